@@ -1,0 +1,246 @@
+//! What can go wrong with a call, and the one table about it.
+//!
+//! Adapters and stages only *classify*: they name a [`Failure`]. What follows from it (status,
+//! code, retry, fallback class, circuit, billing) stands in [`Failure::row`] and nowhere else.
+//! Invariant: the table is total, and a golden copy in the tests holds every row. Sources: SPEC 7,
+//! `wire-conventions` 4.6, `reliability` 1.6 and 3.3 (normative).
+
+use serde::Serialize;
+
+/// Who is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The caller must change something.
+    Client,
+    /// This gateway or its operator.
+    Gateway,
+    /// The provider.
+    Upstream,
+}
+
+/// What another attempt may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    /// No attempt can change the outcome.
+    Never,
+    /// Another channel may answer.
+    NextChannel,
+}
+
+/// Which fallback chain of an alias applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// The general chain.
+    Error,
+    /// The provider throttled us.
+    RateLimited,
+    /// The prompt is too long for the model.
+    ContextWindow,
+    /// The provider refused the content.
+    ContentPolicy,
+    /// Time ran out.
+    Timeout,
+}
+
+/// What the circuit makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Circuit {
+    /// A failure of the channel.
+    Counts,
+    /// Neither success nor failure.
+    Ignores,
+    /// The channel answered properly; the request was at fault.
+    Succeeds,
+    /// The credential is at fault.
+    FaultsCredential,
+}
+
+/// What the failed attempt costs us (`reliability` 1.6, rows 1 to 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cost {
+    /// The provider refused or never saw it.
+    Nothing,
+    /// It was sent and may be charged: the input is booked as an estimate.
+    EstimatedInput,
+    /// Content was delivered: what was delivered is booked.
+    Delivered,
+}
+
+/// The table's row for one failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Who is at fault.
+    pub source: Source,
+    /// HTTP status for the caller.
+    pub status: u16,
+    /// `error.type` in OpenAI's form.
+    pub kind: &'static str,
+    /// Stable code, `error.code` in OpenAI's form and the metric label.
+    pub code: &'static str,
+    /// Another attempt?
+    pub retry: Retry,
+    /// Which chain.
+    pub class: Class,
+    /// What the circuit makes of it.
+    pub circuit: Circuit,
+    /// What the attempt costs us.
+    pub cost: Cost,
+    /// `x-should-retry` for the SDKs.
+    pub should_retry: bool,
+}
+
+/// Declares the failures and their rows in one place.
+macro_rules! failures {
+    ($($(#[$doc:meta])* $name:ident: $source:ident $status:literal $kind:literal $code:literal
+        $retry:ident $class:ident $circuit:ident $cost:ident $should:literal;)*) => {
+        /// A closed list of what can go wrong between admission and the last byte.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Failure { $($(#[$doc])* $name),* }
+
+        impl Failure {
+            /// Every failure, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The table.
+            pub const fn row(self) -> Row {
+                match self { $(Self::$name => Row {
+                    source: Source::$source, status: $status, kind: $kind, code: $code,
+                    retry: Retry::$retry, class: Class::$class, circuit: Circuit::$circuit,
+                    cost: Cost::$cost, should_retry: $should,
+                }),* }
+            }
+        }
+    };
+}
+
+failures! {
+    /// No key was given.
+    KeyMissing: Client 401 "invalid_request_error" "missing_api_key" Never Error Ignores Nothing false;
+    /// The key does not exist, or its secret is wrong.
+    KeyUnknown: Client 401 "invalid_request_error" "invalid_api_key" Never Error Ignores Nothing false;
+    /// The key or its app was disabled.
+    KeyDisabled: Client 401 "invalid_request_error" "disabled_api_key" Never Error Ignores Nothing false;
+    /// The key's own expiry has passed.
+    KeyExpired: Client 401 "invalid_request_error" "expired_api_key" Never Error Ignores Nothing false;
+    /// The key may not be used from this address.
+    AddressRefused: Client 403 "invalid_request_error" "ip_not_allowed" Never Error Ignores Nothing false;
+    /// Keys cannot be checked now.
+    AuthUnavailable: Gateway 503 "server_error" "auth_unavailable" Never Error Ignores Nothing true;
+    /// No such path or method.
+    RouteUnknown: Client 404 "invalid_request_error" "unknown_url" Never Error Ignores Nothing false;
+    /// The path exists, the method does not.
+    MethodRefused: Client 405 "invalid_request_error" "method_not_allowed" Never Error Ignores Nothing false;
+    /// The body is not what the endpoint takes.
+    BodyInvalid: Client 400 "invalid_request_error" "invalid_request" Never Error Ignores Nothing false;
+    /// The body is larger than allowed.
+    BodyTooLarge: Client 413 "invalid_request_error" "request_too_large" Never Error Ignores Nothing false;
+    /// The body did not arrive in time.
+    BodyTimeout: Client 408 "invalid_request_error" "request_timeout" Never Error Ignores Nothing false;
+    /// The model is unknown, or the key may not use it.
+    ModelUnknown: Client 404 "invalid_request_error" "model_not_found" Never Error Ignores Nothing false;
+    /// The alias is not of a kind that this endpoint serves.
+    ModelMismatch: Client 400 "invalid_request_error" "model_kind_mismatch" Never Error Ignores Nothing false;
+    /// A price is missing and the policy is deny.
+    ModelUnpriced: Client 402 "invalid_request_error" "model_not_priced" Never Error Ignores Nothing false;
+    /// The wallet cannot cover the hold.
+    InsufficientFunds: Client 429 "insufficient_quota" "insufficient_quota" Never Error Ignores Nothing false;
+    /// A kill switch is on.
+    ServiceSuspended: Gateway 503 "server_error" "service_suspended" Never Error Ignores Nothing false;
+    /// The ledger or another store does not answer.
+    ServiceUnavailable: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Nothing true;
+    /// No channel is left to try.
+    NoHealthyChannel: Gateway 503 "server_error" "no_healthy_channel" Never Error Ignores Nothing true;
+    /// The caller left before the answer.
+    ClientGone: Client 499 "invalid_request_error" "client_closed_request" Never Error Ignores Nothing false;
+    /// DNS, TCP or TLS failed; nothing was sent.
+    ConnectFailed: Upstream 502 "server_error" "upstream_unreachable" NextChannel Error Counts Nothing true;
+    /// The channel's address is not one that it may reach.
+    AddressForbidden: Gateway 502 "server_error" "upstream_address_forbidden" NextChannel Error Ignores Nothing false;
+    /// The connection broke after the request was sent and before any answer.
+    ConnectionLost: Upstream 502 "server_error" "upstream_connection_lost" NextChannel Error Counts EstimatedInput true;
+    /// 500, 502 or 504 from the provider.
+    ServerError: Upstream 502 "server_error" "upstream_error" NextChannel Error Counts EstimatedInput true;
+    /// 503 or 529 from the provider.
+    Overloaded: Upstream 503 "server_error" "upstream_overloaded" NextChannel Error Counts Nothing true;
+    /// 429 from the provider.
+    RateLimited: Upstream 429 "requests" "rate_limit_exceeded" NextChannel RateLimited Ignores Nothing true;
+    /// The provider says that our account has no money or quota left.
+    AccountExhausted: Upstream 502 "server_error" "upstream_account_exhausted" NextChannel Error Ignores Nothing true;
+    /// 401 or 403: the provider refuses our credential.
+    CredentialRefused: Upstream 502 "server_error" "upstream_auth" NextChannel Error FaultsCredential Nothing true;
+    /// The provider does not know the upstream model.
+    UpstreamModelUnknown: Upstream 502 "server_error" "upstream_model_not_found" NextChannel Error Ignores Nothing false;
+    /// 400, 413 or 422 from the provider: the caller's content is at fault.
+    RequestRefused: Client 400 "invalid_request_error" "invalid_request" Never Error Succeeds Nothing false;
+    /// The prompt does not fit the model.
+    ContextTooLong: Client 400 "invalid_request_error" "context_length_exceeded" Never ContextWindow Succeeds Nothing false;
+    /// The provider refused the content.
+    ContentRefused: Client 400 "invalid_request_error" "content_policy_violation" Never ContentPolicy Succeeds Nothing false;
+    /// No response byte in time.
+    FirstByteTimeout: Upstream 504 "server_error" "upstream_timeout" NextChannel Timeout Counts EstimatedInput false;
+    /// Silence in the middle of an answer.
+    IdleTimeout: Upstream 504 "server_error" "upstream_timeout" NextChannel Timeout Counts Delivered false;
+    /// The deadline of the whole request has passed.
+    DeadlineExceeded: Gateway 504 "server_error" "upstream_timeout" Never Timeout Counts Delivered false;
+    /// The answer broke off.
+    StreamCut: Upstream 502 "server_error" "upstream_stream_cut" NextChannel Error Counts Delivered true;
+    /// The answer is not in the format that it claims.
+    AnswerMalformed: Upstream 502 "server_error" "upstream_malformed" NextChannel Error Counts EstimatedInput true;
+    /// An error object inside a 200.
+    ErrorInAnswer: Upstream 502 "server_error" "upstream_error" NextChannel Error Counts Delivered true;
+    /// The answer is larger than allowed.
+    AnswerTooLarge: Upstream 502 "server_error" "upstream_answer_too_large" Never Error Counts Delivered false;
+    /// A defect in this gateway.
+    Internal: Gateway 500 "server_error" "internal_error" Never Error Ignores Nothing true;
+}
+
+impl Failure {
+    /// The bounded metric label.
+    pub const fn label(self) -> &'static str {
+        self.row().code
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    /// The golden copy of the table. A change here is a change of the contract with callers.
+    const GOLDEN: &str = include_str!("failure/table.txt");
+
+    #[test]
+    fn the_table_is_the_golden_one() {
+        let mut table = String::new();
+        for failure in Failure::ALL {
+            let row = serde_json::to_string(&failure.row()).unwrap();
+            writeln!(table, "{failure:?} {row}").unwrap();
+        }
+        if std::env::var_os("ANIMA_BLESS").is_some() {
+            std::fs::write("src/failure/table.txt", &table).unwrap();
+        }
+        assert_eq!(table, GOLDEN, "run with ANIMA_BLESS=1 to accept");
+    }
+
+    #[test]
+    fn a_failure_of_the_caller_is_never_retried_and_never_counted() {
+        for failure in Failure::ALL {
+            let row = failure.row();
+            if row.source == Source::Client {
+                assert_eq!(row.retry, Retry::Never, "{failure:?}");
+                assert_ne!(row.circuit, Circuit::Counts, "{failure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_credential_never_becomes_the_callers_401() {
+        assert_eq!(Failure::CredentialRefused.row().status, 502);
+    }
+}

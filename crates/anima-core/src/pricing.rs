@@ -1,0 +1,222 @@
+//! Usage × price → charge.
+//!
+//! One price list prices one side: what a channel's provider charges us (cost), or what an alias
+//! costs a customer (sale). Both have the same shape and go through the same arithmetic. Invariants:
+//! one rounding per charge; a used meter is never silently free. Source: SPEC 8 and 15,
+//! `e-pricing` E.5 (tiers are all or nothing).
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
+
+use serde::{Deserialize, Serialize};
+
+use crate::money::{self, Currency, ExactSum, Multiplier, Rate};
+use crate::usage::{Meter, Usage};
+
+/// When a rate applies. All given conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct When {
+    /// The whole prompt is longer than this many tokens; a prompt exactly at the bound is below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_tokens_over: Option<u64>,
+    /// The service tier that the provider reported back, such as `priority`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+}
+
+/// The rate of one meter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeterRate {
+    /// What is counted.
+    pub meter: Meter,
+    /// What it costs.
+    pub rate: Rate,
+    /// When this rate applies.
+    pub when: When,
+}
+
+/// One version of a price list, ready to compute with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceList {
+    /// The price's code.
+    pub code: String,
+    /// Which version of it.
+    pub version_no: i64,
+    /// Currency of every rate.
+    pub currency: Currency,
+    /// Rates; several for one meter when they differ in `when`.
+    pub rates: Vec<MeterRate>,
+}
+
+/// What a call came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// Currency units, rounded once.
+    pub units: i64,
+    /// A used meter had no rate of its own and took the rate of the kind that it is part of, or
+    /// none at all could be found. The amount is then an estimate to look into.
+    pub stood_in: bool,
+}
+
+/// Why a charge could not be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The list has no rate for a used meter, nor for the kind that it is part of.
+    #[error("the price list has no rate for {}", .0.name())]
+    Unpriced(Meter),
+    /// The amount does not fit.
+    #[error(transparent)]
+    Amount(#[from] money::Error),
+}
+
+impl PriceList {
+    /// The rate for one meter under the given circumstances: the most specific that applies.
+    pub fn rate(&self, meter: Meter, prompt_tokens: u64, tier: Option<&str>) -> Option<Rate> {
+        self.rates
+            .iter()
+            .filter(|r| r.meter == meter && r.when.holds(prompt_tokens, tier))
+            .max_by_key(|r| (r.when.service_tier.is_some(), r.when.input_tokens_over))
+            .map(|r| r.rate)
+    }
+
+    /// Whether a call that uses these meters can be priced by the list as it stands.
+    ///
+    /// A meter that is only a part of another needs no rate of its own.
+    ///
+    /// # Errors
+    /// [`Error::Unpriced`] with the first meter that cannot.
+    pub fn covers(&self, meters: &[Meter]) -> Result<(), Error> {
+        match meters.iter().find(|m| self.rate_or_whole(**m, 0, None).is_none()) {
+            Some(meter) => Err(Error::Unpriced(*meter)),
+            None => Ok(()),
+        }
+    }
+
+    /// Prices what was used. A fee per call (`requests`) applies when the list has one.
+    ///
+    /// # Errors
+    /// [`Error::Unpriced`] when a used meter has no rate at all; [`Error::Amount`] on overflow.
+    pub fn charge(
+        &self,
+        usage: &Usage,
+        tier: Option<&str>,
+        multiplier: Multiplier,
+    ) -> Result<Charge, Error> {
+        let prompt = usage.input_tokens();
+        let mut sum = ExactSum::default();
+        let mut stood_in = false;
+        for (meter, quantity) in usage.iter().filter(|(m, _)| *m != Meter::Requests) {
+            let (rate, own) =
+                self.rate_or_whole(meter, prompt, tier).ok_or(Error::Unpriced(meter))?;
+            stood_in |= !own && meter != Meter::ReasoningTokens;
+            sum = sum.add(quantity, rate)?;
+        }
+        if let Some(fee) = self.rate(Meter::Requests, prompt, tier) {
+            sum = sum.add(usage.of(Meter::Requests).max(1), fee)?;
+        }
+        Ok(Charge { units: sum.round(multiplier)?, stood_in })
+    }
+
+    /// The meter's rate and whether it is its own, else the rate of the kind it is part of.
+    fn rate_or_whole(&self, meter: Meter, prompt: u64, tier: Option<&str>) -> Option<(Rate, bool)> {
+        let mut own = true;
+        let mut wanted = Some(meter);
+        while let Some(candidate) = wanted {
+            if let Some(rate) = self.rate(candidate, prompt, tier) {
+                return Some((rate, own));
+            }
+            own = false;
+            wanted = candidate.part_of();
+        }
+        None
+    }
+}
+
+impl When {
+    fn holds(&self, prompt_tokens: u64, tier: Option<&str>) -> bool {
+        self.input_tokens_over.is_none_or(|bound| prompt_tokens > bound)
+            && self.service_tier.as_deref().is_none_or(|wanted| tier == Some(wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(rates: &[(&str, &str, When)]) -> PriceList {
+        let rates = rates
+            .iter()
+            .map(|(meter, amount, when)| MeterRate {
+                meter: Meter::parse(meter).unwrap(),
+                rate: Rate::parse(amount, 1_000_000, Currency::USD).unwrap(),
+                when: when.clone(),
+            })
+            .collect();
+        PriceList { code: "p".into(), version_no: 1, currency: Currency::USD, rates }
+    }
+
+    fn chat() -> PriceList {
+        let over = When { input_tokens_over: Some(272_000), ..When::default() };
+        let flex = When { service_tier: Some("flex".into()), ..When::default() };
+        list(&[
+            ("input_tokens", "2", When::default()),
+            ("input_tokens", "4", over.clone()),
+            ("input_tokens", "1", flex),
+            ("cached_input_tokens", "0.1", When::default()),
+            ("output_tokens", "10", When::default()),
+            ("output_tokens", "15", over),
+        ])
+    }
+
+    fn units(usage: Usage, tier: Option<&str>) -> i64 {
+        chat().charge(&usage, tier, Multiplier::ONE).unwrap().units
+    }
+
+    #[test]
+    fn cached_tokens_take_their_own_rate() {
+        let usage = Usage::default()
+            .with(Meter::InputTokens, 1_000)
+            .with(Meter::CachedInputTokens, 10_000)
+            .with(Meter::OutputTokens, 100);
+        assert_eq!(units(usage, None), 2_000_000 + 1_000_000 + 1_000_000);
+    }
+
+    #[test]
+    fn a_length_tier_reprices_the_whole_request_and_starts_above_its_bound() {
+        let at = Usage::default().with(Meter::InputTokens, 272_000).with(Meter::OutputTokens, 10);
+        assert_eq!(units(at, None), 544_000_000 + 100_000);
+        let above = Usage::default().with(Meter::InputTokens, 272_001).with(Meter::OutputTokens, 10);
+        assert_eq!(units(above, None), 1_088_004_000 + 150_000);
+    }
+
+    #[test]
+    fn the_reported_tier_decides() {
+        let usage = Usage::default().with(Meter::InputTokens, 1_000);
+        assert_eq!(units(usage, Some("flex")), 1_000_000);
+        assert_eq!(units(usage, Some("default")), 2_000_000);
+    }
+
+    #[test]
+    fn reasoning_is_priced_as_output_and_other_parts_say_that_a_rate_stood_in() {
+        let reasoning = Usage::default().with(Meter::ReasoningTokens, 100);
+        let charge = chat().charge(&reasoning, None, Multiplier::ONE).unwrap();
+        assert_eq!(charge, Charge { units: 1_000_000, stood_in: false });
+        let audio = Usage::default().with(Meter::InputAudioTokens, 100);
+        assert!(chat().charge(&audio, None, Multiplier::ONE).unwrap().stood_in);
+    }
+
+    #[test]
+    fn a_meter_without_any_rate_is_refused_never_free() {
+        let image = Usage::default().with(Meter::Images, 1);
+        let refused = chat().charge(&image, None, Multiplier::ONE);
+        assert_eq!(refused, Err(Error::Unpriced(Meter::Images)));
+        assert!(chat().covers(&[Meter::InputTokens, Meter::Images]).is_err());
+        assert!(chat().covers(&[Meter::InputTokens, Meter::OutputTokens]).is_ok());
+    }
+
+    #[test]
+    fn a_fee_per_call_is_charged_once() {
+        let fee = list(&[("requests", "5000", When::default())]);
+        let charge = fee.charge(&Usage::default(), None, Multiplier::ONE).unwrap();
+        assert_eq!(charge.units, 5_000_000);
+    }
+}

@@ -1,0 +1,280 @@
+//! The configuration in force at one instant, with every reference resolved.
+//!
+//! Compiled once from [`Tables`], then only read; a request keeps one from admission to settlement.
+//! A [`Timeline`] also holds the snapshots of the instants ahead at which a window opens or closes,
+//! so a scheduled change fires to the microsecond without a message. Invariant: a snapshot never
+//! changes, and a route in it always has its channel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::config::{self, Channel, Kind, Price, RetryBudget, Side, Tables, Version};
+use crate::money::{Currency, Multiplier};
+use crate::pricing::{MeterRate, PriceList};
+
+/// A channel as routes see it.
+#[derive(Debug)]
+pub struct ChannelEntry {
+    /// Its code.
+    pub code: Arc<str>,
+    /// Position of this version in [`Tables::channels`], for parallel lists outside this crate.
+    pub index: usize,
+    /// The live switch.
+    pub enabled: bool,
+    /// What it says.
+    pub body: Channel,
+}
+
+/// One place an alias can go, with its price.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// Where.
+    pub channel: Arc<ChannelEntry>,
+    /// The model's name there.
+    pub model: Arc<str>,
+    /// A higher number goes first.
+    pub priority: i32,
+    /// Share inside the priority.
+    pub weight: u32,
+    /// What the provider charges us. `None` when no price is in force.
+    pub cost: Option<Arc<PriceList>>,
+}
+
+/// An alias with its routes and prices.
+#[derive(Debug)]
+pub struct AliasEntry {
+    /// The name that clients use.
+    pub code: Arc<str>,
+    /// Which endpoints serve it.
+    pub kind: Kind,
+    /// The live switch.
+    pub enabled: bool,
+    /// In no particular order. May be empty when its channels are gone.
+    pub routes: Vec<RouteEntry>,
+    /// The attempt budget.
+    pub retry: RetryBudget,
+    /// In force since; shown as `created` in the model list.
+    pub since: Timestamp,
+    sale: BTreeMap<(Option<String>, Currency), Arc<PriceList>>,
+}
+
+impl AliasEntry {
+    /// The customer's price: the token group's own, else the general one.
+    pub fn sale_price(&self, group: Option<&str>, currency: Currency) -> Option<&Arc<PriceList>> {
+        let own = group.and_then(|g| self.sale.get(&(Some(g.to_owned()), currency)));
+        own.or_else(|| self.sale.get(&(None, currency)))
+    }
+}
+
+/// A token group.
+#[derive(Debug)]
+pub struct TokenGroupEntry {
+    /// Its code.
+    pub code: Arc<str>,
+    /// The live switch.
+    pub enabled: bool,
+    /// Factor on sale prices.
+    pub multiplier: Multiplier,
+    all_aliases: bool,
+    aliases: BTreeSet<String>,
+}
+
+impl TokenGroupEntry {
+    /// Whether keys of the group may use the alias.
+    pub fn allows(&self, alias: &str) -> bool {
+        self.all_aliases || self.aliases.contains(alias)
+    }
+}
+
+/// The configuration in force at one instant.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Number of the last change that it contains.
+    pub rev: i64,
+    channels: BTreeMap<String, Arc<ChannelEntry>>,
+    aliases: BTreeMap<String, Arc<AliasEntry>>,
+    token_groups: BTreeMap<String, Arc<TokenGroupEntry>>,
+}
+
+impl Snapshot {
+    /// Resolves what is in force at `at`.
+    ///
+    /// Rows that do not compile (they were checked when written, so this takes a damaged row) are
+    /// left out: a missing price refuses calls, which is the safe side.
+    pub fn compile(tables: &Tables, at: Timestamp) -> Self {
+        let mut snapshot = Self { rev: tables.rev, ..Self::default() };
+        for (index, row) in tables.channels.iter().enumerate() {
+            if row.is_effective(at) {
+                let entry = ChannelEntry {
+                    code: row.code.as_str().into(),
+                    index,
+                    enabled: row.enabled,
+                    body: row.body.clone(),
+                };
+                snapshot.channels.insert(row.code.clone(), Arc::new(entry));
+            }
+        }
+        let books = Books::compile(&tables.prices, at);
+        for (code, row) in config::effective(&tables.aliases, at) {
+            let entry = snapshot.alias_entry(row, &books);
+            snapshot.aliases.insert(code.to_owned(), Arc::new(entry));
+        }
+        for (code, row) in config::effective(&tables.token_groups, at) {
+            let Ok(multiplier) = row.body.factor() else { continue };
+            let entry = TokenGroupEntry {
+                code: code.into(),
+                enabled: row.enabled,
+                multiplier,
+                all_aliases: row.body.aliases.iter().any(|a| a == "*"),
+                aliases: row.body.aliases.iter().cloned().collect(),
+            };
+            snapshot.token_groups.insert(code.to_owned(), Arc::new(entry));
+        }
+        snapshot
+    }
+
+    /// The alias of that name.
+    pub fn alias(&self, code: &str) -> Option<&Arc<AliasEntry>> {
+        self.aliases.get(code)
+    }
+
+    /// All aliases, by name.
+    pub fn aliases(&self) -> impl Iterator<Item = &Arc<AliasEntry>> {
+        self.aliases.values()
+    }
+
+    /// The channel of that code.
+    pub fn channel(&self, code: &str) -> Option<&Arc<ChannelEntry>> {
+        self.channels.get(code)
+    }
+
+    /// The token group of that code.
+    pub fn token_group(&self, code: &str) -> Option<&Arc<TokenGroupEntry>> {
+        self.token_groups.get(code)
+    }
+
+    fn alias_entry(&self, row: &Version<config::Alias>, books: &Books) -> AliasEntry {
+        let routes = row
+            .body
+            .routes
+            .iter()
+            .filter_map(|route| {
+                let channel = self.channels.get(&route.channel)?;
+                let scope = (route.channel.clone(), route.model.clone());
+                Some(RouteEntry {
+                    channel: Arc::clone(channel),
+                    model: route.model.as_str().into(),
+                    priority: route.priority,
+                    weight: route.weight,
+                    cost: books.cost.get(&scope).cloned(),
+                })
+            })
+            .collect();
+        AliasEntry {
+            code: row.code.as_str().into(),
+            kind: row.body.kind,
+            enabled: row.enabled,
+            routes,
+            retry: row.body.retry,
+            since: row.effective_from,
+            sale: books.sale.get(&row.code).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// Sale prices of one alias, by token group and currency.
+type SaleBook = BTreeMap<(Option<String>, Currency), Arc<PriceList>>;
+
+/// The price lists in force, by what they are for.
+#[derive(Debug, Default)]
+struct Books {
+    cost: BTreeMap<(String, String), Arc<PriceList>>,
+    sale: BTreeMap<String, SaleBook>,
+}
+
+impl Books {
+    fn compile(prices: &[Version<Price>], at: Timestamp) -> Self {
+        let mut books = Self::default();
+        for row in prices.iter().filter(|p| p.enabled && p.is_effective(at)) {
+            let Some(list) = price_list(row).map(Arc::new) else { continue };
+            let body = &row.body;
+            match (body.side, &body.channel, &body.model, &body.alias) {
+                (Side::Cost, Some(channel), Some(model), _) => {
+                    books.cost.insert((channel.clone(), model.clone()), list);
+                }
+                (Side::Sale, _, _, Some(alias)) => {
+                    let book = books.sale.entry(alias.clone()).or_default();
+                    book.insert((body.token_group.clone(), body.currency), list);
+                }
+                (Side::Cost | Side::Sale, ..) => {}
+            }
+        }
+        books
+    }
+}
+
+fn price_list(row: &Version<Price>) -> Option<PriceList> {
+    let currency = row.body.currency;
+    let rates = row.body.meters.iter().map(|price| {
+        let rate = price.rate(currency).ok()?;
+        Some(MeterRate { meter: price.meter, rate, when: price.when.clone() })
+    });
+    Some(PriceList {
+        code: row.code.clone(),
+        version_no: row.version_no,
+        currency,
+        rates: rates.collect::<Option<_>>()?,
+    })
+}
+
+/// Snapshots for now and for each instant ahead at which the configuration changes by itself.
+#[derive(Debug)]
+pub struct Timeline {
+    /// Sorted by instant; never empty.
+    steps: Vec<(Timestamp, Arc<Snapshot>)>,
+}
+
+impl Timeline {
+    /// At most this many instants ahead are compiled in; later ones are compiled when the
+    /// configuration is next read, which happens at the latest when the last one is passed.
+    const STEPS_MAX: usize = 64;
+
+    /// Compiles the snapshots from `now` on.
+    pub fn compile(tables: &Tables, now: Timestamp) -> Self {
+        let mut instants = BTreeSet::from([now]);
+        boundaries(&tables.channels, &mut instants);
+        boundaries(&tables.aliases, &mut instants);
+        boundaries(&tables.prices, &mut instants);
+        boundaries(&tables.quotas, &mut instants);
+        boundaries(&tables.token_groups, &mut instants);
+        let steps = instants
+            .into_iter()
+            .filter(|at| *at >= now)
+            .take(Self::STEPS_MAX)
+            .map(|at| (at, Arc::new(Snapshot::compile(tables, at))))
+            .collect();
+        Self { steps }
+    }
+
+    /// The snapshot in force at `now`.
+    pub fn at(&self, now: Timestamp) -> Option<&Arc<Snapshot>> {
+        let later = self.steps.partition_point(|(from, _)| *from <= now);
+        self.steps.get(later.saturating_sub(1)).map(|(_, snapshot)| snapshot)
+    }
+
+    /// Whether more instants may lie ahead than were compiled, so that it must be made anew.
+    pub fn is_spent(&self, now: Timestamp) -> bool {
+        self.steps.len() >= Self::STEPS_MAX && self.steps.last().is_some_and(|(at, _)| *at <= now)
+    }
+}
+
+fn boundaries<B>(rows: &[Version<B>], instants: &mut BTreeSet<Timestamp>) {
+    for row in rows {
+        instants.insert(row.effective_from);
+        instants.extend(row.effective_to);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Vectors: deterministic, of unit length, equal for equal inputs.
+//!
+//! They mean nothing; only sameness is kept. The base64 form is the same numbers as little-endian
+//! IEEE 754 singles, as OpenAI's SDKs unpack them. The invariant: the same seed, model, input and
+//! dimensions give the same vector in both forms.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Draft, Scene};
+use crate::behaviour::{AnswerLength, UsageLie};
+use crate::inquiry::{Embedding, Input};
+use crate::prose;
+use crate::usage::{Reported, Usage};
+
+impl Scene<'_> {
+    /// The plan of an embeddings answer.
+    pub(super) fn embedding(&self, embedding: &Embedding<'_>) -> Draft {
+        let dimensions = embedding.dimensions.unwrap_or(self.script.embedding_dimensions).get();
+        let seed = prose::hash(self.script.seed, self.model.as_bytes());
+        let prompt_tokens = embedding.inputs.iter().map(|input| input.tokens).sum();
+        let usage = Usage { prompt_tokens, ..Usage::default() };
+        let reported = Reported::of(&usage, self.behaviour.usage).map(Reported::without_completion);
+        let empty = self.behaviour.answer == Some(AnswerLength::Tokens(0));
+        let mut body = b"{\"object\":\"list\",\"data\":[".to_vec();
+        for (index, input) in embedding.inputs.iter().enumerate().filter(|_| !empty) {
+            if index > 0 {
+                body.push(b',');
+            }
+            let vector = vector(seed, *input, dimensions);
+            push_item(&mut body, index, &vector, embedding.base64);
+        }
+        body.extend_from_slice(b"],\"model\":");
+        body.extend_from_slice(self.model_json().as_bytes());
+        if let Some(reported) = &reported {
+            let times = if self.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
+            for _ in 0..times {
+                body.extend_from_slice(b",\"usage\":");
+                body.extend_from_slice(reported.embedding_json().as_bytes());
+            }
+        }
+        body.push(b'}');
+        self.json(body, usage, reported)
+    }
+}
+
+fn push_item(body: &mut Vec<u8>, index: usize, vector: &[f32], base64: bool) {
+    let head = format!("{{\"object\":\"embedding\",\"index\":{index},\"embedding\":");
+    body.extend_from_slice(head.as_bytes());
+    if base64 {
+        let bytes: Vec<u8> = vector.iter().flat_map(|member| member.to_le_bytes()).collect();
+        body.push(b'"');
+        body.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+        body.push(b'"');
+    } else {
+        // Finite floats always serialise.
+        body.extend_from_slice(&serde_json::to_vec(vector).unwrap_or_default());
+    }
+    body.push(b'}');
+}
+
+fn vector(seed: u64, input: Input, dimensions: u32) -> Vec<f32> {
+    let seed = prose::mix(seed, input.hash);
+    let mut members: Vec<f32> = (0..dimensions)
+        .map(|place| {
+            let [high, low, ..] = prose::mix(seed, u64::from(place)).to_be_bytes();
+            // Half a step off centre, so that no member and no length is zero.
+            f32::from(i16::from_be_bytes([high, low])) + 0.5
+        })
+        .collect();
+    let length = members.iter().map(|member| member * member).sum::<f32>().sqrt();
+    for member in &mut members {
+        *member /= length;
+    }
+    members
+}

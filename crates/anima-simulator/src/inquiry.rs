@@ -1,0 +1,288 @@
+//! A request as far as the provider cares, read without building it.
+//!
+//! Bodies are read once by `serde_json` into a thin struct; texts are counted where they lie
+//! (`inquiry/tally.rs`), so that a prompt of 128 KiB is never copied. What a real provider would
+//! refuse with 400 and a gateway could get wrong is refused here too; unknown members are ignored,
+//! as OpenAI ignores most of them. It does not look at the script.
+
+mod tally;
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+use http::Method;
+use serde::Deserialize;
+
+use crate::refusal::ErrorBody;
+use crate::script::Endpoint;
+use tally::{Inputs, Messages};
+
+pub(crate) use tally::Input;
+
+/// A request as it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// HTTP method.
+    pub method: &'a Method,
+    /// Path without the query.
+    pub path: &'a str,
+    /// The bearer key, without the word `Bearer`.
+    pub key: Option<&'a str>,
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) enum Inquiry<'a> {
+    Completion(Completion<'a>),
+    Embedding(Embedding<'a>),
+    Models,
+    Model(String),
+}
+
+/// The two formats of generated text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Chat,
+    Text,
+}
+
+/// A request for generated text.
+#[derive(Debug)]
+pub(crate) struct Completion<'a> {
+    pub(crate) dialect: Dialect,
+    pub(crate) model: Cow<'a, str>,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+    /// The most completion tokens per choice; `None` is no cap.
+    pub(crate) cap: Option<u64>,
+    /// Choices in the answer: prompts times `n`.
+    pub(crate) choices: u32,
+    /// Choices generated and billed: prompts times `best_of`.
+    pub(crate) generated: u32,
+    pub(crate) prompt_tokens: u64,
+}
+
+/// A request for vectors.
+#[derive(Debug)]
+pub(crate) struct Embedding<'a> {
+    pub(crate) model: Cow<'a, str>,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) base64: bool,
+    pub(crate) dimensions: Option<NonZeroU32>,
+}
+
+/// `OpenAI`'s own limit on `n` and on `best_of`, generously for text completions.
+const CHOICES_MAX: u32 = 128;
+/// `OpenAI`'s own limit on the inputs of one embeddings request.
+const INPUTS_MAX: usize = 2048;
+/// Above every published embedding size, and small enough to be generated per request.
+const DIMENSIONS_MAX: u32 = 8192;
+/// `OpenAI`'s default `max_tokens` of `/v1/completions`.
+const TEXT_CAP: u64 = 16;
+
+#[derive(Deserialize)]
+struct ChatBody<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    messages: Messages,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    max_tokens: Option<u64>,
+    max_completion_tokens: Option<u64>,
+    n: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct TextBody<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    prompt: Inputs,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    max_tokens: Option<u64>,
+    n: Option<u32>,
+    best_of: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct EmbeddingBody<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    input: Inputs,
+    encoding_format: Option<Encoding>,
+    dimensions: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Encoding {
+    Float,
+    Base64,
+}
+
+/// The endpoint of a path, whatever the method.
+pub(crate) fn endpoint(path: &str) -> Endpoint {
+    match path {
+        "/v1/chat/completions" => Endpoint::Chat,
+        "/v1/completions" => Endpoint::Completions,
+        "/v1/embeddings" => Endpoint::Embeddings,
+        "/v1/models" => Endpoint::Models,
+        _ if path.starts_with("/v1/models/") => Endpoint::Models,
+        _ => Endpoint::Unknown,
+    }
+}
+
+/// Reads a request.
+pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
+    let endpoint = endpoint(ask.path);
+    let wanted = match endpoint {
+        Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => Method::POST,
+        Endpoint::Models => Method::GET,
+        Endpoint::Unknown => {
+            let message = format!("Unknown request URL: {} {}.", ask.method, ask.path);
+            return Err(ErrorBody::no_path(404, message));
+        }
+    };
+    if *ask.method != wanted {
+        let message = format!("Not allowed to {} on {}.", ask.method, ask.path);
+        return Err(ErrorBody::no_path(405, message));
+    }
+    match endpoint {
+        Endpoint::Chat => chat(parse(ask.body)?).map(Inquiry::Completion),
+        Endpoint::Completions => text(parse(ask.body)?).map(Inquiry::Completion),
+        Endpoint::Embeddings => embedding(parse(ask.body)?).map(Inquiry::Embedding),
+        Endpoint::Models | Endpoint::Unknown => Ok(match ask.path.strip_prefix("/v1/models/") {
+            Some(model) => Inquiry::Model(percent_decoded(model)),
+            None => Inquiry::Models,
+        }),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorBody> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = match error.classify() {
+            serde_json::error::Category::Data => format!("Invalid request body: {error}."),
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => {
+                format!("We could not parse the JSON body of your request: {error}.")
+            }
+        };
+        ErrorBody::invalid(message)
+    })
+}
+
+fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
+    if body.messages.count == 0 {
+        return Err(ErrorBody::invalid("[] is too short - 'messages'"));
+    }
+    let stream = body.stream.unwrap_or(false);
+    let choices = choices(body.n, "n")?;
+    Ok(Completion {
+        dialect: Dialect::Chat,
+        include_usage: include_usage(stream, body.stream_options.as_ref())?,
+        model: body.model,
+        stream,
+        cap: body.max_completion_tokens.or(body.max_tokens),
+        choices,
+        generated: choices,
+        prompt_tokens: body.messages.tokens,
+    })
+}
+
+fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
+    let prompts = inputs(&body.prompt.0, "prompt")?;
+    let stream = body.stream.unwrap_or(false);
+    let (n, best_of) = (choices(body.n, "n")?, choices(body.best_of.or(body.n), "best_of")?);
+    if best_of < n {
+        return Err(ErrorBody::invalid("best_of must be at least n"));
+    }
+    if stream && best_of > n {
+        return Err(ErrorBody::invalid("best_of greater than n cannot be streamed"));
+    }
+    Ok(Completion {
+        dialect: Dialect::Text,
+        include_usage: include_usage(stream, body.stream_options.as_ref())?,
+        model: body.model,
+        stream,
+        cap: Some(body.max_tokens.unwrap_or(TEXT_CAP)),
+        choices: prompts.saturating_mul(n),
+        generated: prompts.saturating_mul(best_of),
+        prompt_tokens: body.prompt.0.iter().map(|input| input.tokens).sum(),
+    })
+}
+
+fn embedding(body: EmbeddingBody<'_>) -> Result<Embedding<'_>, ErrorBody> {
+    inputs(&body.input.0, "input")?;
+    let dimensions = body.dimensions.map(|dimensions| {
+        NonZeroU32::new(dimensions).filter(|n| n.get() <= DIMENSIONS_MAX).ok_or_else(|| {
+            ErrorBody::invalid(format!("dimensions must be from 1 to {DIMENSIONS_MAX}"))
+        })
+    });
+    Ok(Embedding {
+        model: body.model,
+        inputs: body.input.0,
+        base64: body.encoding_format == Some(Encoding::Base64),
+        dimensions: dimensions.transpose()?,
+    })
+}
+
+fn choices(asked: Option<u32>, member: &str) -> Result<u32, ErrorBody> {
+    let choices = asked.unwrap_or(1);
+    if (1..=CHOICES_MAX).contains(&choices) {
+        Ok(choices)
+    } else {
+        Err(ErrorBody::invalid(format!("{member} must be from 1 to {CHOICES_MAX}")))
+    }
+}
+
+/// The number of inputs, when there are some and not too many.
+fn inputs(inputs: &[Input], member: &str) -> Result<u32, ErrorBody> {
+    u32::try_from(inputs.len()).ok().filter(|_| (1..=INPUTS_MAX).contains(&inputs.len())).ok_or_else(
+        || ErrorBody::invalid(format!("{member} must have from 1 to {INPUTS_MAX} entries")),
+    )
+}
+
+fn include_usage(stream: bool, options: Option<&StreamOptions>) -> Result<bool, ErrorBody> {
+    match options {
+        Some(_) if !stream => Err(ErrorBody::invalid(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+        )),
+        Some(options) => Ok(options.include_usage.unwrap_or(false)),
+        None => Ok(false),
+    }
+}
+
+/// Undoes `%XX` in a model's name; what is not valid stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let decoded = match (byte, tail) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        if let Some((high, low)) = decoded {
+            bytes.push(high << 4 | low);
+            rest = tail.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests;

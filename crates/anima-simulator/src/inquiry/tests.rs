@@ -1,0 +1,141 @@
+//! What is read from requests, and what is refused.
+
+use super::*;
+
+fn ask<'a>(path: &'a str, body: &'a str) -> Ask<'a> {
+    Ask { method: &Method::POST, path, key: None, body: body.as_bytes() }
+}
+
+fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
+    match read(&ask(path, body)).unwrap() {
+        Inquiry::Completion(completion) => completion,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn embedding(body: &str) -> Embedding<'_> {
+    match read(&ask("/v1/embeddings", body)).unwrap() {
+        Inquiry::Embedding(embedding) => embedding,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(path: &str, body: &str) -> (u16, String) {
+    let error = read(&ask(path, body)).unwrap_err();
+    (error.status, error.message)
+}
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[test]
+fn a_message_costs_four_tokens_and_one_per_begun_four_bytes() {
+    let table = [
+        (r#"[{"role": "user", "content": ""}]"#, 4),
+        (r#"[{"role": "user", "content": null}]"#, 4),
+        (r#"[{"role": "user"}]"#, 4),
+        (r#"[{"role": "user", "content": "abcd"}]"#, 5),
+        (r#"[{"role": "user", "content": "abcde"}]"#, 6),
+        // Six bytes once the escapes are undone.
+        (r#"[{"role": "user", "content": "\u00e9\n\"é"}]"#, 6),
+        (
+            r#"[{"content": [{"type": "text", "text": "abcd"}, {"type": "image_url",
+               "image_url": {"url": "data:long"}}, {"type": "text", "text": "abcd"}]}]"#,
+            6,
+        ),
+        (r#"[{"content": "abcd"}, {"content": "abcd"}]"#, 10),
+    ];
+    for (messages, tokens) in table {
+        let body = format!(r#"{{"model": "m", "messages": {messages}}}"#);
+        assert_eq!(completion(CHAT, &body).prompt_tokens, tokens, "{messages}");
+    }
+}
+
+#[test]
+fn a_plain_model_name_is_borrowed_from_the_body() {
+    let chat = completion(CHAT, r#"{"model": "gpt-4o", "messages": [{"content": "x"}]}"#);
+    assert!(matches!(chat.model, Cow::Borrowed("gpt-4o")));
+}
+
+#[test]
+fn the_newer_name_of_the_cap_wins() {
+    let body = r#"{"model": "m", "messages": [{"content": "x"}], "max_tokens": 3,
+                   "max_completion_tokens": 5, "n": 2, "stream": true,
+                   "stream_options": {"include_usage": true}}"#;
+    let chat = completion(CHAT, body);
+    assert_eq!((chat.cap, chat.choices, chat.stream, chat.include_usage), (Some(5), 2, true, true));
+}
+
+#[test]
+fn all_four_forms_of_prompts_and_inputs_are_counted() {
+    let table = [
+        (r#""abcde""#, vec![2]),
+        (r#"["abcd", "", "abcde"]"#, vec![1, 0, 2]),
+        ("[1, 2, 3]", vec![3]),
+        ("[[1, 2], [3]]", vec![2, 1]),
+    ];
+    for (input, tokens) in table {
+        let body = format!(r#"{{"model": "m", "input": {input}}}"#);
+        let counted: Vec<u64> = embedding(&body).inputs.iter().map(|input| input.tokens).collect();
+        assert_eq!(counted, tokens, "{input}");
+    }
+    let text = completion(
+        "/v1/completions",
+        r#"{"model": "m", "prompt": ["abcd", "abcd"], "n": 2, "best_of": 3}"#,
+    );
+    assert_eq!((text.prompt_tokens, text.choices, text.generated, text.cap), (2, 4, 6, Some(16)));
+}
+
+#[test]
+fn equal_inputs_and_only_they_have_equal_hashes() {
+    let body = r#"{"model": "m", "input": ["abcd", "abcd", "abce"]}"#;
+    let inputs = embedding(body).inputs;
+    assert_eq!(inputs[0], inputs[1]);
+    assert_ne!(inputs[0].hash, inputs[2].hash);
+}
+
+#[test]
+fn what_openai_refuses_is_refused() {
+    let table = [
+        (CHAT, "{", 400, "We could not parse the JSON body of your request"),
+        (CHAT, "[]", 400, "Invalid request body"),
+        (CHAT, r#"{"messages": []}"#, 400, "missing field `model`"),
+        (CHAT, r#"{"model": "m", "messages": []}"#, 400, "[] is too short"),
+        (CHAT, r#"{"model": "m", "messages": [{"content": 7}]}"#, 400, "text, an array of content"),
+        (CHAT, r#"{"model": "m", "messages": [{}], "n": 0}"#, 400, "n must be from 1 to 128"),
+        (
+            CHAT,
+            r#"{"model": "m", "messages": [{}], "stream_options": {"include_usage": true}}"#,
+            400,
+            "only allowed when 'stream' is enabled",
+        ),
+        ("/v1/completions", r#"{"model": "m", "prompt": []}"#, 400, "prompt must have"),
+        ("/v1/completions", r#"{"model": "m", "prompt": "x", "n": 3, "best_of": 2}"#, 400, "best_of"),
+        ("/v1/embeddings", r#"{"model": "m", "input": ["x", 1]}"#, 400, "not both"),
+        ("/v1/embeddings", r#"{"model": "m", "input": "x", "dimensions": 0}"#, 400, "dimensions"),
+        (
+            "/v1/embeddings",
+            r#"{"model": "m", "input": "x", "encoding_format": "hex"}"#,
+            400,
+            "unknown variant `hex`",
+        ),
+        ("/v1/other", "{}", 404, "Unknown request URL: POST /v1/other."),
+        ("/v1/models", "", 405, "Not allowed to POST"),
+    ];
+    for (path, body, status, message) in table {
+        let (found_status, found) = refused(path, body);
+        assert_eq!(found_status, status, "{path} {body}");
+        assert!(found.contains(message), "{path} {body}: {found}");
+    }
+}
+
+#[test]
+fn a_model_name_in_a_path_may_be_encoded() {
+    for (path, model) in [
+        ("/v1/models/a/b", "a/b"),
+        ("/v1/models/fault%3Astatus:503", "fault:status:503"),
+        ("/v1/models/odd%zz%", "odd%zz%"),
+    ] {
+        let ask = Ask { method: &Method::GET, path, key: None, body: b"" };
+        assert!(matches!(read(&ask), Ok(Inquiry::Model(name)) if name == model), "{path}");
+    }
+}

@@ -1,0 +1,194 @@
+//! The configuration's store: versioned rows, live switches, history and audit.
+//!
+//! Contract, for every backend:
+//! - A row is a chain of versions; at most one is in force at any instant, and the database itself
+//!   refuses overlap. History stays. Prices of one scope do not overlap either, whatever their code.
+//! - A write names the `version_no` that it read, which must be the row's latest; else
+//!   [`Error::VersionConflict`] with the latest version, and nothing changes.
+//! - A new version closes what is in force at its start; without an end of its own it ends where the
+//!   next scheduled version begins.
+//! - `enabled` belongs to the row, not to a version: switching it needs no `version_no`, and no
+//!   scheduled version turns it back on.
+//! - Every change is one transaction with its audit record and a gap-free revision number.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use anima_core::clock::Timestamp;
+use anima_core::config::{Resource, Tables, Version};
+
+/// A row whose body has not been given a type.
+pub type Row = Version<Value>;
+
+/// Why a read or write failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no such row.
+    #[error("no such {}", .0.name())]
+    NotFound(Resource),
+    /// A row of that code exists already.
+    #[error("a {} of that code exists already", .0.name())]
+    Exists(Resource),
+    /// The write was made from an outdated version.
+    #[error("the row was changed in the meantime")]
+    VersionConflict(Box<Row>),
+    /// The window would overlap another version of the row, or another price of the same scope.
+    #[error("the window overlaps: {0}")]
+    Overlap(String),
+    /// The database does not answer.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A stored row cannot be read.
+    #[error("a stored row cannot be read: {0}")]
+    Damaged(String),
+}
+
+/// Who changes something, and why.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// The admin token's name.
+    pub name: String,
+    /// The reason that was given; may be empty.
+    pub reason: String,
+}
+
+/// A version to be written.
+#[derive(Debug, Clone)]
+pub struct NewVersion {
+    /// Which table.
+    pub resource: Resource,
+    /// The row's code; for a key its `kid`.
+    pub code: String,
+    /// For a key, its app.
+    pub app: Option<String>,
+    /// What the row will say. Secrets are sealed already.
+    pub body: Value,
+    /// For a price, what it is for.
+    pub scope: Option<String>,
+    /// In force from here; `None` is now. Never in the past.
+    pub effective_from: Option<Timestamp>,
+    /// In force until here; `None` is open, or until the next scheduled version.
+    pub effective_to: Option<Timestamp>,
+    /// For a new key, the hash of its secret.
+    pub secret_hash: Option<[u8; 32]>,
+}
+
+/// One audit record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditRecord {
+    /// Counts up.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// What: `create`, `change`, `switch`, `delete`, `restore`, `topup`, ….
+    pub action: String,
+    /// Which kind of thing.
+    pub resource: String,
+    /// Which one.
+    pub code: String,
+    /// Why.
+    pub reason: String,
+    /// As it was. Without secrets.
+    pub before: Option<Value>,
+    /// As it is. Without secrets.
+    pub after: Option<Value>,
+}
+
+/// Reads and writes the configuration. See the module's contract.
+#[async_trait]
+pub trait ConfigStore: Send + Sync + fmt::Debug {
+    /// Everything but apps and keys: versions in force at `now` or later, and the revision.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Damaged`].
+    async fn tables(&self, now: Timestamp) -> Result<Tables, Error>;
+
+    /// The number of the last change.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn rev(&self) -> Result<i64, Error>;
+
+    /// Rows as of `now` (the version in force, else the next, else the last), by code. `app` narrows
+    /// keys to one app; `after` is the last code of the page before.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn list(&self, page: Page<'_>, now: Timestamp) -> Result<Vec<Row>, Error>;
+
+    /// All versions of one row, newest first. Empty when there is no such row. The head's latest
+    /// version is the first.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn versions(&self, resource: Resource, code: &str) -> Result<Vec<Row>, Error>;
+
+    /// Applies a change and gives the row as it then is: the version that was written.
+    ///
+    /// # Errors
+    /// Any of [`Error`].
+    async fn change(&self, change: Change, actor: &Actor, now: Timestamp) -> Result<Row, Error>;
+
+    /// Records what was done beside the configuration.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn record(&self, record: AuditRecord) -> Result<(), Error>;
+
+    /// Audit records, newest first, before the given id.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn audit(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditRecord>, Error>;
+}
+
+/// Which rows to list.
+#[derive(Debug, Clone, Copy)]
+pub struct Page<'a> {
+    /// Which table.
+    pub resource: Resource,
+    /// For keys, of which app.
+    pub app: Option<&'a str>,
+    /// Start after this code.
+    pub after: Option<&'a str>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A change of the configuration.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A row that does not exist, or was deleted.
+    Create(NewVersion),
+    /// A further version of a row.
+    Add {
+        /// What it will say.
+        version: NewVersion,
+        /// The latest `version_no`, as the writer read it.
+        read: i64,
+        /// The word for the audit record: `change` or `restore`.
+        action: &'static str,
+    },
+    /// The live switch.
+    Switch {
+        /// Which table.
+        resource: Resource,
+        /// Which row.
+        code: String,
+        /// On or off.
+        enabled: bool,
+    },
+    /// Ends a row now and cancels what was scheduled. Its history stays.
+    Delete {
+        /// Which table.
+        resource: Resource,
+        /// Which row.
+        code: String,
+        /// The latest `version_no`, if the writer stated it.
+        read: Option<i64>,
+    },
+}

@@ -1,0 +1,11 @@
+//! Remembers. One capability is one trait file with its two backends beside it.
+//!
+//! SQL stands here and nowhere else. Every trait's contract is in words in its file, and one
+//! conformance suite holds both backends to it.
+
+pub mod config; // versioned rows, switches, history, audit
+pub mod database; // open either database and bring its schema up to date
+pub mod keys; // hashes of keys and admin tokens
+pub mod ledger; // holds, settlements, entries: durable when the call returns
+mod postgres; // pool, TLS, migrations
+mod sqlite; // connections, pragmas, migrations

@@ -1,0 +1,17 @@
+//! Runs: HTTP in, HTTP out, loops, processes. The program around the pure crates.
+
+pub mod admin; // the admin API: configuration, top-ups, audit
+pub mod api; // the data plane: one file per endpoint
+pub mod app; // the shared parts
+pub mod boot; // settings → App; the only place that wires everything
+pub mod cli; // one file per command
+pub mod clock; // the system's clock and random source
+pub mod http; // what every endpoint shares: caller, body, reply, server
+pub mod live; // the configuration in force, and the key cache
+pub mod log; // structured logs, written in batches
+pub mod metrics; // every metric, declared once
+pub mod outbound; // the one HTTP client
+pub mod relay; // the pipeline of a call
+pub mod router; // every route
+pub mod secrets; // sealing, hashing and minting of secrets
+pub mod settings; // the only reader of files and environment

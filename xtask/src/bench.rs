@@ -1,0 +1,55 @@
+//! `cargo xtask bench`: builds the gateway and the load generator for release, and runs them.
+//!
+//! Not the measurement: that is the package `anima-bench`. Here only what it needs is brought up:
+//! a PostgreSQL of its own, with its default durability.
+//! Invariant: both databases lie on the same disk, under `/var/tmp` where that exists, since
+//! `/tmp` may be memory and would make durable writes look free.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use crate::cargo;
+use crate::keeper::Services;
+use crate::servers::Kind;
+
+/// # Errors
+/// When something does not build or start, or when the benchmark counts a failed request.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    cargo::step(&[
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "anima",
+        "-p",
+        "anima-bench",
+    ])?;
+    let scratch = scratch_parent();
+    let mut services = Services::start(&[Kind::Postgres], &scratch)?;
+    let release = release_folder();
+    let mut bench = std::process::Command::new(release.join("anima-bench"));
+    bench.args(arguments).current_dir(cargo::root());
+    bench.env("ANIMA_BENCH_PROGRAM", release.join("anima"));
+    bench.env("ANIMA_BENCH_SCRATCH", &scratch);
+    let status = services.run(&mut bench);
+    services.stop()?;
+    let status = status?;
+    ensure!(status.success(), "the benchmark ended with {status}");
+    Ok(())
+}
+
+fn scratch_parent() -> PathBuf {
+    let disk = Path::new("/var/tmp");
+    if disk.is_dir() {
+        disk.to_path_buf()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+fn release_folder() -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    cargo::root().join(target).join("release")
+}
