@@ -4,7 +4,11 @@
 //! ever per currency (USD 9: nano-dollars). Products are made in `i128`. Invariant: nothing here
 //! wraps, saturates or touches a float; what does not fit is [`Error::Overflow`] and the caller
 //! refuses. Source: SPEC 8; the scales are those of `docs/decisions/0002-money.md`.
-#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::float_arithmetic,
+    clippy::as_conversions
+)]
 
 use std::fmt;
 
@@ -127,7 +131,10 @@ impl Money {
             return Err(Error::CurrencyMismatch);
         }
         let units = self.units.checked_add(other.units).ok_or(Error::Overflow)?;
-        Ok(Self { units, currency: self.currency })
+        Ok(Self {
+            units,
+            currency: self.currency,
+        })
     }
 }
 
@@ -142,7 +149,12 @@ impl fmt::Display for Money {
         let digits = format!("{:0width$}", rest.unwrap_or(0));
         let kept = digits.trim_end_matches('0').len().max(2).min(width);
         let sign = if self.units < 0 { "-" } else { "" };
-        write!(f, "{sign}{}.{}", whole.unwrap_or(0), digits.get(..kept).unwrap_or(&digits))
+        write!(
+            f,
+            "{sign}{}.{}",
+            whole.unwrap_or(0),
+            digits.get(..kept).unwrap_or(&digits)
+        )
     }
 }
 
@@ -173,14 +185,20 @@ impl Decimal {
                 .and_then(|d| d.checked_add(digit))
                 .ok_or(Error::Overflow)?;
         }
-        let decimals = u8::try_from(fraction.len()).map_err(|_| Error::TooFine)?;
-        let digits = if negative { digits.checked_neg().ok_or(Error::Overflow)? } else { digits };
+        let decimals = u8::try_from(fraction.len()).ok().ok_or(Error::TooFine)?;
+        let digits = if negative {
+            digits.checked_neg().ok_or(Error::Overflow)?
+        } else {
+            digits
+        };
         Ok(Self { digits, decimals })
     }
 
     fn at_scale(self, scale: u8) -> Result<i64, Error> {
         let missing = scale.checked_sub(self.decimals).ok_or(Error::TooFine)?;
-        let factor = 10_i64.checked_pow(u32::from(missing)).ok_or(Error::Overflow)?;
+        let factor = 10_i64
+            .checked_pow(u32::from(missing))
+            .ok_or(Error::Overflow)?;
         self.digits.checked_mul(factor).ok_or(Error::Overflow)
     }
 }
@@ -215,8 +233,14 @@ impl Rate {
         let extra = decimal.decimals.saturating_sub(scale);
         decimal.decimals = decimal.decimals.saturating_sub(extra);
         pow10 = pow10.saturating_add(u32::from(extra));
-        let pow10 = u8::try_from(pow10).ok().filter(|p| *p <= 18).ok_or(Error::TooFine)?;
-        Ok(Self { units: decimal.at_scale(scale)?, pow10 })
+        let pow10 = u8::try_from(pow10)
+            .ok()
+            .filter(|p| *p <= 18)
+            .ok_or(Error::TooFine)?;
+        Ok(Self {
+            units: decimal.at_scale(scale)?,
+            pow10,
+        })
     }
 }
 
@@ -234,7 +258,7 @@ impl Multiplier {
     /// [`Error::NotDecimal`], [`Error::TooFine`] or [`Error::Overflow`].
     pub fn parse(text: &str) -> Result<Self, Error> {
         let ppm = Decimal::parse(text)?.at_scale(6)?;
-        u64::try_from(ppm).map(Self).map_err(|_| Error::NotDecimal)
+        u64::try_from(ppm).ok().map(Self).ok_or(Error::NotDecimal)
     }
 
     /// Parts per million.
@@ -245,12 +269,13 @@ impl Multiplier {
 
 /// An exact sum of rated quantities, waiting for its one rounding.
 ///
-/// Kept at the common power of ten 18, the largest a [`Rate`] may have.
+/// Kept at the largest power of ten met so far: 6 for a price list per million tokens, which leaves
+/// room for 10^26 currency units before anything overflows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ExactSum(i128);
-
-/// The common power of ten of [`ExactSum`].
-const EXACT_POW10: u8 = 18;
+pub struct ExactSum {
+    value: i128,
+    pow10: u8,
+}
 
 impl ExactSum {
     /// Adds `quantity × rate`.
@@ -258,13 +283,21 @@ impl ExactSum {
     /// # Errors
     /// [`Error::Overflow`] when the exact sum leaves 128 bits.
     pub fn add(self, quantity: u64, rate: Rate) -> Result<Self, Error> {
-        let shift = EXACT_POW10.checked_sub(rate.pow10).ok_or(Error::Overflow)?;
-        let factor = 10_i128.checked_pow(u32::from(shift)).ok_or(Error::Overflow)?;
+        let pow10 = self.pow10.max(rate.pow10);
+        let raise = |value: i128, from: u8| {
+            let factor = 10_i128.checked_pow(u32::from(pow10.saturating_sub(from)));
+            factor
+                .and_then(|f| value.checked_mul(f))
+                .ok_or(Error::Overflow)
+        };
         let product = i128::from(quantity)
             .checked_mul(i128::from(rate.units))
-            .and_then(|p| p.checked_mul(factor))
+            .ok_or(Error::Overflow)
+            .and_then(|product| raise(product, rate.pow10))?;
+        let value = raise(self.value, self.pow10)?
+            .checked_add(product)
             .ok_or(Error::Overflow)?;
-        self.0.checked_add(product).map(Self).ok_or(Error::Overflow)
+        Ok(Self { value, pow10 })
     }
 
     /// Multiplies and rounds once, half to even, to whole currency units.
@@ -272,18 +305,28 @@ impl ExactSum {
     /// # Errors
     /// [`Error::Overflow`] when the result leaves 64 bits.
     pub fn round(self, multiplier: Multiplier) -> Result<i64, Error> {
-        // Dividing by 10^18 first would round twice; 10^24 keeps the multiplier exact. When the
-        // product does not fit, the amount is beyond any real request and is refused.
-        let scaled = self.0.checked_mul(i128::from(multiplier.0)).ok_or(Error::Overflow)?;
-        let divisor = 10_i128.pow(24);
+        // The multiplier goes in before the division: dividing twice would round twice.
+        let scaled = self
+            .value
+            .checked_mul(i128::from(multiplier.0))
+            .ok_or(Error::Overflow)?;
+        let power = u32::from(self.pow10)
+            .checked_add(6)
+            .ok_or(Error::Overflow)?;
+        let divisor = 10_i128.checked_pow(power).ok_or(Error::Overflow)?;
         let (quotient, rest) = (scaled.div_euclid(divisor), scaled.rem_euclid(divisor));
         let half = divisor.div_euclid(2);
         let odd = quotient.rem_euclid(2) == 1;
         let up = rest > half || (rest == half && odd);
-        let rounded = if up { quotient.checked_add(1).ok_or(Error::Overflow)? } else { quotient };
-        i64::try_from(rounded).map_err(|_| Error::Overflow)
+        let rounded = if up {
+            quotient.checked_add(1).ok_or(Error::Overflow)?
+        } else {
+            quotient
+        };
+        i64::try_from(rounded).ok().ok_or(Error::Overflow)
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 mod tests;

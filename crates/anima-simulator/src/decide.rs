@@ -85,8 +85,13 @@ pub fn decide(ask: &Ask<'_>, script: &Script, counts: &Counts, turn: Turn<'_>) -
         truth.rule = Some(index);
         behaviour = behaviour.overlaid(&rule.behaviour);
     }
-    let scene =
-        Scene { script, turn, body: ask.body, model: facts.model, behaviour: &behaviour };
+    let scene = Scene {
+        script,
+        turn,
+        body: ask.body,
+        model: facts.model,
+        behaviour: &behaviour,
+    };
     scene.open(inquiry, truth)
 }
 
@@ -97,7 +102,12 @@ fn facts<'a>(ask: &Ask<'a>, inquiry: Option<&'a Inquiry<'_>>) -> Facts<'a> {
         Some(Inquiry::Model(model)) => (model.as_str(), false),
         Some(Inquiry::Models) | None => ("", false),
     };
-    Facts { endpoint: inquiry::endpoint(ask.path), model, stream, key: ask.key }
+    Facts {
+        endpoint: inquiry::endpoint(ask.path),
+        model,
+        stream,
+        key: ask.key,
+    }
 }
 
 /// The behaviour that the model's name asks for, when key and model are accepted.
@@ -120,7 +130,10 @@ fn admit(
                 )));
             }
             let own = Behaviour::of_model(facts.model).map_err(|error| {
-                ErrorBody::no_model(format!("The model `{}` does not exist: {error}", facts.model))
+                ErrorBody::no_model(format!(
+                    "The model `{}` does not exist: {error}",
+                    facts.model
+                ))
             })?;
             // A model's own faults are for calls to it, not for reading its card.
             let card = matches!(inquiry, Ok(Inquiry::Model(_)));
@@ -158,9 +171,9 @@ impl Scene<'_> {
             }
             Some(Opening::ContextLength { maximum }) => {
                 let wanted = wanted_tokens(inquiry);
-                // Without a maximum every call is one token too long.
-                let maximum = maximum.unwrap_or_else(|| wanted.saturating_sub(1));
-                if wanted > maximum || wanted == 0 {
+                if maximum.is_none_or(|maximum| wanted > maximum) {
+                    // Without a maximum every call is one token too long.
+                    let maximum = maximum.unwrap_or_else(|| wanted.saturating_sub(1));
                     let error = ErrorBody::context_length(maximum, wanted);
                     return refused(&error, truth, self.turn, latency_ms);
                 }
@@ -172,20 +185,27 @@ impl Scene<'_> {
 
     fn answer(&self, inquiry: &Inquiry<'_>, truth: Truth, latency_ms: u64) -> Reply {
         let draft = match inquiry {
-            Inquiry::Completion(completion) if completion.stream => self.stream(completion),
-            Inquiry::Completion(completion) => self.completion(completion),
-            Inquiry::Embedding(embedding) => self.embedding(embedding),
-            Inquiry::Models => self.models(),
-            Inquiry::Model(model) => self.model(model),
+            Inquiry::Completion(completion) if completion.stream => stream::plan(self, completion),
+            Inquiry::Completion(completion) => completion::plan(self, completion),
+            Inquiry::Embedding(embedding) => embedding::plan(self, embedding),
+            Inquiry::Models => models::list(self),
+            Inquiry::Model(model) => models::one(self, model),
         };
         let mut headers = head(self.turn, draft.content_type);
         if draft.content_type == EVENT_STREAM {
             headers.push((CACHE_CONTROL, HeaderValue::from_static("no-cache")));
         }
-        headers.extend(draft.declared.map(|length| (CONTENT_LENGTH, HeaderValue::from(length))));
+        headers.extend(
+            draft
+                .declared
+                .map(|length| (CONTENT_LENGTH, HeaderValue::from(length))),
+        );
         Reply {
             latency_ms,
-            head: Head::Status { status: 200, headers },
+            head: Head::Status {
+                status: 200,
+                headers,
+            },
             steps: draft.steps,
             truth: Truth {
                 billing: draft.billing,
@@ -227,7 +247,10 @@ impl Scene<'_> {
         }
         draft.steps.push(Step::Send(Piece {
             bytes: body.into(),
-            tokens: draft.usage.completion_tokens.saturating_sub(draft.usage.reasoning_tokens),
+            tokens: draft
+                .usage
+                .completion_tokens
+                .saturating_sub(draft.usage.reasoning_tokens),
             content: false,
             reports_usage: draft.reported.is_some(),
         }));
@@ -247,16 +270,20 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 fn head(turn: Turn<'_>, content_type: &'static str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::with_capacity(4);
     headers.push((CONTENT_TYPE, HeaderValue::from_static(content_type)));
-    headers.extend(HeaderValue::from_str(turn.id).ok().map(|id| (REQUEST_ID, id)));
+    headers.extend(
+        HeaderValue::from_str(turn.id)
+            .ok()
+            .map(|id| (REQUEST_ID, id)),
+    );
     headers
 }
 
 /// Tokens of the prompt and of the longest answer that the caller allows.
 fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
     match inquiry {
-        Inquiry::Completion(completion) => {
-            completion.prompt_tokens.saturating_add(completion.cap.unwrap_or(0))
-        }
+        Inquiry::Completion(completion) => completion
+            .prompt_tokens
+            .saturating_add(completion.cap.unwrap_or(0)),
         Inquiry::Embedding(embedding) => embedding.inputs.iter().map(|input| input.tokens).sum(),
         Inquiry::Models | Inquiry::Model(_) => 0,
     }
@@ -265,9 +292,18 @@ fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
 fn refused(error: &ErrorBody, truth: Truth, turn: Turn<'_>, latency_ms: u64) -> Reply {
     Reply {
         latency_ms,
-        head: Head::Status { status: error.status, headers: head(turn, JSON) },
-        steps: vec![Step::Send(Piece { bytes: error.json().into(), ..Piece::default() })],
-        truth: Truth { outcome: Outcome::Refused, ..truth },
+        head: Head::Status {
+            status: error.status,
+            headers: head(turn, JSON),
+        },
+        steps: vec![Step::Send(Piece {
+            bytes: error.json().into(),
+            ..Piece::default()
+        })],
+        truth: Truth {
+            outcome: Outcome::Refused,
+            ..truth
+        },
     }
 }
 
@@ -275,7 +311,11 @@ fn refused(error: &ErrorBody, truth: Truth, turn: Turn<'_>, latency_ms: u64) -> 
 fn pad(text: &mut Vec<u8>, tail: usize, bytes: u32) {
     let rest = text.split_off(text.len().saturating_sub(tail));
     text.extend_from_slice(b",\"obfuscation\":\"");
-    text.resize(text.len().saturating_add(usize::try_from(bytes).unwrap_or(0)), b'x');
+    text.resize(
+        text.len()
+            .saturating_add(usize::try_from(bytes).unwrap_or(0)),
+        b'x',
+    );
     text.push(b'"');
     text.extend_from_slice(&rest);
 }

@@ -200,12 +200,17 @@ fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
 fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
     let prompts = inputs(&body.prompt.0, "prompt")?;
     let stream = body.stream.unwrap_or(false);
-    let (n, best_of) = (choices(body.n, "n")?, choices(body.best_of.or(body.n), "best_of")?);
+    let (n, best_of) = (
+        choices(body.n, "n")?,
+        choices(body.best_of.or(body.n), "best_of")?,
+    );
     if best_of < n {
         return Err(ErrorBody::invalid("best_of must be at least n"));
     }
     if stream && best_of > n {
-        return Err(ErrorBody::invalid("best_of greater than n cannot be streamed"));
+        return Err(ErrorBody::invalid(
+            "best_of greater than n cannot be streamed",
+        ));
     }
     Ok(Completion {
         dialect: Dialect::Text,
@@ -222,9 +227,11 @@ fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
 fn embedding(body: EmbeddingBody<'_>) -> Result<Embedding<'_>, ErrorBody> {
     inputs(&body.input.0, "input")?;
     let dimensions = body.dimensions.map(|dimensions| {
-        NonZeroU32::new(dimensions).filter(|n| n.get() <= DIMENSIONS_MAX).ok_or_else(|| {
-            ErrorBody::invalid(format!("dimensions must be from 1 to {DIMENSIONS_MAX}"))
-        })
+        NonZeroU32::new(dimensions)
+            .filter(|n| n.get() <= DIMENSIONS_MAX)
+            .ok_or_else(|| {
+                ErrorBody::invalid(format!("dimensions must be from 1 to {DIMENSIONS_MAX}"))
+            })
     });
     Ok(Embedding {
         model: body.model,
@@ -239,15 +246,20 @@ fn choices(asked: Option<u32>, member: &str) -> Result<u32, ErrorBody> {
     if (1..=CHOICES_MAX).contains(&choices) {
         Ok(choices)
     } else {
-        Err(ErrorBody::invalid(format!("{member} must be from 1 to {CHOICES_MAX}")))
+        Err(ErrorBody::invalid(format!(
+            "{member} must be from 1 to {CHOICES_MAX}"
+        )))
     }
 }
 
 /// The number of inputs, when there are some and not too many.
 fn inputs(inputs: &[Input], member: &str) -> Result<u32, ErrorBody> {
-    u32::try_from(inputs.len()).ok().filter(|_| (1..=INPUTS_MAX).contains(&inputs.len())).ok_or_else(
-        || ErrorBody::invalid(format!("{member} must have from 1 to {INPUTS_MAX} entries")),
-    )
+    u32::try_from(inputs.len())
+        .ok()
+        .filter(|_| (1..=INPUTS_MAX).contains(&inputs.len()))
+        .ok_or_else(|| {
+            ErrorBody::invalid(format!("{member} must have from 1 to {INPUTS_MAX} entries"))
+        })
 }
 
 fn include_usage(stream: bool, options: Option<&StreamOptions>) -> Result<bool, ErrorBody> {
@@ -281,7 +293,9 @@ fn percent_decoded(text: &str) -> String {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

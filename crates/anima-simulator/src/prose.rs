@@ -12,8 +12,8 @@ const WORDS: [&str; 64] = [
     "lamp", "on", "its", "bank", "keeps", "one", "quiet", "note", "for", "those", "who", "walk",
     "home", "late", "with", "bread", "in", "paper", "while", "gulls", "trade", "news", "above",
     "roofs", "that", "rain", "has", "made", "new", "again", "by", "noon", "market", "fills", "up",
-    "to", "last", "bench", "where", "clocks", "agree", "only", "once", "each", "day", "so", "people",
-    "count", "time", "from", "bells", "instead",
+    "to", "last", "bench", "where", "clocks", "agree", "only", "once", "each", "day", "so",
+    "people", "count", "time", "from", "bells", "instead",
 ];
 
 /// One step of `SplitMix64` over two numbers.
@@ -29,8 +29,8 @@ pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let (eights, rest) = bytes.as_chunks::<8>();
     let mut state = seed ^ 0x51_7C_C1_B7_27_22_0A_95;
     for eight in eights {
-        state = (state.rotate_left(5) ^ u64::from_le_bytes(*eight))
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        state =
+            (state.rotate_left(5) ^ u64::from_le_bytes(*eight)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
     for byte in rest {
         state = (state.rotate_left(5) ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -59,11 +59,16 @@ pub(crate) fn answer(seed: u64, length: AnswerLength, cap: u64) -> Answer {
         };
         let count = u64::try_from(words.len()).unwrap_or(u64::MAX);
         if whole || count >= cap {
-            return Answer { words, capped: !whole };
+            return Answer {
+                words,
+                capped: !whole,
+            };
         }
         let [.., low] = mix(seed, count).to_be_bytes();
         let word = WORDS.get(usize::from(low % 64)).copied().unwrap_or("a");
-        bytes = bytes.saturating_add(word.len()).saturating_add(usize::from(!words.is_empty()));
+        bytes = bytes
+            .saturating_add(word.len())
+            .saturating_add(usize::from(!words.is_empty()));
         words.push(word);
     }
 }
@@ -84,18 +89,29 @@ mod tests {
         assert_eq!((capped.words.len(), capped.capped), (5, true));
         assert_eq!(capped.words, by_tokens.words[..5]);
         assert!(!answer(1, AnswerLength::Tokens(5), 5).capped);
-        let bytes = answer(1, AnswerLength::Bytes(600), u64::MAX).words.join(" ").len();
+        let bytes = answer(1, AnswerLength::Bytes(600), u64::MAX)
+            .words
+            .join(" ")
+            .len();
         assert!((600..610).contains(&bytes), "{bytes}");
     }
 
     #[test]
     fn words_need_no_escaping() {
-        assert!(WORDS.iter().all(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())));
+        assert!(
+            WORDS
+                .iter()
+                .all(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()))
+        );
     }
 
     #[test]
     fn a_hash_sees_every_byte_and_the_seed() {
-        let hashes = [hash(0, b"abcdefghi"), hash(0, b"abcdefghj"), hash(0, b"bbcdefghi")];
+        let hashes = [
+            hash(0, b"abcdefghi"),
+            hash(0, b"abcdefghj"),
+            hash(0, b"bbcdefghi"),
+        ];
         assert_ne!(hashes[0], hashes[1]);
         assert_ne!(hashes[0], hashes[2]);
         assert_ne!(hash(0, b"abcdefghi"), hash(1, b"abcdefghi"));

@@ -1,7 +1,7 @@
 //! The script of a simulated provider: seed, keys, models, defaults and rules.
 //!
 //! It is a plain value that reads from and prints to JSON; unknown members are refused by name.
-//! The only mutable part is [`Counts`], the rules' call counters, which belong to one loading of a
+//! The only mutable part is `Counts`, the rules' call counters, which belong to one loading of a
 //! script and decide `every`, `after`, `times` and `percent`. The invariant: with the same script
 //! and the same sequence of calls, the same rules fire.
 
@@ -158,18 +158,30 @@ impl When {
         };
         endpoint
             && self.stream.is_none_or(|stream| stream == facts.stream)
-            && self.model.as_ref().is_none_or(|glob| glob.matches(facts.model))
-            && self.key.as_ref().is_none_or(|glob| glob.matches(facts.key.unwrap_or_default()))
+            && self
+                .model
+                .as_ref()
+                .is_none_or(|glob| glob.matches(facts.model))
+            && self
+                .key
+                .as_ref()
+                .is_none_or(|glob| glob.matches(facts.key.unwrap_or_default()))
     }
 
     /// Whether the call is taken, moving the counter. `salt` keeps the draws of two rules apart.
     fn takes(&self, count: &mut Count, salt: u64) -> bool {
         count.seen = count.seen.saturating_add(1);
-        let Some(left) = count.seen.checked_sub(self.after.unwrap_or(0)).filter(|&n| n > 0) else {
+        let Some(left) = count
+            .seen
+            .checked_sub(self.after.unwrap_or(0))
+            .filter(|&n| n > 0)
+        else {
             return false;
         };
         let taken = self.every.is_none_or(|every| left % every == 0)
-            && self.percent.is_none_or(|share| share.takes(prose::mix(salt, count.seen)))
+            && self
+                .percent
+                .is_none_or(|share| share.takes(prose::mix(salt, count.seen)))
             && self.times.is_none_or(|times| count.taken < times);
         if taken {
             count.taken = count.taken.saturating_add(1);
@@ -216,12 +228,13 @@ impl Script {
             return None;
         }
         let mut counts = counts.0.lock();
-        let mut rules = self.rules.iter().zip(counts.iter_mut()).zip(0u64..);
-        let (_, index) = rules.find(|((rule, count), index)| {
-            rule.when.concerns(facts) && rule.when.takes(count, prose::mix(self.seed, *index))
-        })?;
-        let index = usize::try_from(index).ok()?;
-        Some((index, self.rules.get(index)?))
+        for (index, (rule, count)) in self.rules.iter().zip(counts.iter_mut()).enumerate() {
+            let salt = prose::mix(self.seed, u64::try_from(index).unwrap_or(u64::MAX));
+            if rule.when.concerns(facts) && rule.when.takes(count, salt) {
+                return Some((index, rule));
+            }
+        }
+        None
     }
 }
 

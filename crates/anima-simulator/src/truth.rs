@@ -41,7 +41,11 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { enabled: true, cap: CAP_DEFAULT, file: None }
+        Self {
+            enabled: true,
+            cap: CAP_DEFAULT,
+            file: None,
+        }
     }
 }
 
@@ -127,7 +131,11 @@ impl Log {
             }
             Some(_) | None => (None, 0),
         };
-        Ok(Arc::new(Self { journal, next: AtomicU64::new(last), ..Self::in_memory(settings) }))
+        Ok(Arc::new(Self {
+            journal,
+            next: AtomicU64::new(last),
+            ..Self::in_memory(settings)
+        }))
     }
 
     /// A log without a file.
@@ -159,27 +167,31 @@ impl Log {
 
     /// Enters a call. Numbers may arrive slightly out of order; the log stays sorted.
     fn enter(&self, call: Call) {
-        if let Some(journal) = &self.journal {
-            journal.append(&call);
-        }
         let mut kept = self.kept.lock();
-        let place = kept.iter().rev().take_while(|other| other.number > call.number).count();
-        let place = kept.len().saturating_sub(place);
+        let later = kept
+            .iter()
+            .rev()
+            .take_while(|other| other.number > call.number)
+            .count();
+        let place = kept.len().saturating_sub(later);
         kept.insert(place, call);
         while kept.len() > self.settings.cap {
             kept.pop_front();
         }
     }
 
-    /// Changes an entry that is still kept; `last` also writes it to the file.
-    fn amend(&self, number: u64, last: bool, change: impl FnOnce(&mut Call)) {
+    /// Changes an entry, unless it was forgotten since.
+    fn amend(&self, number: u64, change: impl FnOnce(&mut Call)) {
         let mut kept = self.kept.lock();
-        let Ok(place) = kept.binary_search_by_key(&number, |call| call.number) else { return };
-        let Some(call) = kept.get_mut(place) else { return };
-        change(call);
-        if let Some(journal) = self.journal.as_ref().filter(|_| last) {
-            journal.append(call);
+        let found = kept.binary_search_by_key(&number, |call| call.number);
+        if let Some(call) = found.ok().and_then(|place| kept.get_mut(place)) {
+            change(call);
         }
+    }
+
+    /// Entries that could not be written to the file.
+    pub(crate) fn lost(&self) -> u64 {
+        self.journal.as_ref().map_or(0, Journal::lost)
     }
 
     /// The kept calls with a higher number, in order.

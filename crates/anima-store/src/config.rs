@@ -5,8 +5,11 @@
 //!   refuses overlap. History stays. Prices of one scope do not overlap either, whatever their code.
 //! - A write names the `version_no` that it read, which must be the row's latest; else
 //!   [`Error::VersionConflict`] with the latest version, and nothing changes.
-//! - A new version closes what is in force at its start; without an end of its own it ends where the
-//!   next scheduled version begins.
+//! - A new version closes what is in force at its start, or takes the place of a scheduled version
+//!   of the same start. Without an end of its own it ends where the next scheduled version begins;
+//!   with one that reaches beyond that, it is refused.
+//! - History is not rewritten: a version starts at the time of the write or later, and no sooner than
+//!   the last change of its row, also when the clocks of two nodes differ.
 //! - `enabled` belongs to the row, not to a version: switching it needs no `version_no`, and no
 //!   scheduled version turns it back on.
 //! - Every change is one transaction with its audit record and a gap-free revision number.
@@ -18,6 +21,14 @@ use serde_json::Value;
 
 use anima_core::clock::Timestamp;
 use anima_core::config::{Resource, Tables, Version};
+
+mod decide;
+pub(crate) mod postgres;
+mod rows;
+mod sql;
+pub(crate) mod sqlite;
+
+pub(crate) use rows::{damaged, typed};
 
 /// A row whose body has not been given a type.
 pub type Row = Version<Value>;
@@ -34,8 +45,8 @@ pub enum Error {
     /// The write was made from an outdated version.
     #[error("the row was changed in the meantime")]
     VersionConflict(Box<Row>),
-    /// The window would overlap another version of the row, or another price of the same scope.
-    #[error("the window overlaps: {0}")]
+    /// The window is empty, or overlaps another version of the row or another price of its scope.
+    #[error("the window does not fit: {0}")]
     Overlap(String),
     /// The database does not answer.
     #[error("the database is unavailable: {0}")]
@@ -120,8 +131,8 @@ pub trait ConfigStore: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn list(&self, page: Page<'_>, now: Timestamp) -> Result<Vec<Row>, Error>;
 
-    /// All versions of one row, newest first. Empty when there is no such row. The head's latest
-    /// version is the first.
+    /// All versions of one row, newest first, also after it was deleted. Empty when there never was
+    /// such a row. A scheduled version that was cancelled or replaced has an empty window.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -192,3 +203,26 @@ pub enum Change {
         read: Option<i64>,
     },
 }
+
+impl Change {
+    /// Which row it is about.
+    fn target(&self) -> (Resource, &str) {
+        match self {
+            Self::Create(version) | Self::Add { version, .. } => (version.resource, &version.code),
+            Self::Switch { resource, code, .. } | Self::Delete { resource, code, .. } => {
+                (*resource, code)
+            }
+        }
+    }
+
+    /// The version it writes, if it writes one.
+    const fn version(&self) -> Option<&NewVersion> {
+        match self {
+            Self::Create(version) | Self::Add { version, .. } => Some(version),
+            Self::Switch { .. } | Self::Delete { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -3,21 +3,47 @@
 //! The only place that knows which backend is in use. Invariant: what is handed out has a schema
 //! of exactly this binary's version.
 
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::config::postgres::PostgresConfig;
+use crate::config::sqlite::SqliteConfig;
 use crate::config::ConfigStore;
 use crate::keys::KeyStore;
-use crate::ledger::{BatchObserver, LedgerStore};
+use crate::keys::postgres::PostgresKeys;
+use crate::keys::sqlite::SqliteKeys;
+use crate::ledger::{self, BatchObserver, LedgerStore};
+use crate::sqlite::connections::Connections;
+use crate::{postgres, sqlite};
+
+/// Connections of a node for configuration and keys. Their statements take about a millisecond, so
+/// this many serve thousands of look-ups a second.
+const POOL: usize = 8;
+
+/// How long a database that is well may take to answer one small read.
+const HEALTHY: Duration = Duration::from_secs(2);
 
 /// Where the database is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Location {
     /// A SQLite file, made when absent.
     Sqlite(std::path::PathBuf),
     /// A PostgreSQL URL.
     Postgres(String),
+}
+
+impl fmt::Debug for Location {
+    /// Leaves the URL out: it may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.debug_tuple("Postgres").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Why a database could not be opened.
@@ -70,4 +96,76 @@ pub struct Opener {
     pub node: Uuid,
     /// Told about each ledger batch.
     pub observer: Arc<dyn BatchObserver>,
+}
+
+/// Opens a database with a schema of this binary's version. A SQLite file is made when absent, with
+/// the folders on its way.
+///
+/// # Errors
+/// [`OpenError::Unreachable`] or [`OpenError::Migration`].
+pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenError> {
+    match location {
+        Location::Sqlite(path) => {
+            let (path, opener) = (path.clone(), opener.clone());
+            blocking(move || open_sqlite(&path, &opener)).await
+        }
+        Location::Postgres(url) => {
+            let pool = postgres::pool(url, POOL)?;
+            postgres::migrate(&pool).await?;
+            let ledger = interim()?;
+            Ok(Stores {
+                config: Arc::new(PostgresConfig(pool.clone())),
+                keys: Arc::new(PostgresKeys(pool)),
+                ledger: Arc::new(ledger),
+            })
+        }
+    }
+}
+
+/// Brings a database's schema up to date, and nothing else.
+///
+/// # Errors
+/// [`OpenError::Unreachable`] or [`OpenError::Migration`].
+pub async fn migrate(location: &Location) -> Result<(), OpenError> {
+    match location {
+        Location::Sqlite(path) => {
+            let path = path.clone();
+            blocking(move || sqlite::migrate(&mut sqlite::open(&path)?)).await
+        }
+        Location::Postgres(url) => postgres::migrate(&postgres::pool(url, 1)?).await,
+    }
+}
+
+impl Stores {
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// Why it does not, in words for an operator.
+    pub async fn ping(&self) -> Result<(), String> {
+        match tokio::time::timeout(HEALTHY, self.config.rev()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the database did not answer within {HEALTHY:?}")),
+        }
+    }
+}
+
+fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
+    let connections = Arc::new(Connections::open(path)?);
+    Ok(Stores {
+        config: Arc::new(SqliteConfig(Arc::clone(&connections))),
+        keys: Arc::new(SqliteKeys(connections)),
+        ledger: Arc::new(ledger::sqlite::open(path, opener)?),
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    let working = tokio::task::spawn_blocking(work).await;
+    working.map_err(|e| OpenError::Unreachable(e.to_string()))?
+}
+
+fn interim() -> Result<ledger::Off, OpenError> {
+    Err(OpenError::Unreachable("the ledger on PostgreSQL is not finished".to_owned()))
 }

@@ -13,6 +13,10 @@ use anima_core::config::{App, Key, Version};
 
 use crate::config::Error;
 
+pub(crate) mod postgres;
+mod sql;
+pub(crate) mod sqlite;
+
 /// A stored hash of a key's secret; several live at once while a key is rotated.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretHash {
@@ -86,7 +90,8 @@ impl fmt::Debug for AdminToken {
 /// Keeps the hashes.
 #[async_trait]
 pub trait KeyStore: Send + Sync + fmt::Debug {
-    /// A key with its app, by the key's public id. `None` when there is no such key.
+    /// A key with its app, by the key's public id. `None` when there is no such key, or it was
+    /// deleted. Of a deleted app there are no versions.
     ///
     /// # Errors
     /// [`Error::Unavailable`]: "cannot check", never "unknown".
@@ -98,7 +103,7 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn admin_token(&self, hash: &[u8; 32]) -> Result<Option<AdminToken>, Error>;
 
-    /// Stores an admin token; one of the same name is replaced.
+    /// Stores an admin token; one of the same name or hash is replaced.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -110,3 +115,6 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn count_admin_tokens(&self) -> Result<u64, Error>;
 }
+
+#[cfg(test)]
+mod tests;

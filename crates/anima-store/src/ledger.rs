@@ -21,6 +21,23 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Balance, Component, Entry, EntryKind, Hold, Settlement};
 use anima_core::money::Currency;
 
+mod batch; // group commit
+mod digest; // what makes two settlements the same
+mod directory; // ids of accounts and prices, remembered
+mod invariants; // what `verify` checks
+mod judge; // verdicts
+mod off; // no ledger at all
+mod operation; // a call on its way to the writer
+mod plan; // rows before and after the verdict
+//pg pub(crate) mod postgres;
+mod queue; // who comes next
+mod reports; // balances, postings, trial balance
+pub(crate) mod sqlite;
+#[cfg(test)]
+mod tests;
+
+pub use off::Off;
+
 /// Why the ledger refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

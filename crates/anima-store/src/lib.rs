@@ -9,3 +9,5 @@ pub mod keys; // hashes of keys and admin tokens
 pub mod ledger; // holds, settlements, entries: durable when the call returns
 mod postgres; // pool, TLS, migrations
 mod sqlite; // connections, pragmas, migrations
+#[cfg(test)]
+mod tests; // databases for tests: `crate::tests::postgres()`

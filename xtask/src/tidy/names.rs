@@ -1,7 +1,8 @@
 //! Words that say nothing are not names.
 //!
 //! Judges what a file defines (items and the file itself), not what it uses: names from outside
-//! are not ours. Fields and variables are left to review.
+//! are not ours, nor are associated types. Fields and variables are left to review, and so are
+//! tests, whose names are sentences.
 //! Invariant: a word that the contract fixes (`base_url`, `data_dir`) is excused as that name only.
 
 use super::Finding;
@@ -13,7 +14,13 @@ const WORDS: &[&str] = &[
 ];
 
 /// Names of the contract: settings, admin members, paths.
-const FIXED: &[&str] = &["base_url", "data_dir", "actuator_info", "data_plane"];
+const FIXED: &[&str] = &[
+    "base_url",
+    "data_dir",
+    "actuator_info",
+    "data_plane",
+    "data_key",
+];
 
 const KEYWORDS: &[&str] = &[
     "fn", "struct", "enum", "trait", "mod", "type", "const", "static", "union",
@@ -22,7 +29,7 @@ const KEYWORDS: &[&str] = &[
 pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
     for source in &tree.sources {
         file(source, found);
-        for (number, line) in source.lexed.code.lines().enumerate() {
+        for (number, line) in source.live.lines().enumerate() {
             if let Some(problem) = defined(line).and_then(problem) {
                 let place = format!("{}:{}", source.path, number + 1);
                 found.push(Finding::new("banned-names", place, problem));
@@ -53,7 +60,8 @@ fn defined(line: &str) -> Option<&str> {
     if keyword == "const" && name == "fn" {
         (keyword, name) = (name, words.next()?);
     }
-    if !KEYWORDS.contains(&keyword) {
+    let is_associated = keyword == "type" && line.starts_with(' ');
+    if is_associated || !KEYWORDS.contains(&keyword) {
         return None;
     }
     name.split(|c: char| !c.is_alphanumeric() && c != '_')
@@ -66,7 +74,7 @@ fn problem(name: &str) -> Option<String> {
     if FIXED.iter().any(|fixed| snake.contains(fixed)) {
         return None;
     }
-    if snake.starts_with("get_") || snake.starts_with("new_") {
+    if name.starts_with("get_") || name.starts_with("new_") {
         return Some(format!("`{name}`: no `get_` or `new_` in front"));
     }
     let word = snake.split('_').find(|word| WORDS.contains(word))?;
@@ -123,5 +131,6 @@ mod tests {
         );
         assert_eq!(defined("impl Foo for Bar {"), None);
         assert_eq!(defined("let info = 3;"), None);
+        assert_eq!(defined("    type Data = Bytes;"), None);
     }
 }

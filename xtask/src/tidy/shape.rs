@@ -12,7 +12,7 @@ const TEST_FILE_LINES: usize = 1000;
 const FUNCTION_LINES: usize = 70;
 const TRAIT_METHODS: usize = 7;
 const WIDTH: usize = 100;
-/// For tables that are written as tables, under `#[rustfmt::skip]`.
+/// For tables that are written as tables: under `#[rustfmt::skip]`, or in a `table! { … }`.
 const TABLE_WIDTH: usize = 130;
 
 pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
@@ -53,7 +53,7 @@ fn width(source: &Source, found: &mut Vec<Finding>) {
     let mut table: Option<usize> = None;
     for (number, line) in source.text.lines().enumerate() {
         let indent = line.len() - line.trim_start().len();
-        if line.trim() == "#[rustfmt::skip]" {
+        if line.trim() == "#[rustfmt::skip]" || (indent == 0 && line.ends_with("! {")) {
             table = Some(indent);
         }
         let most = if table.is_some() { TABLE_WIDTH } else { WIDTH };

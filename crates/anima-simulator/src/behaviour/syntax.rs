@@ -1,6 +1,6 @@
 //! The text form of a behaviour, in a model's name and in a script.
 //!
-//! One table (`Behaviour::apply`) knows every word; the `+` syntax and the JSON object of a
+//! One table (`apply`) knows every word; the `+` syntax and the JSON object of a
 //! script's `do` both go through it, so they cannot differ. Printing is the inverse: parsing what
 //! is printed gives the same behaviour (a property test holds this).
 
@@ -50,8 +50,8 @@ pub(super) fn parse(text: &str) -> Result<Behaviour, FaultError> {
     let mut behaviour = Behaviour::default();
     for option in text.split('+').filter(|option| !option.is_empty()) {
         match option.split_once(':') {
-            Some((word, argument)) => behaviour.apply(word, Some(argument))?,
-            None => behaviour.apply(option, None)?,
+            Some((word, argument)) => apply(&mut behaviour, word, Some(argument))?,
+            None => apply(&mut behaviour, option, None)?,
         }
     }
     Ok(behaviour)
@@ -66,16 +66,24 @@ struct Word<'a> {
 
 impl Word<'_> {
     fn wrong(self, problem: &'static str) -> FaultError {
-        FaultError::Argument { word: self.name.to_owned(), problem }
+        FaultError::Argument {
+            word: self.name.to_owned(),
+            problem,
+        }
     }
 
     fn number<N: std::str::FromStr>(self) -> Result<N, FaultError> {
         let text = self.argument.ok_or_else(|| self.wrong("needs a number"))?;
-        text.parse().map_err(|_parse| self.wrong("needs a non-negative whole number"))
+        text.parse()
+            .map_err(|_parse| self.wrong("needs a non-negative whole number"))
     }
 
     fn number_or<N: std::str::FromStr>(self, otherwise: N) -> Result<N, FaultError> {
-        if self.argument.is_none() { Ok(otherwise) } else { self.number() }
+        if self.argument.is_none() {
+            Ok(otherwise)
+        } else {
+            self.number()
+        }
     }
 
     fn bare<T>(self, value: T) -> Result<T, FaultError> {
@@ -92,7 +100,12 @@ impl Word<'_> {
         let status = status
             .filter(|status| (300..600).contains(status))
             .ok_or_else(|| self.wrong("needs a status from 300 to 599"))?;
-        let mut refusal = Refusal { status, code: None, retry_after: None, retry_after_ms: None };
+        let mut refusal = Refusal {
+            status,
+            code: None,
+            retry_after: None,
+            retry_after_ms: None,
+        };
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -112,48 +125,54 @@ impl Word<'_> {
     fn fill<T>(self, slot: &mut Option<T>, value: T) -> Result<(), FaultError> {
         match slot {
             None => *slot = Some(value),
-            Some(_) => return Err(FaultError::Conflict { word: self.name.to_owned() }),
+            Some(_) => {
+                return Err(FaultError::Conflict {
+                    word: self.name.to_owned(),
+                });
+            }
         }
         Ok(())
     }
 }
 
-impl Behaviour {
-    /// The table of all options. Underscores are read as hyphens, for JSON's sake.
-    fn apply(&mut self, name: &str, argument: Option<&str>) -> Result<(), FaultError> {
-        let hyphened = name.replace('_', "-");
-        let word = Word { name, argument };
-        match hyphened.as_str() {
-            "latency" => word.fill(&mut self.latency_ms, word.number()?),
-            "pace" => word.fill(&mut self.pace_ms, word.number()?),
-            "chunks" => word.fill(&mut self.chunks, word.number()?),
-            "reasoning" => word.fill(&mut self.reasoning_tokens, word.number()?),
-            "cached" => word.fill(&mut self.cached_tokens, word.number()?),
-            "answer-tokens" => {
-                word.fill(&mut self.answer, AnswerLength::Tokens(word.number()?))
-            }
-            "answer-bytes" => word.fill(&mut self.answer, AnswerLength::Bytes(word.number()?)),
-            "empty" => word.fill(&mut self.answer, word.bare(AnswerLength::Tokens(0))?),
-            "usage-missing" => word.fill(&mut self.usage, word.bare(UsageLie::Missing)?),
-            "usage-twice" => word.fill(&mut self.usage, word.bare(UsageLie::Twice)?),
-            "usage-absurd" => word.fill(&mut self.usage, word.bare(UsageLie::Absurd)?),
-            "usage-negative" => word.fill(&mut self.usage, word.bare(UsageLie::Negative)?),
-            "cut-stream" | "silent-stream" | "no-done" | "error-in-200" => {
-                word.fill(&mut self.ending, ending(word, &hyphened)?)
-            }
-            "bad-json" | "bad-sse" | "huge-line" | "content-length" => {
-                word.fill(&mut self.damage, damage(word, &hyphened)?)
-            }
-            _ => word.fill(&mut self.opening, opening(word, &hyphened)?),
+/// The table of all options. Underscores are read as hyphens, for JSON's sake.
+fn apply(behaviour: &mut Behaviour, name: &str, argument: Option<&str>) -> Result<(), FaultError> {
+    let hyphened = name.replace('_', "-");
+    let word = Word { name, argument };
+    match hyphened.as_str() {
+        "latency" => word.fill(&mut behaviour.latency_ms, word.number()?),
+        "pace" => word.fill(&mut behaviour.pace_ms, word.number()?),
+        "chunks" => word.fill(&mut behaviour.chunks, word.number()?),
+        "reasoning" => word.fill(&mut behaviour.reasoning_tokens, word.number()?),
+        "cached" => word.fill(&mut behaviour.cached_tokens, word.number()?),
+        "answer-tokens" => word.fill(&mut behaviour.answer, AnswerLength::Tokens(word.number()?)),
+        "answer-bytes" => word.fill(&mut behaviour.answer, AnswerLength::Bytes(word.number()?)),
+        "empty" => word.fill(&mut behaviour.answer, word.bare(AnswerLength::Tokens(0))?),
+        "usage-missing" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Missing)?),
+        "usage-twice" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Twice)?),
+        "usage-absurd" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Absurd)?),
+        "usage-negative" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Negative)?),
+        "cut-stream" | "silent-stream" | "no-done" | "error-in-200" => {
+            word.fill(&mut behaviour.ending, ending(word, &hyphened)?)
         }
+        "bad-json" | "bad-sse" | "huge-line" | "content-length" => {
+            word.fill(&mut behaviour.damage, damage(word, &hyphened)?)
+        }
+        _ => word.fill(&mut behaviour.opening, opening(word, &hyphened)?),
     }
 }
 
 fn ending(word: Word<'_>, hyphened: &str) -> Result<Ending, FaultError> {
     match hyphened {
-        "cut-stream" => Ok(Ending::Cut { after: word.number_or(0)? }),
-        "silent-stream" => Ok(Ending::Silence { after: word.number_or(0)? }),
-        "error-in-200" => Ok(Ending::Error { after: word.number_or(0)? }),
+        "cut-stream" => Ok(Ending::Cut {
+            after: word.number_or(0)?,
+        }),
+        "silent-stream" => Ok(Ending::Silence {
+            after: word.number_or(0)?,
+        }),
+        "error-in-200" => Ok(Ending::Error {
+            after: word.number_or(0)?,
+        }),
         _ => word.bare(Ending::NoDone),
     }
 }
@@ -161,8 +180,12 @@ fn ending(word: Word<'_>, hyphened: &str) -> Result<Ending, FaultError> {
 fn damage(word: Word<'_>, hyphened: &str) -> Result<Damage, FaultError> {
     match hyphened {
         "bad-json" => word.bare(Damage::BadJson),
-        "bad-sse" => Ok(Damage::BadSse { at: word.number_or(1)? }),
-        "huge-line" => Ok(Damage::HugeLine { bytes: word.number_or(HUGE_LINE_DEFAULT)? }),
+        "bad-sse" => Ok(Damage::BadSse {
+            at: word.number_or(1)?,
+        }),
+        "huge-line" => Ok(Damage::HugeLine {
+            bytes: word.number_or(HUGE_LINE_DEFAULT)?,
+        }),
         _ => word.bare(Damage::ContentLength),
     }
 }
@@ -174,13 +197,22 @@ fn opening(word: Word<'_>, hyphened: &str) -> Result<Opening, FaultError> {
         "status" => word.refusal().map(Opening::Refuse),
         "401" => {
             word.bare(())?;
-            Word { name: word.name, argument: Some("401") }.refusal().map(Opening::Refuse)
+            Word {
+                name: word.name,
+                argument: Some("401"),
+            }
+            .refusal()
+            .map(Opening::Refuse)
         }
         "context-length" => match word.argument {
             None => Ok(Opening::ContextLength { maximum: None }),
-            Some(_) => Ok(Opening::ContextLength { maximum: Some(word.number()?) }),
+            Some(_) => Ok(Opening::ContextLength {
+                maximum: Some(word.number()?),
+            }),
         },
-        _ => Err(FaultError::Unknown { word: word.name.to_owned() }),
+        _ => Err(FaultError::Unknown {
+            word: word.name.to_owned(),
+        }),
     }
 }
 
@@ -190,7 +222,9 @@ impl fmt::Display for Opening {
             Self::Silent => f.write_str("silent"),
             Self::Reset => f.write_str("reset"),
             Self::ContextLength { maximum: None } => f.write_str("context-length"),
-            Self::ContextLength { maximum: Some(tokens) } => write!(f, "context-length:{tokens}"),
+            Self::ContextLength {
+                maximum: Some(tokens),
+            } => write!(f, "context-length:{tokens}"),
             Self::Refuse(refusal) => {
                 write!(f, "status:{}", refusal.status)?;
                 let details = [
@@ -262,7 +296,8 @@ impl fmt::Display for Behaviour {
             self.usage.map(|lie| lie.to_string()),
             self.answer.map(|length| length.to_string()),
             self.chunks.map(|chunks| format!("chunks:{chunks}")),
-            self.reasoning_tokens.map(|tokens| format!("reasoning:{tokens}")),
+            self.reasoning_tokens
+                .map(|tokens| format!("reasoning:{tokens}")),
             self.cached_tokens.map(|tokens| format!("cached:{tokens}")),
         ];
         f.write_str(&options.into_iter().flatten().collect::<Vec<_>>().join("+"))
@@ -312,7 +347,7 @@ impl<'de> Visitor<'de> for BehaviourVisitor {
                 Argument::Number(number) => Some(number.to_string()),
                 Argument::Text(text) => Some(text),
             };
-            behaviour.apply(&name, argument.as_deref()).map_err(de::Error::custom)?;
+            apply(&mut behaviour, &name, argument.as_deref()).map_err(de::Error::custom)?;
         }
         Ok(behaviour)
     }

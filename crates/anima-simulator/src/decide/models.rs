@@ -11,18 +11,27 @@ const CREATED_S: u64 = 1_735_689_600;
 /// What the list shows when every model is known.
 const EXAMPLES: [&str; 2] = ["sim-chat", "sim-embedding"];
 
-impl Scene<'_> {
-    pub(super) fn models(&self) -> Draft {
-        let named: Vec<&str> = self.script.models.iter().filter_map(|glob| glob.name()).collect();
-        let names = if self.script.models.is_empty() { EXAMPLES.as_slice() } else { &named };
-        let cards: Vec<String> = names.iter().map(|name| card(name)).collect();
-        let body = format!("{{\"object\":\"list\",\"data\":[{}]}}", cards.join(","));
-        self.json(body.into_bytes(), Usage::default(), None)
-    }
+/// The plan of the list.
+pub(super) fn list(scene: &Scene<'_>) -> Draft {
+    let exact: Vec<&str> = scene
+        .script
+        .models
+        .iter()
+        .filter_map(|glob| glob.name())
+        .collect();
+    let names = if scene.script.models.is_empty() {
+        EXAMPLES.as_slice()
+    } else {
+        &exact
+    };
+    let cards: Vec<String> = names.iter().map(|name| card(name)).collect();
+    let body = format!("{{\"object\":\"list\",\"data\":[{}]}}", cards.join(","));
+    scene.json(body.into_bytes(), Usage::default(), None)
+}
 
-    pub(super) fn model(&self, name: &str) -> Draft {
-        self.json(card(name).into_bytes(), Usage::default(), None)
-    }
+/// The plan of one card.
+pub(super) fn one(scene: &Scene<'_>, name: &str) -> Draft {
+    scene.json(card(name).into_bytes(), Usage::default(), None)
 }
 
 fn card(name: &str) -> String {

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::completion::{Material, finish_reason};
+use super::completion::{Material, finish_reason, generate};
 use super::{Draft, EVENT_STREAM, Scene, pad};
 use crate::behaviour::{Damage, Ending, UsageLie};
 use crate::inquiry::{Completion, Dialect};
@@ -47,7 +47,10 @@ impl<'a> Cuts<'a> {
     fn of(answer: &'a Answer, chunks: Option<u32>) -> Self {
         let words = answer.words.as_slice();
         let wanted = chunks.map_or(words.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
-        Self { words, chunks: wanted.max(1).min(words.len()) }
+        Self {
+            words,
+            chunks: wanted.max(1).min(words.len()),
+        }
     }
 
     /// The words of a chunk; all chunks have the same number of words, give or take one.
@@ -56,140 +59,175 @@ impl<'a> Cuts<'a> {
         if chunk >= self.chunks {
             return None;
         }
-        self.words.get(bound(chunk)?..bound(chunk.saturating_add(1))?)
+        self.words
+            .get(bound(chunk)?..bound(chunk.saturating_add(1))?)
     }
 }
 
-impl Scene<'_> {
-    /// The plan of a streamed answer.
-    pub(super) fn stream(&self, completion: &Completion<'_>) -> Draft {
-        let mut material = self.generate(completion);
-        if !completion.include_usage {
-            material.reported = None;
+/// The plan of a streamed answer.
+pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
+    let mut material = generate(scene, completion);
+    if !completion.include_usage {
+        material.reported = None;
+    }
+    let mut tape = tape(scene, completion);
+    let stop_after = match scene.behaviour.ending {
+        Some(Ending::Cut { after } | Ending::Silence { after } | Ending::Error { after }) => {
+            Some(after)
         }
-        let mut tape = self.tape(completion);
-        let stop_after = match self.behaviour.ending {
-            Some(Ending::Cut { after } | Ending::Silence { after } | Ending::Error { after }) => {
-                Some(after)
+        Some(Ending::NoDone) | None => None,
+    };
+    if stop_after != Some(0) {
+        tape.roles(material.answers.len());
+        contents(scene, &mut tape, &material, stop_after);
+    }
+    if stop_after.is_none() {
+        finish(scene, &mut tape, &material);
+    }
+    let (last, billing, outcome) = match scene.behaviour.ending {
+        Some(Ending::Cut { .. }) => (Some(Step::Cut), Billing::Streamed, Outcome::Cut),
+        Some(Ending::Silence { .. }) => (Some(Step::Silence), Billing::Streamed, Outcome::Silent),
+        Some(Ending::Error { after }) => {
+            let billing = if after == 0 {
+                Billing::Nothing
+            } else {
+                Billing::Streamed
+            };
+            tape.error();
+            (None, billing, Outcome::Failed)
+        }
+        Some(Ending::NoDone) | None => (None, Billing::Streamed, Outcome::Answered),
+    };
+    let mut steps = tape.steps();
+    steps.extend(last);
+    Draft {
+        steps,
+        content_type: EVENT_STREAM,
+        declared: None,
+        usage: material.usage,
+        reported: material.reported,
+        billing,
+        outcome,
+    }
+}
+
+fn tape(scene: &Scene<'_>, completion: &Completion<'_>) -> Tape {
+    let (prefix, object) = match completion.dialect {
+        Dialect::Chat => (
+            "chatcmpl",
+            "chat.completion.chunk\",\"service_tier\":\"default",
+        ),
+        Dialect::Text => ("cmpl", "text_completion"),
+    };
+    let head = format!(
+        "data: {{\"id\":\"{prefix}-{}\",\"object\":\"{object}\",\"created\":{},\"model\":{},\
+         \"system_fingerprint\":\"fp_simulator\",\"choices\":[",
+        scene.turn.id,
+        scene.turn.created_s,
+        scene.model_json()
+    );
+    let tail = if completion.include_usage {
+        "],\"usage\":null}\n\n"
+    } else {
+        "]}\n\n"
+    };
+    Tape {
+        dialect: completion.dialect,
+        head,
+        tail,
+        bytes: Vec::new(),
+        marks: Vec::new(),
+    }
+}
+
+/// Writes the content chunks of all choices in turn, at most `stop_after` of them.
+fn contents(scene: &Scene<'_>, tape: &mut Tape, material: &Material, stop_after: Option<u32>) {
+    let chunks = scene.behaviour.chunks;
+    let cuts: Vec<Cuts<'_>> = material
+        .answers
+        .iter()
+        .map(|a| Cuts::of(a, chunks))
+        .collect();
+    let rounds = cuts.iter().map(|cuts| cuts.chunks).max().unwrap_or(0);
+    let mut written = 0u32;
+    for round in 0..rounds {
+        for (index, cuts) in cuts.iter().enumerate() {
+            let Some(words) = cuts.get(round) else {
+                continue;
+            };
+            if stop_after.is_some_and(|limit| written >= limit) {
+                return;
             }
-            Some(Ending::NoDone) | None => None,
+            let pause = if written == 0 {
+                None
+            } else {
+                scene.behaviour.pace_ms
+            };
+            written = written.saturating_add(1);
+            let start = tape.bytes.len();
+            tape.content(index, words, round == 0);
+            damage(scene, &mut tape.bytes, start, written);
+            tape.mark(Mark {
+                wait_ms: pause.unwrap_or(0),
+                tokens: u64::try_from(words.len()).unwrap_or(u64::MAX),
+                content: true,
+                ..Mark::default()
+            });
+        }
+    }
+}
+
+/// Spoils the n-th content chunk, from 1, if the behaviour says so. It lies from `start` on.
+fn damage(scene: &Scene<'_>, bytes: &mut Vec<u8>, start: usize, nth: u32) {
+    let middle = start.midpoint(bytes.len());
+    match scene.behaviour.damage {
+        Some(Damage::BadJson) if nth == 1 => {
+            bytes.truncate(middle);
+            bytes.extend_from_slice(b"\n\n");
+        }
+        Some(Damage::BadSse { at }) if nth == at => {
+            let rest = bytes.split_off(middle);
+            // 0xFF is never valid in UTF-8; the line after the break has no field name.
+            bytes.extend_from_slice(b"\n\xff");
+            bytes.extend_from_slice(&rest);
+        }
+        // Before `}` and the two line breaks.
+        Some(Damage::HugeLine { bytes: padding }) if nth == 1 => pad(bytes, 3, padding),
+        Some(
+            Damage::BadJson
+            | Damage::BadSse { .. }
+            | Damage::HugeLine { .. }
+            | Damage::ContentLength,
+        )
+        | None => {}
+    }
+}
+
+/// Writes what follows the content of a whole stream.
+fn finish(scene: &Scene<'_>, tape: &mut Tape, material: &Material) {
+    for (index, answer) in material.answers.iter().enumerate() {
+        let index = tape.begin(index);
+        tape.end(&index, Some(finish_reason(answer)));
+        tape.mark(Mark::default());
+    }
+    if let Some(reported) = &material.reported {
+        let usage = reported.completion_json();
+        let times = if scene.behaviour.usage == Some(UsageLie::Twice) {
+            2
+        } else {
+            1
         };
-        if stop_after != Some(0) {
-            tape.roles(material.answers.len());
-            self.contents(&mut tape, &material, stop_after);
-        }
-        if stop_after.is_none() {
-            self.finish(&mut tape, &material);
-        }
-        let (last, billing, outcome) = match self.behaviour.ending {
-            Some(Ending::Cut { .. }) => (Some(Step::Cut), Billing::Streamed, Outcome::Cut),
-            Some(Ending::Silence { .. }) => {
-                (Some(Step::Silence), Billing::Streamed, Outcome::Silent)
-            }
-            Some(Ending::Error { after }) => {
-                let billing = if after == 0 { Billing::Nothing } else { Billing::Streamed };
-                tape.error();
-                (None, billing, Outcome::Failed)
-            }
-            Some(Ending::NoDone) | None => (None, Billing::Streamed, Outcome::Answered),
-        };
-        let mut steps = tape.steps();
-        steps.extend(last);
-        Draft {
-            steps,
-            content_type: EVENT_STREAM,
-            declared: None,
-            usage: material.usage,
-            reported: material.reported,
-            billing,
-            outcome,
+        for _ in 0..times {
+            tape.push(&[&tape.head.clone(), "],\"usage\":", &usage, "}\n\n"]);
+            tape.mark(Mark {
+                reports_usage: true,
+                ..Mark::default()
+            });
         }
     }
-
-    fn tape(&self, completion: &Completion<'_>) -> Tape {
-        let (prefix, object) = match completion.dialect {
-            Dialect::Chat => ("chatcmpl", "chat.completion.chunk\",\"service_tier\":\"default"),
-            Dialect::Text => ("cmpl", "text_completion"),
-        };
-        let head = format!(
-            "data: {{\"id\":\"{prefix}-{}\",\"object\":\"{object}\",\"created\":{},\"model\":{},\
-             \"system_fingerprint\":\"fp_simulator\",\"choices\":[",
-            self.turn.id,
-            self.turn.created_s,
-            self.model_json()
-        );
-        let tail = if completion.include_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" };
-        Tape { dialect: completion.dialect, head, tail, bytes: Vec::new(), marks: Vec::new() }
-    }
-
-    /// Writes the content chunks of all choices in turn, at most `stop_after` of them.
-    fn contents(&self, tape: &mut Tape, material: &Material, stop_after: Option<u32>) {
-        let chunks = self.behaviour.chunks;
-        let cuts: Vec<Cuts<'_>> = material.answers.iter().map(|a| Cuts::of(a, chunks)).collect();
-        let rounds = cuts.iter().map(|cuts| cuts.chunks).max().unwrap_or(0);
-        let mut written = 0u32;
-        for round in 0..rounds {
-            for (index, cuts) in cuts.iter().enumerate() {
-                let Some(words) = cuts.get(round) else { continue };
-                if stop_after.is_some_and(|limit| written >= limit) {
-                    return;
-                }
-                let pause = if written == 0 { None } else { self.behaviour.pace_ms };
-                written = written.saturating_add(1);
-                tape.content(index, words, round == 0, |event| self.damage(event, written));
-                tape.mark(Mark {
-                    wait_ms: pause.unwrap_or(0),
-                    tokens: u64::try_from(words.len()).unwrap_or(u64::MAX),
-                    content: true,
-                    ..Mark::default()
-                });
-            }
-        }
-    }
-
-    /// Spoils the n-th content chunk, from 1, if the behaviour says so.
-    fn damage(&self, event: &mut Vec<u8>, nth: u32) {
-        match self.behaviour.damage {
-            Some(Damage::BadJson) if nth == 1 => {
-                event.truncate(event.len() / 2);
-                event.extend_from_slice(b"\n\n");
-            }
-            Some(Damage::BadSse { at }) if nth == at => {
-                let rest = event.split_off(event.len() / 2);
-                // 0xFF is never valid in UTF-8; the line after the break has no field name.
-                event.extend_from_slice(b"\n\xff");
-                event.extend_from_slice(&rest);
-            }
-            // Before `}` and the two line breaks.
-            Some(Damage::HugeLine { bytes }) if nth == 1 => pad(event, 3, bytes),
-            Some(
-                Damage::BadJson
-                | Damage::BadSse { .. }
-                | Damage::HugeLine { .. }
-                | Damage::ContentLength,
-            )
-            | None => {}
-        }
-    }
-
-    /// Writes what follows the content of a whole stream.
-    fn finish(&self, tape: &mut Tape, material: &Material) {
-        for (index, answer) in material.answers.iter().enumerate() {
-            tape.choice(index, "", Some(finish_reason(answer)));
-            tape.mark(Mark::default());
-        }
-        if let Some(reported) = &material.reported {
-            let usage = reported.completion_json();
-            let times = if self.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
-            for _ in 0..times {
-                tape.push(&[&tape.head.clone(), "],\"usage\":", &usage, "}\n\n"]);
-                tape.mark(Mark { reports_usage: true, ..Mark::default() });
-            }
-        }
-        if self.behaviour.ending.is_none() {
-            tape.push(&["data: [DONE]\n\n"]);
-            tape.mark(Mark::default());
-        }
+    if scene.behaviour.ending.is_none() {
+        tape.push(&["data: [DONE]\n\n"]);
+        tape.mark(Mark::default());
     }
 }
 
@@ -201,7 +239,10 @@ impl Tape {
     }
 
     fn mark(&mut self, mark: Mark) {
-        self.marks.push(Mark { end: self.bytes.len(), ..mark });
+        self.marks.push(Mark {
+            end: self.bytes.len(),
+            ..mark
+        });
     }
 
     fn roles(&mut self, choices: usize) {
@@ -209,50 +250,61 @@ impl Tape {
             return;
         }
         for index in 0..choices {
-            self.choice(index, "\"role\":\"assistant\",\"content\":\"\",\"refusal\":null", None);
+            let index = self.begin(index);
+            self.push(&["\"role\":\"assistant\",\"content\":\"\",\"refusal\":null"]);
+            self.end(&index, None);
             self.mark(Mark::default());
         }
     }
 
-    /// One event with one choice; `inside` is the delta of a chat, or the text.
-    fn choice(&mut self, index: usize, inside: &str, finish: Option<&str>) {
+    /// Starts an event with one choice, up to the inside of a chat's delta or of a text.
+    fn begin(&mut self, index: usize) -> String {
         let index = index.to_string();
         self.bytes.extend_from_slice(self.head.as_bytes());
         match self.dialect {
-            Dialect::Chat => self.push(&["{\"index\":", &index, ",\"delta\":{", inside, "}"]),
-            Dialect::Text => self.push(&["{\"text\":\"", inside, "\",\"index\":", &index]),
+            Dialect::Chat => self.push(&["{\"index\":", &index, ",\"delta\":{"]),
+            Dialect::Text => self.push(&["{\"text\":\""]),
+        }
+        index
+    }
+
+    fn end(&mut self, index: &str, finish: Option<&str>) {
+        match self.dialect {
+            Dialect::Chat => self.push(&["},\"logprobs\":null,\"finish_reason\":"]),
+            Dialect::Text => {
+                self.push(&[
+                    "\",\"index\":",
+                    index,
+                    ",\"logprobs\":null,\"finish_reason\":",
+                ]);
+            }
         }
         match finish {
-            Some(reason) => {
-                self.push(&[",\"logprobs\":null,\"finish_reason\":\"", reason, "\"}", self.tail]);
-            }
-            None => self.push(&[",\"logprobs\":null,\"finish_reason\":null}", self.tail]),
+            Some(reason) => self.push(&["\"", reason, "\"}", self.tail]),
+            None => self.push(&["null}", self.tail]),
         }
     }
 
-    /// One content chunk, which `spoil` may change once it is written.
-    fn content(
-        &mut self,
-        index: usize,
-        words: &[&str],
-        first: bool,
-        spoil: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let space = if first { "" } else { " " };
-        let text = [space, &words.join(" ")].concat();
-        let start = self.bytes.len();
-        match self.dialect {
-            Dialect::Chat => self.choice(index, &["\"content\":\"", &text, "\""].concat(), None),
-            Dialect::Text => self.choice(index, &text, None),
+    /// One content chunk; all but the first of a choice begin with a space.
+    fn content(&mut self, index: usize, words: &[&str], first: bool) {
+        let index = self.begin(index);
+        if self.dialect == Dialect::Chat {
+            self.push(&["\"content\":\""]);
         }
-        let mut event = self.bytes.split_off(start);
-        spoil(&mut event);
-        self.bytes.append(&mut event);
+        for (place, word) in words.iter().enumerate() {
+            let space = if first && place == 0 { "" } else { " " };
+            self.push(&[space, word]);
+        }
+        if self.dialect == Dialect::Chat {
+            self.push(&["\""]);
+        }
+        self.end(&index, None);
     }
 
     fn error(&mut self) {
         self.bytes.extend_from_slice(b"data: ");
-        self.bytes.extend_from_slice(&ErrorBody::scripted(500, None).json());
+        self.bytes
+            .extend_from_slice(&ErrorBody::scripted(500, None).json());
         self.bytes.extend_from_slice(b"\n\n");
         self.mark(Mark::default());
     }

@@ -3,20 +3,29 @@
 use super::*;
 
 fn ask<'a>(path: &'a str, body: &'a str) -> Ask<'a> {
-    Ask { method: &Method::POST, path, key: None, body: body.as_bytes() }
+    Ask {
+        method: &Method::POST,
+        path,
+        key: None,
+        body: body.as_bytes(),
+    }
 }
 
 fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
     match read(&ask(path, body)).unwrap() {
         Inquiry::Completion(completion) => completion,
-        other => panic!("{other:?}"),
+        other @ (Inquiry::Embedding(_) | Inquiry::Models | Inquiry::Model(_)) => {
+            panic!("{other:?}")
+        }
     }
 }
 
 fn embedding(body: &str) -> Embedding<'_> {
     match read(&ask("/v1/embeddings", body)).unwrap() {
         Inquiry::Embedding(embedding) => embedding,
-        other => panic!("{other:?}"),
+        other @ (Inquiry::Completion(_) | Inquiry::Models | Inquiry::Model(_)) => {
+            panic!("{other:?}")
+        }
     }
 }
 
@@ -52,7 +61,10 @@ fn a_message_costs_four_tokens_and_one_per_begun_four_bytes() {
 
 #[test]
 fn a_plain_model_name_is_borrowed_from_the_body() {
-    let chat = completion(CHAT, r#"{"model": "gpt-4o", "messages": [{"content": "x"}]}"#);
+    let chat = completion(
+        CHAT,
+        r#"{"model": "gpt-4o", "messages": [{"content": "x"}]}"#,
+    );
     assert!(matches!(chat.model, Cow::Borrowed("gpt-4o")));
 }
 
@@ -62,7 +74,10 @@ fn the_newer_name_of_the_cap_wins() {
                    "max_completion_tokens": 5, "n": 2, "stream": true,
                    "stream_options": {"include_usage": true}}"#;
     let chat = completion(CHAT, body);
-    assert_eq!((chat.cap, chat.choices, chat.stream, chat.include_usage), (Some(5), 2, true, true));
+    assert_eq!(
+        (chat.cap, chat.choices, chat.stream, chat.include_usage),
+        (Some(5), 2, true, true)
+    );
 }
 
 #[test]
@@ -75,14 +90,21 @@ fn all_four_forms_of_prompts_and_inputs_are_counted() {
     ];
     for (input, tokens) in table {
         let body = format!(r#"{{"model": "m", "input": {input}}}"#);
-        let counted: Vec<u64> = embedding(&body).inputs.iter().map(|input| input.tokens).collect();
+        let counted: Vec<u64> = embedding(&body)
+            .inputs
+            .iter()
+            .map(|input| input.tokens)
+            .collect();
         assert_eq!(counted, tokens, "{input}");
     }
     let text = completion(
         "/v1/completions",
         r#"{"model": "m", "prompt": ["abcd", "abcd"], "n": 2, "best_of": 3}"#,
     );
-    assert_eq!((text.prompt_tokens, text.choices, text.generated, text.cap), (2, 4, 6, Some(16)));
+    assert_eq!(
+        (text.prompt_tokens, text.choices, text.generated, text.cap),
+        (2, 4, 6, Some(16))
+    );
 }
 
 #[test]
@@ -94,38 +116,72 @@ fn equal_inputs_and_only_they_have_equal_hashes() {
 }
 
 #[test]
-fn what_openai_refuses_is_refused() {
-    let table = [
-        (CHAT, "{", 400, "We could not parse the JSON body of your request"),
-        (CHAT, "[]", 400, "Invalid request body"),
-        (CHAT, r#"{"messages": []}"#, 400, "missing field `model`"),
-        (CHAT, r#"{"model": "m", "messages": []}"#, 400, "[] is too short"),
-        (CHAT, r#"{"model": "m", "messages": [{"content": 7}]}"#, 400, "text, an array of content"),
-        (CHAT, r#"{"model": "m", "messages": [{}], "n": 0}"#, 400, "n must be from 1 to 128"),
+fn what_openai_refuses_in_chats_is_refused() {
+    for (body, message) in [
+        ("{", "We could not parse the JSON body of your request"),
+        ("[]", "Invalid request body"),
+        (r#"{"messages": [{}]}"#, "missing field `model`"),
+        (r#"{"model": "m", "messages": []}"#, "[] is too short"),
         (
-            CHAT,
+            r#"{"model": "m", "messages": [{"content": 7}]}"#,
+            "text, an array of content parts",
+        ),
+        (
+            r#"{"model": "m", "messages": [{}], "n": 0}"#,
+            "n must be from 1 to 128",
+        ),
+        (
             r#"{"model": "m", "messages": [{}], "stream_options": {"include_usage": true}}"#,
-            400,
             "only allowed when 'stream' is enabled",
         ),
-        ("/v1/completions", r#"{"model": "m", "prompt": []}"#, 400, "prompt must have"),
-        ("/v1/completions", r#"{"model": "m", "prompt": "x", "n": 3, "best_of": 2}"#, 400, "best_of"),
-        ("/v1/embeddings", r#"{"model": "m", "input": ["x", 1]}"#, 400, "not both"),
-        ("/v1/embeddings", r#"{"model": "m", "input": "x", "dimensions": 0}"#, 400, "dimensions"),
+    ] {
+        let (status, found) = refused(CHAT, body);
+        assert_eq!(status, 400, "{body}");
+        assert!(found.contains(message), "{body}: {found}");
+    }
+}
+
+#[test]
+fn what_openai_refuses_elsewhere_is_refused() {
+    let (text, vectors) = ("/v1/completions", "/v1/embeddings");
+    for (path, more, message) in [
+        (text, r#""prompt": []"#, "prompt must have"),
+        (text, r#""prompt": "x", "n": 3, "best_of": 2"#, "at least n"),
         (
-            "/v1/embeddings",
-            r#"{"model": "m", "input": "x", "encoding_format": "hex"}"#,
-            400,
+            text,
+            r#""prompt": "x", "stream": true, "best_of": 2"#,
+            "cannot be streamed",
+        ),
+        (vectors, r#""input": ["x", 1]"#, "not both"),
+        (
+            vectors,
+            r#""input": "x", "dimensions": 0"#,
+            "dimensions must be from 1 to 8192",
+        ),
+        (
+            vectors,
+            r#""input": "x", "encoding_format": "hex""#,
             "unknown variant `hex`",
         ),
-        ("/v1/other", "{}", 404, "Unknown request URL: POST /v1/other."),
-        ("/v1/models", "", 405, "Not allowed to POST"),
-    ];
-    for (path, body, status, message) in table {
-        let (found_status, found) = refused(path, body);
-        assert_eq!(found_status, status, "{path} {body}");
-        assert!(found.contains(message), "{path} {body}: {found}");
+    ] {
+        let (status, found) = refused(path, &format!(r#"{{"model": "m", {more}}}"#));
+        assert_eq!(status, 400, "{more}");
+        assert!(found.contains(message), "{more}: {found}");
     }
+}
+
+#[test]
+fn a_wrong_path_or_method_is_refused() {
+    let (status, message) = refused("/v1/other", "{}");
+    assert_eq!(
+        (status, message.as_str()),
+        (404, "Unknown request URL: POST /v1/other.")
+    );
+    let (status, message) = refused("/v1/models", "");
+    assert_eq!(
+        (status, message.as_str()),
+        (405, "Not allowed to POST on /v1/models.")
+    );
 }
 
 #[test]
@@ -135,7 +191,15 @@ fn a_model_name_in_a_path_may_be_encoded() {
         ("/v1/models/fault%3Astatus:503", "fault:status:503"),
         ("/v1/models/odd%zz%", "odd%zz%"),
     ] {
-        let ask = Ask { method: &Method::GET, path, key: None, body: b"" };
-        assert!(matches!(read(&ask), Ok(Inquiry::Model(name)) if name == model), "{path}");
+        let ask = Ask {
+            method: &Method::GET,
+            path,
+            key: None,
+            body: b"",
+        };
+        assert!(
+            matches!(read(&ask), Ok(Inquiry::Model(name)) if name == model),
+            "{path}"
+        );
     }
 }

@@ -41,7 +41,9 @@ impl Glob {
                 }
                 _ => {
                     // Let the last star swallow one character more.
-                    let Some((after, mut swallowed)) = star.take() else { return false };
+                    let Some((after, mut swallowed)) = star.take() else {
+                        return false;
+                    };
                     if swallowed.next().is_none() {
                         return false;
                     }
@@ -82,7 +84,11 @@ mod tests {
             ("*a", "baa", true),
         ];
         for (pattern, text, expected) in table {
-            assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern} over {text}");
+            assert_eq!(
+                Glob::new(pattern).matches(text),
+                expected,
+                "{pattern} over {text}"
+            );
         }
     }
 }

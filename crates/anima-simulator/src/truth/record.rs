@@ -17,6 +17,8 @@ pub(crate) struct Record {
     log: Arc<Log>,
     number: u64,
     truth: Truth,
+    /// The whole entry, when it also goes to a file.
+    copy: Option<Box<Call>>,
     tokens_sent: u64,
     chunks: u64,
     usage_sent: bool,
@@ -34,13 +36,20 @@ impl Record {
         call: impl FnOnce(&Truth) -> Call,
     ) -> Self {
         log.open.fetch_add(1, Ordering::AcqRel);
+        let mut copy = None;
         if log.enabled() {
-            log.enter(call(&truth));
+            let call = call(&truth);
+            if let Some(journal) = &log.journal {
+                journal.append(&call);
+                copy = Some(Box::new(call.clone()));
+            }
+            log.enter(call);
         }
         Self {
             log: Arc::clone(log),
             number,
             truth,
+            copy,
             tokens_sent: 0,
             chunks: 0,
             usage_sent: false,
@@ -79,17 +88,25 @@ impl Record {
         }
     }
 
-    fn write(&self, outcome: Outcome, caller_left: bool, last: bool) {
+    fn write(&mut self, outcome: Outcome, caller_left: bool, last: bool) {
         if !self.log.enabled() {
             return;
         }
-        self.log.amend(self.number, last, |call| {
+        let billed = self.truth.billed(self.tokens_sent);
+        let reported = self.truth.reported.filter(|_| self.usage_sent);
+        let chunks = self.chunks;
+        let change = |call: &mut Call| {
             call.outcome = outcome;
             call.caller_left = caller_left;
-            call.chunks = self.chunks;
-            call.billed = self.truth.billed(self.tokens_sent);
-            call.reported = self.truth.reported.filter(|_| self.usage_sent);
-        });
+            call.chunks = chunks;
+            call.billed = billed;
+            call.reported = reported;
+        };
+        self.log.amend(self.number, change);
+        if let (Some(journal), Some(copy), true) = (&self.log.journal, &mut self.copy, last) {
+            change(copy);
+            journal.append(copy);
+        }
     }
 }
 

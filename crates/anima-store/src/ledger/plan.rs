@@ -1,0 +1,153 @@
+//! What a batch reads before it is judged, and what it writes after.
+//!
+//! Plain rows, the same for both databases: a store fills [`Known`] under its locks and writes a
+//! [`Plan`] in the same transaction. Nothing is decided here; that is `judge`'s part.
+//! Invariant: a plan's rows name accounts and prices by ids that exist.
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+use anima_core::ledger::{Attempt, Hold};
+use anima_core::money::Currency;
+
+use super::digest::Digest;
+
+/// A gated balance under lock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wallet {
+    pub(super) debits: i64,
+    pub(super) credits: i64,
+    pub(super) held: i64,
+    pub(super) floor: i64,
+    /// It must be written.
+    pub(super) changed: bool,
+}
+
+/// How a stored hold stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Open, and who may close it.
+    Open { node: Uuid },
+    /// Closed, and by what.
+    Closed { charged: i64, uncollected: i64, digest: Digest },
+}
+
+/// A stored hold.
+#[derive(Debug, Clone)]
+pub(super) struct StoredHold {
+    pub(super) account_id: i64,
+    pub(super) price_id: i64,
+    pub(super) amount: i64,
+    pub(super) kid: Arc<str>,
+    pub(super) alias: Arc<str>,
+    pub(super) state: State,
+}
+
+/// The posting gate's key: subject, kind, seq.
+pub(super) type GateKey = (Uuid, i16, i16);
+
+/// What the database says about everything that a batch names.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) wallets: BTreeMap<i64, Wallet>,
+    pub(super) holds: HashMap<Uuid, StoredHold>,
+    pub(super) gates: HashMap<GateKey, (Uuid, Digest)>,
+}
+
+/// A hold to be written.
+#[derive(Debug)]
+pub(super) struct OpenedHold<'a> {
+    pub(super) hold: &'a Hold,
+    pub(super) account_id: i64,
+    pub(super) price_id: i64,
+}
+
+/// A hold to be closed, if it is still open and ours.
+#[derive(Debug)]
+pub(super) struct ClosedHold {
+    pub(super) id: Uuid,
+    /// What was taken; `None` for a release.
+    pub(super) settled: Option<i64>,
+    pub(super) uncollected: i64,
+    pub(super) digest: Digest,
+    pub(super) at: Timestamp,
+}
+
+/// A journal entry to be written.
+#[derive(Debug)]
+pub(super) struct JournalRow<'a> {
+    pub(super) id: Uuid,
+    pub(super) key: GateKey,
+    pub(super) at: Timestamp,
+    pub(super) estimate: bool,
+    pub(super) digest: Digest,
+    pub(super) reference: &'a str,
+}
+
+/// A leg to be written.
+#[derive(Debug)]
+pub(super) struct LegRow {
+    pub(super) journal: Uuid,
+    pub(super) n: i16,
+    pub(super) debit_id: i64,
+    pub(super) credit_id: i64,
+    pub(super) amount: i64,
+    pub(super) currency: Currency,
+    pub(super) component: i16,
+    pub(super) attempt: Option<i16>,
+    pub(super) price_id: Option<i64>,
+    pub(super) estimate: bool,
+}
+
+/// An attempt to be written.
+#[derive(Debug)]
+pub(super) struct AttemptRow<'a> {
+    pub(super) hold: Uuid,
+    pub(super) attempt: &'a Attempt,
+    /// As JSON.
+    pub(super) usage: &'a str,
+    pub(super) cost_price_id: Option<i64>,
+}
+
+/// Everything that a batch writes, but for the wallets, which are in [`Known`].
+#[derive(Debug, Default)]
+pub(super) struct Plan<'a> {
+    pub(super) holds: Vec<OpenedHold<'a>>,
+    pub(super) closings: Vec<ClosedHold>,
+    pub(super) journals: Vec<JournalRow<'a>>,
+    pub(super) legs: Vec<LegRow>,
+    pub(super) attempts: Vec<AttemptRow<'a>>,
+    /// Debits and credits of house accounts, summed.
+    pub(super) house: BTreeMap<i64, (i128, i128)>,
+}
+
+/// Days since 1970 UTC: the row of a house account that a posting belongs to.
+pub(super) const fn day(posted_at: Timestamp) -> i64 {
+    posted_at.seconds().div_euclid(86_400)
+}
+
+impl Wallet {
+    /// What is left above `floor`.
+    pub(super) const fn above(&self, floor: i64) -> i64 {
+        self.credits.saturating_sub(self.debits).saturating_sub(self.held).saturating_sub(floor)
+    }
+
+    /// Takes over a floor, unless the wallet is below it already.
+    pub(super) const fn follow_floor(&mut self, floor: i64) {
+        if self.floor != floor && self.above(floor) >= 0 {
+            self.floor = floor;
+            self.changed = true;
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Whether there is nothing to write, but perhaps for wallets.
+    pub(super) fn is_empty(&self) -> bool {
+        self.holds.is_empty() && self.closings.is_empty() && self.journals.is_empty()
+    }
+}

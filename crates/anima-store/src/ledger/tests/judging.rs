@@ -1,0 +1,189 @@
+//! The queue, the order and the halving, with an engine that keeps nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::fixtures::*;
+use crate::ledger::batch::{Engine, Failure, run};
+use crate::ledger::operation::{Item, Operation, Verdict};
+use crate::ledger::queue::queue;
+use crate::ledger::{Error, Settled};
+
+type Answers = Box<dyn FnMut(&[Item]) -> Result<(), Failure> + Send>;
+
+/// Says yes to everything that its script lets pass, and writes down what it was given.
+struct Scripted {
+    script: Answers,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Engine for Scripted {
+    async fn commit(&mut self, items: &[Item]) -> Result<Vec<Verdict>, Failure> {
+        (self.script)(items)?;
+        self.seen.lock().push(items.iter().map(letter).collect());
+        let settled = Settled { charged: 0, uncollected: 0, replayed: false };
+        Ok(items
+            .iter()
+            .map(|item| match &item.operation {
+                Operation::Hold(_) => Verdict::Held(Ok(())),
+                Operation::Settle(_) => Verdict::Settled(Ok(settled)),
+                Operation::Post(_) => Verdict::Posted(Err(Error::Conflict)),
+            })
+            .collect())
+    }
+}
+
+fn letter(item: &Item) -> char {
+    match item.operation {
+        Operation::Hold(_) => 'h',
+        Operation::Settle(_) => 's',
+        Operation::Post(_) => 'p',
+    }
+}
+
+fn is_offender(item: &Item) -> bool {
+    matches!(&item.operation, Operation::Hold(hold) if hold.id == Uuid::from_u128(5))
+}
+
+#[tokio::test]
+async fn settlements_go_before_entries_and_entries_before_holds() {
+    let (queue, lanes) = queue();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let engine = Scripted { script: Box::new(|_| Ok(())), seen: Arc::clone(&seen) };
+    let calls = async {
+        let _answers = tokio::join!(
+            queue.hold(hold(1, "a", 1)),
+            queue.post(topup(2, "a", 1)),
+            queue.hold(hold(3, "a", 1)),
+            queue.settle(settle(&hold(4, "a", 1), 1)),
+        );
+        drop(queue);
+    };
+    tokio::join!(biased; calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(*seen.lock(), ["sphh"]);
+}
+
+#[tokio::test]
+async fn an_offender_is_found_by_halving_and_the_order_is_kept() {
+    let (queue, lanes) = queue();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let script = |items: &[Item]| match items.iter().any(is_offender) {
+        true => Err(Failure::Refused("no".to_owned())),
+        false => Ok(()),
+    };
+    let engine = Scripted { script: Box::new(script), seen: Arc::clone(&seen) };
+    let counts = Arc::new(Counts::default());
+    let queue = Arc::new(queue);
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let queue = Arc::clone(&queue);
+        calls.spawn(async move { (n, queue.hold(hold(n, "a", 1)).await) });
+    }
+    drop(queue);
+    // The calls are queued before the writer starts: one thread, and they were spawned first.
+    let writer = tokio::spawn(run(engine, lanes, Arc::<Counts>::clone(&counts)));
+    for (n, answer) in calls.join_all().await {
+        let expected = if n == 5 { Err(Error::Refused("no".to_owned())) } else { Ok(()) };
+        assert_eq!(answer, expected, "{n}");
+    }
+    writer.await.unwrap();
+    assert_eq!(*seen.lock(), ["hhhh", "h", "hh"]);
+    assert_eq!(counts.failed.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_refuses_holds_at_once_and_settlements_after_a_while() {
+    let (queue, lanes) = queue();
+    let script = |_: &[Item]| Err(Failure::Lost("away".to_owned()));
+    let engine = Scripted { script: Box::new(script), seen: Arc::default() };
+    let started = tokio::time::Instant::now();
+    let away = Error::Unavailable("away".to_owned());
+    let calls = async {
+        let refused = async {
+            let answer = queue.hold(hold(1, "a", 1)).await;
+            (answer, started.elapsed())
+        };
+        let (held, settled) = tokio::join!(refused, queue.settle(settle(&hold(4, "a", 1), 1)));
+        assert_eq!(held.0, Err(away.clone()));
+        assert!(held.1 < Duration::from_millis(10));
+        assert_eq!(settled, Err(away));
+        assert!((4_900..5_500).contains(&started.elapsed().as_millis()));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_is_written_when_the_database_comes_back() {
+    let (queue, lanes) = queue();
+    let mut tries = 0;
+    let script = move |_: &[Item]| {
+        tries += 1;
+        if tries < 10 { Err(Failure::Lost("away".to_owned())) } else { Ok(()) }
+    };
+    let engine = Scripted { script: Box::new(script), seen: Arc::default() };
+    let calls = async {
+        queue.settle(settle(&hold(4, "a", 1), 1)).await.unwrap();
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn holds_that_waited_too_long_are_shed_and_settlements_are_not() {
+    let (queue, mut lanes) = queue();
+    let calls = async {
+        let (held, settled) =
+            tokio::join!(queue.hold(hold(1, "a", 1)), queue.settle(settle(&hold(4, "a", 1), 1)));
+        assert_eq!(held, Err(Error::Overloaded));
+        assert!(matches!(settled, Err(Error::Unavailable(_))));
+        drop(queue);
+    };
+    let writer = async {
+        assert!(lanes.fill().await);
+        tokio::time::advance(Duration::from_millis(251)).await;
+        let batch = lanes.take(512);
+        assert_eq!(batch.iter().map(letter).collect::<String>(), "s");
+    };
+    tokio::join!(biased; calls, writer);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_holds_and_takes_settlements() {
+    let (queue, lanes) = queue();
+    let queue = Arc::new(queue);
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..4_097 {
+        let queue = Arc::clone(&queue);
+        calls.spawn(async move { queue.hold(hold(n, "a", 1)).await });
+    }
+    // The last one finds the queue full and returns at once.
+    assert_eq!(calls.join_next().await.unwrap().unwrap(), Err(Error::Overloaded));
+    let settling = Arc::clone(&queue);
+    calls.spawn(async move {
+        settling.settle(settle(&hold(4, "a", 1), 1)).await.map(|_| ())
+    });
+    drop(queue);
+    let engine = Scripted { script: Box::new(|_| Ok(())), seen: Arc::default() };
+    tokio::spawn(run(engine, lanes, Arc::new(Counts::default())));
+    let answers = calls.join_all().await;
+    assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 4_097);
+}
+
+#[tokio::test]
+async fn a_fatal_failure_stops_the_writer_and_says_so() {
+    let (queue, lanes) = queue();
+    let script = |_: &[Item]| Err(Failure::Fatal("fsync failed".to_owned()));
+    let engine = Scripted { script: Box::new(script), seen: Arc::default() };
+    let calls = async {
+        let stopped = Err(Error::Unavailable("fsync failed".to_owned()));
+        assert_eq!(queue.hold(hold(1, "a", 1)).await, stopped);
+        assert_eq!(queue.hold(hold(2, "a", 1)).await, stopped);
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+}

@@ -1,0 +1,145 @@
+//! Connections to PostgreSQL, and its schema.
+//!
+//! Not here: what is read and written. Invariant: a connection that does not answer is given up
+//! after a known time, so that a caller is told "unavailable" and never waits for ever.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+};
+use tokio_postgres::Config;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
+
+use anima_core::clock::Timestamp;
+
+use crate::database::OpenError;
+
+mod tls;
+
+/// What the driver's conversions fail with.
+type Failure = Box<dyn std::error::Error + Sync + Send>;
+
+mod embedded {
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+/// Until a connection stands: TCP, TLS and the login.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Until the pool has a free connection. Longer would only move the wait from here to the client.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Until unacknowledged bytes end a connection, and the pause before a silent one is probed.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The bounds that the server keeps for us: longer statements and forgotten transactions end.
+const SESSION: &str = "
+    SET statement_timeout = '30s';
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '60s';
+    SET timezone = 'UTC'";
+
+/// Migrations may take long, and so may the wait for the node that is at it.
+const PATIENCE: &str = "SET statement_timeout = '30min'; SET lock_timeout = '30min'";
+
+/// "anima" in ASCII: the advisory lock that migrations hold.
+const LOCK: &str = "SELECT pg_advisory_lock(418447026529)";
+
+/// Makes a pool. It connects when it is first used.
+///
+/// # Errors
+/// [`OpenError::Unreachable`] when the URL is wrong.
+pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
+    let unreachable = |e: &dyn std::fmt::Display| OpenError::Unreachable(e.to_string());
+    let (plain, trust) = tls::split(url);
+    let mut config: Config = plain.parse().map_err(|e| unreachable(&Chain(&e)))?;
+    config
+        .connect_timeout(CONNECT)
+        .keepalives(true)
+        .keepalives_idle(SILENCE)
+        .tcp_user_timeout(SILENCE);
+    if config.get_application_name().is_none() {
+        config.application_name("anima");
+    }
+    let connector = tls::connector(&config, &trust)?;
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    Pool::builder(Manager::from_config(config, connector, recycling))
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(WAIT))
+        .create_timeout(Some(CONNECT))
+        .recycle_timeout(Some(WAIT))
+        .post_create(Hook::async_fn(|client, _| {
+            Box::pin(async move {
+                client.batch_execute(SESSION).await.map_err(HookError::Backend)
+            })
+        }))
+        .build()
+        .map_err(|e| unreachable(&e))
+}
+
+/// Brings the schema up to date. Several nodes may start at once: one migrates, the others wait.
+/// All missing migrations are one transaction.
+///
+/// # Errors
+/// [`OpenError::Unreachable`] or [`OpenError::Migration`].
+pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
+    let client = pool.get().await.map_err(|e| OpenError::Unreachable(Chain(&e).to_string()))?;
+    // The lock lives as long as its connection, which therefore does not go back to the pool.
+    let mut client = Object::take(client);
+    let failed = |e: tokio_postgres::Error| OpenError::Migration(Chain(&e).to_string());
+    client.batch_execute(PATIENCE).await.map_err(failed)?;
+    client.batch_execute(LOCK).await.map_err(failed)?;
+    embedded::migrations::runner()
+        .set_grouped(true)
+        .run_async(&mut *client)
+        .await
+        .map(|_| ())
+        .map_err(|e| OpenError::Migration(Chain(&e).to_string()))
+}
+
+/// An error with its causes. The driver's own text is "db error" and says nothing.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// A [`Timestamp`] as `timestamptz`, which holds microseconds as well.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At(pub(crate) Timestamp);
+
+impl ToSql for At {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Failure> {
+        let micros = self.0.micros();
+        let distance = Duration::from_micros(micros.unsigned_abs());
+        let instant =
+            if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+        instant.ok_or("the time is out of range")?.to_sql(kind, out)
+    }
+
+    accepts!(TIMESTAMPTZ);
+    to_sql_checked!();
+}
+
+impl FromSql<'_> for At {
+    fn from_sql(kind: &Type, raw: &[u8]) -> Result<Self, Failure> {
+        let micros = match SystemTime::from_sql(kind, raw)?.duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_micros())?,
+            Err(before) => -i64::try_from(before.duration().as_micros())?,
+        };
+        Ok(Self(Timestamp::from_micros(micros)))
+    }
+
+    accepts!(TIMESTAMPTZ);
+}

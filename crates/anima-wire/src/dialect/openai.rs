@@ -1,0 +1,9 @@
+//! OpenAI's JSON as OpenAI documents it and as the vendors who copy it bend it.
+//!
+//! Everything here reads bytes and allocates next to nothing; the deviations that are accepted
+//! are listed where they are read. Sources: `a-inbound` A.1, `b-outbound-chat` B.2 and B.4.
+
+pub mod choice; // the text in choices: chunks of a stream and whole answers
+pub mod fault; // error bodies and what they mean
+pub mod reply; // one chunk of a stream or one whole answer
+pub mod usage; // token counts, made disjoint

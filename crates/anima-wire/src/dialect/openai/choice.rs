@@ -1,0 +1,159 @@
+//! The generated text in `choices`: of a chunk (`delta`), an answer (`message`), a completion.
+//!
+//! Whatever a client would see as content counts: text, refusals, reasoning, tool calls, audio.
+//! A role alone does not. Vendors put reasoning under several names and content in lists; both are
+//! read. Sources: `a-inbound` A.1.4, `b-outbound-chat` B.3.3 and B.4.
+
+use super::usage::{self, Report};
+use crate::json::{Cursor, Error, Kind, Text};
+
+/// Generated text, as far as it is wanted.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Whether anything was generated.
+    pub content: bool,
+    /// Bytes of all text seen, as it stood escaped.
+    pub bytes: usize,
+    /// The text itself, up to the bound. Not used for anything but counting it.
+    pub text: String,
+    /// Bytes of text that did not go into `text`.
+    pub dropped_bytes: usize,
+    keep_bytes: usize,
+}
+
+impl Tally {
+    /// A tally that keeps this much of the text.
+    pub const fn keeping(keep_bytes: usize) -> Self {
+        Self { content: false, bytes: 0, text: String::new(), dropped_bytes: 0, keep_bytes }
+    }
+
+    /// Adds text that was generated.
+    fn add(&mut self, text: Text<'_>) {
+        if text.is_empty() {
+            return;
+        }
+        self.content = true;
+        let bytes = text.raw().len();
+        self.bytes += bytes;
+        if self.text.len() + bytes <= self.keep_bytes {
+            text.decode_into(&mut self.text);
+        } else {
+            self.dropped_bytes += bytes;
+        }
+    }
+}
+
+/// What stands in `choices`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choices {
+    /// How many there are.
+    pub count: usize,
+    /// Usage inside a choice, where old Moonshot models put it.
+    pub report: Report,
+}
+
+/// Reads the value of `choices`. `None` when it is not an array.
+///
+/// # Errors
+/// When the JSON is malformed.
+pub fn read(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<Option<Choices>, Error> {
+    let mut choices = Choices::default();
+    let is_array = cursor.elements(|cursor| {
+        choices.count += 1;
+        cursor.members(|cursor, name| match name.raw() {
+            b"delta" | b"message" => message(cursor, tally),
+            b"text" => string(cursor, tally),
+            b"usage" => {
+                choices.report = usage::read(cursor)?;
+                Ok(())
+            }
+            _ => cursor.value().map(|_| ()),
+        })?;
+        Ok::<(), Error>(())
+    })?;
+    Ok(is_array.then_some(choices))
+}
+
+/// Reads a `delta` or a `message`.
+fn message(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
+    cursor.members(|cursor, name| match name.raw() {
+        b"content" => content(cursor, tally),
+        b"refusal" | b"reasoning_content" | b"reasoning" => string(cursor, tally),
+        b"tool_calls" => cursor.elements(|cursor| call(cursor, tally)).map(|_| ()),
+        b"function_call" => call(cursor, tally),
+        b"audio" => audio(cursor, tally),
+        b"images" | b"reasoning_details" => {
+            tally.content |= !matches!(cursor.value()?.raw, b"null" | b"[]");
+            Ok(())
+        }
+        _ => cursor.value().map(|_| ()),
+    })?;
+    Ok(())
+}
+
+/// Reads content: a text, or the list of parts that Mistral sends.
+fn content(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
+    if cursor.kind()? != Kind::Array {
+        return string(cursor, tally);
+    }
+    cursor.elements(|cursor| part(cursor, tally)).map(|_| ())
+}
+
+/// Reads one part of a list: its text, or the parts of its thinking.
+fn part(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
+    let is_object = cursor.members(|cursor, name| match name.raw() {
+        b"text" => string(cursor, tally),
+        b"thinking" => {
+            let inner = |cursor: &mut Cursor<'_>, name: Text<'_>| match name.raw() {
+                b"text" => string(cursor, tally),
+                _ => cursor.value().map(|_| ()),
+            };
+            thinking(cursor, inner)
+        }
+        _ => cursor.value().map(|_| ()),
+    })?;
+    tally.content |= is_object;
+    Ok(())
+}
+
+/// Reads a list of objects by their members.
+fn thinking<'a>(
+    cursor: &mut Cursor<'a>,
+    mut member: impl FnMut(&mut Cursor<'a>, Text<'a>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    cursor.elements(|cursor| cursor.members(&mut member).map(|_| ())).map(|_| ())
+}
+
+/// Reads a tool call, new form or old: names and arguments are generated text.
+fn call(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
+    let is_object = cursor.members(|cursor, name| match name.raw() {
+        b"function" | b"custom" => cursor
+            .members(|cursor, name| match name.raw() {
+                b"name" | b"arguments" | b"input" => string(cursor, tally),
+                _ => cursor.value().map(|_| ()),
+            })
+            .map(|_| ()),
+        b"name" | b"arguments" => string(cursor, tally),
+        _ => cursor.value().map(|_| ()),
+    })?;
+    tally.content |= is_object;
+    Ok(())
+}
+
+/// Reads audio: its transcript is text, its sound is content.
+fn audio(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
+    let is_object = cursor.members(|cursor, name| match name.raw() {
+        b"transcript" => string(cursor, tally),
+        _ => cursor.value().map(|_| ()),
+    })?;
+    tally.content |= is_object;
+    Ok(())
+}
+
+/// Reads a value and adds it when it is a string.
+fn string(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
+    if let Some(text) = cursor.value()?.text() {
+        tally.add(text);
+    }
+    Ok(())
+}

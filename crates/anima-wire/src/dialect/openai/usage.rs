@@ -1,0 +1,342 @@
+//! Usage objects of the OpenAI family, turned into disjoint meters.
+//!
+//! Vendors nest counts in one another, under several names, and some lie. Invariant: the meters of
+//! a report add up to the provider's totals, none is negative or above [`Usage::LIMIT`], and
+//! whatever had to be bent is flagged as suspect. Reasoning is part of the completion unless the
+//! total says otherwise (xAI). Sources: `a-inbound` A.1.3, `b-outbound-chat` B.2.
+
+use anima_core::usage::{Meter, Usage};
+
+use crate::json::{Cursor, Error, Kind, Value};
+
+/// What a provider says that a call consumed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Disjoint meters. `None` when nothing was reported or what was reported makes no sense.
+    pub usage: Option<Usage>,
+    /// Whether the report contradicts itself or common sense.
+    pub suspect: bool,
+}
+
+/// A count as it stands in the object.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Count {
+    #[default]
+    Absent,
+    Of(u64),
+    /// Negative, fractional, or not a number.
+    Unreadable,
+}
+
+impl Count {
+    fn read(value: &Value<'_>) -> Self {
+        match value.kind {
+            Kind::Null => Self::Absent,
+            // Digits that do not fit are absurd, not unreadable: they are capped later.
+            Kind::Number if value.raw.iter().all(u8::is_ascii_digit) => {
+                Self::Of(value.unsigned().unwrap_or(u64::MAX))
+            }
+            Kind::False | Kind::True | Kind::Number | Kind::String | Kind::Array
+            | Kind::Object => Self::Unreadable,
+        }
+    }
+
+    /// Of two members for one thing the larger; unreadable wins.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Of(one), Self::Of(two)) => Self::Of(one.max(two)),
+            (Self::Absent, count) | (count, Self::Absent) => count,
+            (Self::Unreadable, _) | (_, Self::Unreadable) => Self::Unreadable,
+        }
+    }
+
+    fn value(self) -> Option<u64> {
+        match self {
+            Self::Of(count) => Some(count),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
+}
+
+/// The counts that are read, each under all its names.
+#[derive(Debug, Default)]
+struct Counts {
+    prompt: Count,
+    completion: Count,
+    total: Count,
+    cached: Count,
+    cache_write: Count,
+    input_audio: Count,
+    input_image: Count,
+    reasoning: Count,
+    output_audio: Count,
+    output_image: Count,
+}
+
+/// Reads a usage object. Another kind of value, or an object without counts, reports nothing.
+///
+/// # Errors
+/// When the JSON is malformed.
+pub fn read(cursor: &mut Cursor<'_>) -> Result<Report, Error> {
+    let mut counts = Counts::default();
+    let is_object = cursor.members(|cursor, name| {
+        let slot = match name.raw() {
+            b"prompt_tokens" | b"input_tokens" => &mut counts.prompt,
+            b"completion_tokens" | b"output_tokens" => &mut counts.completion,
+            b"total_tokens" => &mut counts.total,
+            b"prompt_cache_hit_tokens" | b"cached_tokens" | b"num_cached_tokens"
+            | b"cache_read_input_tokens" => &mut counts.cached,
+            b"cache_creation_input_tokens" => &mut counts.cache_write,
+            b"reasoning_tokens" => &mut counts.reasoning,
+            b"prompt_tokens_details" | b"prompt_token_details" | b"input_tokens_details" => {
+                return counts.read_input_details(cursor);
+            }
+            b"completion_tokens_details" | b"output_tokens_details" => {
+                return counts.read_output_details(cursor);
+            }
+            _ => return cursor.value().map(|_| ()),
+        };
+        *slot = slot.or(Count::read(&cursor.value()?));
+        Ok::<(), Error>(())
+    })?;
+    Ok(if is_object { counts.report() } else { Report::default() })
+}
+
+impl Counts {
+    fn read_input_details(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Error> {
+        cursor.members(|cursor, name| {
+            let count = Count::read(&cursor.value()?);
+            let slot = match name.raw() {
+                b"cached_tokens" => &mut self.cached,
+                b"cache_write_tokens" | b"cache_creation_input_tokens" => &mut self.cache_write,
+                b"audio_tokens" => &mut self.input_audio,
+                b"image_tokens" => &mut self.input_image,
+                _ => return Ok::<(), Error>(()),
+            };
+            *slot = slot.or(count);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn read_output_details(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Error> {
+        cursor.members(|cursor, name| {
+            let count = Count::read(&cursor.value()?);
+            let slot = match name.raw() {
+                b"reasoning_tokens" => &mut self.reasoning,
+                b"audio_tokens" => &mut self.output_audio,
+                b"image_tokens" => &mut self.output_image,
+                _ => return Ok::<(), Error>(()),
+            };
+            *slot = slot.or(count);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Makes the counts disjoint.
+    fn report(&self) -> Report {
+        if *self == Self::default() {
+            return Report::default();
+        }
+        let nonsense = Report { usage: None, suspect: true };
+        if self.all().contains(&Count::Unreadable) {
+            return nonsense;
+        }
+        let total = self.total.value();
+        let (prompt, completion) = match (self.prompt.value(), self.completion.value()) {
+            (Some(prompt), Some(completion)) => (prompt, completion),
+            (Some(prompt), None) => (prompt, total.unwrap_or(prompt).saturating_sub(prompt)),
+            // A total alone, as old MiniMax models report, cannot be split.
+            (None, None) if self.total != Count::Absent => return Report::default(),
+            (None, _) => return nonsense,
+        };
+        self.split(prompt, completion, total)
+    }
+
+    /// Splits two totals into their parts.
+    fn split(&self, prompt: u64, completion: u64, total: Option<u64>) -> Report {
+        let reasoning = self.reasoning.value().unwrap_or(0);
+        let sum = prompt.saturating_add(completion);
+        let outside = reasoning > 0 && total == Some(sum.saturating_add(reasoning));
+        let mut suspect = !outside && total.is_some_and(|total| total != sum);
+        let completion = if outside { completion.saturating_add(reasoning) } else { completion };
+        suspect |= prompt > Usage::LIMIT || completion > Usage::LIMIT;
+
+        let mut usage = Usage::default();
+        let mut split = |whole: u64, rest: Meter, parts: &[(Meter, Count)]| {
+            let mut left = whole.min(Usage::LIMIT);
+            for (meter, count) in parts {
+                let part = count.value().unwrap_or(0);
+                suspect |= part > left;
+                usage.set(*meter, part.min(left));
+                left -= part.min(left);
+            }
+            usage.set(rest, left);
+        };
+        split(prompt, Meter::InputTokens, &[
+            (Meter::CachedInputTokens, self.cached),
+            (Meter::CacheWriteTokens, self.cache_write),
+            (Meter::InputAudioTokens, self.input_audio),
+            (Meter::InputImageTokens, self.input_image),
+        ]);
+        split(completion, Meter::OutputTokens, &[
+            (Meter::ReasoningTokens, self.reasoning),
+            (Meter::OutputAudioTokens, self.output_audio),
+            (Meter::OutputImageTokens, self.output_image),
+        ]);
+        Report { usage: Some(usage), suspect }
+    }
+
+    fn all(&self) -> [Count; 10] {
+        [
+            self.prompt,
+            self.completion,
+            self.total,
+            self.cached,
+            self.cache_write,
+            self.input_audio,
+            self.input_image,
+            self.reasoning,
+            self.output_audio,
+            self.output_image,
+        ]
+    }
+}
+
+impl PartialEq for Counts {
+    fn eq(&self, other: &Self) -> bool {
+        self.all() == other.all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn report(json: &str) -> Report {
+        read(&mut Cursor::new(json.as_bytes())).unwrap()
+    }
+
+    #[track_caller]
+    fn check(json: &str, suspect: bool, meters: &[(Meter, u64)]) {
+        let usage = meters.iter().fold(Usage::default(), |usage, (m, n)| usage.with(*m, *n));
+        assert_eq!(report(json), Report { usage: Some(usage), suspect }, "{json}");
+    }
+
+    #[test]
+    fn nested_counts_become_disjoint() {
+        check(
+            r#"{"prompt_tokens":100,"completion_tokens":50,"total_tokens":150,
+            "prompt_tokens_details":{"cached_tokens":30,"cache_write_tokens":20,"audio_tokens":10,"text_tokens":40},
+            "completion_tokens_details":{"reasoning_tokens":35,"audio_tokens":5,"accepted_prediction_tokens":3}}"#,
+            false,
+            &[
+                (Meter::InputTokens, 40),
+                (Meter::CachedInputTokens, 30),
+                (Meter::CacheWriteTokens, 20),
+                (Meter::InputAudioTokens, 10),
+                (Meter::OutputTokens, 10),
+                (Meter::ReasoningTokens, 35),
+                (Meter::OutputAudioTokens, 5),
+            ],
+        );
+    }
+
+    #[test]
+    fn reasoning_outside_the_completion_is_known_by_the_total() {
+        let usage = |total: u64| {
+            format!(
+                r#"{{"prompt_tokens":10,"completion_tokens":5,"total_tokens":{total},
+                "completion_tokens_details":{{"reasoning_tokens":4}}}}"#
+            )
+        };
+        let outside = [(Meter::InputTokens, 10), (Meter::OutputTokens, 5), (Meter::ReasoningTokens, 4)];
+        check(&usage(19), false, &outside);
+        let inside = [(Meter::InputTokens, 10), (Meter::OutputTokens, 1), (Meter::ReasoningTokens, 4)];
+        check(&usage(15), false, &inside);
+        check(&usage(16), true, &inside);
+    }
+
+    #[test]
+    fn other_names_for_cached_tokens_are_read() {
+        for cached in [
+            r#""prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":4"#,
+            r#""cached_tokens":6"#,
+            r#""num_cached_tokens":6,"prompt_tokens_details":{"cached_tokens":6}"#,
+            r#""prompt_token_details":{"cached_tokens":6}"#,
+        ] {
+            let json = format!(r#"{{"prompt_tokens":10,"completion_tokens":0,{cached}}}"#);
+            check(&json, false, &[(Meter::InputTokens, 4), (Meter::CachedInputTokens, 6)]);
+        }
+    }
+
+    #[test]
+    fn a_part_larger_than_the_whole_is_clamped_and_flagged() {
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":12},
+            "completion_tokens_details":{"reasoning_tokens":9}}"#,
+            true,
+            &[(Meter::CachedInputTokens, 10), (Meter::ReasoningTokens, 5)],
+        );
+    }
+
+    #[test]
+    fn absurd_counts_are_capped_and_flagged() {
+        for absurd in ["1000000000000000000", "99999999999999999999999999"] {
+            check(
+                &format!(r#"{{"prompt_tokens":1,"completion_tokens":{absurd}}}"#),
+                true,
+                &[(Meter::InputTokens, 1), (Meter::OutputTokens, Usage::LIMIT)],
+            );
+        }
+    }
+
+    #[test]
+    fn unreadable_counts_make_the_report_worthless() {
+        for bad in ["-1", "1.5", "\"7\"", "1e3", "true", "{}"] {
+            let json = format!(r#"{{"prompt_tokens":{bad},"completion_tokens":1}}"#);
+            assert_eq!(report(&json), Report { usage: None, suspect: true }, "{json}");
+            let json = format!(
+                r#"{{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{{"cached_tokens":{bad}}}}}"#
+            );
+            assert_eq!(report(&json), Report { usage: None, suspect: true }, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_report_reports_nothing() {
+        for json in ["null", "{}", "[]", "7", r#"{"total_tokens":9}"#, r#"{"prompt_tokens":null}"#] {
+            assert_eq!(report(json), Report::default(), "{json}");
+        }
+    }
+
+    #[test]
+    fn embeddings_have_no_completion() {
+        check(r#"{"prompt_tokens":8,"total_tokens":8}"#, false, &[(Meter::InputTokens, 8)]);
+    }
+
+    proptest! {
+        #[test]
+        fn meters_add_up_to_the_totals(
+            prompt in 0..200_000_u64, completion in 0..200_000_u64,
+            parts in prop::array::uniform7(0..150_000_u64),
+        ) {
+            let [cached, write, audio, image, reasoning, sound, picture] = parts;
+            let read = report(&format!(
+                r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},
+                "prompt_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{write},
+                "audio_tokens":{audio},"image_tokens":{image}}},
+                "completion_tokens_details":{{"reasoning_tokens":{reasoning},"audio_tokens":{sound},
+                "image_tokens":{picture}}}}}"#
+            ));
+            let usage = read.usage.unwrap();
+            prop_assert_eq!((usage.input_tokens(), usage.output_tokens()), (prompt, completion));
+            let fits = cached + write + audio + image <= prompt
+                && reasoning + sound + picture <= completion;
+            prop_assert_eq!(read.suspect, !fits);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The client side: what this gateway itself writes in a format that a client's SDK expects.
+//!
+//! Answers of providers do not pass through here; errors and lists do. Invariant: every body is
+//! the format's own, with real nulls.
+
+pub mod anthropic; // the model list in Anthropic's shape
+pub mod openai; // errors and model lists in OpenAI's shape
+
+/// One model as a caller sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Model<'a> {
+    /// The alias, as it goes into `model`.
+    pub id: &'a str,
+    /// When it came to be, seconds since 1970.
+    pub created_s: i64,
+    /// Who serves it, as far as callers are told.
+    pub owned_by: &'a str,
+}

@@ -1,0 +1,57 @@
+//! The admin API: configuration rows, top-ups, the ledger's views and the audit log.
+//!
+//! `endpoints` lists every route once, for the router and for the OpenAPI document alike; `rows`
+//! holds the verbs that all resources share; a resource's own file says what is special about it.
+//! The functions in those files are the API without HTTP, so `anima quickstart` makes its first rows
+//! the way an admin would. Invariant: a change that was answered is in force on this node (or the
+//! reply carries a warning), and no reply holds a secret but the one to a key's creation.
+
+use std::sync::Arc;
+
+use anima_core::clock::{Clock, Rng};
+use anima_store::database::Stores;
+
+use crate::live::Live;
+use crate::secrets::Secrets;
+
+pub mod aliases; // model names that clients use
+pub mod apps; // customers' applications, their top-ups and balances
+mod audit; // who changed what
+mod books; // the ledger as an admin reads it
+mod call; // one HTTP call: body, query, headers
+mod caller; // bearer tokens and roles
+pub mod channels; // upstream accounts
+mod collection; // what sets one resource apart from another
+mod endpoints; // every route, once
+mod envelope; // the members that every write may carry
+pub mod keys; // user API keys
+mod openapi; // the document
+pub mod prices; // what meters cost
+pub mod problem; // errors as problem+json
+pub mod quotas; // lists of limits
+mod reply; // answers as HTTP
+mod rows; // the verbs that all resources share
+pub mod token_groups; // sets of keys
+mod typed; // JSON to types, with the path of the first bad member
+
+pub use endpoints::router;
+pub use openapi::document as openapi;
+pub use problem::Problem;
+
+/// What the admin API works with.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The database.
+    pub stores: Stores,
+    /// Sealing and hashing.
+    pub secrets: Arc<Secrets>,
+    /// The configuration in force on this node, told of each change.
+    pub live: Arc<Live>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bits for ids.
+    pub rng: Arc<dyn Rng>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Aliases: the model names that clients use.
+//!
+//! Special about them: their codes look like model names, and their routes must lead somewhere.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use anima_core::config::{Alias, Resource};
+use anima_store::config::{Actor, Row};
+
+use super::Admin;
+use super::collection::{Codes, Collection, Draft, Prepared, checked, ensure_exists};
+use super::problem::Problem;
+use super::rows::{self, Creation, Place};
+use super::typed;
+
+/// The aliases.
+#[derive(Debug)]
+pub(crate) struct Aliases;
+
+/// Creates an alias from its payload.
+///
+/// # Errors
+/// The first bad member, a code that is taken, or the store's.
+pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Problem> {
+    let place = Place { collection: &Aliases, app: None };
+    let creation = Creation { place, minted: None };
+    let body = typed::members(body)?;
+    rows::create(admin, actor, creation, body).await.map(|created| created.row)
+}
+
+#[async_trait]
+impl Collection for Aliases {
+    fn resource(&self) -> Resource {
+        Resource::Alias
+    }
+
+    fn path(&self) -> &'static str {
+        "aliases"
+    }
+
+    fn codes(&self) -> Codes {
+        Codes::ModelName
+    }
+
+    async fn prepare(&self, admin: &Admin, draft: Draft<'_>) -> Result<Prepared, Problem> {
+        let alias: Alias = checked(draft.body)?;
+        for (n, route) in alias.routes.iter().enumerate() {
+            let member = format!("routes[{n}].channel");
+            ensure_exists(admin, Resource::Channel, &route.channel, &member).await?;
+        }
+        Prepared::of(&alias)
+    }
+}

@@ -1,0 +1,166 @@
+//! Every route of the admin API, once: the router and the OpenAPI document are both made from here.
+//!
+//! Invariant: a route that is served is documented, and the other way round.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse as _;
+use axum::routing::{MethodFilter, get, on};
+use http::{Method, header};
+
+use super::Admin;
+use super::aliases::Aliases;
+use super::apps::Apps;
+use super::caller::authenticate;
+use super::channels::Channels;
+use super::collection::{Codes, Collection};
+use super::keys::Keys;
+use super::prices::Prices;
+use super::problem::{Code, Problem};
+use super::quotas::Quotas;
+use super::token_groups::TokenGroups;
+
+mod serve;
+
+use serve::{serve, serve_alias};
+
+/// Every kind of row, in the order of the document.
+pub(crate) const COLLECTIONS: &[&dyn Collection] =
+    &[&Channels, &Aliases, &Prices, &Quotas, &TokenGroups, &Apps, &Keys];
+
+/// What can be done with rows of any kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Create,
+    List,
+    Read,
+    Change,
+    Delete,
+    Versions,
+    Restore,
+}
+
+/// What an endpoint does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    Rows(Verb, &'static dyn Collection),
+    TopUp,
+    Balance,
+    Postings,
+    TrialBalance,
+    Verify,
+    Audit,
+}
+
+/// One method of one path.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// The method.
+    pub(crate) method: Method,
+    /// The path under the base, names in braces.
+    pub(crate) path: String,
+    /// What it does.
+    pub(crate) action: Action,
+}
+
+impl Verb {
+    const ALL: &'static [Self] = &[
+        Self::List,
+        Self::Create,
+        Self::Read,
+        Self::Change,
+        Self::Delete,
+        Self::Versions,
+        Self::Restore,
+    ];
+
+    fn endpoint(self, collection: &'static dyn Collection) -> Endpoint {
+        let minted = collection.codes() == Codes::Minted;
+        let (parent, name) = if minted { ("/apps/{app}", "{kid}") } else { ("", "{code}") };
+        let root = format!("{parent}/{}", collection.path());
+        let (method, path) = match self {
+            Self::List => (Method::GET, root),
+            Self::Create => (Method::POST, root),
+            Self::Read => (Method::GET, format!("{root}/{name}")),
+            Self::Change => (Method::PATCH, format!("{root}/{name}")),
+            Self::Delete => (Method::DELETE, format!("{root}/{name}")),
+            Self::Versions => (Method::GET, format!("{root}/{name}/versions")),
+            Self::Restore => (Method::POST, format!("{root}/{name}/versions/{{n}}/restore")),
+        };
+        Endpoint { method, path, action: Action::Rows(self, collection) }
+    }
+}
+
+impl Endpoint {
+    /// Model names may hold slashes, so what lies below them cannot be told apart by the router.
+    fn is_below_model_name(&self) -> bool {
+        match self.action {
+            Action::Rows(Verb::Create | Verb::List, _) => false,
+            Action::Rows(_, collection) => collection.codes() == Codes::ModelName,
+            Action::TopUp
+            | Action::Balance
+            | Action::Postings
+            | Action::TrialBalance
+            | Action::Verify
+            | Action::Audit => false,
+        }
+    }
+}
+
+/// Every endpoint but the document itself.
+pub(crate) fn all() -> Vec<Endpoint> {
+    let rows = COLLECTIONS
+        .iter()
+        .flat_map(|collection| Verb::ALL.iter().map(|verb| verb.endpoint(*collection)));
+    let others = [
+        (Method::POST, "/apps/{code}/topups", Action::TopUp),
+        (Method::GET, "/apps/{code}/balance", Action::Balance),
+        (Method::GET, "/ledger/postings", Action::Postings),
+        (Method::GET, "/ledger/trial-balance", Action::TrialBalance),
+        (Method::GET, "/ledger/verify", Action::Verify),
+        (Method::GET, "/audit", Action::Audit),
+    ];
+    let others = others.into_iter().map(|(method, path, action)| {
+        Endpoint { method, path: path.to_owned(), action }
+    });
+    rows.chain(others).collect()
+}
+
+/// The admin API without its base path.
+pub fn router(admin: Admin) -> Router {
+    let mut router = Router::new();
+    for endpoint in all().into_iter().filter(|e| !e.is_below_model_name()) {
+        let (filter, action) = (filter_of(&endpoint.method), endpoint.action);
+        let handler = move |State(admin): State<Admin>, request: Request| async move {
+            serve(&admin, action, request).await
+        };
+        router = router.route(&endpoint.path, on(filter, handler));
+    }
+    let below = MethodFilter::GET.or(MethodFilter::POST).or(MethodFilter::PATCH);
+    let handler = |State(admin): State<Admin>, request: Request| async move {
+        serve_alias(&admin, request).await
+    };
+    let document = super::openapi();
+    let document = move || async move {
+        ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+    };
+    router
+        .route("/aliases/{*code}", on(below.or(MethodFilter::DELETE), handler))
+        .fallback(|| async { Problem::new(Code::NotFound, "no such path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "the path has no such method")
+        })
+        .layer(from_fn_with_state(admin.clone(), authenticate))
+        .merge(Router::new().route("/openapi.json", get(document)))
+        .with_state(admin)
+}
+
+fn filter_of(method: &Method) -> MethodFilter {
+    match *method {
+        Method::POST => MethodFilter::POST,
+        Method::PATCH => MethodFilter::PATCH,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    }
+}

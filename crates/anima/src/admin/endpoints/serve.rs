@@ -1,0 +1,225 @@
+//! One call from HTTP to its verb and back.
+
+use axum::RequestExt as _;
+use axum::extract::{OriginalUri, RawPathParams, Request};
+use axum::response::{IntoResponse as _, Response};
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use anima_store::keys::Role;
+
+use super::{Action, Verb};
+use crate::admin::aliases::Aliases;
+use crate::admin::call::{self, Call, Names};
+use crate::admin::caller::Caller;
+use crate::admin::collection::Codes;
+use crate::admin::problem::{Code, Problem};
+use crate::admin::reply::Reply;
+use crate::admin::rows::{self, Creation, Place, Writer};
+use crate::admin::{Admin, apps, audit, books, keys};
+
+/// Serves one call whose path names everything by itself.
+pub(super) async fn serve(admin: &Admin, action: Action, mut request: Request) -> Response {
+    let names = match names(&mut request).await {
+        Ok(names) => names,
+        Err(problem) => return problem.into_response(),
+    };
+    answer(admin, action, names, request).await
+}
+
+/// Serves one call below an alias, whose name may hold slashes.
+pub(super) async fn serve_alias(admin: &Admin, mut request: Request) -> Response {
+    let rest = match names(&mut request).await {
+        Ok(names) => names.code,
+        Err(problem) => return problem.into_response(),
+    };
+    let Some((verb, names)) = below_alias(request.method(), &rest) else {
+        let detail = "the path has no such method";
+        return Problem::new(Code::MethodNotAllowed, detail).into_response();
+    };
+    answer(admin, Action::Rows(verb, &Aliases), names, request).await
+}
+
+/// Tells an alias's name from what follows it. `None` when the method fits nothing.
+fn below_alias(method: &Method, rest: &str) -> Option<(Verb, Names)> {
+    let named = |code: &str| Names { code: code.to_owned(), ..Names::default() };
+    let restore = rest.strip_suffix("/restore").and_then(|rest| rest.rsplit_once("/versions/"));
+    match (method, restore, rest.strip_suffix("/versions")) {
+        (&Method::POST, Some((code, n)), _) => {
+            Some((Verb::Restore, Names { version: n.to_owned(), ..named(code) }))
+        }
+        (&Method::GET | &Method::HEAD, _, Some(code)) => Some((Verb::Versions, named(code))),
+        (&Method::GET | &Method::HEAD, _, None) => Some((Verb::Read, named(rest))),
+        (&Method::PATCH, _, _) => Some((Verb::Change, named(rest))),
+        (&Method::DELETE, _, _) => Some((Verb::Delete, named(rest))),
+        _ => None,
+    }
+}
+
+async fn names(request: &mut Request) -> Result<Names, Problem> {
+    let Ok(params) = request.extract_parts::<RawPathParams>().await else {
+        return Err(Problem::new(Code::NotFound, "no such path"));
+    };
+    let mut names = Names::default();
+    for (name, value) in &params {
+        match name {
+            "app" => names.app = Some(value.to_owned()),
+            "n" => value.clone_into(&mut names.version),
+            _ => value.clone_into(&mut names.code),
+        }
+    }
+    Ok(names)
+}
+
+async fn answer(admin: &Admin, action: Action, names: Names, request: Request) -> Response {
+    let answered = match take(names, request).await {
+        Ok(call) => perform(admin, action, &call).await,
+        Err(problem) => Err(problem),
+    };
+    match answered {
+        Ok(reply) => reply.into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn take(names: Names, request: Request) -> Result<Call, Problem> {
+    let (parts, body) = request.into_parts();
+    let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
+        return Err(Problem::new(Code::Unauthorized, "send an admin token as Bearer"));
+    };
+    let original = parts.extensions.get::<OriginalUri>().map(|uri| uri.0.path());
+    let path = original.unwrap_or(parts.uri.path()).to_owned();
+    let query = call::query(&parts.uri)?;
+    let body = call::read(body).await?;
+    Ok(Call { caller, path, names, query, headers: parts.headers, body })
+}
+
+async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Problem> {
+    match action {
+        Action::Rows(verb, collection) => {
+            let place = Place { collection, app: call.names.app.as_deref() };
+            Box::pin(perform_rows(admin, verb, place, call)).await
+        }
+        Action::TopUp => topup(admin, call).await,
+        Action::Balance => {
+            call.query_only(&[])?;
+            Ok(Reply::ok(apps::balance(admin, &call.names.code).await?))
+        }
+        Action::Postings => books::postings(admin, call).await,
+        Action::TrialBalance => books::trial_balance(admin, call).await,
+        Action::Verify => books::verify(admin, call).await,
+        Action::Audit => audit::list(admin, call).await,
+    }
+}
+
+async fn perform_rows(
+    admin: &Admin,
+    verb: Verb,
+    place: Place<'_>,
+    call: &Call,
+) -> Result<Reply, Problem> {
+    let code = call.names.code.as_str();
+    let writer = Writer { actor: &call.caller.actor, if_match: call.if_match()? };
+    if verb != Verb::List {
+        call.query_only(&[])?;
+    }
+    match verb {
+        Verb::List => list(admin, place, call).await,
+        Verb::Create => create(admin, place, call).await,
+        Verb::Read => Ok(Reply::row(place, &rows::read(admin, place, code).await?)),
+        Verb::Change => {
+            let body = call.object()?;
+            if !is_switch(&body) {
+                call.caller.ensure(Role::Admin)?;
+            }
+            Ok(Reply::row(place, &rows::change(admin, place, writer, code, body).await?))
+        }
+        Verb::Delete => {
+            let body = call.optional_object()?;
+            Ok(Reply::gone(&rows::delete(admin, place, writer, code, body).await?))
+        }
+        Verb::Versions => {
+            let versions = place.history(admin, code).await?;
+            let items = versions.iter().map(|row| place.show(row)).collect();
+            Ok(Reply::page(items, Value::Null))
+        }
+        Verb::Restore => {
+            let body = call.optional_object()?;
+            let which = (code, call.version()?);
+            Ok(Reply::row(place, &rows::restore(admin, place, writer, which, body).await?))
+        }
+    }
+}
+
+/// Whether a change is a mere switch, which an operator may flip.
+fn is_switch(body: &Map<String, Value>) -> bool {
+    let beside = ["enabled", "reason", "version_no"];
+    body.contains_key("enabled") && body.keys().all(|name| beside.contains(&name.as_str()))
+}
+
+async fn list(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, Problem> {
+    call.query_only(&["limit", "after"])?;
+    if let Some(app) = place.app {
+        apps::live_app(admin, app).await?;
+    }
+    let after = call.query.get("after").map(String::as_str);
+    let (rows, next) = rows::list(admin, place, after, call.limit()?).await?;
+    Ok(Reply::page(rows.iter().map(|row| place.show(row)).collect(), json!(next)))
+}
+
+async fn create(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, Problem> {
+    let (actor, body) = (&call.caller.actor, call.object()?);
+    let (created, secret) = match (place.collection.codes(), place.app) {
+        (Codes::Minted, Some(app)) => {
+            let (created, secret) = keys::mint(admin, actor, app, body).await?;
+            (created, Some(secret))
+        }
+        _ => (rows::create(admin, actor, Creation { place, minted: None }, body).await?, None),
+    };
+    let location = format!("{}/{}", call.path.trim_end_matches('/'), created.row.code);
+    let reply = Reply::row(place, &created).created(location);
+    Ok(match secret {
+        Some(secret) => reply.with_member("secret", json!(secret.as_str())),
+        None => reply,
+    })
+}
+
+async fn topup(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
+    call.query_only(&[])?;
+    let Some(key) = call.headers.get("idempotency-key") else {
+        return Err(Problem::member(Code::InvalidMember, "Idempotency-Key", "is required"));
+    };
+    let key = key.to_str().unwrap_or_default();
+    let (actor, body) = (&call.caller.actor, Value::Object(call.object()?));
+    let topup = apps::topup(admin, actor, &call.names.code, key, body).await?;
+    let status = if topup.replayed { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(Reply::ok(topup.to_json()).with_status(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_is_told_from_what_follows_it() {
+        let told = |method: Method, rest: &str| {
+            below_alias(&method, rest).map(|(verb, names)| (verb, names.code, names.version))
+        };
+        let some = |verb, code: &str, n: &str| Some((verb, code.to_owned(), n.to_owned()));
+        assert_eq!(told(Method::GET, "a/b"), some(Verb::Read, "a/b", ""));
+        assert_eq!(told(Method::GET, "a/b/versions"), some(Verb::Versions, "a/b", ""));
+        assert_eq!(told(Method::POST, "a/b/versions/3/restore"), some(Verb::Restore, "a/b", "3"));
+        assert_eq!(told(Method::PATCH, "a/b"), some(Verb::Change, "a/b", ""));
+        assert_eq!(told(Method::DELETE, "a"), some(Verb::Delete, "a", ""));
+        assert_eq!(told(Method::POST, "a/b"), None);
+        assert_eq!(told(Method::PUT, "a"), None);
+    }
+
+    #[test]
+    fn only_a_lone_switch_is_an_operators() {
+        let is = |value: Value| is_switch(value.as_object().unwrap());
+        assert!(is(json!({"enabled": false, "reason": "r", "version_no": 1})));
+        assert!(!is(json!({"enabled": false, "name": "x"})));
+        assert!(!is(json!({"reason": "r"})));
+    }
+}

@@ -1,0 +1,251 @@
+//! The OpenAPI document, made from the table of endpoints and one schema per payload.
+//!
+//! Not derived from the types: the pure crates know nothing of OpenAPI. Tests hold the two together:
+//! every member that the types accept is here and no other. Invariant: the text is the same on
+//! every machine, with members in alphabetical order.
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::collection::Codes;
+use super::endpoints::{self, Action, Endpoint, Verb};
+use super::problem::Code;
+
+mod payloads;
+mod schemas;
+
+pub(crate) use payloads::payload;
+
+/// The document as text.
+pub fn document() -> String {
+    let mut paths = Map::new();
+    for endpoint in endpoints::all() {
+        let item = paths.entry(endpoint.path.clone()).or_insert_with(|| json!({}));
+        let method = endpoint.method.as_str().to_ascii_lowercase();
+        if let Value::Object(item) = item {
+            item.insert(method, operation(&endpoint));
+        }
+    }
+    let mut document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Anima admin API",
+            "version": "1",
+            "description": "Configuration, wallets and books of an Anima gateway. Money and \
+                multipliers are decimal strings, times RFC 3339, durations milliseconds. Unknown \
+                members are refused.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/api/admin/v1" }],
+        "security": [{ "admin_token": [] }],
+        "tags": tags(),
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "admin_token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An admin token with the role viewer (reads), operator (reads \
+                        and flips `enabled`) or admin.",
+                },
+            },
+            "schemas": schemas::all(),
+            "responses": {
+                "Problem": {
+                    "description": "Refused; `code` says why, `errors` where.",
+                    "content": { "application/problem+json": { "schema": reference("Problem") } },
+                },
+            },
+        },
+    });
+    document.sort_all_objects();
+    let mut text = format!("{document:#}");
+    text.push('\n');
+    text
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn tags() -> Vec<Value> {
+    let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
+    rows.chain(["ledger", "audit"]).map(|name| json!({ "name": name })).collect()
+}
+
+fn operation(endpoint: &Endpoint) -> Value {
+    let words = Words::of(endpoint.action);
+    let mut operation = json!({
+        "operationId": words.id,
+        "summary": words.summary,
+        "tags": [words.tag],
+        "parameters": parameters(endpoint),
+        "responses": responses(endpoint.action),
+    });
+    if let (Some(body), Value::Object(members)) = (request_body(endpoint), &mut operation) {
+        members.insert("requestBody".to_owned(), body);
+    }
+    operation
+}
+
+/// How an operation is called.
+struct Words {
+    id: String,
+    summary: String,
+    tag: &'static str,
+}
+
+impl Words {
+    fn of(action: Action) -> Self {
+        let fixed = |id: &str, summary: &str, tag| Self {
+            id: id.to_owned(),
+            summary: summary.to_owned(),
+            tag,
+        };
+        match action {
+            Action::Rows(verb, collection) => {
+                let name = payload(collection.resource()).name;
+                let summary = match verb {
+                    Verb::List => "Lists rows as of now, by code",
+                    Verb::Create => "Creates a row",
+                    Verb::Read => "Reads a row as of now",
+                    Verb::Change => "Changes a row, or only its switch",
+                    Verb::Delete => "Ends a row now; its history stays",
+                    Verb::Versions => "Lists a row's versions, newest first",
+                    Verb::Restore => "Writes a new version that says what an old one said",
+                };
+                let id = format!("{verb:?}{name}").to_ascii_lowercase();
+                Self { id, summary: summary.to_owned(), tag: collection.path() }
+            }
+            Action::TopUp => fixed("topup", "Puts money into an app's wallet, once per key", "apps"),
+            Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
+            Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
+            Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
+            Action::Verify => fixed("verify", "Checks the ledger's invariants now", "ledger"),
+            Action::Audit => fixed("audit", "Lists who changed what, newest first", "audit"),
+        }
+    }
+}
+
+fn parameters(endpoint: &Endpoint) -> Vec<Value> {
+    let mut parameters: Vec<Value> = endpoint
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| {
+            let schema = if name == "n" { schemas::version_no() } else { json!({"type": "string"}) };
+            json!({ "name": name, "in": "path", "required": true, "schema": schema })
+        })
+        .collect();
+    let query = |name: &str, schema: Value, description: &str| {
+        json!({ "name": name, "in": "query", "schema": schema, "description": description })
+    };
+    let header = |name: &str, required: bool, description: &str| {
+        json!({ "name": name, "in": "header", "required": required, "description": description,
+            "schema": { "type": "string" } })
+    };
+    let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
+    match endpoint.action {
+        Action::Rows(Verb::List, _) => {
+            parameters.push(query("limit", limit, "Rows of a page"));
+            let after = "`next` of the page before";
+            parameters.push(query("after", json!({ "type": "string" }), after));
+        }
+        Action::Rows(Verb::Change | Verb::Delete | Verb::Restore, _) => {
+            let description = "The version that was read, in quotes; instead of `version_no`";
+            parameters.push(header("If-Match", false, description));
+        }
+        Action::TopUp => {
+            let description = "1 to 255 ASCII characters; names the top-up";
+            parameters.push(header("Idempotency-Key", true, description));
+        }
+        Action::Postings => {
+            let mut id = query("request_id", json!({ "type": "string" }), "`req_…` or a UUID");
+            if let Value::Object(members) = &mut id {
+                members.insert("required".to_owned(), Value::Bool(true));
+            }
+            parameters.push(id);
+        }
+        Action::Audit => {
+            parameters.push(query("limit", limit, "Records of a page"));
+            let before = "`next` of the page before";
+            parameters.push(query("before", json!({ "type": "integer" }), before));
+        }
+        Action::Rows(Verb::Create | Verb::Read | Verb::Versions, _)
+        | Action::Balance
+        | Action::TrialBalance
+        | Action::Verify => {}
+    }
+    if endpoint.method != Method::GET {
+        let description = "Why, for the audit record; the member `reason` overrides it";
+        parameters.push(header("x-anima-reason", false, description));
+    }
+    parameters
+}
+
+fn request_body(endpoint: &Endpoint) -> Option<Value> {
+    let (schema, required) = match endpoint.action {
+        Action::Rows(verb, collection) => {
+            let name = payload(collection.resource()).name;
+            match verb {
+                Verb::Create => (format!("New{name}"), true),
+                Verb::Change => (format!("{name}Change"), true),
+                Verb::Delete | Verb::Restore => ("StatedVersion".to_owned(), false),
+                Verb::List | Verb::Read | Verb::Versions => return None,
+            }
+        }
+        Action::TopUp => ("NewTopup".to_owned(), true),
+        Action::Balance
+        | Action::Postings
+        | Action::TrialBalance
+        | Action::Verify
+        | Action::Audit => return None,
+    };
+    let content = json!({ "application/json": { "schema": reference(&schema) } });
+    Some(json!({ "required": required, "content": content }))
+}
+
+fn responses(action: Action) -> Value {
+    let (status, schema) = match action {
+        Action::Rows(verb, collection) => {
+            let name = payload(collection.resource()).name;
+            let minted = collection.codes() == Codes::Minted;
+            match verb {
+                Verb::Create if minted => ("201", Some(format!("Minted{name}"))),
+                Verb::Create => ("201", Some(name.to_owned())),
+                Verb::Read | Verb::Change | Verb::Restore => ("200", Some(name.to_owned())),
+                Verb::List | Verb::Versions => ("200", Some(format!("{name}Page"))),
+                Verb::Delete => ("204", None),
+            }
+        }
+        Action::TopUp => ("201", Some("Topup".to_owned())),
+        Action::Balance => ("200", Some("Balance".to_owned())),
+        Action::Postings => ("200", Some("PostingPage".to_owned())),
+        Action::TrialBalance => ("200", Some("TrialBalance".to_owned())),
+        Action::Verify => ("200", Some("Verification".to_owned())),
+        Action::Audit => ("200", Some("AuditPage".to_owned())),
+    };
+    let described = |description: &str| match &schema {
+        Some(schema) => json!({
+            "description": description,
+            "content": { "application/json": { "schema": reference(schema) } },
+        }),
+        None => json!({ "description": description }),
+    };
+    let mut responses = json!({
+        status: described("Done"),
+        "default": { "$ref": "#/components/responses/Problem" },
+    });
+    if let (Action::TopUp, Value::Object(members)) = (action, &mut responses) {
+        members.insert("200".to_owned(), described("Done before, with the same key"));
+    }
+    responses
+}
+
+/// The words of the problems, for their schema.
+fn problem_codes() -> Vec<&'static str> {
+    Code::ALL.iter().map(|code| code.name()).collect()
+}
+
+#[cfg(test)]
+mod tests;

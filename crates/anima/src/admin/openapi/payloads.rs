@@ -1,0 +1,205 @@
+//! The members of each resource's body, as JSON Schema, with the defaults of the types.
+
+use serde_json::{Value, json};
+
+use anima_core::config::{Breaker, Resource, RetryBudget, Timeouts};
+use anima_core::usage::Meter;
+
+use super::schemas::{amount, code, integer, list, text};
+
+/// A resource's body.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    /// The schema's name.
+    pub(crate) name: &'static str,
+    /// Its members.
+    pub(crate) members: Value,
+    /// Those without which no row can be created.
+    pub(crate) required: &'static [&'static str],
+}
+
+/// The body of a resource.
+pub(crate) fn payload(resource: Resource) -> Payload {
+    let (name, members, required): (_, _, &[&str]) = match resource {
+        Resource::Channel => ("Channel", channel(), &["provider", "base_url"]),
+        Resource::Alias => ("Alias", alias(), &["kind", "routes"]),
+        Resource::Price => ("Price", price(), &["side", "currency", "meters"]),
+        Resource::Quota => ("Quota", quota(), &["limits"]),
+        Resource::TokenGroup => ("TokenGroup", token_group(), &[]),
+        Resource::App => ("App", app(), &[]),
+        Resource::UserApiKey => ("Key", key(), &[]),
+    };
+    Payload { name, members, required }
+}
+
+fn object(members: &Value, required: &[&str]) -> Value {
+    json!({ "type": "object", "properties": members, "required": required,
+        "additionalProperties": false })
+}
+
+fn with_default(mut schema: Value, default: Value) -> Value {
+    if let Value::Object(members) = &mut schema {
+        members.insert("default".to_owned(), default);
+    }
+    schema
+}
+
+fn channel() -> Value {
+    let credential = object(
+        &json!({
+            "code": text("Its name inside the channel"),
+            "secret": {
+                "type": "string",
+                "writeOnly": true,
+                "description": "Sealed on arrival and never read back; left out in a change, the \
+                    stored one of the same code stays",
+            },
+        }),
+        &["code"],
+    );
+    json!({
+        "provider": text("Who speaks there: `openai`, `openai_compatible`, …"),
+        "base_url": text("What the provider's own SDK takes: with `/v1` for the OpenAI family"),
+        "credentials": list(credential, "Used in turn"),
+        "timeouts": timeouts(),
+        "breaker": breaker(),
+        "max_concurrency": integer(1, "Calls in flight at most"),
+        "allow_private_network": {
+            "type": "boolean",
+            "default": false,
+            "description": "Needed for loopback and private addresses",
+        },
+        "on_disconnect": { "enum": ["drain", "cancel"], "default": "drain" },
+        "settings": { "type": "object", "description": "The provider's own" },
+    })
+}
+
+fn timeouts() -> Value {
+    let members = json!({
+        "connect_ms": integer(1, "DNS, TCP and TLS together"),
+        "first_byte_ms": integer(1, "From the request's last byte to the answer's first"),
+        "idle_ms": integer(1, "Between two pieces of an answer"),
+        "total_ms": integer(1, "From the attempt's start to the answer's end"),
+    });
+    with_default(object(&members, &[]), json!(Timeouts::default()))
+}
+
+fn breaker() -> Value {
+    let percent = json!({ "type": "integer", "minimum": 1, "maximum": 100 });
+    let members = json!({
+        "window_ms": integer(0, "Length of the sliding window"),
+        "minimum_calls": integer(0, "Calls in the window before a rate counts"),
+        "failure_rate": percent,
+        "consecutive_failures": integer(0, "Failures in a row that trip"),
+        "slow_call_ms": integer(0, "A first byte later than this is slow"),
+        "slow_rate": percent,
+        "open_ms": integer(0, "How long the circuit stays open at first"),
+        "max_open_ms": integer(0, "How long it stays open at most"),
+        "half_open_permits": integer(0, "Probes while half open"),
+    });
+    with_default(object(&members, &[]), json!(Breaker::default()))
+}
+
+fn alias() -> Value {
+    let route = json!({
+        "channel": code("A channel"),
+        "model": text("The model's name there"),
+        "priority": { "type": "integer", "default": 0, "description": "A higher number goes first" },
+        "weight": with_default(integer(1, "Share inside the priority"), json!(1)),
+    });
+    let chain = list(code("An alias"), "Tried in order");
+    let fallbacks = json!({
+        "error": chain,
+        "rate_limited": chain,
+        "context_window": chain,
+        "content_policy": chain,
+        "timeout": chain,
+    });
+    let retry = json!({
+        "max_attempts": integer(1, "Attempts over all candidates"),
+        "deadline_ms": integer(1, "From admission to the answer's end"),
+    });
+    json!({
+        "kind": { "enum": ["chat", "embedding", "image", "video", "music", "speech",
+            "transcription", "rerank", "moderation"] },
+        "routes": list(object(&route, &["channel", "model"]), "At least one"),
+        "fallbacks": object(&fallbacks, &[]),
+        "retry": with_default(object(&retry, &[]), json!(RetryBudget::default())),
+    })
+}
+
+fn price() -> Value {
+    let meters: Vec<&str> = Meter::ALL.iter().map(|meter| meter.name()).collect();
+    let when = json!({
+        "input_tokens_over": integer(0, "The whole prompt is longer than this"),
+        "service_tier": text("The tier that the provider reported back"),
+    });
+    let meter = json!({
+        "meter": { "enum": meters },
+        "per": with_default(integer(1, "A power of ten up to 1000000000"), json!(1)),
+        "amount": amount("For so many units"),
+        "when": object(&when, &[]),
+    });
+    json!({
+        "side": { "enum": ["cost", "sale"] },
+        "channel": code("Cost only: the channel"),
+        "model": text("Cost only: the upstream model"),
+        "alias": code("Sale only: the alias"),
+        "token_group": code("Sale only: for keys of this group; without, for all others"),
+        "currency": currency(),
+        "meters": list(object(&meter, &["meter", "amount"]), "At least one"),
+    })
+}
+
+fn currency() -> Value {
+    json!({ "type": "string", "pattern": "^[A-Z]{3}$" })
+}
+
+fn quota() -> Value {
+    let limit = json!({
+        "kind": { "enum": ["concurrency", "requests", "tokens", "cost"] },
+        "count": { "enum": ["input", "output", "total"], "description": "Tokens only" },
+        "window": { "enum": ["1s", "1m", "1h", "1d", "1mo", "total"],
+            "description": "All but concurrency" },
+        "limit": { "anyOf": [integer(0, "A count"), amount("Cost only")] },
+        "burst": integer(0, "Requests only: how many may come at once"),
+        "on_outage": { "enum": ["share", "closed", "open"], "default": "share" },
+    });
+    json!({ "limits": list(object(&limit, &["kind", "limit"]), "All of them hold together") })
+}
+
+fn queue_mode() -> Value {
+    json!({ "enum": ["REJECT", "WAIT", "ASYNC"] })
+}
+
+fn token_group() -> Value {
+    json!({
+        "aliases": list(text("An alias, or `*`"), "What its keys may use"),
+        "multiplier": with_default(amount("Factor on sale prices"), json!("1")),
+        "quota": code("A quota"),
+        "queue_mode": queue_mode(),
+    })
+}
+
+fn app() -> Value {
+    json!({
+        "name": text("For people"),
+        "currency": with_default(currency(), json!("USD")),
+        "credit_limit": with_default(amount("How far below zero the wallet may go"), json!("0")),
+        "token_group": code("Default of its keys"),
+        "quota": code("A quota"),
+    })
+}
+
+fn key() -> Value {
+    json!({
+        "name": text("For people"),
+        "token_group": code("Overrides the app's"),
+        "quota": code("A quota, beside those of the app and the group"),
+        "queue_mode": queue_mode(),
+        "wait_timeout_ms": integer(0, "WAIT only: how long a call may wait"),
+        "max_queue": integer(0, "WAIT only: how many may wait"),
+        "expires_at": super::schemas::instant("The key is dead from here on"),
+        "allowed_ips": list(text("An address or a CIDR block"), "Who may use it; empty is all"),
+    })
+}

@@ -1,0 +1,312 @@
+//! The document's schemas: for each resource what is created, changed and shown, and the replies
+//! that are not rows.
+
+use serde_json::{Map, Value, json};
+
+use anima_core::config::Resource;
+
+use super::payloads::{Payload, payload};
+use super::{problem_codes, reference};
+
+/// A text.
+pub(super) fn text(description: &str) -> Value {
+    json!({ "type": "string", "description": description })
+}
+
+/// The code of another row.
+pub(super) fn code(description: &str) -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": 64, "description": description })
+}
+
+/// A whole number.
+pub(super) fn integer(minimum: u64, description: &str) -> Value {
+    json!({ "type": "integer", "minimum": minimum, "description": description })
+}
+
+/// A decimal in a string.
+pub(super) fn amount(description: &str) -> Value {
+    json!({ "type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?$", "description": description })
+}
+
+/// A list.
+pub(super) fn list(items: Value, description: &str) -> Value {
+    let mut list = json!({ "type": "array", "description": description });
+    if let Value::Object(members) = &mut list {
+        members.insert("items".to_owned(), items);
+    }
+    list
+}
+
+/// A time.
+pub(super) fn instant(description: &str) -> Value {
+    json!({ "type": "string", "format": "date-time", "description": description })
+}
+
+/// A version's number.
+pub(super) fn version_no() -> Value {
+    integer(1, "Counts up with every change of the row")
+}
+
+fn nullable(schema: Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "null" }] })
+}
+
+/// Every schema, by name.
+pub(super) fn all() -> Value {
+    let mut schemas = Map::new();
+    for resource in Resource::ALL {
+        rows(*resource, &mut schemas);
+    }
+    let replies = [
+        ("StatedVersion", stated_version()),
+        ("Problem", problem()),
+        ("NewTopup", new_topup()),
+        ("Topup", topup()),
+        ("Balance", balance()),
+        ("PostingPage", page(&posting())),
+        ("TrialBalance", trial_balance()),
+        ("Verification", verification()),
+        ("AuditPage", page(&audit_record())),
+    ];
+    schemas.extend(replies.map(|(name, schema)| (name.to_owned(), schema)));
+    Value::Object(schemas)
+}
+
+fn rows(resource: Resource, schemas: &mut Map<String, Value>) {
+    let payload = payload(resource);
+    let name = payload.name;
+    let minted = resource == Resource::UserApiKey;
+    let identity = if minted { &["kid", "app"][..] } else { &["code"][..] };
+    let shown = shown(&payload, identity);
+    if minted {
+        let mut with_secret = shown.clone();
+        if let Some(Value::Object(members)) = with_secret.get_mut("properties") {
+            let secret = text("The whole key, here and never again");
+            members.insert("secret".to_owned(), secret);
+        }
+        schemas.insert(format!("Minted{name}"), with_secret);
+    }
+    schemas.insert(name.to_owned(), shown);
+    schemas.insert(format!("{name}Page"), page(&reference(name)));
+    let written = if minted { &[][..] } else { identity };
+    schemas.insert(format!("New{name}"), created(&payload, written));
+    schemas.insert(format!("{name}Change"), changed(&payload, identity));
+}
+
+/// What every write may carry.
+fn envelope() -> Map<String, Value> {
+    let members = json!({
+        "effective_from": nullable(instant("In force from here on; null or absent is now")),
+        "effective_to": nullable(instant("In force until just before here; null is open")),
+        "enabled": { "type": "boolean", "description": "The live switch of all versions" },
+        "reason": { "type": "string", "maxLength": 1000, "description": "For the audit record" },
+    });
+    members.as_object().cloned().unwrap_or_default()
+}
+
+fn created(payload: &Payload, identity: &[&str]) -> Value {
+    let mut members = payload.members.as_object().cloned().unwrap_or_default();
+    members.extend(identity.iter().map(|name| ((*name).to_owned(), code("The row's name"))));
+    members.extend(envelope());
+    let required: Vec<&str> = identity.iter().chain(payload.required).copied().collect();
+    json!({ "type": "object", "properties": members, "required": required,
+        "additionalProperties": false })
+}
+
+fn changed(payload: &Payload, identity: &[&str]) -> Value {
+    let mut members = Map::new();
+    for (name, schema) in payload.members.as_object().into_iter().flatten() {
+        let needed = payload.required.contains(&name.as_str());
+        let schema = if needed { schema.clone() } else { nullable(schema.clone()) };
+        members.insert(name.clone(), schema);
+    }
+    let same = "As in the path";
+    members.extend(identity.iter().map(|name| ((*name).to_owned(), text(same))));
+    members.extend(envelope());
+    members.insert("version_no".to_owned(), version_no());
+    json!({
+        "type": "object",
+        "description": "Members given replace, objects merge, null resets (RFC 7396). Needs \
+            `version_no` or If-Match, unless only `enabled` is given.",
+        "properties": members,
+        "additionalProperties": false,
+    })
+}
+
+fn shown(payload: &Payload, identity: &[&str]) -> Value {
+    let mut members = payload.members.as_object().cloned().unwrap_or_default();
+    let secret = members
+        .get_mut("credentials")
+        .and_then(|list| list.pointer_mut("/items/properties"))
+        .and_then(Value::as_object_mut);
+    if let Some(credential) = secret {
+        credential.remove("secret");
+    }
+    members.extend(identity.iter().map(|name| ((*name).to_owned(), code("The row's name"))));
+    members.insert("version_no".to_owned(), version_no());
+    members.insert("effective_from".to_owned(), instant("In force from here on"));
+    let end = nullable(instant("In force until just before here; null is open"));
+    members.insert("effective_to".to_owned(), end);
+    members.insert("enabled".to_owned(), json!({ "type": "boolean" }));
+    let fixed = ["version_no", "effective_from", "effective_to", "enabled"];
+    let required: Vec<&str> =
+        identity.iter().chain(payload.required).chain(&fixed).copied().collect();
+    json!({ "type": "object", "properties": members, "required": required })
+}
+
+fn page(item: &Value) -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "items": { "type": "array", "items": item },
+            "next": { "description": "Cursor of the next page; null on the last" },
+        },
+        "required": ["items", "next"],
+    })
+}
+
+fn stated_version() -> Value {
+    json!({
+        "type": "object",
+        "properties": { "version_no": version_no(), "reason": text("For the audit record") },
+        "additionalProperties": false,
+    })
+}
+
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "type": text("Where it is explained"),
+            "title": text("The same for every problem of this code"),
+            "status": { "type": "integer" },
+            "detail": text("What to do about it"),
+            "code": { "enum": problem_codes() },
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "member": text("Path, such as `meters[0].amount`"),
+                        "detail": text("What it should be"),
+                    },
+                    "required": ["member", "detail"],
+                },
+            },
+            "current": { "description": "For version_conflict: the latest version of the row" },
+        },
+        "required": ["type", "title", "status", "detail", "code"],
+    })
+}
+
+fn new_topup() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "amount": amount("Above 0, in the app's currency"),
+            "reference": { "type": "string", "maxLength": 500 },
+            "reason": text("For the audit record"),
+        },
+        "required": ["amount"],
+        "additionalProperties": false,
+    })
+}
+
+fn topup() -> Value {
+    let members = json!({
+        "id": { "type": "string", "format": "uuid" },
+        "amount": amount("What was put in"),
+        "currency": text("ISO 4217"),
+        "reference": text("As given"),
+        "replayed": { "type": "boolean", "description": "It had been done before" },
+        "balance": reference("Balance"),
+    });
+    closed(&members)
+}
+
+fn balance() -> Value {
+    let members = json!({
+        "currency": text("ISO 4217"),
+        "posted": amount("What the postings come to"),
+        "held": amount("What open holds reserve"),
+        "available": amount("What a new hold may take: posted - held + credit_limit"),
+        "credit_limit": amount("How far below zero the wallet may go"),
+    });
+    closed(&members)
+}
+
+/// An object whose members are all there.
+fn closed(members: &Value) -> Value {
+    let names: Vec<&String> = members.as_object().into_iter().flat_map(Map::keys).collect();
+    json!({ "type": "object", "properties": members, "required": names })
+}
+
+fn posting() -> Value {
+    let price = json!({ "code": text("A price"), "version_no": version_no() });
+    let members = json!({
+        "journal": { "type": "string", "format": "uuid" },
+        "kind": { "enum": ["settle", "release_cost", "topup", "refund", "adjust"] },
+        "subject": { "type": "string", "format": "uuid" },
+        "request_id": text("The subject as requests write it"),
+        "n": integer(1, "Position in the entry"),
+        "debit": text("Account: `wallet:<app>`, `revenue`, `payable:<channel>`, …"),
+        "credit": text("Account"),
+        "amount": amount("Above 0"),
+        "currency": text("ISO 4217"),
+        "component": { "enum": ["sale", "cost", "waste", "topup", "refund", "adjustment"] },
+        "attempt": nullable(integer(1, "Which upstream call")),
+        "price": nullable(closed(&price)),
+        "estimate": { "type": "boolean", "description": "The usage was not reported" },
+        "reference": text("Of a top-up or correction"),
+        "posted_at": instant("When"),
+    });
+    closed(&members)
+}
+
+fn sums(mut members: Map<String, Value>) -> Value {
+    members.insert("currency".to_owned(), text("ISO 4217"));
+    members.insert("debits".to_owned(), amount("Sum of debits"));
+    members.insert("credits".to_owned(), amount("Sum of credits"));
+    closed(&Value::Object(members))
+}
+
+fn trial_balance() -> Value {
+    let account = json!({ "account": text("Its code"), "class": { "type": "integer" } });
+    let line = sums(account.as_object().cloned().unwrap_or_default());
+    let mut schema = page(&line);
+    if let Some(Value::Object(members)) = schema.get_mut("properties") {
+        let totals = list(sums(Map::new()), "By currency; debits equal credits");
+        members.insert("totals".to_owned(), totals);
+    }
+    schema
+}
+
+fn verification() -> Value {
+    let finding = json!({
+        "invariant": text("`I1` to `I14`"),
+        "statement": text("What it says"),
+        "checked": integer(0, "Rows looked at"),
+        "ok": { "type": "boolean" },
+        "breaches": list(text("In words"), "Empty when it holds"),
+    });
+    let members = json!({
+        "ok": { "type": "boolean", "description": "No breach" },
+        "findings": { "type": "array", "items": closed(&finding) },
+    });
+    closed(&members)
+}
+
+fn audit_record() -> Value {
+    let members = json!({
+        "id": { "type": "integer" },
+        "at": instant("When"),
+        "actor": text("Name of the admin token"),
+        "action": text("`create`, `change`, `switch`, `delete`, `restore`, `topup`, …"),
+        "resource": text("Which kind of thing"),
+        "code": text("Which one"),
+        "reason": text("Why; may be empty"),
+        "before": { "description": "As it was, without secrets" },
+        "after": { "description": "As it is, without secrets" },
+    });
+    closed(&members)
+}

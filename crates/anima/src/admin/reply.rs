@@ -1,0 +1,102 @@
+//! Answers as HTTP: JSON with an `ETag`, a `Location`, and a warning where one is due.
+//!
+//! Invariant: the `ETag` is the row's latest version, which is what a write must state.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+use super::rows::{Outcome, Place};
+
+/// Sent with a change that is stored but that this node could not read back (RFC 7234, 5.5: 199 is
+/// a miscellaneous warning).
+const DELAYED: &str = "199 anima \"stored, but not yet in force on this node\"";
+
+/// An answer on its way out.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    status: StatusCode,
+    body: Option<Value>,
+    version_no: Option<i64>,
+    location: Option<String>,
+    delayed: bool,
+}
+
+impl Reply {
+    /// A body alone.
+    pub(crate) fn ok(body: Value) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body: Some(body),
+            version_no: None,
+            location: None,
+            delayed: false,
+        }
+    }
+
+    /// A page of a list.
+    pub(crate) fn page(items: Vec<Value>, next: Value) -> Self {
+        Self::ok(serde_json::json!({ "items": items, "next": next }))
+    }
+
+    /// A row.
+    pub(crate) fn row(place: Place<'_>, outcome: &Outcome) -> Self {
+        let body = place.show(&outcome.row);
+        let version_no = Some(outcome.latest);
+        Self { version_no, delayed: outcome.delayed, ..Self::ok(body) }
+    }
+
+    /// Nothing more to say.
+    pub(crate) fn gone(outcome: &Outcome) -> Self {
+        let status = StatusCode::NO_CONTENT;
+        Self { status, body: None, delayed: outcome.delayed, ..Self::ok(Value::Null) }
+    }
+
+    /// The same answer with another status.
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The same answer for something that was created at `location`.
+    pub(crate) fn created(self, location: String) -> Self {
+        Self { status: StatusCode::CREATED, location: Some(location), ..self }
+    }
+
+    /// The same answer with one member more.
+    pub(crate) fn with_member(mut self, name: &str, value: Value) -> Self {
+        if let Some(Value::Object(members)) = &mut self.body {
+            members.insert(name.to_owned(), value);
+        }
+        self
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let mut response = match self.body {
+            Some(body) => {
+                let kind = [(header::CONTENT_TYPE, "application/json")];
+                (self.status, kind, body.to_string()).into_response()
+            }
+            None => self.status.into_response(),
+        };
+        let headers = response.headers_mut();
+        // Rows and balances are for one token's eyes, and stale ones mislead.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut put = |name: HeaderName, text: String| {
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        };
+        if let Some(version_no) = self.version_no {
+            put(header::ETAG, format!("\"{version_no}\""));
+        }
+        if let Some(location) = self.location {
+            put(header::LOCATION, location);
+        }
+        if self.delayed {
+            put(header::WARNING, DELAYED.to_owned());
+        }
+        response
+    }
+}

@@ -1,0 +1,209 @@
+//! The verbs that all resources share, and how a row is shown.
+//!
+//! One file per verb that carries logic. They work on a [`Place`] (which collection, for keys of
+//! which app) and never on a particular resource. Invariant: whatever changed a row has told this
+//! node's live configuration before it returns.
+
+use serde_json::{Map, Value, json};
+
+use anima_core::clock::Timestamp;
+use anima_core::config::Resource;
+use anima_store::config::{Actor, Change, Error, Page, Row};
+
+use super::Admin;
+use super::collection::{Collection, Codes};
+use super::problem::{Code, Problem};
+
+mod change;
+mod create;
+mod delete;
+mod restore;
+
+pub(crate) use change::change;
+pub(crate) use create::{Creation, create};
+pub(crate) use delete::delete;
+pub(crate) use restore::restore;
+
+/// Where rows live.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// Which kind.
+    pub(crate) collection: &'static dyn Collection,
+    /// For keys, of which app.
+    pub(crate) app: Option<&'a str>,
+}
+
+/// A row as it now is.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    /// The version in force, or that was written.
+    pub(crate) row: Row,
+    /// The row's latest version: what a write must state. Higher when something is scheduled.
+    pub(crate) latest: i64,
+    /// The change is stored, but this node could not read it back yet.
+    pub(crate) delayed: bool,
+}
+
+/// Who writes, and which version they read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Writer<'a> {
+    /// For the audit record.
+    pub(crate) actor: &'a Actor,
+    /// The version in the `If-Match` header.
+    pub(crate) if_match: Option<i64>,
+}
+
+impl Writer<'_> {
+    /// The actor with the body's own reason, if it has one.
+    fn because(&self, reason: Option<String>) -> Actor {
+        let name = self.actor.name.clone();
+        Actor { name, reason: reason.unwrap_or_else(|| self.actor.reason.clone()) }
+    }
+}
+
+impl Place<'_> {
+    fn resource(&self) -> Resource {
+        self.collection.resource()
+    }
+
+    /// The members that name a row here.
+    fn identity(&self) -> &'static [&'static str] {
+        match self.collection.codes() {
+            Codes::Plain | Codes::ModelName => &["code"],
+            Codes::Minted => &["kid", "app"],
+        }
+    }
+
+    /// All versions of a row, newest first. Never empty.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`], or the store's.
+    pub(crate) async fn history(&self, admin: &Admin, code: &str) -> Result<Vec<Row>, Problem> {
+        let versions = admin.stores.config.versions(self.resource(), code).await?;
+        if versions.iter().all(|row| row.app.as_deref() != self.app) {
+            return Err(Error::NotFound(self.resource()).into());
+        }
+        Ok(versions)
+    }
+
+    /// A row as members of JSON, without its secrets.
+    pub(crate) fn show(&self, row: &Row) -> Value {
+        let mut shown = Map::new();
+        match self.collection.codes() {
+            Codes::Plain | Codes::ModelName => {
+                shown.insert("code".to_owned(), json!(row.code));
+            }
+            Codes::Minted => {
+                shown.insert("kid".to_owned(), json!(row.code));
+                shown.insert("app".to_owned(), json!(row.app));
+            }
+        }
+        if let Value::Object(mut body) = row.body.clone() {
+            self.collection.veil(&mut body);
+            shown.extend(body);
+        }
+        shown.insert("version_no".to_owned(), json!(row.version_no));
+        shown.insert("effective_from".to_owned(), json!(row.effective_from));
+        shown.insert("effective_to".to_owned(), json!(row.effective_to));
+        shown.insert("enabled".to_owned(), json!(row.enabled));
+        Value::Object(shown)
+    }
+
+    /// A store's error, with the current row in its shown form.
+    fn problem(&self, error: Error) -> Problem {
+        let current = match &error {
+            Error::VersionConflict(row) => Some(Box::new((self.show(row), row.version_no))),
+            Error::NotFound(_)
+            | Error::Exists(_)
+            | Error::Overlap(_)
+            | Error::Unavailable(_)
+            | Error::Damaged(_) => None,
+        };
+        Problem { current, ..error.into() }
+    }
+
+    /// Applies a change and lets this node know.
+    async fn apply(&self, admin: &Admin, change: Change, actor: &Actor) -> Result<Outcome, Problem> {
+        let now = admin.clock.now();
+        let row =
+            admin.stores.config.change(change, actor, now).await.map_err(|e| self.problem(e))?;
+        let delayed = !self.publish(admin, &row.code).await;
+        Ok(Outcome { latest: row.version_no, row, delayed })
+    }
+
+    /// Whether this node now works with what is stored.
+    async fn publish(&self, admin: &Admin, code: &str) -> bool {
+        match self.resource() {
+            Resource::UserApiKey => admin.live.forget_key(code).await,
+            Resource::App => admin.live.forget_keys(),
+            Resource::Channel
+            | Resource::Alias
+            | Resource::Price
+            | Resource::Quota
+            | Resource::TokenGroup => {}
+        }
+        match admin.live.refresh().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "failed to put a stored change in force on this node");
+                false
+            }
+        }
+    }
+}
+
+/// The version to show: in force, else the next, else the last. Versions are newest first.
+pub(crate) fn shown_version(versions: &[Row], now: Timestamp) -> Option<&Row> {
+    let next = || versions.iter().filter(|row| row.effective_from > now);
+    versions
+        .iter()
+        .find(|row| row.is_effective(now))
+        .or_else(|| next().min_by_key(|row| row.effective_from))
+        .or_else(|| versions.first())
+}
+
+/// The version in force when a new one starts, else the latest: what a change is made from.
+fn base_version(versions: &[Row], start: Timestamp) -> Option<&Row> {
+    versions.iter().find(|row| row.is_effective(start)).or_else(|| versions.first())
+}
+
+/// One row as of now.
+///
+/// # Errors
+/// [`Code::NotFound`], or the store's.
+pub(crate) async fn read(admin: &Admin, place: Place<'_>, code: &str) -> Result<Outcome, Problem> {
+    let versions = place.history(admin, code).await?;
+    let latest = versions.first().map_or(0, |row| row.version_no);
+    match shown_version(&versions, admin.clock.now()) {
+        Some(row) => Ok(Outcome { row: row.clone(), latest, delayed: false }),
+        None => Err(Error::NotFound(place.resource()).into()),
+    }
+}
+
+/// One page of rows as of now, by code, and the cursor of the next page.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn list(
+    admin: &Admin,
+    place: Place<'_>,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<(Vec<Row>, Option<String>), Problem> {
+    let (resource, app) = (place.resource(), place.app);
+    let page = Page { resource, app, after, limit: limit.saturating_add(1) };
+    let mut rows = admin.stores.config.list(page, admin.clock.now()).await?;
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = rows.len() > wanted;
+    rows.truncate(wanted);
+    let next = rows.last().filter(|_| more).map(|row| row.code.clone());
+    Ok((rows, next))
+}
+
+/// A version of a row by its number.
+fn numbered(versions: &[Row], version_no: i64) -> Result<&Row, Problem> {
+    versions
+        .iter()
+        .find(|row| row.version_no == version_no)
+        .ok_or_else(|| Problem::new(Code::NotFound, "the row has no such version"))
+}

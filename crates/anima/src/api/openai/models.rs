@@ -1,0 +1,77 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`: the aliases that the key may use.
+//!
+//! One path is three APIs: clients that send `anthropic-version` get Anthropic's shape
+//! (`a-inbound` A.0). Invariant: an alias that the key may not use is as unknown as one that does
+//! not exist.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use http::{Request, Response, StatusCode};
+
+use anima_core::failure::Failure;
+use anima_core::snapshot::AliasEntry;
+use anima_wire::surface::{Model, anthropic, openai};
+
+use crate::api::Plane;
+use crate::http::caller::Caller;
+use crate::http::reply::{self, Refusal};
+
+/// Who may have made a model: shown as `owned_by`.
+const OWNER: &str = "anima";
+
+/// `GET /v1/models`.
+pub async fn list(State(plane): State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    let mut facts = plane.facts();
+    let (parts, _body) = request.into_parts();
+    let caller = match plane.identify(&parts).await {
+        Ok(caller) => caller,
+        Err(refusal) => return reply::refuse(&refusal, &facts),
+    };
+    facts.config_version = caller.pinned.snapshot.rev;
+    let aliases: Vec<Arc<AliasEntry>> = usable(&caller).cloned().collect();
+    let models: Vec<Model<'_>> = aliases.iter().map(|a| model(a)).collect();
+    let body = if parts.headers.contains_key("anthropic-version") {
+        anthropic::model_list(&models)
+    } else {
+        openai::model_list(&models)
+    };
+    reply::json(StatusCode::OK, body, &facts)
+}
+
+/// `GET /v1/models/{id}`; the id may hold slashes.
+pub async fn one(
+    State(plane): State<Arc<Plane>>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let mut facts = plane.facts();
+    let (parts, _body) = request.into_parts();
+    let caller = match plane.identify(&parts).await {
+        Ok(caller) => caller,
+        Err(refusal) => return reply::refuse(&refusal, &facts),
+    };
+    facts.config_version = caller.pinned.snapshot.rev;
+    let found = usable(&caller).find(|a| *a.code == *id).cloned();
+    match found {
+        Some(alias) if parts.headers.contains_key("anthropic-version") => {
+            reply::json(StatusCode::OK, anthropic::model_object(&model(&alias)), &facts)
+        }
+        Some(alias) => reply::json(StatusCode::OK, openai::model_object(&model(&alias)), &facts),
+        None => {
+            let message = "The model does not exist or this key may not use it.";
+            let refusal = Refusal::new(Failure::ModelUnknown, message).param(Some("model"));
+            reply::refuse(&refusal, &facts)
+        }
+    }
+}
+
+fn usable(caller: &Caller) -> impl Iterator<Item = &Arc<AliasEntry>> {
+    let all = caller.pinned.snapshot.aliases();
+    all.filter(|a| a.enabled && caller.allows(&a.code))
+}
+
+fn model(alias: &AliasEntry) -> Model<'_> {
+    Model { id: &alias.code, created_s: alias.since.seconds(), owned_by: OWNER }
+}

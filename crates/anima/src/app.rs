@@ -1,0 +1,29 @@
+//! The shared parts of one running node.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anima_core::clock::Clock;
+use anima_store::database::Stores;
+
+use crate::live::Live;
+use crate::metrics::Metrics;
+
+pub mod actuator; // health, info, metrics
+
+/// What probes and scrapers see of a node.
+#[derive(Debug)]
+pub struct App {
+    /// The database.
+    pub stores: Stores,
+    /// The configuration in force.
+    pub live: Arc<Live>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Set when the node shuts down: readiness goes first.
+    pub draining: AtomicBool,
+    /// `sqlite` or `postgresql`.
+    pub database: &'static str,
+}

@@ -1,0 +1,104 @@
+//! Health, info and metrics, in the manner of Spring Boot's actuator (`ecosystem` 4.1).
+//!
+//! Liveness never looks at a dependency: a node must not be restarted because its database is down.
+//! Readiness does. Details of failures go to the log, not to whoever asks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use super::App;
+
+/// `GET /`: says what answers here. Some clients probe it.
+pub async fn root() -> Json<Value> {
+    Json(json!({ "name": "anima", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// `GET /actuator`.
+pub async fn index() -> Json<Value> {
+    let link = |path: &str| json!({ "href": format!("/actuator/{path}") });
+    Json(json!({ "_links": {
+        "health": link("health"), "info": link("info"), "prometheus": link("prometheus"),
+    }}))
+}
+
+/// `GET /actuator/health`.
+pub async fn health(State(app): State<Arc<App>>) -> Response {
+    let (ready, components) = components(&app).await;
+    let body = json!({
+        "status": status(ready, &app),
+        "components": components,
+        "groups": ["liveness", "readiness"],
+    });
+    reply(ready, body)
+}
+
+/// `GET /actuator/health/liveness`: this process answers.
+pub async fn liveness() -> Json<Value> {
+    Json(json!({ "status": "UP" }))
+}
+
+/// `GET /actuator/health/readiness`: this node may be sent requests.
+pub async fn readiness(State(app): State<Arc<App>>) -> Response {
+    let (ready, _) = components(&app).await;
+    reply(ready, json!({ "status": status(ready, &app) }))
+}
+
+/// `GET /actuator/info`.
+pub async fn info(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({
+        "build": { "name": "anima", "version": env!("CARGO_PKG_VERSION") },
+        "config": { "version": app.live.rev() },
+        "storage": { "database": app.database, "shared_state": "in_process" },
+    }))
+}
+
+/// `GET /actuator/prometheus`.
+pub async fn prometheus(State(app): State<Arc<App>>) -> Response {
+    app.metrics.config_version(app.live.rev());
+    match app.metrics.text() {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "failed to write metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn components(app: &App) -> (bool, Value) {
+    let database = app.stores.ping().await;
+    if let Err(error) = &database {
+        tracing::warn!(error, "the database does not answer");
+    }
+    app.metrics.degraded("database", database.is_err());
+    let up = |ok: bool| if ok { "UP" } else { "DOWN" };
+    let config = app.live.pin(app.clock.now()).is_some();
+    let draining = app.draining.load(Ordering::Relaxed);
+    let components = json!({
+        "database": { "status": up(database.is_ok()), "details": { "kind": app.database } },
+        "config": { "status": up(config), "details": { "version": app.live.rev() } },
+    });
+    (database.is_ok() && config && !draining, components)
+}
+
+fn status(ready: bool, app: &App) -> &'static str {
+    if ready {
+        "UP"
+    } else if app.draining.load(Ordering::Relaxed) {
+        "OUT_OF_SERVICE"
+    } else {
+        "DOWN"
+    }
+}
+
+fn reply(ready: bool, body: Value) -> Response {
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}

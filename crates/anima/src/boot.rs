@@ -1,0 +1,249 @@
+//! Settings → a running node. The only place that wires everything.
+//!
+//! Order matters: the master key, then the database with its schema, then the configuration, then
+//! the socket. Invariant: a node that listens can serve; what cannot be wired stops the start.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+use anima_core::clock::{Clock, Rng, mint_id};
+use anima_store::database::{self, Location, Opener, Stores};
+use anima_store::keys::{AdminToken, Role};
+use anima_store::ledger::{LedgerStore, Off};
+
+use crate::admin::Admin;
+use crate::api::Plane;
+use crate::app::App;
+use crate::clock::{SystemClock, SystemRng};
+use crate::http::server;
+use crate::live::Live;
+use crate::metrics::Metrics;
+use crate::outbound::Outbound;
+use crate::relay::{Limits, Relay};
+use crate::router;
+use crate::secrets::{self, Secrets};
+use crate::settings::{Billing, Settings};
+
+/// How often a node looks whether another one changed the configuration (`reliability` 5).
+const CATCH_UP_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything of a node that is ready to listen.
+#[derive(Debug)]
+pub struct Node {
+    /// What probes see.
+    pub app: Arc<App>,
+    /// What the admin API acts with.
+    pub admin: Admin,
+    plane: Arc<Plane>,
+    shutdown_within: Duration,
+}
+
+/// Wires a node.
+///
+/// # Errors
+/// One line that says what cannot be opened, and which setting to change.
+pub async fn node(settings: &Settings) -> Result<Node, String> {
+    prepare_data_dir(settings)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+    let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
+    metrics.started(clock.now());
+    let secrets = Arc::new(master_key(settings)?);
+    let location = location(settings)?;
+    let opener = Opener { node: mint_id(clock.now(), &*rng), observer: metrics.clone() };
+    let stores = database::open(&location, &opener)
+        .await
+        .map_err(|e| format!("setting `database_url`: {e}"))?;
+    let (config, keys) = (Arc::clone(&stores.config), Arc::clone(&stores.keys));
+    let live = Live::load(config, keys, Arc::clone(&secrets), Arc::clone(&clock))
+        .await
+        .map_err(|e| format!("failed to read the configuration: {e}"))?;
+    let live = Arc::new(live);
+    let relay = relay(settings, (&stores, &live, &metrics), (&clock, &rng))?;
+    let plane = Plane {
+        relay: Arc::new(relay),
+        secrets: Arc::clone(&secrets),
+        body_bytes_max: settings.body_bytes_max,
+        body_within: Duration::from_millis(settings.body_timeout_ms),
+    };
+    let database = match location {
+        Location::Sqlite(_) => "sqlite",
+        Location::Postgres(_) => "postgresql",
+    };
+    let app = App {
+        stores: stores.clone(),
+        live: Arc::clone(&live),
+        metrics,
+        clock: Arc::clone(&clock),
+        draining: AtomicBool::new(false),
+        database,
+    };
+    Ok(Node {
+        app: Arc::new(app),
+        admin: Admin { stores, secrets, live, clock, rng },
+        plane: Arc::new(plane),
+        shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
+    })
+}
+
+fn relay(
+    settings: &Settings,
+    (stores, live, metrics): (&Stores, &Arc<Live>, &Arc<Metrics>),
+    (clock, rng): (&Arc<dyn Clock>, &Arc<dyn Rng>),
+) -> Result<Relay, String> {
+    let ledger: Arc<dyn LedgerStore> = match settings.billing {
+        Billing::On => Arc::clone(&stores.ledger),
+        Billing::Off => {
+            tracing::warn!("billing is off: calls are neither held nor booked");
+            Arc::new(Off)
+        }
+    };
+    if settings.redis_url.given().is_some() {
+        tracing::warn!("redis_url is set; nothing in this version shares state through it yet");
+    }
+    Ok(Relay {
+        live: Arc::clone(live),
+        ledger,
+        outbound: Outbound::new().map_err(|e| format!("TLS: {e}"))?,
+        metrics: Arc::clone(metrics),
+        clock: Arc::clone(clock),
+        rng: Arc::clone(rng),
+        limits: Limits {
+            answer_bytes_max: settings.answer_bytes_max,
+            hold_output_tokens: settings.hold_output_tokens,
+            drain: Duration::from_millis(settings.drain_timeout_ms),
+        },
+        tasks: TaskTracker::new(),
+    })
+}
+
+/// Where the database is.
+///
+/// # Errors
+/// A wrong URL.
+pub fn location(settings: &Settings) -> Result<Location, String> {
+    match settings.database_url.given() {
+        Some(url) => Location::parse(url).map_err(|e| format!("setting `database_url`: {e}")),
+        None => Ok(Location::Sqlite(settings.data_dir.join("anima.db"))),
+    }
+}
+
+/// Makes the data directory, for the owner's eyes only.
+fn prepare_data_dir(settings: &Settings) -> Result<(), String> {
+    let dir = &settings.data_dir;
+    let needed = settings.database_url.given().is_none() || settings.master_key.given().is_none();
+    if !needed || dir.is_dir() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|e| format!("setting `data_dir`: {}: {e}", dir.display()))
+}
+
+/// The master key from the settings, else from the data directory, else made and kept there.
+fn master_key(settings: &Settings) -> Result<Secrets, String> {
+    let file = settings.data_dir.join("master.key");
+    let text = match settings.master_key.given() {
+        Some(text) => Zeroizing::new(text.to_owned()),
+        None if file.is_file() => read_secret(&file)?,
+        None => {
+            let minted = secrets::mint_master_key();
+            write_secret(&file, &minted)?;
+            minted
+        }
+    };
+    let key = secrets::parse_master_key(&text)
+        .map_err(|e| format!("setting `master_key`: {}: {e}", file.display()))?;
+    Secrets::new(&key).map_err(|e| format!("setting `master_key`: {e}"))
+}
+
+/// Reads a file that holds one secret.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Writes a new file that only its owner may read, all of it or nothing, durably.
+///
+/// # Errors
+/// When it exists already or cannot be written.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), String> {
+    use std::io::Write as _;
+    let shown = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(shown)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(shown)
+}
+
+/// An admin token that was just made, to be shown once.
+pub type FirstToken = Option<Zeroizing<String>>;
+
+/// Makes sure that there is an admin token: the one from the settings, else one that is made now
+/// when there is none yet.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ensure_admin_token(node: &Node, settings: &Settings) -> Result<FirstToken, String> {
+    let keys = &node.admin.stores.keys;
+    let say = |e| format!("failed to store the admin token: {e}");
+    let (text, name, minted) = match settings.admin_token.given() {
+        Some(text) => (Zeroizing::new(text.to_owned()), "settings", false),
+        None if keys.count_admin_tokens().await.map_err(say)? > 0 => return Ok(None),
+        None => (Secrets::mint_admin_token(), "first", true),
+    };
+    let hash = node.admin.secrets.hash_admin_token(&text);
+    let token = AdminToken { name: name.to_owned(), role: Role::Admin, hash };
+    keys.store_admin_token(token, node.admin.clock.now()).await.map_err(say)?;
+    Ok(minted.then_some(text))
+}
+
+impl Node {
+    /// Serves until `shutdown`, then drains: readiness off, running calls to their end or the bound,
+    /// settlements to theirs.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let router = router::router(&self.app, Arc::clone(&self.plane), self.admin.clone());
+        let healing = tokio::spawn(catch_up(Arc::clone(&self.app), shutdown.clone()));
+        let app = Arc::clone(&self.app);
+        let stop = async move {
+            shutdown.cancelled().await;
+            app.draining.store(true, Ordering::Relaxed);
+        };
+        server::serve(listener, router, stop, self.shutdown_within).await;
+        let tasks = &self.plane.relay.tasks;
+        tasks.close();
+        if tokio::time::timeout(self.shutdown_within, tasks.wait()).await.is_err() {
+            tracing::error!(open = tasks.len(), "calls were still running at the end of the shutdown");
+        }
+        healing.abort();
+    }
+}
+
+/// Heals what another node changed.
+async fn catch_up(app: Arc<App>, shutdown: CancellationToken) {
+    let mut every = tokio::time::interval(CATCH_UP_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Err(error) = app.live.catch_up().await {
+            tracing::warn!(%error, "failed to look for changes of the configuration");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The command line: one file per command.
+//!
+//! Exit codes: 0 done, 1 failed (a breach found, a dependency gone), 2 wrong usage or setting.
+//! Invariant: a wrong setting is one line on standard error.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::settings::{Flags, Settings};
+use crate::{admin, log};
+
+mod ledger; // anima ledger verify
+mod migrate; // anima migrate
+mod process; // runtime, signals
+mod quickstart; // anima quickstart
+mod serve; // anima serve
+mod simulate; // anima simulate
+
+/// A production AI gateway: routing, quotas and double-entry billing in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "anima", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts everything with nothing configured, and prints a call that works.
+    Quickstart(quickstart::Args),
+    /// Serves with the settings given.
+    Serve(Flags),
+    /// Brings the database's schema up to date and ends.
+    Migrate(Flags),
+    /// Serves the simulated provider on its own.
+    Simulate(simulate::Args),
+    /// Looks at the books.
+    #[command(subcommand)]
+    Ledger(ledger::Command),
+    /// Prints the admin API's OpenAPI document.
+    Openapi,
+}
+
+/// Why a command did not end well.
+#[derive(Debug)]
+pub(crate) enum Exit {
+    /// Something failed: exit code 1.
+    Failed(String),
+    /// Wrong usage or setting: exit code 2.
+    Usage(String),
+}
+
+impl From<crate::settings::Error> for Exit {
+    fn from(error: crate::settings::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// Runs the command that was given.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Serve(flags) => serve::run(&flags),
+        Command::Migrate(flags) => migrate::run(&flags),
+        Command::Simulate(args) => simulate::run(args),
+        Command::Ledger(command) => ledger::run(&command),
+        Command::Openapi => {
+            println!("{}", admin::openapi());
+            Ok(())
+        }
+    };
+    let (message, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Exit::Failed(message)) => (message, 1),
+        Err(Exit::Usage(message)) => (message, 2),
+    };
+    if !message.is_empty() {
+        eprintln!("anima: {}", message.replace('\n', " "));
+    }
+    ExitCode::from(code)
+}
+
+/// Reads the settings and starts the log.
+fn prepare(flags: &Flags) -> Result<(Settings, log::Guard), Exit> {
+    let settings = Settings::load(flags)?;
+    let guard = log::start(&settings.log).map_err(Exit::Usage)?;
+    Ok((settings, guard))
+}

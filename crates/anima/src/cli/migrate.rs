@@ -1,0 +1,19 @@
+//! `anima migrate`: brings the schema up to date and ends.
+
+use anima_store::database;
+
+use crate::boot;
+use crate::settings::Flags;
+
+use super::{Exit, prepare, process};
+
+/// Migrates the database of the settings.
+pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
+    let (settings, _log) = prepare(flags)?;
+    let location = boot::location(&settings).map_err(Exit::Usage)?;
+    process::run(1, async {
+        database::migrate(&location).await.map_err(|e| Exit::Failed(e.to_string()))?;
+        println!("The schema is up to date.");
+        Ok(())
+    })
+}

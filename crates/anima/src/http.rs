@@ -1,0 +1,6 @@
+//! What every endpoint of the data plane shares.
+
+pub mod body; // a request's body, bounded in size and time
+pub mod caller; // who asks
+pub mod reply; // headers on every reply, and refusals in the caller's format
+pub mod server; // sockets, limits, graceful shutdown

@@ -1,0 +1,178 @@
+//! Headers on every reply, and refusals in the caller's own format.
+//!
+//! Invariant: every reply of the data plane, errors included, carries the headers of SPEC 4; a
+//! refusal says what to change and never shows what went wrong inside.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use uuid::Uuid;
+
+use anima_core::failure::Failure;
+use anima_wire::surface::openai;
+
+/// A Retry-After above this is not obeyed by the SDKs but turned into fast retries, so it goes with
+/// `x-should-retry: false` (`wire` 4.1, consequence 1).
+const RETRY_AFTER_OBEYED_MS: u64 = 60_000;
+
+/// What every reply says about how it came about.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The request's id.
+    pub id: Uuid,
+    /// The upstream model that served, if one did.
+    pub served_model: Option<Arc<str>>,
+    /// Upstream calls made.
+    pub attempts: usize,
+    /// Time spent queued.
+    pub queue_wait_ms: u64,
+    /// Revision of the configuration used.
+    pub config_version: i64,
+    /// Which dependency is down, if one is.
+    pub degraded: Option<&'static str>,
+}
+
+/// A request that is not served, in words for its caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What it counts as.
+    pub failure: Failure,
+    /// Written for the caller: what to change.
+    pub message: String,
+    /// The member at fault.
+    pub param: Option<&'static str>,
+    /// When to try again.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    /// A refusal with words for the caller.
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        Self { failure, message: message.into(), param: None, retry_after_ms: None }
+    }
+
+    /// Names the member at fault.
+    pub fn param(mut self, param: Option<&'static str>) -> Self {
+        self.param = param;
+        self
+    }
+
+    /// Says when to try again.
+    pub fn retry_after(mut self, ms: u64) -> Self {
+        self.retry_after_ms = Some(ms);
+        self
+    }
+}
+
+impl From<anima_wire::request::Error> for Refusal {
+    fn from(error: anima_wire::request::Error) -> Self {
+        Self::new(error.failure, error.message).param(error.param)
+    }
+}
+
+/// The text of a request id, as headers and errors show it.
+pub fn id_text(id: Uuid) -> String {
+    let mut buffer = Uuid::encode_buffer();
+    let hex = id.simple().encode_lower(&mut buffer);
+    let mut text = String::with_capacity(36);
+    text.push_str("req_");
+    text.push_str(hex);
+    text
+}
+
+/// A refusal in `OpenAI`'s format.
+pub fn refuse(refusal: &Refusal, facts: &Facts) -> Response<Body> {
+    let row = refusal.failure.row();
+    let body = openai::error_body(refusal.failure, &refusal.message, refusal.param, None);
+    let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, body, facts);
+    let headers = response.headers_mut();
+    let obeyed = refusal.retry_after_ms.is_none_or(|ms| ms <= RETRY_AFTER_OBEYED_MS);
+    let should = if row.should_retry && obeyed { "true" } else { "false" };
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static(should));
+    if let Some(ms) = refusal.retry_after_ms {
+        headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+    }
+    response
+}
+
+/// A JSON reply.
+pub fn json(status: StatusCode, body: Bytes, facts: &Facts) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    facts.write(headers);
+    response
+}
+
+/// A stream of server-sent events. Proxies are told to pass each piece on at once.
+pub fn event_stream(body: Body, facts: &Facts) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    facts.write(headers);
+    response
+}
+
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ANIMA_REQUEST_ID: HeaderName = HeaderName::from_static("x-anima-request-id");
+const SERVED_MODEL: HeaderName = HeaderName::from_static("x-anima-served-model");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-anima-attempts");
+const QUEUE_WAIT: HeaderName = HeaderName::from_static("x-anima-queue-wait-ms");
+const CONFIG_VERSION: HeaderName = HeaderName::from_static("x-anima-config-version");
+const DEGRADED: HeaderName = HeaderName::from_static("x-anima-degraded");
+
+impl Facts {
+    fn write(&self, headers: &mut HeaderMap) {
+        let id = HeaderValue::try_from(id_text(self.id)).ok();
+        if let Some(id) = id {
+            headers.insert(REQUEST_ID, id.clone());
+            headers.insert(ANIMA_REQUEST_ID, id);
+        }
+        let model = self.served_model.as_deref().unwrap_or_default();
+        // A model name that no header can carry is left empty rather than failing the reply.
+        let model = HeaderValue::from_str(model).unwrap_or_else(|_| HeaderValue::from_static(""));
+        headers.insert(SERVED_MODEL, model);
+        headers.insert(ATTEMPTS, HeaderValue::from(self.attempts));
+        headers.insert(QUEUE_WAIT, HeaderValue::from(self.queue_wait_ms));
+        headers.insert(CONFIG_VERSION, HeaderValue::from(self.config_version));
+        if let Some(what) = self.degraded {
+            headers.insert(DEGRADED, HeaderValue::from_static(what));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_says_whether_to_retry_and_who_it_is() {
+        for failure in Failure::ALL {
+            let facts = Facts { id: Uuid::from_u128(7), ..Facts::default() };
+            let response = refuse(&Refusal::new(*failure, "x"), &facts);
+            assert_eq!(response.status().as_u16(), failure.row().status);
+            for name in [SHOULD_RETRY, REQUEST_ID, ATTEMPTS, QUEUE_WAIT, CONFIG_VERSION] {
+                assert!(response.headers().contains_key(&name), "{failure:?} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wait_that_the_sdks_do_not_obey_is_not_to_be_retried() {
+        let refusal = Refusal::new(Failure::RateLimited, "x").retry_after(61_000);
+        let response = refuse(&refusal, &Facts::default());
+        assert_eq!(response.headers()[SHOULD_RETRY], "false");
+        assert_eq!(response.headers()[RETRY_AFTER], "61");
+    }
+}

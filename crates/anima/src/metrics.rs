@@ -1,0 +1,367 @@
+//! Every metric, declared once.
+//!
+//! Names, units and label bounds follow `docs/metrics.md`. Invariant: label sets are bounded: codes
+//! come from the configuration only, and past [`SERIES_MAX`] combinations the rest is `other`.
+//! Handles are looked up once per combination and then only touched, so that a request costs a few
+//! atomic additions. Money here is a float for graphs; the ledger is the truth.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use prometheus::{
+    Counter, CounterVec, Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use anima_core::money::Money;
+use anima_store::ledger::BatchObserver;
+
+/// Combinations of (endpoint, alias, channel, app) with series of their own.
+const SERIES_MAX: usize = 2_000;
+
+/// Buckets for whole calls, seconds: the first for cached and embedding calls, the last for
+/// reasoning models.
+const CALL_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+/// Buckets for the gateway's own share and for ledger batches, seconds.
+const FAST_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+/// Buckets for batch sizes.
+const SIZE_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// What labels a call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Labels {
+    /// The endpoint's short name.
+    pub endpoint: &'static str,
+    /// The alias, after resolution.
+    pub alias: Arc<str>,
+    /// The channel of the last attempt; empty when there was none.
+    pub channel: Arc<str>,
+    /// The app.
+    pub app: Arc<str>,
+}
+
+/// The handles of one combination of labels.
+#[derive(Debug)]
+pub struct Series {
+    duration: Histogram,
+    first_byte: Histogram,
+    overhead: Histogram,
+    /// Successful calls; others are counted by reason on the slow path.
+    ok: IntCounter,
+    cost: Counter,
+    charge: Counter,
+    tokens_input: IntCounter,
+    tokens_output: IntCounter,
+}
+
+/// Declares the families with their help, and registers them.
+macro_rules! families {
+    ($registry:ident; $($field:ident = $make:expr),* $(,)?) => {{
+        $(let $field = $make?; $registry.register(Box::new($field.clone()))?;)*
+        Self { $($field,)* registry: $registry, series: RwLock::default() }
+    }};
+}
+
+/// Every metric of this process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    series: RwLock<HashMap<Labels, Arc<Series>>>,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    first_byte: HistogramVec,
+    overhead: HistogramVec,
+    tokens: IntCounterVec,
+    cost: CounterVec,
+    charge: CounterVec,
+    attempts: IntCounterVec,
+    /// Requests being served now.
+    pub inflight: IntGauge,
+    /// Streams and calls that go on without their client.
+    pub drains: IntCounter,
+    /// Usage reports that were missing, or too odd to be believed.
+    usage_suspect: IntCounterVec,
+    /// Sale amounts that no balance could cover.
+    uncollected: Counter,
+    /// Settlements that could not be written.
+    pub settle_failures: IntCounter,
+    ledger_batch_size: HistogramVec,
+    ledger_batch_seconds: Histogram,
+    ledger_batch_failures: IntCounter,
+    config_version: IntGauge,
+    degraded: IntGaugeVec,
+    resident: Gauge,
+    started: Gauge,
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("anima_{name}"), help)
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())
+}
+
+const CALL_LABELS: &[&str] = &["endpoint", "alias", "channel", "app"];
+
+impl Metrics {
+    /// Declares everything.
+    ///
+    /// # Errors
+    /// When two metrics have one name, which a test holds.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let info = IntGaugeVec::new(opts("build_info", "The build that runs."), &["version"])?;
+        registry.register(Box::new(info.clone()))?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = families!(registry;
+            requests = IntCounterVec::new(
+                opts("requests_total", "Requests by outcome: ok, or the failure's reason."),
+                &["endpoint", "alias", "channel", "app", "outcome"]),
+            duration = HistogramVec::new(
+                histogram("request_duration_seconds", "From the request's head to the answer's end.",
+                    CALL_BUCKETS), CALL_LABELS),
+            first_byte = HistogramVec::new(
+                histogram("time_to_first_byte_seconds",
+                    "From the request's head to the answer's first byte.", CALL_BUCKETS),
+                CALL_LABELS),
+            overhead = HistogramVec::new(
+                histogram("gateway_overhead_seconds",
+                    "Time of a request not spent waiting for its upstream.", FAST_BUCKETS),
+                CALL_LABELS),
+            tokens = IntCounterVec::new(
+                opts("tokens_total", "Tokens by direction, input or output."),
+                &["endpoint", "alias", "channel", "app", "direction"]),
+            cost = CounterVec::new(
+                opts("upstream_cost_total", "What providers charge us. The ledger is the truth."),
+                &["endpoint", "alias", "channel", "app", "currency"]),
+            charge = CounterVec::new(
+                opts("charge_total", "What customers were charged. The ledger is the truth."),
+                &["endpoint", "alias", "channel", "app", "currency"]),
+            attempts = IntCounterVec::new(
+                opts("upstream_attempts_total", "Upstream calls by outcome."),
+                &["channel", "outcome"]),
+            inflight = IntGauge::with_opts(opts("inflight_requests", "Requests being served now.")),
+            drains = IntCounter::with_opts(
+                opts("client_gone_total", "Calls whose client left before the end.")),
+            usage_suspect = IntCounterVec::new(
+                opts("usage_suspect_total", "Usage reports that were missing or not believable."),
+                &["channel"]),
+            uncollected = Counter::with_opts(
+                opts("uncollected_total", "Sale amounts above what the wallet could cover.")),
+            settle_failures = IntCounter::with_opts(
+                opts("settle_failures_total", "Settlements that could not be written.")),
+            ledger_batch_size = HistogramVec::new(
+                histogram("ledger_batch_size", "Operations in one ledger transaction.",
+                    SIZE_BUCKETS), &["operation"]),
+            ledger_batch_seconds = Histogram::with_opts(
+                histogram("ledger_batch_duration_seconds", "Time of one ledger transaction.",
+                    FAST_BUCKETS)),
+            ledger_batch_failures = IntCounter::with_opts(
+                opts("ledger_batch_failures_total", "Ledger transactions that failed.")),
+            config_version = IntGauge::with_opts(
+                opts("config_version", "Revision of the configuration in force.")),
+            degraded = IntGaugeVec::new(
+                opts("degraded", "1 while a dependency is down."), &["dependency"]),
+            resident = Gauge::with_opts(Opts::new("process_resident_memory_bytes",
+                "Resident memory of the process.")),
+            started = Gauge::with_opts(Opts::new("process_start_time_seconds",
+                "When the process started, seconds since 1970.")),
+        );
+        metrics.degraded.with_label_values(&["database"]).set(0);
+        Ok(metrics)
+    }
+
+    /// The handles for a combination of labels.
+    pub fn series(&self, labels: &Labels) -> Arc<Series> {
+        if let Some(series) = self.series.read().get(labels) {
+            return Arc::clone(series);
+        }
+        let mut all = self.series.write();
+        let other: Arc<str> = "other".into();
+        let capped = Labels {
+            endpoint: labels.endpoint,
+            alias: Arc::clone(&other),
+            channel: Arc::clone(&other),
+            app: other,
+        };
+        let labels = if all.len() < SERIES_MAX { labels } else { &capped };
+        let make = || Arc::new(self.make_series(labels));
+        Arc::clone(all.entry(labels.clone()).or_insert_with(make))
+    }
+
+    fn make_series(&self, l: &Labels) -> Series {
+        let four = [l.endpoint, &l.alias, &l.channel, &l.app];
+        let five = |last| [l.endpoint, &l.alias, &l.channel, &l.app, last];
+        Series {
+            duration: self.duration.with_label_values(&four),
+            first_byte: self.first_byte.with_label_values(&four),
+            overhead: self.overhead.with_label_values(&four),
+            ok: self.requests.with_label_values(&five("ok")),
+            cost: self.cost.with_label_values(&five("USD")),
+            charge: self.charge.with_label_values(&five("USD")),
+            tokens_input: self.tokens.with_label_values(&five("input")),
+            tokens_output: self.tokens.with_label_values(&five("output")),
+        }
+    }
+
+    /// Counts a request that ended: its outcome and its times, in seconds.
+    pub fn request(&self, labels: &Labels, outcome: &str, times: Times) {
+        let series = self.series(labels);
+        if outcome == "ok" {
+            series.ok.inc();
+        } else {
+            let l = labels;
+            let five = [l.endpoint, &*l.alias, &*l.channel, &*l.app, outcome];
+            self.requests.with_label_values(&five).inc();
+        }
+        series.duration.observe(times.total);
+        series.overhead.observe(times.overhead);
+        if let Some(first_byte) = times.first_byte {
+            series.first_byte.observe(first_byte);
+        }
+    }
+
+    /// Counts what a settled request consumed and came to.
+    pub fn settled(&self, labels: &Labels, charge: Money, costs: &[Money], tokens: (u64, u64)) {
+        let series = self.series(labels);
+        series.tokens_input.inc_by(tokens.0);
+        series.tokens_output.inc_by(tokens.1);
+        for (amount, own, family) in std::iter::once((charge, &series.charge, &self.charge))
+            .chain(costs.iter().map(|c| (*c, &series.cost, &self.cost)))
+        {
+            if amount.currency == anima_core::money::Currency::USD {
+                own.inc_by(decimal(amount));
+            } else {
+                let l = labels;
+                let five = [l.endpoint, &*l.alias, &*l.channel, &*l.app, amount.currency.code()];
+                family.with_label_values(&five).inc_by(decimal(amount));
+            }
+        }
+    }
+
+    /// Counts an attempt by its outcome.
+    pub fn attempt(&self, channel: &str, outcome: &str) {
+        self.attempts.with_label_values(&[channel, outcome]).inc();
+    }
+
+    /// Counts a usage report that was missing or not believable.
+    pub fn usage_suspect(&self, channel: &str) {
+        self.usage_suspect.with_label_values(&[channel]).inc();
+    }
+
+    /// Adds to what could not be collected.
+    pub fn uncollected(&self, amount: Money) {
+        self.uncollected.inc_by(decimal(amount));
+    }
+
+    /// Says which configuration is in force.
+    pub fn config_version(&self, rev: i64) {
+        self.config_version.set(rev);
+    }
+
+    /// Says whether a dependency is down.
+    pub fn degraded(&self, dependency: &str, down: bool) {
+        self.degraded.with_label_values(&[dependency]).set(i64::from(down));
+    }
+
+    /// Says when the process started.
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double exactly")]
+    pub fn started(&self, at: anima_core::clock::Timestamp) {
+        self.started.set(at.seconds() as f64);
+    }
+
+    /// The Prometheus text, version 0.0.4.
+    ///
+    /// # Errors
+    /// When a family cannot be written, which takes a defect.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        if let Some(bytes) = resident_bytes() {
+            self.resident.set(bytes);
+        }
+        let mut text = Vec::with_capacity(64 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// The times of one request, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Head to end.
+    pub total: f64,
+    /// Head to the answer's first byte.
+    pub first_byte: Option<f64>,
+    /// Not waiting for an upstream.
+    pub overhead: f64,
+}
+
+impl BatchObserver for Metrics {
+    #[expect(clippy::cast_precision_loss, reason = "batch sizes are far below 2^53")]
+    fn committed(&self, holds: usize, settlements: usize, seconds: f64) {
+        self.ledger_batch_seconds.observe(seconds);
+        for (count, operation) in [(holds, "hold"), (settlements, "settle")] {
+            if count > 0 {
+                self.ledger_batch_size.with_label_values(&[operation]).observe(count as f64);
+            }
+        }
+    }
+
+    fn failed(&self) {
+        self.ledger_batch_failures.inc();
+    }
+}
+
+/// An amount as a float, for graphs only.
+#[expect(clippy::cast_precision_loss, reason = "for graphs; the ledger is the truth")]
+fn decimal(amount: Money) -> f64 {
+    (amount.units.max(0) as f64) / 10_f64.powi(i32::from(amount.currency.scale()))
+}
+
+/// Resident memory from `/proc`; `None` where there is none.
+fn resident_bytes() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: f64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    // Linux reports pages; 4 KiB on every platform that this program is built for.
+    Some(pages * 4096.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own_and_help() {
+        let metrics = Metrics::new().unwrap();
+        let labels = Labels {
+            endpoint: "chat",
+            alias: "a".into(),
+            channel: "c".into(),
+            app: "x".into(),
+        };
+        let times = Times { total: 0.1, first_byte: Some(0.05), overhead: 0.001 };
+        metrics.request(&labels, "ok", times);
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        assert!(text.contains("anima_requests_total{alias=\"a\""), "{text}");
+        for line in text.lines().filter(|l| l.starts_with("# TYPE")) {
+            let name = line.split(' ').nth(2).unwrap();
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn label_sets_are_bounded() {
+        let metrics = Metrics::new().unwrap();
+        for n in 0..SERIES_MAX + 50 {
+            let alias = format!("a{n}").into();
+            let labels =
+                Labels { endpoint: "chat", alias, channel: "c".into(), app: "x".into() };
+            metrics.series(&labels);
+        }
+        assert!(metrics.series.read().len() <= SERIES_MAX + 1);
+    }
+}

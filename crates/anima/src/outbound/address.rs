@@ -1,0 +1,77 @@
+//! Which addresses are public.
+//!
+//! Everything that is not plainly a public unicast address counts as private, so that a range that
+//! was forgotten errs on the safe side only if it is listed here. Source: IANA special-purpose
+//! address registries, `reliability` 7.2.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Whether an address may be reached without `allow_private_network`.
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = a == 0                                  // this network
+        || a == 10                                        // private
+        || a == 127                                       // loopback
+        || (a == 100 && (64..128).contains(&b))           // carrier-grade NAT
+        || (a == 169 && b == 254)                         // link-local, cloud metadata
+        || (a == 172 && (16..32).contains(&b))            // private
+        || (a == 192 && b == 168)                         // private
+        || (a == 192 && b == 0 && (c == 0 || c == 2))     // protocol assignments, documentation
+        || (a == 198 && (18..20).contains(&b))            // benchmarking
+        || (a == 198 && b == 51 && c == 100)              // documentation
+        || (a == 203 && b == 0 && c == 113)               // documentation
+        || a >= 224; // multicast, reserved, broadcast
+    !special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    if let Some(v4) = embedded_v4(address) {
+        return is_public_v4(v4);
+    }
+    let first = address.segments().first().copied().unwrap_or(0);
+    let documentation = address.segments().starts_with(&[0x2001, 0xdb8]);
+    let teredo = address.segments().starts_with(&[0x2001, 0]);
+    // Only global unicast, 2000::/3, is public: loopback, link-local, unique local and multicast
+    // all lie outside it.
+    (first & 0xe000) == 0x2000 && !documentation && !teredo
+}
+
+/// The IPv4 address inside a mapped, compatible, NAT64 or 6to4 address.
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    let join = |high: u16, low: u16| {
+        Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
+    };
+    match (a, b, c, d, e, f) {
+        (0, 0, 0, 0, 0, 0 | 0xffff) => Some(join(g, h)),
+        (0x64, 0xff9b, ..) => Some(join(g, h)),
+        (0x2002, ..) => Some(join(b, c)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_recognised_in_every_disguise() {
+        for text in [
+            "127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0",
+            "100.64.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1",
+            "::ffff:169.254.169.254", "64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "ff02::1",
+        ] {
+            assert!(!is_public(text.parse().unwrap()), "{text}");
+        }
+        for text in ["1.1.1.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+            assert!(is_public(text.parse().unwrap()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The pipeline of a call. `chat.rs` tells the story; every other file is one stage of it.
+//!
+//! Stages do not import one another; values flow through them and only grow. Invariant: nothing
+//! that may cost money leaves this process before its hold is durable, and every hold is settled or
+//! released by code that a leaving client cannot cancel.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use anima_core::clock::{Clock, Rng};
+use anima_store::ledger::LedgerStore;
+
+use crate::live::Live;
+use crate::metrics::Metrics;
+use crate::outbound::Outbound;
+
+pub mod admit; // may this caller call this alias, and at which price
+pub mod attempt; // plan → answer: the one loop over candidates
+mod booking; // usage × pinned prices → records
+pub mod call; // what is known about a call, stage by stage
+pub mod chat; // the story
+pub mod decision; // what happened, written once: log line and metrics
+pub mod hold; // money reserved before the first attempt
+pub mod plan; // which channels, in which order
+pub mod settle; // usage → postings, durable before the last byte
+pub mod stream; // chunks → client bytes, the final event kept back
+mod trial; // one upstream call
+
+/// What the stages act with.
+#[derive(Debug)]
+pub struct Relay {
+    /// The configuration in force.
+    pub live: Arc<Live>,
+    /// Money.
+    pub ledger: Arc<dyn LedgerStore>,
+    /// The way out.
+    pub outbound: Outbound,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Every task that owns money; shutdown waits for it.
+    pub tasks: TaskTracker,
+}
+
+/// Bounds on one call, from the settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest answer that is not streamed, bytes.
+    pub answer_bytes_max: usize,
+    /// Generated tokens that a hold covers when the caller names no limit.
+    pub hold_output_tokens: u64,
+    /// How long a call goes on after its client left.
+    pub drain: std::time::Duration,
+}

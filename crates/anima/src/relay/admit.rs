@@ -1,0 +1,97 @@
+//! May this caller call this alias, and at which price?
+//!
+//! Invariant: what is admitted has a sale price for everything that the endpoint consumes; without
+//! one the call is refused, never free (SPEC 8).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anima_core::config::Kind;
+use anima_core::failure::Failure;
+use anima_core::pricing::PriceList;
+use anima_core::snapshot::AliasEntry;
+use anima_core::usage::Meter;
+use anima_wire::request::{CallRequest, Endpoint};
+
+use super::call::{Arrival, Call};
+use crate::http::caller::Caller;
+use crate::http::reply::Refusal;
+
+/// Admits a call or says why not.
+///
+/// # Errors
+/// [`Failure::ModelUnknown`], [`Failure::ServiceSuspended`], [`Failure::ModelMismatch`] or
+/// [`Failure::ModelUnpriced`].
+pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<Call, Refusal> {
+    let alias = resolve(&caller, &request.model)?;
+    if !serves(alias.kind, request.endpoint) {
+        let message = format!(
+            "The model `{}` is not served by this endpoint. Use the endpoint for its kind.",
+            request.model
+        );
+        return Err(Refusal::new(Failure::ModelMismatch, message).param(Some("model")));
+    }
+    let sale = sale_price(&caller, &alias, request.endpoint)?;
+    let deadline = arrival.instant + Duration::from_millis(alias.retry.deadline_ms.into());
+    Ok(Call { arrival, caller, request, alias, sale, deadline })
+}
+
+/// The alias, if the caller may know of it.
+///
+/// # Errors
+/// [`Failure::ModelUnknown`] or [`Failure::ServiceSuspended`].
+pub fn resolve(caller: &Caller, model: &str) -> Result<Arc<AliasEntry>, Refusal> {
+    let found = caller.pinned.snapshot.alias(model).filter(|_| caller.allows(model));
+    let Some(alias) = found else {
+        let message = format!(
+            "The model `{}` does not exist or this key may not use it. See GET /v1/models.",
+            shown(model)
+        );
+        return Err(Refusal::new(Failure::ModelUnknown, message).param(Some("model")));
+    };
+    if !alias.enabled {
+        let message = format!("The model `{model}` is suspended by the operator.");
+        return Err(Refusal::new(Failure::ServiceSuspended, message).param(Some("model")));
+    }
+    Ok(Arc::clone(alias))
+}
+
+/// A model name as an error may show it: bounded.
+fn shown(model: &str) -> String {
+    model.chars().take(128).collect()
+}
+
+const fn serves(kind: Kind, endpoint: Endpoint) -> bool {
+    matches!(
+        (kind, endpoint),
+        (Kind::Chat, Endpoint::ChatCompletions | Endpoint::Completions)
+            | (Kind::Embedding, Endpoint::Embeddings)
+    )
+}
+
+/// The meters that a call of an endpoint always uses.
+pub const fn meters(endpoint: Endpoint) -> &'static [Meter] {
+    match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Completions => {
+            &[Meter::InputTokens, Meter::OutputTokens]
+        }
+        Endpoint::Embeddings => &[Meter::InputTokens],
+    }
+}
+
+fn sale_price(
+    caller: &Caller,
+    alias: &AliasEntry,
+    endpoint: Endpoint,
+) -> Result<Arc<PriceList>, Refusal> {
+    let group = caller.group.as_ref().map(|g| &*g.code);
+    let price = alias.sale_price(group, caller.currency);
+    let covered = price.filter(|p| p.covers(meters(endpoint)).is_ok());
+    covered.cloned().ok_or_else(|| {
+        let message = format!(
+            "The model `{}` has no price in {}. The operator must add a sale price.",
+            alias.code, caller.currency
+        );
+        Refusal::new(Failure::ModelUnpriced, message).param(Some("model"))
+    })
+}

@@ -1,0 +1,174 @@
+//! Plan → answer: the one loop over candidates.
+//!
+//! One deadline and one attempt budget cover all of it. After the caller has left no attempt starts.
+//! A stream counts as answered at its first content byte; until then it falls back like any other
+//! failure. Source: SPEC 7.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use anima_core::failure::{Failure, Retry};
+use anima_core::ledger::Attempt;
+use anima_core::pricing::PriceList;
+use anima_core::snapshot::RouteEntry;
+use anima_wire::adapter::{Answer, Classified, StreamDecoder};
+
+use super::call::Call;
+use super::plan::{Plan, candidate};
+use super::trial::{Outcome, Trial, classified};
+use super::{Relay, booking};
+use crate::live::Upstream;
+use crate::outbound::Policy;
+
+/// An answer, or the start of one.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// The attempts before it.
+    pub(super) failed: Vec<Attempt>,
+    /// The attempt that answers.
+    pub(super) trial: Trial,
+    /// The answer.
+    pub(super) answer: Kind,
+    /// Time spent waiting for upstreams.
+    pub(super) waited: Duration,
+}
+
+/// The two kinds of answer.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A JSON body.
+    Whole(Answer, Bytes),
+    /// A stream past its first content byte.
+    Stream(Box<Started>),
+}
+
+/// A stream that has begun.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) body: Incoming,
+    pub(super) decoder: StreamDecoder,
+    /// What may go to the client now.
+    pub(super) ready: Vec<Bytes>,
+}
+
+/// No candidate answered.
+#[derive(Debug)]
+pub(super) struct Exhausted {
+    /// Every attempt made.
+    pub(super) failed: Vec<Attempt>,
+    /// Why the last one failed, in words for the caller.
+    pub(super) last: Classified,
+    /// Time spent waiting for upstreams.
+    pub(super) waited: Duration,
+}
+
+/// Tries the candidates in order until one answers.
+pub(super) async fn run(
+    relay: &Relay,
+    call: &Arc<Call>,
+    plan: &Plan,
+) -> Result<Answered, Exhausted> {
+    let mut state = Exhausted {
+        failed: Vec::new(),
+        last: classified(Failure::NoHealthyChannel),
+        waited: Duration::ZERO,
+    };
+    let budget = usize::try_from(call.alias.retry.max_attempts).unwrap_or(1);
+    for index in plan.candidates.iter().take(budget) {
+        if call.arrival.gone.is_cancelled() {
+            state.last = classified(Failure::ClientGone);
+            break;
+        }
+        if Instant::now() >= call.deadline {
+            state.last = classified(Failure::DeadlineExceeded);
+            break;
+        }
+        let Some((route, upstream)) = candidate(call, *index) else { continue };
+        let Some(cost) = route.cost.as_ref() else { continue };
+        let tried = one(relay, call, (route, upstream, cost), &mut state).await;
+        match tried {
+            Ok((trial, answer)) => {
+                let Exhausted { failed, waited, .. } = state;
+                return Ok(Answered { failed, trial, answer, waited });
+            }
+            Err(Retry::Never) => break,
+            Err(Retry::NextChannel) => {}
+        }
+    }
+    Err(state)
+}
+
+/// Makes one attempt. A failure is recorded in `state`.
+async fn one(
+    relay: &Relay,
+    call: &Arc<Call>,
+    (route, upstream, cost): (&RouteEntry, &Arc<Upstream>, &Arc<PriceList>),
+    state: &mut Exhausted,
+) -> Result<(Trial, Kind), Retry> {
+    let n = i16::try_from(state.failed.len()).unwrap_or(i16::MAX).saturating_add(1);
+    let spread = usize::try_from(relay.rng.next_u64() >> 33).unwrap_or(0);
+    let count = upstream.credentials.len().max(1);
+    let Some(credential) = upstream.credentials.get(spread % count) else {
+        return Err(Retry::NextChannel);
+    };
+    let mut trial = Trial::new(n, route, credential, Arc::clone(cost), relay.clock.now());
+    let policy = Policy {
+        private: route.channel.body.allow_private_network,
+        connect_ms: trial.timeouts.connect_ms,
+    };
+    let out = (&relay.outbound, policy, relay.limits.answer_bytes_max);
+    let outcome = match trial.send(call, upstream, &credential.1, out).await {
+        Outcome::Whole(answer, body) => Ok(Kind::Whole(answer, body)),
+        Outcome::Stream(body) => start(call, &trial, upstream, body).await.map_err(classified),
+        Outcome::Failed(classified) => Err(classified),
+    };
+    state.waited += trial.started.elapsed();
+    match outcome {
+        Ok(kind) => Ok((trial, kind)),
+        Err(failed) => {
+            let failure = failed.failure;
+            relay.metrics.attempt(&trial.channel, failure.reason());
+            let attempt = booking::failed(call, &trial, failure, relay.clock.now()).await;
+            state.failed.push(attempt);
+            state.last = failed;
+            Err(failure.row().retry)
+        }
+    }
+}
+
+/// Reads a stream up to its first content byte.
+async fn start(
+    call: &Call,
+    trial: &Trial,
+    upstream: &Upstream,
+    mut body: Incoming,
+) -> Result<Kind, Failure> {
+    let adapter = upstream.adapter.ok_or(Failure::Internal)?;
+    let mut decoder = adapter.stream(&call.request);
+    let mut ready = Vec::new();
+    let deadline = trial.deadline(call);
+    let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
+    while !decoder.has_content() && !decoder.is_done() {
+        let by = deadline.min(Instant::now() + idle);
+        match tokio::time::timeout_at(by, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Ok(chunk) = frame.into_data() {
+                    decoder.push(chunk, &mut ready)?;
+                }
+            }
+            Ok(Some(Err(_broken))) => return Err(Failure::ConnectionLost),
+            Ok(None) => {
+                decoder.end(&mut ready)?;
+                break;
+            }
+            Err(_elapsed) if by == deadline => return Err(Failure::DeadlineExceeded),
+            Err(_elapsed) => return Err(Failure::FirstByteTimeout),
+        }
+    }
+    Ok(Kind::Stream(Box::new(Started { body, decoder, ready })))
+}

@@ -1,0 +1,176 @@
+//! What an attempt costs us and what the customer owes: usage × pinned prices, as records.
+//!
+//! Invariant: nothing consumed is ever booked as free for want of a report: what was not reported is
+//! counted by ourselves and marked as an estimate. Source: SPEC 8, `reliability` 1.6.
+
+use std::sync::Arc;
+
+use anima_core::clock::Timestamp;
+use anima_core::failure::{Cost, Failure};
+use anima_core::ledger::{Attempt, AttemptCost};
+use anima_core::money::Multiplier;
+use anima_core::pricing::{self, PriceList};
+use anima_core::usage::{Meter, Usage, UsageSource};
+
+use super::call::{Call, price_ref};
+use super::trial::Trial;
+
+/// Prompts up to this size are counted in place; longer ones on a thread for blocking work, so that
+/// a tokenizer run (about 5 MB/s) never holds up other requests for more than a millisecond.
+const COUNT_INLINE_BYTES: usize = 4 * 1024;
+
+/// What a served attempt delivered.
+#[derive(Debug, Clone)]
+pub(super) struct Delivered {
+    /// What the provider reported; `None` when it did not, or when it is not believable.
+    pub(super) reported: Option<Usage>,
+    /// The service tier that the provider reported.
+    pub(super) tier: Option<String>,
+    /// Our own count of the generated tokens; only looked at without a report.
+    pub(super) counted_output: u64,
+    /// Nothing was generated.
+    pub(super) empty: bool,
+}
+
+/// Usage with its origin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) usage: Usage,
+    pub(super) source: UsageSource,
+}
+
+/// An amount and whether it is an estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Priced {
+    pub(super) units: i64,
+    pub(super) estimate: bool,
+}
+
+/// What was consumed by a served attempt: the report, else our own count.
+pub(super) async fn known(call: &Arc<Call>, delivered: &Delivered) -> Known {
+    if let Some(usage) = delivered.reported {
+        return Known { usage, source: UsageSource::Provider };
+    }
+    let input = count_input(call).await;
+    let usage = Usage::default()
+        .with(Meter::InputTokens, input)
+        .with(Meter::OutputTokens, delivered.counted_output);
+    Known { usage, source: UsageSource::Counted }
+}
+
+/// Our own count of the prompt's tokens.
+async fn count_input(call: &Arc<Call>) -> u64 {
+    if call.request.input_bytes <= COUNT_INLINE_BYTES {
+        return call.request.count_input_tokens();
+    }
+    let shared = Arc::clone(call);
+    let counted = tokio::task::spawn_blocking(move || shared.request.count_input_tokens()).await;
+    counted.unwrap_or_else(|_panicked| call.request.estimate_input_tokens())
+}
+
+/// Prices usage. What has no rate is left out, and the amount then is an estimate: the call was
+/// made, so refusing is too late, and the log says what to mend.
+pub(super) fn price(
+    list: &PriceList,
+    known: &Known,
+    tier: Option<&str>,
+    multiplier: Multiplier,
+) -> Priced {
+    let mut usage = known.usage;
+    let counted = known.source == UsageSource::Counted;
+    let mut left_out = false;
+    loop {
+        match list.charge(&usage, tier, multiplier) {
+            Ok(charge) => {
+                let estimate = counted || left_out || charge.stood_in;
+                return Priced { units: charge.units, estimate };
+            }
+            Err(pricing::Error::Unpriced(meter)) => {
+                let (price, meter_name) = (list.code.as_str(), meter.name());
+                tracing::error!(price, meter = meter_name, "a used meter has no rate");
+                usage.set(meter, 0);
+                left_out = true;
+            }
+            Err(pricing::Error::Amount(error)) => {
+                tracing::error!(price = list.code, %error, "failed to price usage");
+                return Priced { units: 0, estimate: true };
+            }
+        }
+    }
+}
+
+/// The record of an attempt whose answer, or part of it, went to the customer.
+pub(super) fn served(trial: &Trial, known: &Known, tier: Option<&str>, end: End) -> Attempt {
+    let priced = price(&trial.cost, known, tier, Multiplier::ONE);
+    let mut attempt = record(trial, end);
+    attempt.usage = known.usage;
+    attempt.usage_source = known.source;
+    attempt.cost = Some(cost(&trial.cost, priced));
+    attempt
+}
+
+/// The record of an attempt that delivered nothing.
+pub(super) async fn failed(
+    call: &Arc<Call>,
+    trial: &Trial,
+    failure: Failure,
+    now: Timestamp,
+) -> Attempt {
+    let mut attempt =
+        record(trial, End { outcome: failure.reason(), served: false, at: now });
+    match failure.row().cost {
+        Cost::Nothing => {}
+        Cost::EstimatedInput | Cost::Delivered => {
+            let input = count_input(call).await;
+            let usage = Usage::default().with(Meter::InputTokens, input);
+            let known = Known { usage, source: UsageSource::Counted };
+            let priced = price(&trial.cost, &known, None, Multiplier::ONE);
+            attempt.usage = usage;
+            attempt.usage_source = UsageSource::Counted;
+            attempt.cost = Some(cost(&trial.cost, priced));
+        }
+    }
+    attempt
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    /// `ok` or a failure's reason.
+    pub(super) outcome: &'static str,
+    /// Whether its answer, or part of it, went to the customer.
+    pub(super) served: bool,
+    /// When.
+    pub(super) at: Timestamp,
+}
+
+fn record(trial: &Trial, end: End) -> Attempt {
+    let first_byte_at = trial.first_byte.map(|instant| {
+        let waited = instant.duration_since(trial.started).as_millis();
+        trial.started_at.plus_millis(i64::try_from(waited).unwrap_or(i64::MAX))
+    });
+    Attempt {
+        n: trial.n,
+        channel: Arc::clone(&trial.channel),
+        credential: Arc::clone(&trial.credential),
+        model: Arc::clone(&trial.model),
+        outcome: end.outcome,
+        served: end.served,
+        usage: Usage::default(),
+        usage_source: UsageSource::None,
+        cost: None,
+        upstream_ref: trial.upstream_ref.clone(),
+        started_at: trial.started_at,
+        first_byte_at,
+        ended_at: end.at,
+    }
+}
+
+fn cost(list: &PriceList, priced: Priced) -> AttemptCost {
+    AttemptCost {
+        amount: priced.units,
+        currency: list.currency,
+        price: price_ref(list),
+        estimate: priced.estimate,
+    }
+}

@@ -1,0 +1,71 @@
+//! What is known about a call: set at admission, then only read.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+use anima_core::ledger::PriceRef;
+use anima_core::pricing::PriceList;
+use anima_core::snapshot::AliasEntry;
+use anima_wire::request::{CallRequest, Endpoint};
+
+use crate::http::caller::Caller;
+
+/// When and as what a request came in.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Its id, also the hold's.
+    pub id: Uuid,
+    /// Wall-clock time, for records.
+    pub at: Timestamp,
+    /// Monotonic time, for durations.
+    pub instant: Instant,
+    /// Cancelled when the client leaves.
+    pub gone: CancellationToken,
+}
+
+/// A call that was admitted.
+#[derive(Debug)]
+pub struct Call {
+    /// When and as what it came in.
+    pub arrival: Arrival,
+    /// Who asks.
+    pub caller: Caller,
+    /// What for.
+    pub request: CallRequest,
+    /// The alias, resolved.
+    pub alias: Arc<AliasEntry>,
+    /// The customer's price, pinned.
+    pub sale: Arc<PriceList>,
+    /// No attempt outlives this.
+    pub deadline: Instant,
+}
+
+impl Call {
+    /// The pinned sale price, by name.
+    pub fn sale_ref(&self) -> PriceRef {
+        price_ref(&self.sale)
+    }
+
+    /// The short name of the endpoint, for metrics and logs.
+    pub fn endpoint(&self) -> &'static str {
+        endpoint_name(self.request.endpoint)
+    }
+}
+
+/// A price list, by name.
+pub fn price_ref(list: &PriceList) -> PriceRef {
+    PriceRef { code: list.code.as_str().into(), version_no: list.version_no }
+}
+
+/// The short name of an endpoint.
+pub const fn endpoint_name(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::ChatCompletions => "chat_completions",
+        Endpoint::Completions => "completions",
+        Endpoint::Embeddings => "embeddings",
+    }
+}

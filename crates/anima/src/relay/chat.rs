@@ -1,0 +1,155 @@
+//! The story of a call, on one page: admitted → planned → held → attempted → settled → answered.
+//!
+//! Runs in a task of its own, so that a client that leaves cannot cancel a settlement. Invariant: a
+//! whole answer is returned only when its settlement is on disk; a stream carries that duty on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use anima_core::failure::Failure;
+use anima_core::ledger::Attempt;
+
+use super::attempt::{Answered, Exhausted, Kind};
+use super::booking::Delivered;
+use super::call::Call;
+use super::decision::Decision;
+use super::hold::Open;
+use super::stream::RelayStream;
+use super::{Relay, attempt, hold, plan, settle};
+use crate::http::reply::Refusal;
+
+/// What goes back to the client.
+#[derive(Debug)]
+pub enum Answer {
+    /// A JSON body.
+    Whole(Bytes),
+    /// Server-sent events.
+    Stream(Box<RelayStream>),
+}
+
+/// An answer and how it came about.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The answer, or why there is none.
+    pub answer: Result<Answer, Refusal>,
+    /// The upstream model that served.
+    pub served_model: Option<Arc<str>>,
+    /// Upstream calls made.
+    pub attempts: usize,
+}
+
+/// Runs a call to its answer.
+pub async fn run(relay: Arc<Relay>, call: Arc<Call>) -> Outcome {
+    let planned = plan::plan(&call, &*relay.rng);
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(refusal) => return refused(&relay, &call, refusal),
+    };
+    let open = match hold::place(&relay.ledger, &call, &relay.limits).await {
+        Ok(open) => open,
+        Err(refusal) => return refused(&relay, &call, refusal),
+    };
+    match attempt::run(&relay, &call, &plan).await {
+        Ok(answered) => answer(relay, call, open, answered).await,
+        Err(exhausted) => give_up(&relay, &call, open, exhausted).await,
+    }
+}
+
+/// A call that ends before any attempt.
+fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
+    let mut decision = Decision::of(call);
+    decision.outcome = refusal.failure.reason();
+    decision.status = refusal.failure.row().status;
+    decision.total = call.arrival.instant.elapsed();
+    decision.overhead = decision.total;
+    decision.write(&relay.metrics);
+    Outcome { answer: Err(refusal), served_model: None, attempts: 0 }
+}
+
+async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answered) -> Outcome {
+    let attempts = answered.failed.len() + 1;
+    let served_model = Some(Arc::clone(&answered.trial.model));
+    let mut decision = Decision::of(&call);
+    decision.attempts = attempts;
+    decision.labels.channel = Arc::clone(&answered.trial.channel);
+    decision.model = Arc::clone(&answered.trial.model);
+    let Answered { failed, trial, answer, waited } = answered;
+    match answer {
+        Kind::Stream(started) => {
+            let so_far = call.arrival.instant.elapsed();
+            decision.first_byte = Some(so_far);
+            decision.overhead = so_far.saturating_sub(waited);
+            let stream = RelayStream::new(relay, call, (open, failed, trial), *started, decision);
+            let answer = Ok(Answer::Stream(Box::new(stream)));
+            Outcome { answer, served_model, attempts }
+        }
+        Kind::Whole(answer, body) => {
+            let delivered = delivered(&call, &answer);
+            let booked = (failed, trial, delivered, "ok");
+            let settled = settle::served(&relay, &call, open, booked).await;
+            decision.total = call.arrival.instant.elapsed();
+            decision.first_byte = Some(decision.total);
+            decision.overhead = decision.total.saturating_sub(waited);
+            let answer = match settled {
+                Ok(receipt) => {
+                    decision.receipt = Some(receipt);
+                    Ok(Answer::Whole(body))
+                }
+                Err(_logged) => Err(unbooked()),
+            };
+            if let Err(refusal) = &answer {
+                decision.outcome = refusal.failure.reason();
+                decision.status = refusal.failure.row().status;
+            }
+            if call.arrival.gone.is_cancelled() {
+                relay.metrics.drains.inc();
+                decision.outcome = Failure::ClientGone.reason();
+            }
+            decision.write(&relay.metrics);
+            Outcome { answer, served_model, attempts }
+        }
+    }
+}
+
+/// An answer that was made but could not be booked is withheld: an acknowledged answer is a billed
+/// answer (SPEC 8).
+fn unbooked() -> Refusal {
+    let message = "The call could not be booked, so its answer is withheld. Try again shortly.";
+    Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
+}
+
+fn delivered(call: &Call, answer: &anima_wire::adapter::Answer) -> Delivered {
+    let believed = answer.usage.filter(|_| !answer.usage_suspect);
+    let generates = super::admit::meters(call.request.endpoint)
+        .contains(&anima_core::usage::Meter::OutputTokens);
+    let silent = believed.is_some_and(|u| u.output_tokens() == 0) || believed.is_none();
+    Delivered {
+        reported: believed,
+        tier: answer.service_tier.clone(),
+        counted_output: if believed.is_none() { answer.count_output_tokens() } else { 0 },
+        empty: generates && silent && answer.text_bytes == 0,
+    }
+}
+
+async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhausted) -> Outcome {
+    let Exhausted { failed, last, waited } = exhausted;
+    let attempts = failed.len();
+    let mut decision = Decision::of(call);
+    decision.attempts = attempts;
+    decision.outcome = last.failure.reason();
+    decision.status = last.failure.row().status;
+    if let Some(Attempt { channel, model, .. }) = failed.last() {
+        decision.labels.channel = Arc::clone(channel);
+        decision.model = Arc::clone(model);
+    }
+    // A release that fails leaves a hold for the recovery pass; the caller's answer is the failure
+    // of the upstream either way.
+    decision.receipt = settle::unserved(relay, call, open, failed).await.ok();
+    decision.total = call.arrival.instant.elapsed();
+    decision.overhead = decision.total.saturating_sub(waited);
+    decision.write(&relay.metrics);
+    let mut refusal = Refusal::new(last.failure, last.message);
+    refusal.retry_after_ms = last.retry_after_ms;
+    Outcome { answer: Err(refusal), served_model: None, attempts }
+}

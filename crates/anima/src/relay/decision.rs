@@ -1,0 +1,131 @@
+//! What happened to a request, written once at its end: the log line and the metrics are views of
+//! it. No prompt, no answer, no secret.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use anima_core::failure::Failure;
+
+use super::call::Call;
+use super::settle::Receipt;
+use crate::metrics::{Labels, Metrics, Times};
+
+/// How a request went.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The request's id.
+    pub id: Uuid,
+    /// Labels of its metrics.
+    pub labels: Labels,
+    /// The key's public id; empty when no key was recognised.
+    pub kid: Arc<str>,
+    /// The upstream model; empty when none served.
+    pub model: Arc<str>,
+    /// `ok` or the failure's reason.
+    pub outcome: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// Whether the answer was streamed.
+    pub stream: bool,
+    /// Upstream calls made.
+    pub attempts: usize,
+    /// From the head to now.
+    pub total: Duration,
+    /// From the head to the answer's first byte.
+    pub first_byte: Option<Duration>,
+    /// Not waiting for an upstream, up to the answer's first byte.
+    pub overhead: Duration,
+    /// What it came to.
+    pub(super) receipt: Option<Receipt>,
+}
+
+impl Decision {
+    /// A decision about an admitted call, with nothing done yet.
+    pub(super) fn of(call: &Call) -> Self {
+        let labels = Labels {
+            endpoint: call.endpoint(),
+            alias: Arc::clone(&call.alias.code),
+            channel: Arc::default(),
+            app: Arc::clone(&call.caller.app),
+        };
+        Self {
+            id: call.arrival.id,
+            labels,
+            kid: Arc::clone(&call.caller.kid),
+            model: Arc::default(),
+            outcome: "ok",
+            status: 200,
+            stream: call.request.stream,
+            attempts: 0,
+            total: Duration::ZERO,
+            first_byte: None,
+            overhead: Duration::ZERO,
+            receipt: None,
+        }
+    }
+
+    /// A decision about a request that was not admitted: nothing was done for it. Its alias is not
+    /// a label, since callers choose it.
+    pub fn unadmitted(
+        id: Uuid,
+        endpoint: &'static str,
+        (app, kid): (Arc<str>, Arc<str>),
+        failure: Failure,
+        total: Duration,
+    ) -> Self {
+        let labels = Labels { endpoint, alias: Arc::default(), channel: Arc::default(), app };
+        Self {
+            id,
+            labels,
+            kid,
+            model: Arc::default(),
+            outcome: failure.reason(),
+            status: failure.row().status,
+            stream: false,
+            attempts: 0,
+            total,
+            first_byte: None,
+            overhead: total,
+            receipt: None,
+        }
+    }
+
+    /// Writes the log line and the metrics.
+    pub fn write(&self, metrics: &Metrics) {
+        let times = Times {
+            total: self.total.as_secs_f64(),
+            first_byte: self.first_byte.map(|d| d.as_secs_f64()),
+            overhead: self.overhead.as_secs_f64(),
+        };
+        metrics.request(&self.labels, self.outcome, times);
+        let (mut tokens, mut charged, mut currency, mut estimate) = ((0, 0), 0, "", false);
+        if let Some(receipt) = &self.receipt {
+            metrics.settled(&self.labels, receipt.charged, &receipt.costs, receipt.tokens);
+            (tokens, charged) = (receipt.tokens, receipt.charged.units);
+            (currency, estimate) = (receipt.charged.currency.code(), receipt.estimate);
+        }
+        tracing::info!(
+            request_id = crate::http::reply::id_text(self.id),
+            endpoint = self.labels.endpoint,
+            app = &*self.labels.app,
+            key = &*self.kid,
+            alias = &*self.labels.alias,
+            channel = &*self.labels.channel,
+            model = &*self.model,
+            outcome = self.outcome,
+            status = self.status,
+            stream = self.stream,
+            attempts = self.attempts,
+            input_tokens = tokens.0,
+            output_tokens = tokens.1,
+            charged_units = charged,
+            currency,
+            estimate,
+            duration_us = u64::try_from(self.total.as_micros()).unwrap_or(u64::MAX),
+            overhead_us = u64::try_from(self.overhead.as_micros()).unwrap_or(u64::MAX),
+            "request"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Usage → postings, durable before the last byte.
+//!
+//! Takes the open hold by value: it is settled here or nowhere. Invariant: when this returns `Ok`,
+//! both sides of the call are on disk.
+
+use std::sync::Arc;
+
+use anima_core::ledger::{Attempt, Close, Settlement};
+use anima_core::money::Money;
+use anima_store::ledger::{Error, Settled};
+
+use super::call::Call;
+use super::hold::Open;
+use super::{Relay, booking};
+use booking::{Delivered, End, Known};
+use super::trial::Trial;
+
+/// What a call came to, as it stands in the books.
+#[derive(Debug, Clone)]
+pub(super) struct Receipt {
+    /// Taken from the wallet.
+    pub(super) charged: Money,
+    /// What each attempt costs us.
+    pub(super) costs: Vec<Money>,
+    /// Tokens in and out of the attempt that served.
+    pub(super) tokens: (u64, u64),
+    /// The amounts rest on our own count.
+    pub(super) estimate: bool,
+}
+
+/// Settles a call that was served, whole or in part.
+///
+/// # Errors
+/// When the settlement is not on disk.
+pub(super) async fn served(
+    relay: &Relay,
+    call: &Arc<Call>,
+    open: Open,
+    (mut attempts, trial, delivered, outcome): (Vec<Attempt>, Trial, Delivered, &'static str),
+) -> Result<Receipt, Error> {
+    let known = booking::known(call, &delivered).await;
+    let tier = delivered.tier.as_deref();
+    if delivered.reported.is_none() {
+        relay.metrics.usage_suspect(&trial.channel);
+    }
+    relay.metrics.attempt(&trial.channel, outcome);
+    let end = End { outcome, served: !delivered.empty, at: relay.clock.now() };
+    attempts.push(booking::served(&trial, &known, tier, end));
+    // An empty answer is not sold (SPEC 8); what the provider charges for it is still booked.
+    let close = if delivered.empty {
+        Close::Release
+    } else {
+        let sale = booking::price(&call.sale, &known, tier, call.caller.multiplier());
+        Close::Settle { sale: sale.units, estimate: sale.estimate }
+    };
+    commit(relay, call, open, attempts, (close, Some(known))).await
+}
+
+/// Releases the hold of a call that was not served, and books what its attempts cost.
+///
+/// # Errors
+/// When the release is not on disk.
+pub(super) async fn unserved(
+    relay: &Relay,
+    call: &Arc<Call>,
+    open: Open,
+    attempts: Vec<Attempt>,
+) -> Result<Receipt, Error> {
+    commit(relay, call, open, attempts, (Close::Release, None)).await
+}
+
+async fn commit(
+    relay: &Relay,
+    call: &Arc<Call>,
+    open: Open,
+    attempts: Vec<Attempt>,
+    (close, known): (Close, Option<Known>),
+) -> Result<Receipt, Error> {
+    let costs = attempts.iter().filter_map(|a| a.cost.as_ref());
+    let costs = costs.map(|c| Money::new(c.amount, c.currency)).collect();
+    let Some(hold) = open.take() else { return Err(Error::HoldUnknown) };
+    let settlement = Settlement {
+        hold: hold.id,
+        app: hold.app,
+        currency: hold.currency,
+        close,
+        sale_price: hold.sale_price,
+        attempts,
+        at: relay.clock.now(),
+    };
+    let Settled { charged, uncollected, .. } =
+        relay.ledger.settle(settlement).await.inspect_err(|error| {
+            relay.metrics.settle_failures.inc();
+            tracing::error!(request_id = %hold.id, %error, "failed to settle");
+        })?;
+    if uncollected > 0 {
+        relay.metrics.uncollected(Money::new(uncollected, hold.currency));
+        tracing::error!(request_id = %hold.id, uncollected, "a sale was above what the wallet has");
+    }
+    let receipt = Receipt {
+        charged: Money::new(charged, call.caller.currency),
+        costs,
+        tokens: known.map_or((0, 0), |k| (k.usage.input_tokens(), k.usage.output_tokens())),
+        estimate: matches!(close, Close::Settle { estimate: true, .. }),
+    };
+    Ok(receipt)
+}

@@ -1,0 +1,294 @@
+//! Chunks → client bytes. Counts usage on the way and keeps the final event back until the
+//! settlement is on disk.
+//!
+//! The body owns the upstream connection and the hold. When it is dropped before its end the client
+//! has left: a task takes everything over, drains or cancels as the channel says, and settles.
+//! Invariant: every stream that began is settled exactly once, and the terminator is sent only
+//! after that; a stream that fails ends with an error event and without the terminator.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use anima_core::config::OnDisconnect;
+use anima_core::failure::Failure;
+use anima_core::ledger::Attempt;
+use anima_wire::adapter::{StreamDecoder, neutral_message};
+
+use super::attempt::Started;
+use super::booking::Delivered;
+use super::call::Call;
+use super::decision::Decision;
+use super::hold::Open;
+use super::trial::Trial;
+use super::{Relay, settle};
+use crate::http::reply::id_text;
+
+/// How long a finished upstream may take to close its body, so that its connection can be reused.
+/// Never waited for: the settlement runs at the same time, and the stream ends with it.
+const TAIL: Duration = Duration::from_secs(1);
+
+/// Everything that a running stream owns.
+struct Flow {
+    relay: Arc<Relay>,
+    call: Arc<Call>,
+    open: Open,
+    failed: Vec<Attempt>,
+    trial: Trial,
+    decision: Decision,
+    decoder: StreamDecoder,
+    upstream: Incoming,
+    idle: Duration,
+    deadline: Instant,
+    last_chunk: Instant,
+}
+
+type Final = Pin<Box<dyn Future<Output = Bytes> + Send>>;
+
+enum Phase {
+    /// Chunks go through.
+    Relaying(Box<Flow>),
+    /// The end is being booked; yields the final event.
+    Settling(Final),
+    /// Nothing more to do.
+    Finished,
+}
+
+/// The body of a streamed answer.
+pub struct RelayStream {
+    ready: VecDeque<Bytes>,
+    /// Used by each push, so that no chunk allocates a list.
+    scratch: Vec<Bytes>,
+    timer: Pin<Box<Sleep>>,
+    phase: Phase,
+}
+
+impl std::fmt::Debug for RelayStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayStream").field("ready", &self.ready.len()).finish_non_exhaustive()
+    }
+}
+
+impl RelayStream {
+    pub(super) fn new(
+        relay: Arc<Relay>,
+        call: Arc<Call>,
+        (open, failed, trial): (Open, Vec<Attempt>, Trial),
+        started: Started,
+        decision: Decision,
+    ) -> Self {
+        let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
+        let deadline = trial.deadline(&call);
+        let last_chunk = Instant::now();
+        let flow = Flow {
+            relay,
+            call,
+            open,
+            failed,
+            trial,
+            decision,
+            decoder: started.decoder,
+            upstream: started.body,
+            idle,
+            deadline,
+            last_chunk,
+        };
+        Self {
+            ready: started.ready.into(),
+            scratch: Vec::new(),
+            timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
+            phase: Phase::Relaying(Box::new(flow)),
+        }
+    }
+
+    /// Ends the relaying and starts the booking.
+    fn finish(&mut self, failure: Option<Failure>) {
+        if let Phase::Relaying(flow) = std::mem::replace(&mut self.phase, Phase::Finished) {
+            self.phase = Phase::Settling(Box::pin(end(*flow, failure)));
+        }
+    }
+
+    /// Takes in what the upstream has. Ready when there is something to send or the phase changed.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Phase::Relaying(flow) = &mut self.phase else { return Poll::Ready(()) };
+        if flow.decoder.is_done() {
+            self.finish(None);
+            return Poll::Ready(());
+        }
+        let Poll::Ready(frame) = Pin::new(&mut flow.upstream).poll_frame(cx) else {
+            return self.poll_timer(cx);
+        };
+        let outcome = match frame {
+            Some(Ok(frame)) => {
+                flow.last_chunk = Instant::now();
+                match frame.into_data() {
+                    Ok(chunk) => flow.decoder.push(chunk, &mut self.scratch),
+                    Err(_trailers) => Ok(()),
+                }
+            }
+            Some(Err(_broken)) => Err(Failure::StreamCut),
+            None => flow.decoder.end(&mut self.scratch),
+        };
+        self.ready.extend(self.scratch.drain(..));
+        if let Err(failure) = outcome {
+            self.finish(Some(failure));
+        }
+        Poll::Ready(())
+    }
+
+    /// The timer is set once and only looked at when it fires: re-arming it for each chunk would
+    /// cost more than the chunk.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.timer.as_mut().poll(cx));
+        let Phase::Relaying(flow) = &mut self.phase else { return Poll::Ready(()) };
+        let now = Instant::now();
+        let due = flow.deadline.min(flow.last_chunk + flow.idle);
+        if now < due {
+            self.timer.as_mut().reset(due);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let late = now >= flow.deadline;
+        self.finish(Some(if late { Failure::DeadlineExceeded } else { Failure::IdleTimeout }));
+        Poll::Ready(())
+    }
+}
+
+impl Body for RelayStream {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            match &mut self.phase {
+                Phase::Relaying(_) => ready!(self.poll_upstream(cx)),
+                Phase::Settling(settling) => {
+                    let last = ready!(settling.as_mut().poll(cx));
+                    self.phase = Phase::Finished;
+                    self.ready.push_back(last);
+                }
+                Phase::Finished => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Drop for RelayStream {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Finished) {
+            Phase::Relaying(flow) => {
+                let tasks = flow.relay.tasks.clone();
+                tasks.spawn(abandoned(*flow));
+            }
+            // A settlement that has begun goes on by itself.
+            Phase::Settling(settling) => {
+                tokio::spawn(async move { drop(settling.await) });
+            }
+            Phase::Finished => {}
+        }
+    }
+}
+
+/// Books a stream that reached its end, and gives the event to close it with.
+async fn end(mut flow: Flow, failure: Option<Failure>) -> Bytes {
+    let id = id_text(flow.call.arrival.id);
+    let terminator = flow.decoder.terminator();
+    let request_error = |failure: Failure| {
+        StreamDecoder::error_event(failure, neutral_message(failure), &id)
+    };
+    let outcome = failure.map_or("ok", Failure::reason);
+    let delivered = delivered(&mut flow.decoder);
+    let Flow { relay, call, open, failed, trial, mut decision, upstream, .. } = flow;
+    let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
+    let settled = beside(settling, upstream).await;
+    decision.outcome = outcome;
+    decision.total = call.arrival.instant.elapsed();
+    let last = match (settled, failure) {
+        (Ok(receipt), failure) => {
+            decision.receipt = Some(receipt);
+            failure.map_or(terminator, request_error)
+        }
+        (Err(_logged), _) => {
+            decision.outcome = Failure::ServiceUnavailable.reason();
+            request_error(Failure::ServiceUnavailable)
+        }
+    };
+    decision.write(&relay.metrics);
+    last
+}
+
+/// Runs a settlement while the rest of the upstream's body is read, so that the connection can be
+/// used again.
+async fn beside<T>(settling: impl Future<Output = T>, upstream: Incoming) -> T {
+    let tail = tokio::time::timeout(TAIL, read_out(upstream));
+    let mut settling = std::pin::pin!(settling);
+    tokio::select! {
+        biased;
+        settled = &mut settling => settled,
+        _ = tail => settling.await,
+    }
+}
+
+async fn read_out(mut upstream: Incoming) {
+    while let Some(Ok(_rest)) = upstream.frame().await {}
+}
+
+/// Takes over a stream whose client has left.
+async fn abandoned(mut flow: Flow) {
+    flow.relay.metrics.drains.inc();
+    if flow.trial.on_disconnect == OnDisconnect::Drain && !flow.decoder.is_done() {
+        drain(&mut flow).await;
+    }
+    let delivered = delivered(&mut flow.decoder);
+    let outcome = Failure::ClientGone.reason();
+    let Flow { relay, call, open, failed, trial, mut decision, .. } = flow;
+    let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
+    decision.outcome = outcome;
+    decision.receipt = settled.ok();
+    decision.total = call.arrival.instant.elapsed();
+    decision.write(&relay.metrics);
+}
+
+/// Reads on until the answer's end or a bound, for the usage that comes last.
+async fn drain(flow: &mut Flow) {
+    let until = flow.deadline.min(Instant::now() + flow.relay.limits.drain);
+    let mut unseen = Vec::new();
+    while !flow.decoder.is_done() {
+        let by = until.min(Instant::now() + flow.idle);
+        let Ok(Some(Ok(frame))) = tokio::time::timeout_at(by, flow.upstream.frame()).await else {
+            return;
+        };
+        let Ok(chunk) = frame.into_data() else { continue };
+        if flow.decoder.push(chunk, &mut unseen).is_err() {
+            return;
+        }
+        unseen.clear();
+    }
+}
+
+/// What went through, as booking wants it.
+fn delivered(decoder: &mut StreamDecoder) -> Delivered {
+    let believed = decoder.usage().filter(|_| !decoder.usage_suspect());
+    let empty = !decoder.has_content() && believed.is_none_or(|u| u.output_tokens() == 0);
+    Delivered {
+        reported: believed,
+        tier: decoder.service_tier().map(str::to_owned),
+        counted_output: if believed.is_none() { decoder.count_output_tokens() } else { 0 },
+        empty,
+    }
+}

@@ -1,0 +1,234 @@
+//! One upstream call: send, wait for the head, and judge it.
+//!
+//! Not here: which candidate is next (`attempt`), or what follows the first content byte (`stream`).
+//! Invariant: every way out names what the attempt may have cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use anima_core::clock::Timestamp;
+use anima_core::config::{OnDisconnect, Timeouts};
+use anima_core::failure::Failure;
+use anima_core::pricing::PriceList;
+use anima_core::snapshot::RouteEntry;
+use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, neutral_message};
+
+use super::call::Call;
+use crate::live::Upstream;
+use crate::outbound::{self, Collected, Outbound, Policy, Segments};
+
+/// Bytes of an error answer that are read to classify it.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// An upstream call under way, with what its record needs.
+#[derive(Debug, Clone)]
+pub(super) struct Trial {
+    pub(super) n: i16,
+    pub(super) channel: Arc<str>,
+    pub(super) credential: Arc<str>,
+    pub(super) model: Arc<str>,
+    /// The cost price, pinned when the attempt started.
+    pub(super) cost: Arc<PriceList>,
+    pub(super) started_at: Timestamp,
+    pub(super) started: Instant,
+    pub(super) first_byte: Option<Instant>,
+    pub(super) timeouts: Timeouts,
+    pub(super) on_disconnect: OnDisconnect,
+    /// The provider's own id of the call.
+    pub(super) upstream_ref: Option<String>,
+}
+
+/// What came of an upstream call.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A whole answer.
+    Whole(Answer, Bytes),
+    /// The head of a stream.
+    Stream(Incoming),
+    /// Nothing to show.
+    Failed(Classified),
+}
+
+impl Trial {
+    pub(super) fn new(
+        n: i16,
+        route: &RouteEntry,
+        credential: &(Arc<str>, Zeroizing<String>),
+        cost: Arc<PriceList>,
+        started_at: Timestamp,
+    ) -> Self {
+        Self {
+            n,
+            channel: Arc::clone(&route.channel.code),
+            credential: Arc::clone(&credential.0),
+            model: Arc::clone(&route.model),
+            cost,
+            started_at,
+            started: Instant::now(),
+            first_byte: None,
+            timeouts: route.channel.body.timeouts,
+            on_disconnect: route.channel.body.on_disconnect,
+            upstream_ref: None,
+        }
+    }
+
+    /// The attempt is over here at the latest.
+    pub(super) fn deadline(&self, call: &Call) -> Instant {
+        let total = Duration::from_millis(self.timeouts.total_ms.into());
+        call.deadline.min(self.started + total)
+    }
+
+    /// Sends the call and judges the answer's head; reads the body unless it is a stream.
+    ///
+    /// On a channel that cancels, a client that leaves ends it at once.
+    pub(super) async fn send(
+        &mut self,
+        call: &Call,
+        upstream: &Upstream,
+        secret: &str,
+        out: (&Outbound, Policy, usize),
+    ) -> Outcome {
+        let Some(adapter) = upstream.adapter else {
+            return failed(Failure::Internal);
+        };
+        let encoded = adapter.encode(&call.request, &self.model);
+        let Some(request) = self.request(call, upstream, adapter, (encoded, secret)) else {
+            return failed(Failure::Internal);
+        };
+        let cancels = self.on_disconnect == OnDisconnect::Cancel;
+        let gone = call.arrival.gone.clone();
+        tokio::select! {
+            biased;
+            outcome = self.exchange(call, adapter, request, out) => outcome,
+            () = gone.cancelled(), if cancels => failed(Failure::ClientGone),
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        call: &Call,
+        adapter: &'static dyn Adapter,
+        request: Request<Segments>,
+        (outbound, policy, answer_bytes_max): (&Outbound, Policy, usize),
+    ) -> Outcome {
+        let first_byte = Duration::from_millis(self.timeouts.first_byte_ms.into());
+        let deadline = self.deadline(call);
+        let head_by = deadline.min(self.started + first_byte);
+        let response = match tokio::time::timeout_at(head_by, outbound.send(policy, request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                tracing::debug!(channel = &*self.channel, detail = error.detail, "attempt failed");
+                return failed(error.failure);
+            }
+            Err(_elapsed) if head_by == deadline => return failed(Failure::DeadlineExceeded),
+            Err(_elapsed) => return failed(Failure::FirstByteTimeout),
+        };
+        self.first_byte = Some(Instant::now());
+        self.upstream_ref = reference(&response);
+        if response.status().as_u16() != 200 {
+            return self.judge_refusal(call, adapter, response).await;
+        }
+        if call.request.stream && is_event_stream(&response) {
+            return Outcome::Stream(response.into_body());
+        }
+        match self.collect(call, response.into_body(), answer_bytes_max).await {
+            Err(failure) => failed(failure),
+            Ok(body) => match adapter.answer(call.request.endpoint, &body) {
+                Ok(_) if call.request.stream => failed(Failure::AnswerMalformed),
+                Ok(answer) => {
+                    self.upstream_ref = answer.upstream_ref.clone().or(self.upstream_ref.take());
+                    Outcome::Whole(answer, body)
+                }
+                Err(failure) => failed(failure),
+            },
+        }
+    }
+
+    async fn collect(&self, call: &Call, body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+        let deadline = self.deadline(call);
+        let idle = Duration::from_millis(self.timeouts.idle_ms.into());
+        match outbound::collect(body, limit, idle, deadline).await {
+            Collected::Whole(bytes) => Ok(bytes),
+            Collected::TooLarge => Err(Failure::AnswerTooLarge),
+            Collected::Broken(detail) => {
+                tracing::debug!(channel = &*self.channel, detail, "answer broke off");
+                Err(Failure::ConnectionLost)
+            }
+            Collected::Idle => Err(Failure::FirstByteTimeout),
+            Collected::Late => Err(Failure::DeadlineExceeded),
+        }
+    }
+
+    async fn judge_refusal(
+        &self,
+        call: &Call,
+        adapter: &'static dyn Adapter,
+        response: Response<Incoming>,
+    ) -> Outcome {
+        let (head, body) = response.into_parts();
+        // A refusal whose body cannot be read is classified by its status alone.
+        let body = self.collect(call, body, ERROR_BYTES_MAX).await.unwrap_or_default();
+        Outcome::Failed(adapter.classify(head.status.as_u16(), &head.headers, &body))
+    }
+
+    fn request(
+        &self,
+        call: &Call,
+        upstream: &Upstream,
+        adapter: &'static dyn Adapter,
+        (encoded, secret): (Encoded, &str),
+    ) -> Option<Request<Segments>> {
+        let mut request = Request::new(Segments::new(encoded.body));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = target(&upstream.base, encoded.path)?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accept = if call.request.stream { "text/event-stream" } else { "application/json" };
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("anima"));
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let id = call.arrival.id.simple().encode_lower(&mut buffer);
+        headers.insert("x-anima-request-id", HeaderValue::from_str(id).ok()?);
+        headers.insert("x-anima-attempt-id", HeaderValue::from_str(&format!("{id}-{}", self.n)).ok()?);
+        adapter.authorize(headers, secret).ok()?;
+        Some(request)
+    }
+}
+
+/// A failure with the neutral text for callers.
+pub(super) fn failed(failure: Failure) -> Outcome {
+    Outcome::Failed(classified(failure))
+}
+
+/// A failure as an adapter would classify it, with the neutral text for callers.
+pub(super) fn classified(failure: Failure) -> Classified {
+    Classified {
+        failure,
+        message: neutral_message(failure).to_owned(),
+        retry_after_ms: None,
+        upstream_code: None,
+    }
+}
+
+fn target(base: &Uri, path: &str) -> Option<Uri> {
+    let mut parts = base.clone().into_parts();
+    let prefix = base.path().trim_end_matches('/');
+    parts.path_and_query = Some(format!("{prefix}{path}").parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn reference(response: &Response<Incoming>) -> Option<String> {
+    let value = response.headers().get("x-request-id")?.to_str().ok()?;
+    Some(value.chars().take(128).collect())
+}
+
+fn is_event_stream(response: &Response<Incoming>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    kind.is_some_and(|k| k.trim_start().starts_with("text/event-stream"))
+}

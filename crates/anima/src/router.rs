@@ -1,0 +1,54 @@
+//! Every route, grouped by caller.
+//!
+//! The handler's path is the file's path. Paths are served with and without `/v1`: some clients are
+//! given a base URL without it (`ecosystem` 2.2).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::admin::{self, Admin};
+use crate::api::{Plane, openai};
+use crate::app::{App, actuator};
+
+/// All of it.
+pub fn router(app: &Arc<App>, plane: Arc<Plane>, admin: Admin) -> Router {
+    Router::new()
+        .merge(data_plane(plane))
+        .merge(operations(Arc::clone(app)))
+        .nest("/api/admin/v1", admin::router(admin))
+}
+
+/// For applications.
+fn data_plane(plane: Arc<Plane>) -> Router {
+    let openai = Router::new()
+        .route("/chat/completions", post(openai::chat_completions))
+        .route("/completions", post(openai::completions))
+        .route("/embeddings", post(openai::embeddings))
+        .route("/models", get(openai::models::list))
+        .route("/models/{*id}", get(openai::models::one));
+    Router::new()
+        .nest("/v1", openai.clone())
+        .merge(openai)
+        .fallback(openai::unknown)
+        .method_not_allowed_fallback(openai::wrong_method)
+        .with_state(plane)
+}
+
+/// For probes, scrapers and people.
+fn operations(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(actuator::root))
+        .route("/actuator", get(actuator::index))
+        .route("/actuator/health", get(actuator::health))
+        .route("/actuator/health/liveness", get(actuator::liveness))
+        .route("/actuator/health/readiness", get(actuator::readiness))
+        .route("/actuator/info", get(actuator::info))
+        .route("/actuator/prometheus", get(actuator::prometheus))
+        .route("/metrics", get(actuator::prometheus))
+        .route("/healthz", get(actuator::health))
+        .route("/livez", get(actuator::liveness))
+        .route("/readyz", get(actuator::readiness))
+        .with_state(app)
+}

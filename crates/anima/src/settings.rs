@@ -1,0 +1,273 @@
+//! What an operator can set: defaults, then a TOML file, then `ANIMA_*` variables, then flags.
+//!
+//! The only reader of the environment. Invariant: a wrong setting stops the start with one line
+//! that names it; there is no option that `anima.default.toml` does not list.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+/// The defaults, compiled in.
+const DEFAULTS: &str = include_str!("../../../anima.default.toml");
+
+/// A wrong setting, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting `{name}`: {problem}")]
+pub struct Error {
+    /// The setting's name.
+    pub name: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Everything an operator can set. Names and units are those of `anima.default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "anima.default.toml documents each")]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub database_url: Secret,
+    pub redis_url: Secret,
+    pub master_key: Secret,
+    pub admin_token: Secret,
+    pub outbound_allow_private: Vec<IpNet>,
+    pub billing: Billing,
+    pub worker_threads: usize,
+    pub body_bytes_max: usize,
+    pub body_timeout_ms: u64,
+    pub answer_bytes_max: usize,
+    pub hold_output_tokens: u64,
+    pub drain_timeout_ms: u64,
+    pub shutdown_timeout_ms: u64,
+    pub log: String,
+}
+
+/// Whether calls are held and booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "on and off")]
+pub enum Billing {
+    On,
+    Off,
+}
+
+/// A setting that may hold a secret and is never shown.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(Zeroizing<String>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"…\"" })
+    }
+}
+
+impl Secret {
+    /// The text, unless empty.
+    pub fn given(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(self.0.as_str())
+    }
+}
+
+/// What the command line may override.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Flags {
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Where the embedded database and the master key live.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// A TOML file of settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads everything, in order of precedence.
+    ///
+    /// # Errors
+    /// The first wrong setting.
+    pub fn load(flags: &Flags) -> Result<Self, Error> {
+        Self::layer(flags, &environment())
+    }
+
+    fn layer(flags: &Flags, environment: &[(String, String)]) -> Result<Self, Error> {
+        let mut table = parse("anima.default.toml", DEFAULTS)?;
+        let named = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v);
+        let file = flags.config.clone().or_else(|| named("config").map(PathBuf::from));
+        if let Some(path) = file {
+            let shown = path.display().to_string();
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Error { name: "config".into(), problem: format!("{shown}: {e}") })?;
+            for (name, value) in parse(&shown, &text)? {
+                if table.insert(name.clone(), value).is_none() {
+                    return Err(Error { name, problem: format!("unknown, in {shown}") });
+                }
+            }
+        }
+        for (name, text) in environment.iter().filter(|(n, _)| n != "config") {
+            overlay(&mut table, name, text, "ANIMA_ variable")?;
+        }
+        for (name, text) in [("listen", &flags.listen), ("data_dir", &flags.data_dir)] {
+            if let Some(text) = text {
+                overlay(&mut table, name, text, "flag")?;
+            }
+        }
+        Self::typed(table)
+    }
+
+    /// Gives each value its type, one by one, so that an error names its setting.
+    fn typed(table: toml::Table) -> Result<Self, Error> {
+        for (name, value) in &table {
+            let mut probe = parse("anima.default.toml", DEFAULTS)?;
+            probe.insert(name.clone(), value.clone());
+            if let Err(error) = probe.try_into::<Self>() {
+                let problem = error.message().trim().replace('\n', " ");
+                return Err(Error { name: name.clone(), problem });
+            }
+        }
+        let settings: Self = table
+            .try_into()
+            .map_err(|e: toml::de::Error| Error { name: "settings".into(), problem: e.to_string() })?;
+        settings.check()
+    }
+
+    fn check(self) -> Result<Self, Error> {
+        let wrong = |name: &str, problem: &str| {
+            Err(Error { name: name.into(), problem: problem.into() })
+        };
+        if let Some(url) = self.database_url.given()
+            && let Err(error) = anima_store::database::Location::parse(url)
+        {
+            return wrong("database_url", &error.to_string());
+        }
+        if let Some(url) = self.redis_url.given()
+            && !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme))
+        {
+            return wrong("redis_url", "expected redis://HOST:PORT");
+        }
+        if let Some(key) = self.master_key.given()
+            && let Err(error) = crate::secrets::parse_master_key(key)
+        {
+            return wrong("master_key", &error.to_string());
+        }
+        if self.admin_token.given().is_some_and(|t| t.len() < 16) {
+            return wrong("admin_token", "expected at least 16 characters");
+        }
+        for (value, name) in [
+            (self.body_bytes_max as u64, "body_bytes_max"),
+            (self.body_timeout_ms, "body_timeout_ms"),
+            (self.answer_bytes_max as u64, "answer_bytes_max"),
+            (self.hold_output_tokens, "hold_output_tokens"),
+        ] {
+            if value == 0 {
+                return wrong(name, "expected more than 0");
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// One variable of the process that is not an `ANIMA_` setting, such as `OPENAI_API_KEY`.
+#[expect(clippy::disallowed_methods, reason = "this file is the one reader of the environment")]
+pub fn foreign_variable(name: &str) -> Option<Zeroizing<String>> {
+    std::env::var(name).ok().filter(|v| !v.trim().is_empty()).map(Zeroizing::new)
+}
+
+/// The `ANIMA_*` variables as setting names and texts. Empty ones count as unset. Variables that
+/// the tests of this repository use for themselves (`ANIMA_TEST_*`) are not settings.
+#[expect(clippy::disallowed_methods, reason = "this file is the one reader of the environment")]
+fn environment() -> Vec<(String, String)> {
+    std::env::vars()
+        .filter(|(name, value)| !name.starts_with("ANIMA_TEST_") && !value.is_empty())
+        .filter_map(|(name, value)| {
+            Some((name.strip_prefix("ANIMA_")?.to_ascii_lowercase(), value))
+        })
+        .collect()
+}
+
+fn parse(source: &str, text: &str) -> Result<toml::Table, Error> {
+    text.parse::<toml::Table>().map_err(|error| Error {
+        name: source.to_owned(),
+        problem: error.message().trim().replace('\n', " "),
+    })
+}
+
+/// Puts a text in the place of a value, read as the type that the default has.
+fn overlay(table: &mut toml::Table, name: &str, text: &str, kind: &str) -> Result<(), Error> {
+    let wrong = |problem: String| Error { name: name.to_owned(), problem };
+    let Some(slot) = table.get_mut(name) else {
+        return Err(wrong(format!("there is no such setting, but a {kind} sets it")));
+    };
+    *slot = match slot {
+        toml::Value::Integer(_) => {
+            let number = text.trim().parse();
+            toml::Value::Integer(number.map_err(|_| wrong("expected a whole number".into()))?)
+        }
+        toml::Value::Array(_) => {
+            let items = text.split(',').map(str::trim).filter(|t| !t.is_empty());
+            toml::Value::Array(items.map(|t| toml::Value::String(t.to_owned())).collect())
+        }
+        toml::Value::String(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_)
+        | toml::Value::Table(_) => toml::Value::String(text.to_owned()),
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Settings, Error> {
+        let pairs: Vec<_> = pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        Settings::layer(&Flags::default(), &pairs)
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_known() {
+        let settings = with(&[]).unwrap();
+        assert_eq!(settings.listen.port(), 8080);
+        assert_eq!(settings.billing, Billing::On);
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_variable() {
+        let flags = Flags { listen: Some("127.0.0.1:9".into()), ..Flags::default() };
+        let variable = vec![("listen".to_owned(), "127.0.0.1:8".to_owned())];
+        assert_eq!(Settings::layer(&flags, &variable).unwrap().listen.port(), 9);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_in_one_line() {
+        for (name, value) in [
+            ("listen", "nowhere"),
+            ("worker_threads", "many"),
+            ("billing", "maybe"),
+            ("database_url", "mysql://x"),
+            ("redis_url", "http://x"),
+            ("master_key", "short"),
+            ("admin_token", "short"),
+            ("outbound_allow_private", "10.0.0.0/99"),
+            ("body_bytes_max", "0"),
+            ("lisen", "127.0.0.1:1"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err();
+            assert_eq!(error.name, name, "{error}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let settings = with(&[("admin_token", "0123456789abcdef")]).unwrap();
+        assert!(!format!("{settings:?}").contains("0123456789abcdef"));
+    }
+}
