@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::config::ConfigStore;
 use crate::config::postgres::PostgresConfig;
 use crate::config::sqlite::SqliteConfig;
-use crate::config::ConfigStore;
 use crate::keys::KeyStore;
 use crate::keys::postgres::PostgresKeys;
 use crate::keys::sqlite::SqliteKeys;
@@ -112,7 +112,7 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
         Location::Postgres(url) => {
             let pool = postgres::pool(url, POOL)?;
             postgres::migrate(&pool).await?;
-            let ledger = interim()?;
+            let ledger = ledger::postgres::open(url, pool.clone(), opener)?;
             Ok(Stores {
                 config: Arc::new(PostgresConfig(pool.clone())),
                 keys: Arc::new(PostgresKeys(pool)),
@@ -166,6 +166,92 @@ async fn blocking<T: Send + 'static>(
     working.map_err(|e| OpenError::Unreachable(e.to_string()))?
 }
 
-fn interim() -> Result<ledger::Off, OpenError> {
-    Err(OpenError::Unreachable("the ledger on PostgreSQL is not finished".to_owned()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Deaf;
+
+    impl BatchObserver for Deaf {
+        fn committed(&self, _holds: usize, _settlements: usize, _seconds: f64) {}
+        fn failed(&self) {}
+    }
+
+    fn opener() -> Opener {
+        Opener {
+            node: Uuid::from_u128(7),
+            observer: Arc::new(Deaf),
+        }
+    }
+
+    #[test]
+    fn urls_name_the_database() {
+        let sqlite = Location::parse("sqlite://a/b.db").unwrap();
+        assert_eq!(sqlite, Location::Sqlite("a/b.db".into()));
+        let url = "postgres://u:secret@h/d";
+        assert_eq!(
+            Location::parse(url).unwrap(),
+            Location::Postgres(url.to_owned())
+        );
+        for wrong in ["sqlite://", "mysql://h/d", "a.db", ""] {
+            assert!(
+                matches!(Location::parse(wrong), Err(OpenError::NotUrl)),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let location = Location::parse("postgres://u:secret@h/d").unwrap();
+        assert!(!format!("{location:?}").contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_sqlite_file_is_made_and_opens_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Sqlite(folder.path().join("new/a.db"));
+        migrate(&location).await.unwrap();
+        open(&location, &opener())
+            .await
+            .unwrap()
+            .ping()
+            .await
+            .unwrap();
+        open(&location, &opener())
+            .await
+            .unwrap()
+            .ping()
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn several_nodes_start_at_once_on_an_empty_database() {
+        let Some(scratch) = crate::tests::postgres().await else {
+            return;
+        };
+        let location = Location::Postgres(scratch.url());
+        let nodes: Vec<_> = (0..4)
+            .map(|_| {
+                let location = location.clone();
+                tokio::spawn(async move { open(&location, &opener()).await })
+            })
+            .collect();
+        for node in nodes {
+            node.await.unwrap().unwrap().ping().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_unreachable() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let url = format!("postgres://u:secret@127.0.0.1:{port}/d");
+        let error = migrate(&Location::Postgres(url)).await.unwrap_err();
+        assert!(matches!(error, OpenError::Unreachable(_)));
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
 }

@@ -29,7 +29,7 @@ mod judge; // verdicts
 mod off; // no ledger at all
 mod operation; // a call on its way to the writer
 mod plan; // rows before and after the verdict
-//pg pub(crate) mod postgres;
+pub(crate) mod postgres;
 mod queue; // who comes next
 mod reports; // balances, postings, trial balance
 pub(crate) mod sqlite;

@@ -64,7 +64,9 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
         config.application_name("anima");
     }
     let connector = tls::connector(&config, &trust)?;
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
     Pool::builder(Manager::from_config(config, connector, recycling))
         .max_size(size)
         .runtime(Runtime::Tokio1)
@@ -73,7 +75,10 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
         .recycle_timeout(Some(WAIT))
         .post_create(Hook::async_fn(|client, _| {
             Box::pin(async move {
-                client.batch_execute(SESSION).await.map_err(HookError::Backend)
+                client
+                    .batch_execute(SESSION)
+                    .await
+                    .map_err(HookError::Backend)
             })
         }))
         .build()
@@ -86,7 +91,10 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
 /// # Errors
 /// [`OpenError::Unreachable`] or [`OpenError::Migration`].
 pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
-    let client = pool.get().await.map_err(|e| OpenError::Unreachable(Chain(&e).to_string()))?;
+    let client = pool
+        .get()
+        .await
+        .map_err(|e| OpenError::Unreachable(Chain(&e).to_string()))?;
     // The lock lives as long as its connection, which therefore does not go back to the pool.
     let mut client = Object::take(client);
     let failed = |e: tokio_postgres::Error| OpenError::Migration(Chain(&e).to_string());
@@ -123,8 +131,11 @@ impl ToSql for At {
     fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Failure> {
         let micros = self.0.micros();
         let distance = Duration::from_micros(micros.unsigned_abs());
-        let instant =
-            if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+        let instant = if micros < 0 {
+            UNIX_EPOCH.checked_sub(distance)
+        } else {
+            UNIX_EPOCH.checked_add(distance)
+        };
         instant.ok_or("the time is out of range")?.to_sql(kind, out)
     }
 

@@ -1,62 +1,126 @@
-//! stub
+//! The provider side: what an adapter can do, and which exist.
+//!
+//! An adapter translates and classifies; it never decides what follows from a failure and does no
+//! I/O. Vendors who speak a known dialect are rows of [`presets`], not files. Invariant: a
+//! provider's name is resolved here and nowhere else.
+
+mod answer;
+mod openai_compatible;
+pub mod presets; // vendors that need no adapter of their own
+mod retry_after;
+mod stream;
+
 use std::fmt::Debug;
 
-use anima_core::failure::Failure;
-use anima_core::usage::Usage;
+use anima_core::failure::{Failure, Source};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::request::{CallRequest, Endpoint};
-
-pub mod presets;
-mod stream;
-
+pub use answer::Answer;
 pub use stream::StreamDecoder;
 
+use crate::request::{CallRequest, Endpoint};
+
+/// A request as it goes to a provider.
 #[derive(Debug, Clone)]
 pub struct Encoded {
+    /// The path below the channel's base URL, with its slash.
     pub path: &'static str,
+    /// The body in order, to be sent without joining. Not empty.
     pub body: Vec<Bytes>,
+    /// Bytes of the whole body.
     pub content_length: usize,
 }
+
+/// What a provider's error is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classified {
+    /// Which failure.
     pub failure: Failure,
+    /// A text that may be shown to the caller: the provider's own, shortened, where the caller is
+    /// at fault; a fixed one otherwise.
     pub message: String,
+    /// How long the provider asks us to wait.
     pub retry_after_ms: Option<u64>,
+    /// The provider's own code, for logs.
     pub upstream_code: Option<String>,
 }
-#[derive(Debug, Clone)]
-pub struct Answer {
-    pub usage: Option<Usage>,
-    pub usage_suspect: bool,
-    pub service_tier: Option<String>,
-    pub upstream_ref: Option<String>,
-    pub text_bytes: usize,
-}
-impl Answer {
-    pub fn count_output_tokens(&self) -> u64 {
-        todo!()
-    }
-}
+
+/// A secret that no header can carry, for example one with a line break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the secret holds a byte that no header can carry")]
 pub struct SecretUnusable;
 
+/// Translates between this gateway and one provider.
 pub trait Adapter: Sync + Debug {
+    /// The word in a channel's `provider`.
     fn name(&self) -> &'static str;
+
+    /// Whether the provider has the endpoint.
     fn serves(&self, endpoint: Endpoint) -> bool;
+
+    /// The request for the provider. Only what must change is changed.
     fn encode(&self, request: &CallRequest, upstream_model: &str) -> Encoded;
+
+    /// Puts the channel's secret into the headers, marked as sensitive.
+    ///
+    /// # Errors
+    /// When the secret cannot stand in a header. The headers are as they were.
     fn authorize(&self, headers: &mut HeaderMap, secret: &str) -> Result<(), SecretUnusable>;
+
+    /// Says what an answer with a status other than 200 is.
     fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Classified;
+
+    /// Reads the body of a 200.
+    ///
+    /// # Errors
+    /// When it is not an answer of this endpoint, or an error in spite of the status.
     fn answer(&self, endpoint: Endpoint, body: &Bytes) -> Result<Answer, Failure>;
+
+    /// A decoder for the stream that answers this request.
     fn stream(&self, request: &CallRequest) -> StreamDecoder;
 }
 
-pub fn lookup(_provider: &str) -> Option<&'static dyn Adapter> {
-    todo!()
+/// Every adapter, one line each.
+static ADAPTERS: &[&dyn Adapter] = &[
+    &openai_compatible::OPENAI,
+    &openai_compatible::OPENAI_COMPATIBLE,
+];
+
+/// The adapter for the word in a channel's `provider`.
+pub fn lookup(provider: &str) -> Option<&'static dyn Adapter> {
+    ADAPTERS.iter().find(|adapter| adapter.name() == provider).copied()
 }
-/// Fixed text for a failure whose upstream message is not for the caller.
-pub const fn neutral_message(_failure: Failure) -> &'static str {
-    ""
+
+/// A fixed text for a failure, safe to show: it names no provider, channel or credential.
+pub const fn neutral_message(failure: Failure) -> &'static str {
+    match failure {
+        Failure::ConnectFailed | Failure::AddressForbidden => {
+            "the provider could not be reached"
+        }
+        Failure::ConnectionLost => "the connection to the provider was lost",
+        Failure::ServerError | Failure::ErrorInAnswer => "the provider failed to answer",
+        Failure::Overloaded => "the provider is overloaded: try again shortly",
+        Failure::RateLimited => "the provider's rate limit was reached: try again later",
+        Failure::AccountExhausted | Failure::CredentialRefused => {
+            "the provider refused this gateway's account: its operator must act"
+        }
+        Failure::UpstreamModelUnknown => "the provider does not have the model",
+        Failure::RequestRefused => "the provider refused the request: check its members",
+        Failure::ContextTooLong => "the prompt is too long for the model: shorten it",
+        Failure::ContentRefused => "the provider refused the content",
+        Failure::FirstByteTimeout | Failure::IdleTimeout | Failure::DeadlineExceeded => {
+            "the provider did not answer in time"
+        }
+        Failure::StreamCut => "the provider broke off its answer",
+        Failure::AnswerMalformed => "the provider's answer could not be read",
+        Failure::AnswerTooLarge => "the provider's answer is too large",
+        _ => match failure.row().source {
+            Source::Client => "the request was refused",
+            Source::Gateway | Source::Upstream => "the request could not be served",
+        },
+    }
 }
+
+#[cfg(test)]
+mod tests;

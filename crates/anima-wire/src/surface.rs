@@ -16,3 +16,8 @@ pub struct Model<'a> {
     /// Who serves it, as far as callers are told.
     pub owned_by: &'a str,
 }
+
+/// JSON of a value whose form cannot fail: no maps with odd keys, no failing serializers.
+fn bytes_of(value: &impl serde::Serialize) -> bytes::Bytes {
+    serde_json::to_vec(value).map(bytes::Bytes::from).unwrap_or_default()
+}

@@ -172,10 +172,10 @@ CREATE TABLE attempt (
 );
 
 -- Ends the transaction when a compare-and-set did not hit what it must hit.
-CREATE FUNCTION expect_rows(found bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION expect_rows(changed bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF found <> wanted THEN
-        RAISE EXCEPTION '% rows changed where % must', found, wanted
+    IF changed <> wanted THEN
+        RAISE EXCEPTION '% rows changed where % must', changed, wanted
             USING ERRCODE = 'serialization_failure';
     END IF;
 END $$;

@@ -4,7 +4,7 @@
 //! the lock of the revision's one row first, so changes come one after another on all nodes.
 
 use async_trait::async_trait;
-use deadpool_postgres::{Pool, Transaction};
+use deadpool_postgres::{GenericClient, Pool, Transaction};
 use serde::de::DeserializeOwned;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
@@ -24,7 +24,9 @@ pub(crate) struct PostgresConfig(pub(crate) Pool);
 
 impl std::fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("PostgresConfig").field(&self.0.status()).finish()
+        f.debug_tuple("PostgresConfig")
+            .field(&self.0.status())
+            .finish()
     }
 }
 
@@ -67,23 +69,19 @@ impl ConfigStore for PostgresConfig {
     }
 
     async fn rev(&self) -> Result<i64, Error> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(sql::REV).await?;
-        Ok(client.query_one(&statement, &[]).await?.try_get(0)?)
+        number(&self.0.get().await?, sql::REV).await
     }
 
     async fn list(&self, page: Page<'_>, now: Timestamp) -> Result<Vec<Row>, Error> {
-        let mut client = self.0.get().await?;
-        let tx = client.transaction().await?;
+        let client = self.0.get().await?;
         let (after, limit) = (page.after.unwrap_or_default(), i64::from(page.limit));
         let text = sql::list(page.resource);
-        rows(&tx, text, &[&At(now), &page.app, &after, &limit]).await
+        rows(&client, text, &[&At(now), &page.app, &after, &limit]).await
     }
 
     async fn versions(&self, resource: Resource, code: &str) -> Result<Vec<Row>, Error> {
-        let mut client = self.0.get().await?;
-        let tx = client.transaction().await?;
-        rows(&tx, sql::versions(resource), &[&code]).await
+        let client = self.0.get().await?;
+        rows(&client, sql::versions(resource), &[&code]).await
     }
 
     async fn change(&self, change: Change, actor: &Actor, now: Timestamp) -> Result<Row, Error> {
@@ -111,18 +109,23 @@ impl ConfigStore for PostgresConfig {
     }
 }
 
-async fn number(tx: &Transaction<'_>, text: &'static str) -> Result<i64, Error> {
-    let statement = tx.prepare_cached(text).await?;
-    Ok(tx.query_one(&statement, &[]).await?.try_get(0)?)
+async fn number(client: &impl GenericClient, text: &'static str) -> Result<i64, Error> {
+    let statement = client.prepare_cached(text).await?;
+    Ok(client.query_one(&statement, &[]).await?.try_get(0)?)
 }
 
 async fn rows(
-    tx: &Transaction<'_>,
+    client: &impl GenericClient,
     text: &'static str,
     values: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, Error> {
-    let statement = tx.prepare_cached(text).await?;
-    tx.query(&statement, values).await?.iter().map(read_row).collect()
+    let statement = client.prepare_cached(text).await?;
+    client
+        .query(&statement, values)
+        .await?
+        .iter()
+        .map(read_row)
+        .collect()
 }
 
 async fn row(
@@ -225,7 +228,13 @@ async fn find(tx: &Transaction<'_>, change: &Change, now: Timestamp) -> Result<F
         None => Vec::new(),
     };
     let windows = windows(tx, resource, code, now).await?;
-    Ok(Found { head, windows, latest, rivals, app_exists })
+    Ok(Found {
+        head,
+        windows,
+        latest,
+        rivals,
+        app_exists,
+    })
 }
 
 async fn head(tx: &Transaction<'_>, resource: Resource, code: &str) -> Result<Option<Head>, Error> {
@@ -252,7 +261,11 @@ async fn windows(
     let rows = tx.query(&statement, &[&code, &At(now)]).await?;
     let window = |row: &tokio_postgres::Row| {
         let from = row.try_get::<_, At>(1)?.0;
-        Ok(Window { version_no: row.try_get(0)?, from, to: time(row, 2)? })
+        Ok(Window {
+            version_no: row.try_get(0)?,
+            from,
+            to: time(row, 2)?,
+        })
     };
     rows.iter().map(window).collect()
 }
@@ -267,7 +280,11 @@ async fn rivals(
     let rows = tx.query(&statement, &[&scope, &code, &At(now)]).await?;
     let rival = |row: &tokio_postgres::Row| {
         let from = row.try_get::<_, At>(1)?.0;
-        Ok(Rival { code: row.try_get(0)?, from, to: time(row, 2)? })
+        Ok(Rival {
+            code: row.try_get(0)?,
+            from,
+            to: time(row, 2)?,
+        })
     };
     rows.iter().map(rival).collect()
 }
@@ -288,8 +305,15 @@ async fn write_versions(
     }
     if let (Some(version), Some(window)) = (change.version(), writes.insert) {
         let (from, to, at) = (At(window.from), window.to.map(At), At(now));
-        let mut values: Vec<&(dyn ToSql + Sync)> =
-            vec![&code, &window.version_no, &from, &to, &version.body, &at, &actor.name];
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+            &code,
+            &window.version_no,
+            &from,
+            &to,
+            &version.body,
+            &at,
+            &actor.name,
+        ];
         match resource {
             Resource::Price => values.push(&version.scope),
             Resource::UserApiKey => values.push(&writes.head.app),

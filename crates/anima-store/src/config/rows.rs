@@ -22,8 +22,8 @@ pub(crate) fn typed<B: DeserializeOwned>(
     resource: Resource,
     row: Row,
 ) -> Result<Version<B>, Error> {
-    let body = B::deserialize(&row.body)
-        .map_err(|e| damaged(resource, &row.code, row.version_no, &e))?;
+    let body =
+        B::deserialize(&row.body).map_err(|e| damaged(resource, &row.code, row.version_no, &e))?;
     Ok(Version {
         code: row.code,
         app: row.app,

@@ -34,7 +34,10 @@ impl KeyStore for SqliteKeys {
                 let found = statement.query_row(params![hash], |row| {
                     Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
                 });
-                found.optional()?.map(|(name, role)| sql::admin_token(name, &role, hash)).transpose()
+                found
+                    .optional()?
+                    .map(|(name, role)| sql::admin_token(name, &role, hash))
+                    .transpose()
             })
             .await
     }
@@ -72,7 +75,10 @@ fn part(kid: &str, row: &rusqlite::Row<'_>) -> Result<Part, Error> {
     let to = row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros);
     match row.get::<_, i64>(0)? {
         0 => Ok(Part::Head),
-        1 => Ok(Part::Secret { hash: row.get(8)?, expires_at: to }),
+        1 => Ok(Part::Secret {
+            hash: row.get(8)?,
+            expires_at: to,
+        }),
         2 => Ok(Part::Key(version(Resource::UserApiKey, row, to)?)),
         3 => Ok(Part::App(version(Resource::App, row, to)?)),
         other => Err(sql::unknown_part(kid, other)),

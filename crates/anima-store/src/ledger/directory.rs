@@ -28,12 +28,6 @@ pub(super) struct Missing {
     pub(super) prices: Vec<PriceRef>,
 }
 
-impl Missing {
-    pub(super) fn is_empty(&self) -> bool {
-        self.accounts.is_empty() && self.prices.is_empty()
-    }
-}
-
 impl Directory {
     /// The account's id.
     pub(super) fn account(&self, account: &Account, currency: Currency) -> Option<i64> {

@@ -144,10 +144,3 @@ impl Wallet {
         }
     }
 }
-
-impl Plan<'_> {
-    /// Whether there is nothing to write, but perhaps for wallets.
-    pub(super) fn is_empty(&self) -> bool {
-        self.holds.is_empty() && self.closings.is_empty() && self.journals.is_empty()
-    }
-}

@@ -4,7 +4,7 @@ mod auditor; // random operations against a model
 mod conformance; // the contract, sentence by sentence
 mod fixtures; // holds, settlements, entries
 mod judging; // the queue and the halving, without a database
-//pg mod postgres;
+mod postgres;
 mod sqlite;
 
 /// The tests that every backend has. `$open` gives a [`fixtures::Books`], or `None` to skip; each

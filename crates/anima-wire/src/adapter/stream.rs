@@ -1,42 +1,269 @@
-//! stub
+//! A stream of the OpenAI family on its way to the client: chunks pass, facts are noted.
+//!
+//! Holds back the terminator, since the last bytes of a stream are sent only when it is billed.
+//! Usage is always asked for upstream and taken out again for a client that did not ask. Not here:
+//! what to do about a failure. Invariant: for any split of the bytes the client gets the same
+//! bytes and the facts are the same. Sources: `wire-conventions` 4.5, `b-outbound-chat` B.2, B.4.
+
+use std::borrow::Cow;
+
 use anima_core::failure::Failure;
 use anima_core::usage::Usage;
 use bytes::Bytes;
+use serde_json::json;
 
+use crate::dialect::openai::choice::Tally;
+use crate::dialect::openai::fault::Fault;
+use crate::dialect::openai::reply::Reply;
+use crate::dialect::openai::usage::Report;
+use crate::sse::{self, Event, Filter, TooLarge, Verdict};
+use crate::surface::openai;
+use crate::tokens;
+
+/// What ends a stream that went well.
+const TERMINATOR: &[u8] = b"data: [DONE]\n\n";
+
+/// Generated text that is kept for our own count. Beyond it, bytes are divided.
+const KEPT_BYTES_MAX: usize = tokens::COUNTED_BYTES_MAX;
+
+/// Bytes per token of generated text that was not kept.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Decodes one upstream stream.
 #[derive(Debug)]
-pub struct StreamDecoder {}
-impl StreamDecoder {
-    pub fn push(&mut self, _chunk: Bytes, _out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        todo!()
-    }
-    pub fn end(&mut self, _out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        todo!()
-    }
-    pub fn has_content(&self) -> bool {
-        todo!()
-    }
-    pub fn is_done(&self) -> bool {
-        todo!()
-    }
-    pub fn terminator(&self) -> Bytes {
-        todo!()
-    }
-    pub fn usage(&self) -> Option<Usage> {
-        todo!()
-    }
-    pub fn usage_suspect(&self) -> bool {
-        todo!()
-    }
-    pub fn service_tier(&self) -> Option<&str> {
-        todo!()
-    }
-    pub fn upstream_ref(&self) -> Option<&str> {
-        todo!()
-    }
-    pub fn count_output_tokens(&mut self) -> u64 {
-        todo!()
-    }
-    pub fn error_event(_failure: Failure, _message: &str, _request_id: &str) -> Bytes {
-        todo!()
+pub struct StreamDecoder {
+    filter: Filter,
+    facts: Facts,
+}
+
+/// What is known so far.
+#[derive(Debug)]
+struct Facts {
+    include_usage: bool,
+    tally: Tally,
+    /// Whether any payload came.
+    started: bool,
+    has_content: bool,
+    is_done: bool,
+    report: Report,
+    /// Whether the last report stood on a chunk of its own, as a final one does.
+    report_stood_alone: bool,
+    service_tier: Option<String>,
+    upstream_ref: Option<String>,
+}
+
+impl From<TooLarge> for Failure {
+    fn from(_: TooLarge) -> Self {
+        Self::AnswerMalformed
     }
 }
+
+impl StreamDecoder {
+    /// A decoder before the first byte. `include_usage`: whether the client asked for usage.
+    pub(super) const fn new(include_usage: bool) -> Self {
+        Self {
+            filter: Filter::new(),
+            facts: Facts {
+                include_usage,
+                tally: Tally::keeping(KEPT_BYTES_MAX),
+                started: false,
+                has_content: false,
+                is_done: false,
+                report: Report { usage: None, suspect: false },
+                report_stood_alone: false,
+                service_tier: None,
+                upstream_ref: None,
+            },
+        }
+    }
+
+    /// Takes the next bytes and appends what may go to the client now: complete events, in order,
+    /// without the terminator. Bytes after the terminator are ignored.
+    ///
+    /// # Errors
+    /// When the stream is malformed or tells of an error. What came before is in `out`; nothing
+    /// more may be pushed.
+    #[expect(clippy::needless_pass_by_value, reason = "the slices in `out` share its memory")]
+    pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
+        if self.facts.is_done {
+            return Ok(());
+        }
+        let Self { filter, facts } = self;
+        filter.push(&chunk, out, |unit| facts.judge(unit)).map(|_| ())
+    }
+
+    /// The upstream's body has ended. A terminator without its blank line still counts.
+    ///
+    /// # Errors
+    /// [`Failure::StreamCut`] when no terminator was seen; something more exact when the body was
+    /// no stream at all but an error.
+    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Result<(), Failure> {
+        let _ = &out;
+        let rest = self.filter.rest();
+        if self.facts.is_done {
+            return Ok(());
+        }
+        if is_terminator(Event::read(rest).payload.as_deref().unwrap_or_default()) {
+            self.facts.is_done = true;
+            return Ok(());
+        }
+        Err(if self.facts.is_bare(rest) { bare_fault(rest) } else { Failure::StreamCut })
+    }
+
+    /// Whether content has been seen: from then on no other channel may answer.
+    pub const fn has_content(&self) -> bool {
+        self.facts.has_content
+    }
+
+    /// Whether the terminator has been seen.
+    pub const fn is_done(&self) -> bool {
+        self.facts.is_done
+    }
+
+    /// What the client gets last, once the stream is billed.
+    pub const fn terminator(&self) -> Bytes {
+        Bytes::from_static(TERMINATOR)
+    }
+
+    /// What the provider says was consumed. `None` when it said nothing usable; zeros next to
+    /// content are not usable.
+    pub fn usage(&self) -> Option<Usage> {
+        self.facts.report.usage.filter(|usage| !(usage.is_empty() && self.facts.has_content))
+    }
+
+    /// Whether the report contradicts itself, another one, or what was delivered.
+    pub fn usage_suspect(&self) -> bool {
+        let report = self.facts.report;
+        let nothing_generated = |usage: Usage| usage.output_tokens() == 0;
+        report.suspect || self.facts.has_content && report.usage.is_some_and(nothing_generated)
+    }
+
+    /// The tier that was used, as far as the provider said.
+    pub fn service_tier(&self) -> Option<&str> {
+        self.facts.service_tier.as_deref()
+    }
+
+    /// The provider's id of this answer.
+    pub fn upstream_ref(&self) -> Option<&str> {
+        self.facts.upstream_ref.as_deref()
+    }
+
+    /// Counts what was delivered with our own tokenizer. Up to some 25 ms of work.
+    pub fn count_output_tokens(&mut self) -> u64 {
+        let tally = &self.facts.tally;
+        tokens::count(&tally.text) + (tally.dropped_bytes as u64).div_ceil(BYTES_PER_TOKEN)
+    }
+
+    /// The event that closes a stream which failed after its first byte. No terminator follows.
+    pub fn error_event(failure: Failure, message: &str, request_id: &str) -> Bytes {
+        let extra = json!({ "request_id": request_id });
+        let body = openai::error_body(failure, message, None, Some(&extra));
+        Bytes::from([b"data: ", body.as_ref(), b"\n\n"].concat())
+    }
+}
+
+impl Facts {
+    /// Notes what a unit says and decides what becomes of it.
+    fn judge(&mut self, unit: &[u8]) -> Result<Verdict, Failure> {
+        let event = Event::read(unit);
+        let Some(payload) = event.payload else {
+            return if self.is_bare(unit) { Err(bare_fault(unit)) } else { Ok(Verdict::Pass) };
+        };
+        self.started = true;
+        if payload.trim_ascii().is_empty() {
+            // Keeps a connection alive here and there; clients would choke on it.
+            return Ok(Verdict::Drop);
+        }
+        if is_terminator(&payload) {
+            self.is_done = true;
+            return Ok(Verdict::Stop);
+        }
+        if event.name == b"error" {
+            return Err(Fault::read(&payload).in_answer());
+        }
+        let mark = self.tally.mark();
+        let failure = match Reply::read(&payload, &mut self.tally) {
+            Err(_malformed) => Failure::AnswerMalformed,
+            Ok(reply) if reply.is_fault => Fault::read(&payload).in_answer(),
+            Ok(reply) => {
+                self.note(&reply);
+                return Ok(self.shape(unit, &event.with(&payload), reply));
+            }
+        };
+        // What is not delivered is not counted.
+        self.tally.rewind(mark);
+        Err(failure)
+    }
+        if self.include_usage {
+            return Ok(Verdict::Pass);
+        }
+        if reply.is_only_usage() {
+            return Ok(Verdict::Drop);
+        }
+        Ok(match (reply.usage_place, &payload) {
+            (None, _) => Verdict::Pass,
+            (Some(place), Cow::Borrowed(_)) => {
+                Verdict::Without(event.payload_at + place.start..event.payload_at + place.end)
+            }
+            (Some(place), Cow::Owned(payload)) => {
+                let mut payload = payload.clone();
+                payload.drain(place);
+                Verdict::Instead(sse::with_payload(unit, &payload))
+            }
+        })
+    }
+
+    /// Keeps what a chunk says.
+    fn note(&mut self, reply: &Reply<'_>, has_text: bool) {
+        self.has_content |= self.tally.content;
+        self.text_since_report |= has_text;
+        if let (None, Some(id)) = (&self.upstream_ref, reply.id) {
+            self.upstream_ref = Some(id.decode().into_owned());
+        }
+        if let Some(tier) = reply.service_tier {
+            let tier = tier.decode();
+            if self.service_tier.as_deref() != Some(&*tier) {
+                self.service_tier = Some(tier.into_owned());
+            }
+        }
+        self.note_report(reply.report);
+    }
+
+    /// Merges a report with those before. Some vendors report on every chunk, so growth while text
+    /// comes is normal; shrinking, or two different ends, is not. The larger one is believed.
+    fn note_report(&mut self, new: Report) {
+        self.report.suspect |= new.suspect;
+        let Some(after) = new.usage else { return };
+        if let Some(before) = self.report.usage {
+            let sum = |usage: Usage| usage.input_tokens() + usage.output_tokens();
+            let shrank = after.input_tokens() < before.input_tokens()
+                || after.output_tokens() < before.output_tokens();
+            let changed = after != before && !before.is_empty() && !self.text_since_report;
+            self.report.suspect |= shrank || changed;
+            if sum(after) < sum(before) {
+                return;
+            }
+        }
+        self.report.usage = Some(after);
+        self.text_since_report = false;
+    }
+
+    /// Whether a unit without fields is a bare JSON or HTML body where a stream should be.
+    fn is_bare(&self, unit: &[u8]) -> bool {
+        !self.started && matches!(unit.trim_ascii_start().first(), Some(b'{' | b'[' | b'<'))
+    }
+}
+
+/// What a body is that came instead of a stream.
+fn bare_fault(body: &[u8]) -> Failure {
+    let fault = Fault::read(body);
+    if fault == Fault::default() { Failure::AnswerMalformed } else { fault.in_answer() }
+}
+
+/// Whether a payload is the terminator.
+fn is_terminator(payload: &[u8]) -> bool {
+    payload.trim_ascii() == b"[DONE]"
+}
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ pub(crate) async fn live_app(admin: &Admin, code: &str) -> Result<App, Problem> 
     let now = admin.clock.now();
     let place = Place { collection: &Apps, app: None };
     let versions = place.history(admin, code).await?;
-    let live = versions.iter().any(|row| row.effective_to.is_none_or(|end| end > now));
+    let live = versions.iter().any(|row| rows::is_ahead(row, now));
     match rows::shown_version(&versions, now).filter(|_| live) {
         Some(row) => body_of(row),
         None => Err(Problem::not_found("app")),

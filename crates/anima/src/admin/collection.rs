@@ -15,6 +15,7 @@ use anima_core::config::{Check, Resource};
 use anima_store::config::Row;
 
 use super::problem::{Code, Problem};
+use super::rows::is_ahead;
 use super::typed::typed;
 use super::Admin;
 
@@ -152,7 +153,7 @@ pub(crate) async fn ensure_exists(
 ) -> Result<(), Problem> {
     let now = admin.clock.now();
     let versions = admin.stores.config.versions(resource, code).await?;
-    if versions.iter().any(|row| row.effective_to.is_none_or(|end| end > now)) {
+    if versions.iter().any(|row| is_ahead(row, now)) {
         return Ok(());
     }
     let what = resource.name().replace('_', " ");

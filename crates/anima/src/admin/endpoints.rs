@@ -96,8 +96,10 @@ impl Endpoint {
     /// Model names may hold slashes, so what lies below them cannot be told apart by the router.
     fn is_below_model_name(&self) -> bool {
         match self.action {
-            Action::Rows(Verb::Create | Verb::List, _) => false,
-            Action::Rows(_, collection) => collection.codes() == Codes::ModelName,
+            Action::Rows(verb, collection) => {
+                !matches!(verb, Verb::Create | Verb::List)
+                    && collection.codes() == Codes::ModelName
+            }
             Action::TopUp
             | Action::Balance
             | Action::Postings

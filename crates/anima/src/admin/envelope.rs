@@ -72,11 +72,6 @@ impl Envelope {
         })
     }
 
-    /// Whether only the live switch is asked for, which needs no version and a lesser role.
-    pub(crate) fn is_switch(&self) -> bool {
-        self.enabled.is_some() && !self.changes_version()
-    }
-
     /// Whether a version must be written.
     pub(crate) fn changes_version(&self) -> bool {
         !self.body.is_empty()
@@ -200,12 +195,35 @@ mod tests {
     }
 
     #[test]
-    fn only_a_lone_switch_is_a_switch() {
-        let is = |value: Value| envelope(&value).unwrap().is_switch();
-        assert!(is(json!({"enabled": false})));
-        assert!(is(json!({"enabled": true, "reason": "r", "version_no": 2})));
-        assert!(!is(json!({"enabled": false, "name": "x"})));
-        assert!(!is(json!({"enabled": false, "effective_to": null})));
-        assert!(!is(json!({})));
+    fn only_a_body_or_a_window_needs_a_version() {
+        let needs = |value: Value| envelope(&value).unwrap().changes_version();
+        assert!(!needs(json!({"enabled": true, "reason": "r", "version_no": 2})));
+        assert!(needs(json!({"enabled": false, "name": "x"})));
+        assert!(needs(json!({"enabled": false, "effective_to": null})));
+    }
+
+    #[test]
+    fn a_window_starts_now_or_later_and_keeps_the_end_it_had() {
+        let now = Timestamp::from_micros(1_000_000);
+        let at = |millis: i64| now.plus_millis(millis);
+        let base = Version {
+            code: "a".to_owned(),
+            app: None,
+            version_no: 1,
+            effective_from: at(-500),
+            effective_to: Some(at(500)),
+            enabled: true,
+            body: (),
+        };
+        let window = |value: Value| envelope(&value).unwrap().window(now, Some(&base));
+        assert_eq!(window(json!({})), Ok((None, Some(at(500)))));
+        assert_eq!(window(json!({"effective_to": null})), Ok((None, None)));
+        let round = json!({"effective_from": at(-500), "effective_to": at(500)});
+        assert_eq!(window(round), Ok((None, Some(at(500)))));
+        assert_eq!(window(json!({"effective_from": at(700)})), Ok((Some(at(700)), None)));
+        let past = window(json!({"effective_from": at(-400)})).err().unwrap();
+        assert_eq!(past.member.as_deref(), Some("effective_from"));
+        let empty = window(json!({"effective_from": at(9), "effective_to": at(9)})).err().unwrap();
+        assert_eq!(empty.member.as_deref(), Some("effective_to"));
     }
 }

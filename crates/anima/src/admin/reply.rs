@@ -36,7 +36,9 @@ impl Reply {
 
     /// A page of a list.
     pub(crate) fn page(items: Vec<Value>, next: Value) -> Self {
-        Self::ok(serde_json::json!({ "items": items, "next": next }))
+        let items = Value::Array(items);
+        let members = [("items", items), ("next", next)];
+        Self::ok(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     /// A row.

@@ -74,7 +74,35 @@ impl Place<'_> {
         }
     }
 
-    /// All versions of a row, newest first. Never empty.
+    /// All versions of a row that is there, newest first. Never empty.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`], also for a row that was deleted; or the store's.
+    pub(crate) async fn existing(&self, admin: &Admin, code: &str) -> Result<Vec<Row>, Problem> {
+        let versions = self.history(admin, code).await?;
+        let now = admin.clock.now();
+        if !versions.iter().any(|row| is_ahead(row, now)) && self.is_deleted(admin, code).await? {
+            return Err(Error::NotFound(self.resource()).into());
+        }
+        Ok(versions)
+    }
+
+    /// Whether a row whose windows have all passed was deleted, or merely ended.
+    ///
+    /// The store's contract tells the two apart in writes alone: a write to what was deleted finds
+    /// nothing, a write from a version that never was is a conflict and changes nothing.
+    async fn is_deleted(&self, admin: &Admin, code: &str) -> Result<bool, Problem> {
+        let (resource, code) = (self.resource(), code.to_owned());
+        let stale = Change::Delete { resource, code, read: Some(0) };
+        let nobody = Actor { name: String::new(), reason: String::new() };
+        match admin.stores.config.change(stale, &nobody, admin.clock.now()).await {
+            Err(Error::NotFound(_)) => Ok(true),
+            Err(Error::VersionConflict(_)) | Ok(_) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All versions of a row, newest first, whether it was deleted or not. Never empty.
     ///
     /// # Errors
     /// [`Code::NotFound`], or the store's.
@@ -152,19 +180,27 @@ impl Place<'_> {
     }
 }
 
-/// The version to show: in force, else the next, else the last. Versions are newest first.
-pub(crate) fn shown_version(versions: &[Row], now: Timestamp) -> Option<&Row> {
-    let next = || versions.iter().filter(|row| row.effective_from > now);
-    versions
-        .iter()
-        .find(|row| row.is_effective(now))
-        .or_else(|| next().min_by_key(|row| row.effective_from))
-        .or_else(|| versions.first())
+/// Whether a version is in force now or will be. A cancelled one has an empty window.
+pub(crate) fn is_ahead(row: &Row, now: Timestamp) -> bool {
+    row.effective_to.is_none_or(|end| end > now && end > row.effective_from)
 }
 
-/// The version in force when a new one starts, else the latest: what a change is made from.
+/// The version to show: in force, else the next, else the last.
+pub(crate) fn shown_version(versions: &[Row], now: Timestamp) -> Option<&Row> {
+    let ahead = versions.iter().filter(|row| is_ahead(row, now));
+    // Whatever is ahead and earliest is in force, or the next to be.
+    ahead.min_by_key(|row| row.effective_from).or_else(|| last_version(versions))
+}
+
+/// The version in force when a new one starts, else the last: what a change is made from.
 fn base_version(versions: &[Row], start: Timestamp) -> Option<&Row> {
-    versions.iter().find(|row| row.is_effective(start)).or_else(|| versions.first())
+    versions.iter().find(|row| row.is_effective(start)).or_else(|| last_version(versions))
+}
+
+/// The version whose window starts last, of those that were not cancelled.
+fn last_version(versions: &[Row]) -> Option<&Row> {
+    let kept = versions.iter().filter(|row| row.effective_to != Some(row.effective_from));
+    kept.max_by_key(|row| row.effective_from).or_else(|| versions.first())
 }
 
 /// One row as of now.
@@ -172,7 +208,7 @@ fn base_version(versions: &[Row], start: Timestamp) -> Option<&Row> {
 /// # Errors
 /// [`Code::NotFound`], or the store's.
 pub(crate) async fn read(admin: &Admin, place: Place<'_>, code: &str) -> Result<Outcome, Problem> {
-    let versions = place.history(admin, code).await?;
+    let versions = place.existing(admin, code).await?;
     let latest = versions.first().map_or(0, |row| row.version_no);
     match shown_version(&versions, admin.clock.now()) {
         Some(row) => Ok(Outcome { row: row.clone(), latest, delayed: false }),

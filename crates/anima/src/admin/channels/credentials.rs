@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use anima_core::config::Credential;
 
@@ -55,23 +56,21 @@ pub(super) fn seal(
 ) -> Result<(), Problem> {
     for (n, credential) in credentials.iter_mut().enumerate() {
         let member = format!("credentials[{n}].secret");
-        let sealed = match credential.secret.take() {
-            Some(secret) if secret.is_empty() || secret.len() > SECRET_BYTES_MAX => {
+        let kept = credential.sealed.take().or_else(|| stored.get(&credential.code).cloned());
+        let sealed = match (credential.secret.take().map(Zeroizing::new), kept) {
+            (Some(secret), _) if secret.is_empty() || secret.len() > SECRET_BYTES_MAX => {
                 return Err(Problem::invalid(member, "a text of 1 to 16384 bytes"));
             }
-            Some(secret) => {
+            (Some(secret), _) => {
                 let context = credential_context(channel, &credential.code);
                 let sealed = secrets.seal(&context, secret.as_bytes());
                 sealed.map_err(|error| Problem::new(Code::Internal, error.to_string()))?
             }
-            None => match credential.sealed.take().or_else(|| stored.get(&credential.code).cloned())
-            {
-                Some(sealed) => sealed,
-                None => {
-                    let detail = "is required: none is stored for this code";
-                    return Err(Problem::member(Code::InvalidMember, member, detail));
-                }
-            },
+            (None, Some(sealed)) => sealed,
+            (None, None) => {
+                let detail = "is required: none is stored for this code";
+                return Err(Problem::member(Code::InvalidMember, member, detail));
+            }
         };
         credential.sealed = Some(sealed);
     }

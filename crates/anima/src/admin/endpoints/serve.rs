@@ -88,7 +88,7 @@ async fn take(names: Names, request: Request) -> Result<Call, Problem> {
         return Err(Problem::new(Code::Unauthorized, "send an admin token as Bearer"));
     };
     let original = parts.extensions.get::<OriginalUri>().map(|uri| uri.0.path());
-    let path = original.unwrap_or(parts.uri.path()).to_owned();
+    let path = original.unwrap_or_else(|| parts.uri.path()).to_owned();
     let query = call::query(&parts.uri)?;
     let body = call::read(body).await?;
     Ok(Call { caller, path, names, query, headers: parts.headers, body })

@@ -47,7 +47,7 @@ pub(super) fn version_no() -> Value {
     integer(1, "Counts up with every change of the row")
 }
 
-fn nullable(schema: Value) -> Value {
+fn nullable(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }
 
@@ -96,8 +96,8 @@ fn rows(resource: Resource, schemas: &mut Map<String, Value>) {
 /// What every write may carry.
 fn envelope() -> Map<String, Value> {
     let members = json!({
-        "effective_from": nullable(instant("In force from here on; null or absent is now")),
-        "effective_to": nullable(instant("In force until just before here; null is open")),
+        "effective_from": nullable(&instant("In force from here on; null or absent is now")),
+        "effective_to": nullable(&instant("In force until just before here; null is open")),
         "enabled": { "type": "boolean", "description": "The live switch of all versions" },
         "reason": { "type": "string", "maxLength": 1000, "description": "For the audit record" },
     });
@@ -117,7 +117,7 @@ fn changed(payload: &Payload, identity: &[&str]) -> Value {
     let mut members = Map::new();
     for (name, schema) in payload.members.as_object().into_iter().flatten() {
         let needed = payload.required.contains(&name.as_str());
-        let schema = if needed { schema.clone() } else { nullable(schema.clone()) };
+        let schema = if needed { schema.clone() } else { nullable(schema) };
         members.insert(name.clone(), schema);
     }
     let same = "As in the path";
@@ -145,7 +145,7 @@ fn shown(payload: &Payload, identity: &[&str]) -> Value {
     members.extend(identity.iter().map(|name| ((*name).to_owned(), code("The row's name"))));
     members.insert("version_no".to_owned(), version_no());
     members.insert("effective_from".to_owned(), instant("In force from here on"));
-    let end = nullable(instant("In force until just before here; null is open"));
+    let end = nullable(&instant("In force until just before here; null is open"));
     members.insert("effective_to".to_owned(), end);
     members.insert("enabled".to_owned(), json!({ "type": "boolean" }));
     let fixed = ["version_no", "effective_from", "effective_to", "enabled"];
@@ -254,8 +254,8 @@ fn posting() -> Value {
         "amount": amount("Above 0"),
         "currency": text("ISO 4217"),
         "component": { "enum": ["sale", "cost", "waste", "topup", "refund", "adjustment"] },
-        "attempt": nullable(integer(1, "Which upstream call")),
-        "price": nullable(closed(&price)),
+        "attempt": nullable(&integer(1, "Which upstream call")),
+        "price": nullable(&closed(&price)),
         "estimate": { "type": "boolean", "description": "The usage was not reported" },
         "reference": text("Of a top-up or correction"),
         "posted_at": instant("When"),

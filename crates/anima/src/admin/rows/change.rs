@@ -29,7 +29,7 @@ pub(crate) async fn change(
             return Err(Problem::invalid(*member, "the name in the path: it cannot be changed"));
         }
     }
-    let history = place.history(admin, code).await?;
+    let history = place.existing(admin, code).await?;
     let actor = writer.because(envelope.reason.take());
     let mut outcome = None;
     if envelope.changes_version() {

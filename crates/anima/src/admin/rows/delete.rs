@@ -23,7 +23,7 @@ pub(crate) async fn delete(
 ) -> Result<Outcome, Problem> {
     let mut envelope = Envelope::parse(body, &[])?;
     refuse_all_but_version(&envelope)?;
-    let history = place.history(admin, code).await?;
+    let history = place.existing(admin, code).await?;
     let read = match (envelope.version_no, writer.if_match) {
         (None, None) => None,
         _ => Some(fresh(place, &history, envelope.stated_version(writer.if_match)?)?),

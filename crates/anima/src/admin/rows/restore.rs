@@ -27,7 +27,7 @@ pub(crate) async fn restore(
 ) -> Result<Outcome, Problem> {
     let mut envelope = Envelope::parse(body, &[])?;
     refuse_all_but_version(&envelope)?;
-    let history = place.history(admin, code).await?;
+    let history = place.existing(admin, code).await?;
     let old = numbered(&history, version_no)?;
     let read = fresh(place, &history, envelope.stated_version(writer.if_match)?)?;
     let (body, history) = (old.body.clone(), history.as_slice());

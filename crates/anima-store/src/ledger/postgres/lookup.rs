@@ -1,0 +1,150 @@
+//! Everything that a batch's verdicts rest on, read in one round trip under the wallets' locks.
+//!
+//! The lock statement goes first and alone: it locks in the order of ids, so that two batches cannot
+//! wait for each other in a circle, and gives the balances as they are under the lock. Everything
+//! after it runs on a newer snapshot, and a hold only ever changes under its wallet's lock.
+//! Invariant: nothing that was read before the locks is judged. Source: `reliability` 0.4.
+
+use deadpool_postgres::Object;
+use tokio_postgres::{Error, Row};
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+
+use crate::ledger::digest::Digest;
+use crate::ledger::directory::Directory;
+use crate::ledger::operation::{Item, Operation};
+use crate::ledger::plan::{Known, State, StoredHold, Wallet};
+
+/// Commits must be on disk, whatever the server's default; a stronger setting stays.
+const BEGIN: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED;
+    SELECT set_config('synchronous_commit', 'on', true)
+    WHERE current_setting('synchronous_commit') = 'off'";
+
+const LOCK: &str = "
+    SELECT account_id, debits, credits, held, floor FROM gated_balance
+    WHERE account_id = ANY($1) ORDER BY account_id FOR UPDATE";
+
+const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+const HOLDS: &str = "
+    SELECT id, account_id, price_id, amount, kid, alias, node, settled, uncollected, digest
+    FROM hold WHERE id = ANY($1)";
+
+const GATES: &str = "
+    SELECT j.subject, j.kind, j.seq, j.id, j.digest
+    FROM unnest($1::uuid[], $2::smallint[], $3::smallint[]) AS k (subject, kind, seq)
+    JOIN journal j ON j.subject = k.subject AND j.kind = k.kind AND j.seq = k.seq";
+
+/// What a batch asks about.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    accounts: Vec<i64>,
+    holds: Vec<Uuid>,
+    subjects: Vec<Uuid>,
+    kinds: Vec<i16>,
+    seqs: Vec<i16>,
+}
+
+/// Begins a transaction, locks the batch's wallets and reads what it names.
+pub(super) async fn lock_and_read(
+    client: &Object,
+    named: Named,
+) -> Result<(Timestamp, Known), Error> {
+    let lock = client.prepare_cached(LOCK).await?;
+    let clock = client.prepare_cached(CLOCK).await?;
+    let holds = client.prepare_cached(HOLDS).await?;
+    let gates = client.prepare_cached(GATES).await?;
+    // Polled in this order, so sent in this order, without waiting in between.
+    let (begun, wallets, clock, holds, gates) = tokio::join!(
+        biased;
+        client.batch_execute(BEGIN),
+        async { client.query(&lock, &[&named.accounts]).await },
+        client.query_one(&clock, &[]),
+        async {
+            if named.holds.is_empty() {
+                return Ok(Vec::new());
+            }
+            client.query(&holds, &[&named.holds]).await
+        },
+        async {
+            if named.subjects.is_empty() {
+                return Ok(Vec::new());
+            }
+            client.query(&gates, &[&named.subjects, &named.kinds, &named.seqs]).await
+        },
+    );
+    begun?;
+    let mut known = Known::default();
+    for row in wallets? {
+        known.wallets.insert(row.try_get(0)?, wallet(&row)?);
+    }
+    let posted_at = Timestamp::from_micros(clock?.try_get(0)?);
+    for row in holds? {
+        known.holds.insert(row.try_get(0)?, stored_hold(&row)?);
+    }
+    for row in gates? {
+        let key = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        known.gates.insert(key, (row.try_get(3)?, digest(row.try_get(4)?)));
+    }
+    Ok((posted_at, known))
+}
+
+impl Named {
+    /// Collects it. The accounts are sorted, which is the order in which they are locked.
+    pub(super) fn of(items: &[Item], directory: &Directory) -> Self {
+        let mut named = Self::default();
+        for item in items {
+            item.operation.each_wallet(|account, currency| {
+                named.accounts.extend(directory.account(account, currency));
+            });
+            match &item.operation {
+                Operation::Hold(hold) => named.holds.push(hold.id),
+                Operation::Settle(settle) => named.holds.push(settle.settlement.hold),
+                Operation::Post(post) => {
+                    named.subjects.push(post.entry.subject);
+                    named.kinds.push(post.entry.kind.number());
+                    named.seqs.push(post.entry.seq);
+                }
+            }
+        }
+        named.accounts.sort_unstable();
+        named.accounts.dedup();
+        named
+    }
+}
+
+fn wallet(row: &Row) -> Result<Wallet, Error> {
+    Ok(Wallet {
+        debits: row.try_get(1)?,
+        credits: row.try_get(2)?,
+        held: row.try_get(3)?,
+        floor: row.try_get(4)?,
+        changed: false,
+    })
+}
+
+fn stored_hold(row: &Row) -> Result<StoredHold, Error> {
+    let state = match row.try_get::<_, Option<&[u8]>>(9)? {
+        None => State::Open { node: row.try_get(6)? },
+        Some(found) => State::Closed {
+            charged: row.try_get::<_, Option<i64>>(7)?.unwrap_or(0),
+            uncollected: row.try_get(8)?,
+            digest: digest(found),
+        },
+    };
+    Ok(StoredHold {
+        account_id: row.try_get(1)?,
+        price_id: row.try_get(2)?,
+        amount: row.try_get(3)?,
+        kid: row.try_get::<_, &str>(4)?.into(),
+        alias: row.try_get::<_, &str>(5)?.into(),
+        state,
+    })
+}
+
+/// The table's check says that it has 32 bytes; other bytes would equal no content.
+fn digest(bytes: &[u8]) -> Digest {
+    bytes.try_into().unwrap_or_default()
+}

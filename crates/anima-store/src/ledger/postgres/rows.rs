@@ -1,0 +1,299 @@
+//! Writes a plan's rows on PostgreSQL: one statement per table, all sent together with `COMMIT`.
+//!
+//! Rows travel as one array per column. The statements are prepared before the transaction begins,
+//! because preparing one waits for the server, and nothing may wait between the writes and `COMMIT`.
+//! Invariant: a hold that is closed was open and ours in this very transaction, or it fails.
+
+use deadpool_postgres::Object;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Statement};
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+
+use crate::ledger::digest::source_name;
+use crate::ledger::plan::{Known, Plan, Wallet, day};
+
+const OPEN: &str = "
+    INSERT INTO hold (id, app, kid, alias, account_id, amount, currency, price_id, created_at,
+                      expires_at, node)
+    SELECT u.*, $11
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],
+                $7::text[], $8::bigint[], $9::bigint[], $10::bigint[]) AS u";
+
+const CLOSE: &str = "
+    WITH closed AS (
+        UPDATE hold h
+        SET state = CASE WHEN u.settled IS NULL THEN 'RELEASED' ELSE 'SETTLED' END,
+            settled = u.settled, uncollected = u.uncollected, digest = u.digest,
+            closed_at = u.closed_at
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[])
+             AS u (id, settled, uncollected, digest, closed_at)
+        WHERE h.id = u.id AND h.node = $6 AND h.state IN ('HELD', 'UNKNOWN')
+        RETURNING 1
+    )
+    SELECT expect_rows((SELECT count(*) FROM closed), cardinality($1::uuid[]))";
+
+const JOURNAL: &str = "
+    INSERT INTO journal (id, kind, subject, seq, at, estimate, digest, reference, posted_at)
+    SELECT u.*, $9
+    FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::smallint[], $5::bigint[],
+                $6::boolean[], $7::bytea[], $8::text[]) AS u";
+
+const LEG: &str = "
+    INSERT INTO leg (journal, n, debit_id, credit_id, amount, currency, component, attempt,
+                     price_id, estimate)
+    SELECT u.*
+    FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],
+                $7::smallint[], $8::smallint[], $9::bigint[], $10::boolean[]) AS u";
+
+const ATTEMPT: &str = "
+    INSERT INTO attempt (hold, n, channel, credential, model, outcome, served, usage_source, usage,
+                         cost, cost_currency, cost_price_id, cost_estimate, upstream_ref,
+                         started_at, first_byte_at, ended_at)
+    SELECT u.hold, u.n, u.channel, u.credential, u.model, u.outcome, u.served, u.usage_source,
+           u.usage::jsonb, u.cost, u.cost_currency, u.cost_price_id, u.cost_estimate,
+           u.upstream_ref, u.started_at, u.first_byte_at, u.ended_at
+    FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[],
+                $7::boolean[], $8::text[], $9::text[], $10::bigint[], $11::text[], $12::bigint[],
+                $13::boolean[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[])
+         AS u (hold, n, channel, credential, model, outcome, served, usage_source, usage, cost,
+               cost_currency, cost_price_id, cost_estimate, upstream_ref, started_at,
+               first_byte_at, ended_at)";
+
+const WALLET: &str = "
+    WITH written AS (
+        UPDATE gated_balance g
+        SET debits = u.debits, credits = u.credits, held = u.held, floor = u.floor
+        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+             AS u (account_id, debits, credits, held, floor)
+        WHERE g.account_id = u.account_id
+        RETURNING 1
+    )
+    SELECT expect_rows((SELECT count(*) FROM written), cardinality($1::bigint[]))";
+
+const HOUSE: &str = "
+    INSERT INTO balance_delta (account_id, debits, credits, day)
+    SELECT u.account_id, u.debits::bigint, u.credits::bigint, $4
+    FROM unnest($1::bigint[], $2::text[], $3::text[]) AS u (account_id, debits, credits)";
+
+/// One array, or one value for all rows.
+type Column<'a> = &'a (dyn ToSql + Sync);
+
+/// The statements, compiled on one connection.
+#[derive(Debug)]
+pub(super) struct Statements {
+    open: Statement,
+    close: Statement,
+    journal: Statement,
+    leg: Statement,
+    attempt: Statement,
+    wallet: Statement,
+    house: Statement,
+}
+
+/// Compiles them, or finds them compiled.
+pub(super) async fn prepare(client: &Object) -> Result<Statements, Error> {
+    Ok(Statements {
+        open: client.prepare_cached(OPEN).await?,
+        close: client.prepare_cached(CLOSE).await?,
+        journal: client.prepare_cached(JOURNAL).await?,
+        leg: client.prepare_cached(LEG).await?,
+        attempt: client.prepare_cached(ATTEMPT).await?,
+        wallet: client.prepare_cached(WALLET).await?,
+        house: client.prepare_cached(HOUSE).await?,
+    })
+}
+
+/// What one batch writes, and with what.
+#[derive(Debug)]
+pub(super) struct Writing<'a> {
+    pub(super) client: &'a Object,
+    pub(super) statements: &'a Statements,
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) known: &'a Known,
+    pub(super) node: Uuid,
+    pub(super) posted_at: Timestamp,
+}
+
+impl Writing<'_> {
+    /// Writes everything and commits.
+    pub(super) async fn commit(&self) -> Result<(), Error> {
+        // Polled in this order, so sent in this order, without waiting in between. An error of any
+        // one makes the server roll back instead of committing, so all of them are looked at.
+        let results = tokio::join!(
+            biased;
+            self.holds(),
+            self.closings(),
+            self.journals(),
+            self.legs(),
+            self.attempts(),
+            self.wallets(),
+            self.house(),
+            self.client.batch_execute("COMMIT"),
+        );
+        let (holds, closings, journals, legs, attempts, wallets, house, committed) = results;
+        holds.and(closings).and(journals).and(legs).and(attempts).and(wallets).and(house)?;
+        committed
+    }
+
+    async fn send(&self, statement: &Statement, columns: &[Column<'_>]) -> Result<(), Error> {
+        self.client.execute(statement, columns).await.map(|_| ())
+    }
+
+    async fn holds(&self) -> Result<(), Error> {
+        let rows = &self.plan.holds;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = rows.iter().map(|r| r.hold.id).collect();
+        let apps: Vec<_> = rows.iter().map(|r| &*r.hold.app).collect();
+        let kids: Vec<_> = rows.iter().map(|r| &*r.hold.kid).collect();
+        let aliases: Vec<_> = rows.iter().map(|r| &*r.hold.alias).collect();
+        let accounts: Vec<_> = rows.iter().map(|r| r.account_id).collect();
+        let amounts: Vec<_> = rows.iter().map(|r| r.hold.amount).collect();
+        let currencies: Vec<_> = rows.iter().map(|r| r.hold.currency.code()).collect();
+        let prices: Vec<_> = rows.iter().map(|r| r.price_id).collect();
+        let created: Vec<_> = rows.iter().map(|r| r.hold.created_at.micros()).collect();
+        let expires: Vec<_> = rows.iter().map(|r| r.hold.expires_at.micros()).collect();
+        self.send(
+            &self.statements.open,
+            &[
+                &ids, &apps, &kids, &aliases, &accounts, &amounts, &currencies, &prices, &created,
+                &expires, &self.node,
+            ],
+        )
+        .await
+    }
+
+    async fn closings(&self) -> Result<(), Error> {
+        let rows = &self.plan.closings;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = rows.iter().map(|r| r.id).collect();
+        let settled: Vec<_> = rows.iter().map(|r| r.settled).collect();
+        let uncollected: Vec<_> = rows.iter().map(|r| r.uncollected).collect();
+        let digests: Vec<_> = rows.iter().map(|r| r.digest.as_slice()).collect();
+        let at: Vec<_> = rows.iter().map(|r| r.at.micros()).collect();
+        self.send(
+            &self.statements.close,
+            &[&ids, &settled, &uncollected, &digests, &at, &self.node],
+        )
+        .await
+    }
+
+    async fn journals(&self) -> Result<(), Error> {
+        let rows = &self.plan.journals;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = rows.iter().map(|r| r.id).collect();
+        let subjects: Vec<_> = rows.iter().map(|r| r.key.0).collect();
+        let kinds: Vec<_> = rows.iter().map(|r| r.key.1).collect();
+        let seqs: Vec<_> = rows.iter().map(|r| r.key.2).collect();
+        let at: Vec<_> = rows.iter().map(|r| r.at.micros()).collect();
+        let estimates: Vec<_> = rows.iter().map(|r| r.estimate).collect();
+        let digests: Vec<_> = rows.iter().map(|r| r.digest.as_slice()).collect();
+        let references: Vec<_> = rows.iter().map(|r| r.reference).collect();
+        let posted_at = self.posted_at.micros();
+        self.send(
+            &self.statements.journal,
+            &[&ids, &kinds, &subjects, &seqs, &at, &estimates, &digests, &references, &posted_at],
+        )
+        .await
+    }
+
+    async fn legs(&self) -> Result<(), Error> {
+        let rows = &self.plan.legs;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let journals: Vec<_> = rows.iter().map(|r| r.journal).collect();
+        let numbers: Vec<_> = rows.iter().map(|r| r.n).collect();
+        let debits: Vec<_> = rows.iter().map(|r| r.debit_id).collect();
+        let credits: Vec<_> = rows.iter().map(|r| r.credit_id).collect();
+        let amounts: Vec<_> = rows.iter().map(|r| r.amount).collect();
+        let currencies: Vec<_> = rows.iter().map(|r| r.currency.code()).collect();
+        let components: Vec<_> = rows.iter().map(|r| r.component).collect();
+        let attempts: Vec<_> = rows.iter().map(|r| r.attempt).collect();
+        let prices: Vec<_> = rows.iter().map(|r| r.price_id).collect();
+        let estimates: Vec<_> = rows.iter().map(|r| r.estimate).collect();
+        self.send(
+            &self.statements.leg,
+            &[
+                &journals, &numbers, &debits, &credits, &amounts, &currencies, &components,
+                &attempts, &prices, &estimates,
+            ],
+        )
+        .await
+    }
+
+    async fn attempts(&self) -> Result<(), Error> {
+        let rows = &self.plan.attempts;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let all = || rows.iter().map(|row| row.attempt);
+        let costs = || all().map(|a| a.cost.as_ref());
+        let holds: Vec<_> = rows.iter().map(|r| r.hold).collect();
+        let numbers: Vec<_> = all().map(|a| a.n).collect();
+        let channels: Vec<_> = all().map(|a| &*a.channel).collect();
+        let credentials: Vec<_> = all().map(|a| &*a.credential).collect();
+        let models: Vec<_> = all().map(|a| &*a.model).collect();
+        let outcomes: Vec<_> = all().map(|a| a.outcome).collect();
+        let served: Vec<_> = all().map(|a| a.served).collect();
+        let sources: Vec<_> = all().map(|a| source_name(a.usage_source)).collect();
+        let usages: Vec<_> = rows.iter().map(|r| r.usage).collect();
+        let amounts: Vec<_> = costs().map(|c| c.map(|c| c.amount)).collect();
+        let currencies: Vec<_> = costs().map(|c| c.map(|c| c.currency.code())).collect();
+        let prices: Vec<_> = rows.iter().map(|r| r.cost_price_id).collect();
+        let estimates: Vec<_> = costs().map(|c| c.map(|c| c.estimate)).collect();
+        let references: Vec<_> = all().map(|a| a.upstream_ref.as_deref()).collect();
+        let started: Vec<_> = all().map(|a| a.started_at.micros()).collect();
+        let first: Vec<_> = all().map(|a| a.first_byte_at.map(Timestamp::micros)).collect();
+        let ended: Vec<_> = all().map(|a| a.ended_at.micros()).collect();
+        self.send(
+            &self.statements.attempt,
+            &[
+                &holds, &numbers, &channels, &credentials, &models, &outcomes, &served, &sources,
+                &usages, &amounts, &currencies, &prices, &estimates, &references, &started, &first,
+                &ended,
+            ],
+        )
+        .await
+    }
+
+    async fn wallets(&self) -> Result<(), Error> {
+        let changed = || self.known.wallets.iter().filter(|(_, wallet)| wallet.changed);
+        let accounts: Vec<_> = changed().map(|(account_id, _)| *account_id).collect();
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        let column = |of: fn(&Wallet) -> i64| changed().map(|(_, w)| of(w)).collect::<Vec<_>>();
+        let (debits, credits) = (column(|w| w.debits), column(|w| w.credits));
+        let (held, floors) = (column(|w| w.held), column(|w| w.floor));
+        self.send(
+            &self.statements.wallet,
+            &[&accounts, &debits, &credits, &held, &floors],
+        )
+        .await
+    }
+
+    async fn house(&self) -> Result<(), Error> {
+        let rows = &self.plan.house;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let accounts: Vec<_> = rows.keys().copied().collect();
+        // As text: a sum that leaves 64 bits is for the server to refuse.
+        let debits: Vec<_> = rows.values().map(|(debits, _)| debits.to_string()).collect();
+        let credits: Vec<_> = rows.values().map(|(_, credits)| credits.to_string()).collect();
+        let today = i32::try_from(day(self.posted_at)).unwrap_or(i32::MAX);
+        self.send(
+            &self.statements.house,
+            &[&accounts, &debits, &credits, &today],
+        )
+        .await
+    }
+}

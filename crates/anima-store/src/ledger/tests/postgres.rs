@@ -1,0 +1,178 @@
+//! The suite on PostgreSQL, and what only PostgreSQL can be asked.
+
+use std::sync::Arc;
+
+use super::fixtures::*;
+use crate::database::Opener;
+use crate::ledger::postgres::{PostgresLedger, open};
+use crate::ledger::{Error, LedgerStore};
+use crate::postgres::{migrate, pool};
+use crate::tests::{Scratch, postgres};
+
+crate::ledger::tests::suite!(books);
+
+async fn books() -> Option<Books> {
+    let place = postgres().await?;
+    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    let ledger = opened(&place, &opener());
+    Some(Books { ledger: Arc::new(ledger), place: Box::new(place) })
+}
+
+fn opened(place: &Scratch, opener: &Opener) -> PostgresLedger {
+    open(&place.url(), pool(&place.url(), 4).unwrap(), opener).unwrap()
+}
+
+/// A database with a settled hold, an open one and a top-up.
+async fn used() -> Option<Scratch> {
+    let place = postgres().await?;
+    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    let ledger = opened(&place, &opener());
+    ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    let (first, second) = (hold(1, "acme", 100), hold(2, "acme", 50));
+    ledger.hold(first.clone()).await.unwrap();
+    ledger.settle(settle(&first, 90)).await.unwrap();
+    ledger.hold(second).await.unwrap();
+    Some(place)
+}
+
+async fn execute(place: &Scratch, statements: &str) -> Result<(), String> {
+    let client = pool(&place.url(), 1).unwrap().get().await.unwrap();
+    client.batch_execute(statements).await.map_err(|e| {
+        e.as_db_error().map_or_else(|| e.to_string(), |e| e.message().to_owned())
+    })
+}
+
+#[tokio::test]
+async fn a_hold_outlives_the_process_and_is_fenced_from_the_next_one() {
+    let Some(place) = used().await else { return };
+    let next = Opener { node: uuid::Uuid::from_u128(0xB), ..opener() };
+    let next = opened(&place, &next);
+    let open_hold = hold(2, "acme", 50);
+    assert_eq!(next.settle(settle(&open_hold, 5)).await, Err(Error::HoldUnknown));
+    assert_eq!(wallet(&next, "acme").await, (910, 50, 0));
+    let same = opened(&place, &opener());
+    assert_eq!(same.settle(settle(&open_hold, 5)).await.unwrap().charged, 5);
+    assert!(next.settle(settle(&open_hold, 5)).await.unwrap().replayed);
+    assert_clean(&next).await;
+}
+
+#[tokio::test]
+async fn what_is_written_stays_as_it_was_written() {
+    let Some(place) = used().await else { return };
+    for statement in [
+        "UPDATE leg SET amount = 1",
+        "DELETE FROM leg",
+        "TRUNCATE leg",
+        "UPDATE journal SET reference = 'x'",
+        "DELETE FROM journal",
+        "UPDATE attempt SET cost = 0",
+        "DELETE FROM attempt",
+        "DELETE FROM hold",
+        "UPDATE hold SET state = 'HELD', settled = NULL, digest = NULL, closed_at = NULL",
+        "UPDATE gated_balance SET held = 2000",
+        "UPDATE hold SET state = 'SETTLED' WHERE state = 'HELD'",
+    ] {
+        let why = execute(&place, statement).await.unwrap_err();
+        let guards = ["append-only", "hold is closed", "check constraint"];
+        assert!(guards.iter().any(|guard| why.contains(guard)), "{statement}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn verification_finds_what_was_damaged() {
+    let damages: &[(&str, &[&str])] = &[
+        ("SELECT 1", &[]),
+        ("UPDATE leg SET amount = amount + 1 WHERE component = 1", &["I3", "I5"]),
+        ("UPDATE leg SET currency = 'EUR' WHERE component = 2", &["I1"]),
+        ("UPDATE leg SET credit_id = 999 WHERE component = 2", &["I1", "I3"]),
+        ("INSERT INTO balance_delta SELECT account_id, day, 1, 0 FROM balance_delta LIMIT 1",
+            &["I2", "I3"]),
+        ("UPDATE gated_balance SET credits = credits + 1", &["I2", "I3"]),
+        ("UPDATE gated_balance SET held = held + 1", &["I3"]),
+        ("ALTER TABLE gated_balance DROP CONSTRAINT gated_balance_check,
+          DROP CONSTRAINT gated_balance_floor_check; UPDATE gated_balance SET floor = 900", &["I4"]),
+        ("UPDATE hold SET settled = 91 WHERE settled = 90", &["I5"]),
+        ("DELETE FROM journal WHERE kind = 1", &["I1", "I5"]),
+        ("UPDATE hold SET expires_at = 5 WHERE state = 'HELD'", &["I6"]),
+        ("UPDATE attempt SET hold = '00112233-4455-6677-8899-aabbccddeeff'", &["I7"]),
+        ("UPDATE journal SET kind = 4, subject = (SELECT id FROM hold WHERE settled = 90)
+          WHERE kind = 3;
+          UPDATE leg SET component = 5 WHERE component = 4", &["I8"]),
+    ];
+    for (damage, invariants) in damages {
+        let Some(place) = used().await else { return };
+        let unguarded = format!("SET session_replication_role = 'replica'; {damage}");
+        // The folder may have moved the deltas already.
+        let unguarded = unguarded.replace(
+            "SELECT account_id, day, 1, 0 FROM balance_delta LIMIT 1",
+            "SELECT account_id, day, 1, 0 FROM (SELECT * FROM balance_delta
+             UNION ALL SELECT * FROM folded_balance) b LIMIT 1",
+        );
+        execute(&place, &unguarded).await.unwrap();
+        let findings = opened(&place, &opener()).verify(NOON).await.unwrap();
+        let found = findings.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant);
+        assert_eq!(&found.collect::<Vec<_>>(), invariants, "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn folding_moves_deltas_and_changes_no_balance() {
+    let Some(place) = used().await else { return };
+    let ledger = opened(&place, &opener());
+    let before = ledger.trial_balance().await.unwrap();
+    execute(&place, "SELECT fold_balances()").await.unwrap();
+    let left = "DO $$ BEGIN
+        IF EXISTS (SELECT 1 FROM balance_delta) OR NOT EXISTS (SELECT 1 FROM folded_balance)
+        THEN RAISE EXCEPTION 'not folded'; END IF; END $$";
+    execute(&place, left).await.unwrap();
+    assert_eq!(ledger.trial_balance().await.unwrap(), before);
+    assert_clean(&ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_share_a_wallet_and_never_overdraw_it() {
+    let Some(place) = used().await else { return };
+    let mut calls = tokio::task::JoinSet::new();
+    for node in 0..3_u128 {
+        let opener = Opener { node: uuid::Uuid::from_u128(node), ..opener() };
+        let ledger = Arc::new(opened(&place, &opener));
+        for n in 0..200 {
+            let ledger = Arc::clone(&ledger);
+            let hold = hold(1_000 * (node + 1) + n, "acme", 10);
+            calls.spawn(async move {
+                ledger.hold(hold.clone()).await?;
+                ledger.settle(settle(&hold, 10)).await
+            });
+        }
+    }
+    let results = calls.join_all().await;
+    // 910 are posted and 50 of them held.
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 86, "{results:?}");
+    let ledger = opened(&place, &opener());
+    assert_eq!(wallet(&ledger, "acme").await, (50, 50, 0));
+    assert_clean(&ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_survives_the_loss_of_every_connection() {
+    let Some(place) = used().await else { return };
+    let ledger = Arc::new(opened(&place, &opener()));
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    ledger.post(topup(20, "acme", 10_000)).await.unwrap();
+    for round in 0..10_u128 {
+        let hold = hold(100 + round, "acme", 10);
+        while ledger.hold(hold.clone()).await.is_err() {}
+        let settling = {
+            let (ledger, hold) = (Arc::clone(&ledger), hold.clone());
+            tokio::spawn(async move { ledger.settle(settle(&hold, 10)).await })
+        };
+        execute(&place, others).await.unwrap();
+        assert_eq!(settling.await.unwrap().unwrap().charged, 10);
+    }
+    // The pool of readers learns of a lost connection when it uses it.
+    while ledger.balance("acme", anima_core::money::Currency::USD).await.is_err() {}
+    assert_eq!(wallet(&*ledger, "acme").await, (10_810, 50, 0));
+    while ledger.verify(NOON).await.is_err() {}
+    assert_clean(&*ledger).await;
+}
