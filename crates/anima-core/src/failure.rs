@@ -238,7 +238,10 @@ mod tests {
             let row = serde_json::to_string(&failure.row()).unwrap();
             writeln!(table, "{failure:?} {row}").unwrap();
         }
-        assert_eq!(table, GOLDEN, "if this is meant, write the left side to failure/table.txt");
+        assert_eq!(
+            table, GOLDEN,
+            "if this is meant, write the left side to failure/table.txt"
+        );
     }
 
     #[test]

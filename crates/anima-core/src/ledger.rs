@@ -432,7 +432,10 @@ impl Balance {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test may overflow and fail"
+)]
 mod tests {
     use proptest::prelude::*;
 

@@ -328,5 +328,8 @@ impl ExactSum {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test may overflow and fail"
+)]
 mod tests;

@@ -2,14 +2,14 @@
 //!
 //! Contract, for every backend:
 //! - A row is a chain of versions; at most one is in force at any instant, and the database itself
-//!   refuses overlap. History stays. Prices of one scope do not overlap either, whatever their code.
+//!   refuses overlap. History stays. Prices of one scope do not overlap, whatever their code.
 //! - A write names the `version_no` that it read, which must be the row's latest; else
 //!   [`Error::VersionConflict`] with the latest version, and nothing changes.
 //! - A new version closes what is in force at its start, or takes the place of a scheduled version
 //!   of the same start. Without an end of its own it ends where the next scheduled version begins;
 //!   with one that reaches beyond that, it is refused.
-//! - History is not rewritten: a version starts at the time of the write or later, and no sooner than
-//!   the last change of its row, also when the clocks of two nodes differ.
+//! - History is not rewritten: a version starts at the time of the write or later, and no sooner
+//!   than the last change of its row, also when the clocks of two nodes differ.
 //! - `enabled` belongs to the row, not to a version: switching it needs no `version_no`, and no
 //!   scheduled version turns it back on.
 //! - Every change is one transaction with its audit record and a gap-free revision number.
@@ -124,8 +124,8 @@ pub trait ConfigStore: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn rev(&self) -> Result<i64, Error>;
 
-    /// Rows as of `now` (the version in force, else the next, else the last), by code. `app` narrows
-    /// keys to one app; `after` is the last code of the page before.
+    /// Rows as of `now` (the version in force, else the next, else the last), by code. `app`
+    /// narrows keys to one app; `after` is the last code of the page before.
     ///
     /// # Errors
     /// [`Error::Unavailable`].

@@ -1,8 +1,8 @@
 //! Hashes of keys and admin tokens. No secret in clear is ever stored.
 //!
 //! Contract: a look-up returns every version of the key and of its app that is in force now or
-//! later, with the live switches, in one consistent read; the caller picks by time, so that a cached
-//! answer stays right across scheduled changes. `KeyStore` is implemented by both backends.
+//! later, with the live switches, in one consistent read; the caller picks by time, so that a
+//! cached answer stays right across scheduled changes. Both backends implement [`KeyStore`].
 
 use std::fmt;
 

@@ -28,7 +28,8 @@ const CACHE_KIB: i64 = -32_768;
 /// a signal and not an error code.
 const MAP_BYTES: i64 = 256 * 1024 * 1024;
 
-/// Opens the file for writing. Makes it, and the folders on its way, for its owner alone when absent.
+/// Opens the file for writing. When absent it is made, with the folders on its way, for its owner
+/// alone.
 ///
 /// # Errors
 /// [`OpenError::Unreachable`].

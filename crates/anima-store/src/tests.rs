@@ -1,7 +1,7 @@
 //! Databases for tests, thrown away with the value that stands for them.
 //!
-//! PostgreSQL is the server of `ANIMA_TEST_POSTGRES_URL`, whose user may create databases; each test
-//! has one of its own. Without that variable its tests say so and pass, unless
+//! PostgreSQL is the server of `ANIMA_TEST_POSTGRES_URL`, whose user may create databases; each
+//! test has one of its own. Without that variable its tests say so and pass, unless
 //! `ANIMA_TEST_REQUIRE_POSTGRES=1`. Tests only.
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -12,7 +12,7 @@ mod stream;
 
 use std::fmt::Debug;
 
-use anima_core::failure::{Failure, Source};
+use anima_core::failure::Failure;
 use bytes::Bytes;
 use http::HeaderMap;
 
@@ -89,15 +89,16 @@ static ADAPTERS: &[&dyn Adapter] = &[
 
 /// The adapter for the word in a channel's `provider`.
 pub fn lookup(provider: &str) -> Option<&'static dyn Adapter> {
-    ADAPTERS.iter().find(|adapter| adapter.name() == provider).copied()
+    ADAPTERS
+        .iter()
+        .find(|adapter| adapter.name() == provider)
+        .copied()
 }
 
 /// A fixed text for a failure, safe to show: it names no provider, channel or credential.
 pub const fn neutral_message(failure: Failure) -> &'static str {
     match failure {
-        Failure::ConnectFailed | Failure::AddressForbidden => {
-            "the provider could not be reached"
-        }
+        Failure::ConnectFailed | Failure::AddressForbidden => "the provider could not be reached",
         Failure::ConnectionLost => "the connection to the provider was lost",
         Failure::ServerError | Failure::ErrorInAnswer => "the provider failed to answer",
         Failure::Overloaded => "the provider is overloaded: try again shortly",
@@ -115,10 +116,25 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         Failure::StreamCut => "the provider broke off its answer",
         Failure::AnswerMalformed => "the provider's answer could not be read",
         Failure::AnswerTooLarge => "the provider's answer is too large",
-        _ => match failure.row().source {
-            Source::Client => "the request was refused",
-            Source::Gateway | Source::Upstream => "the request could not be served",
-        },
+        Failure::KeyMissing
+        | Failure::KeyUnknown
+        | Failure::KeyDisabled
+        | Failure::KeyExpired
+        | Failure::AddressRefused => "the key was refused",
+        Failure::RouteUnknown | Failure::MethodRefused => "there is no such path or method",
+        Failure::BodyInvalid | Failure::BodyTooLarge | Failure::BodyTimeout => {
+            "the request body could not be read"
+        }
+        Failure::ModelUnknown | Failure::ModelMismatch | Failure::ModelUnpriced => {
+            "the model cannot be used with this key and path"
+        }
+        Failure::InsufficientFunds => "the balance does not cover the request",
+        Failure::ClientGone => "the client closed the request",
+        Failure::AuthUnavailable
+        | Failure::ServiceSuspended
+        | Failure::ServiceUnavailable
+        | Failure::NoHealthyChannel => "the service is not available: try again shortly",
+        Failure::Internal => "this gateway failed: report the request id",
     }
 }
 

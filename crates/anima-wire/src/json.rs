@@ -83,7 +83,9 @@ impl<'a> Value<'a> {
 
     /// The text of a string. `None` for another kind.
     pub fn text(&self) -> Option<Text<'a>> {
-        let (Kind::String, [b'"', inner @ .., b'"']) = (self.kind, self.raw) else { return None };
+        let (Kind::String, [b'"', inner @ .., b'"']) = (self.kind, self.raw) else {
+            return None;
+        };
         Some(Text::new(inner))
     }
 
@@ -105,7 +107,12 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// A cursor before the first byte.
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, depth: 0, named_at: 0 }
+        Self {
+            bytes,
+            at: 0,
+            depth: 0,
+            named_at: 0,
+        }
     }
 
     /// The kind of the next value, which stays unread.
@@ -213,7 +220,11 @@ impl<'a> Cursor<'a> {
     /// When something else follows.
     pub fn end(&mut self) -> Result<(), Error> {
         self.space();
-        if self.at == self.bytes.len() { Ok(()) } else { Err(self.fault()) }
+        if self.at == self.bytes.len() {
+            Ok(())
+        } else {
+            Err(self.fault())
+        }
     }
 
     /// Where the cursor stands, bytes from the start.
@@ -339,7 +350,11 @@ impl<'a> Cursor<'a> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
-        if count == 0 { Err(self.fault()) } else { Ok(()) }
+        if count == 0 {
+            Err(self.fault())
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads a literal, and names the first byte that differs.
@@ -368,13 +383,19 @@ impl<'a> Cursor<'a> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), Error> {
-        if self.take(byte) { Ok(()) } else { Err(self.fault()) }
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(self.fault())
+        }
     }
 
     /// The error for what stands here: too early an end, or a wrong byte.
     fn fault(&self) -> Error {
         if self.at >= self.bytes.len() {
-            Error::Truncated { offset: self.bytes.len() }
+            Error::Truncated {
+                offset: self.bytes.len(),
+            }
         } else {
             Error::Unexpected { offset: self.at }
         }

@@ -89,7 +89,11 @@ pub struct Error {
 
 impl Error {
     fn new(param: Option<&'static str>, message: String) -> Self {
-        Self { failure: Failure::BodyInvalid, message, param }
+        Self {
+            failure: Failure::BodyInvalid,
+            message,
+            param,
+        }
     }
 }
 

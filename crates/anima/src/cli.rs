@@ -2,7 +2,11 @@
 //!
 //! Exit codes: 0 done, 1 failed (a breach found, a dependency gone), 2 wrong usage or setting.
 //! Invariant: a wrong setting is one line on standard error.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line prints"
+)]
 
 use std::process::ExitCode;
 

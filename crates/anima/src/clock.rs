@@ -7,7 +7,10 @@ use anima_core::clock::{Clock, Rng, Timestamp};
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one reader of the system clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one reader of the system clock"
+    )]
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let micros = since.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX));
@@ -31,7 +34,10 @@ impl Rng for SystemRng {
 ///
 /// # Panics
 /// When the system has no randomness: a secret must never be guessable, so nothing may go on.
-#[expect(clippy::expect_used, reason = "going on without randomness would mint guessable keys")]
+#[expect(
+    clippy::expect_used,
+    reason = "going on without randomness would mint guessable keys"
+)]
 pub fn fill(bytes: &mut [u8]) {
     aws_lc_rs::rand::fill(bytes).expect("the system has no randomness");
 }

@@ -39,7 +39,9 @@ pub struct Upstream {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Upstream")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +102,10 @@ impl Live {
             clock,
             compiled: ArcSwap::from_pointee(compiled),
             refreshing: tokio::sync::Mutex::new(()),
-            cache: Cache::builder().max_capacity(KEYS_MAX).time_to_live(KEY_TTL).build(),
+            cache: Cache::builder()
+                .max_capacity(KEYS_MAX)
+                .time_to_live(KEY_TTL)
+                .build(),
         })
     }
 
@@ -124,7 +129,8 @@ impl Live {
         let _one = self.refreshing.lock().await;
         let now = self.clock.now();
         let tables = self.config.tables(now).await?;
-        self.compiled.store(Arc::new(compile(tables, &self.secrets, now)));
+        self.compiled
+            .store(Arc::new(compile(tables, &self.secrets, now)));
         Ok(())
     }
 
@@ -176,10 +182,18 @@ fn compile(tables: Tables, secrets: &Secrets, now: Timestamp) -> Compiled {
             let base: http::Uri = row.body.base_url.trim_end_matches('/').parse().ok()?;
             let credentials = open_credentials(secrets, &row.code, &row.body);
             let adapter = adapter::lookup(&row.body.provider);
-            Some(Arc::new(Upstream { adapter, base, credentials }))
+            Some(Arc::new(Upstream {
+                adapter,
+                base,
+                credentials,
+            }))
         })
         .collect();
-    Compiled { tables, timeline, upstreams }
+    Compiled {
+        tables,
+        timeline,
+        upstreams,
+    }
 }
 
 /// Opens what can be opened. A credential sealed under another master key is left out with an
@@ -201,7 +215,11 @@ fn open_credentials(
             Some(text) => {
                 opened.insert(Arc::from(credential.code.as_str()), Zeroizing::new(text));
             }
-            None => tracing::error!(channel, credential = credential.code, "failed to open credential"),
+            None => tracing::error!(
+                channel,
+                credential = credential.code,
+                "failed to open credential"
+            ),
         }
     }
     opened.into_iter().collect()

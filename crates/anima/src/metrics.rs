@@ -22,8 +22,9 @@ const SERIES_MAX: usize = 2_000;
 
 /// Buckets for whole calls, seconds: the first for cached and embedding calls, the last for
 /// reasoning models.
-const CALL_BUCKETS: &[f64] =
-    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const CALL_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
 /// Buckets for the gateway's own share and for ledger batches, seconds.
 const FAST_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
@@ -189,7 +190,11 @@ impl Metrics {
             channel: Arc::clone(&other),
             app: other,
         };
-        let labels = if all.len() < SERIES_MAX { labels } else { &capped };
+        let labels = if all.len() < SERIES_MAX {
+            labels
+        } else {
+            &capped
+        };
         let make = || Arc::new(self.make_series(labels));
         Arc::clone(all.entry(labels.clone()).or_insert_with(make))
     }
@@ -238,7 +243,13 @@ impl Metrics {
                 own.inc_by(decimal(amount));
             } else {
                 let l = labels;
-                let five = [l.endpoint, &*l.alias, &*l.channel, &*l.app, amount.currency.code()];
+                let five = [
+                    l.endpoint,
+                    &*l.alias,
+                    &*l.channel,
+                    &*l.app,
+                    amount.currency.code(),
+                ];
                 family.with_label_values(&five).inc_by(decimal(amount));
             }
         }
@@ -266,11 +277,16 @@ impl Metrics {
 
     /// Says whether a dependency is down.
     pub fn degraded(&self, dependency: &str, down: bool) {
-        self.degraded.with_label_values(&[dependency]).set(i64::from(down));
+        self.degraded
+            .with_label_values(&[dependency])
+            .set(i64::from(down));
     }
 
     /// Says when the process started.
-    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double exactly")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "seconds since 1970 fit a double exactly"
+    )]
     pub fn started(&self, at: anima_core::clock::Timestamp) {
         self.started.set(at.seconds() as f64);
     }
@@ -306,7 +322,9 @@ impl BatchObserver for Metrics {
         self.ledger_batch_seconds.observe(seconds);
         for (count, operation) in [(holds, "hold"), (settlements, "settle")] {
             if count > 0 {
-                self.ledger_batch_size.with_label_values(&[operation]).observe(count as f64);
+                self.ledger_batch_size
+                    .with_label_values(&[operation])
+                    .observe(count as f64);
             }
         }
     }
@@ -317,7 +335,10 @@ impl BatchObserver for Metrics {
 }
 
 /// An amount as a float, for graphs only.
-#[expect(clippy::cast_precision_loss, reason = "for graphs; the ledger is the truth")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "for graphs; the ledger is the truth"
+)]
 fn decimal(amount: Money) -> f64 {
     (amount.units.max(0) as f64) / 10_f64.powi(i32::from(amount.currency.scale()))
 }
@@ -343,7 +364,11 @@ mod tests {
             channel: "c".into(),
             app: "x".into(),
         };
-        let times = Times { total: 0.1, first_byte: Some(0.05), overhead: 0.001 };
+        let times = Times {
+            total: 0.1,
+            first_byte: Some(0.05),
+            overhead: 0.001,
+        };
         metrics.request(&labels, "ok", times);
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         assert!(text.contains("anima_requests_total{alias=\"a\""), "{text}");
@@ -358,8 +383,12 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         for n in 0..SERIES_MAX + 50 {
             let alias = format!("a{n}").into();
-            let labels =
-                Labels { endpoint: "chat", alias, channel: "c".into(), app: "x".into() };
+            let labels = Labels {
+                endpoint: "chat",
+                alias,
+                channel: "c".into(),
+                app: "x".into(),
+            };
             metrics.series(&labels);
         }
         assert!(metrics.series.read().len() <= SERIES_MAX + 1);

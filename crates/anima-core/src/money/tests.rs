@@ -91,7 +91,10 @@ fn what_does_not_fit_is_refused() {
         units: i64::MAX,
         pow10: 0,
     };
-    let sum = ExactSum::default().add(u64::MAX, huge).unwrap().add(u64::MAX, huge);
+    let sum = ExactSum::default()
+        .add(u64::MAX, huge)
+        .unwrap()
+        .add(u64::MAX, huge);
     assert_eq!(sum, Err(Error::Overflow));
     let sum = ExactSum::default().add(10, huge).unwrap();
     assert_eq!(sum.round(Multiplier::ONE), Err(Error::Overflow));

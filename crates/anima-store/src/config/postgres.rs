@@ -1,7 +1,7 @@
 //! The configuration's store on PostgreSQL.
 //!
-//! The contract is in `config`, the decisions are in `decide`; this reads and writes. A change takes
-//! the lock of the revision's one row first, so changes come one after another on all nodes.
+//! The contract is in `config`, the decisions are in `decide`; this reads and writes. A change
+//! takes the lock of the revision's one row first, so changes of all nodes come one after another.
 
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Pool, Transaction};

@@ -1,7 +1,7 @@
 //! The configuration's contract, as functions over the traits, run against both databases.
 //!
-//! `rows` and `more` hold the rules, `random` looks for a sequence that breaks one, `refused` goes past
-//! the store to see that the database itself refuses. Time is a parameter: nothing here waits.
+//! `rows` and `more` hold the rules, `random` looks for a sequence that breaks one, `refused` goes
+//! past the store to see that the database itself refuses. Time is a parameter: nothing here waits.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -96,7 +96,9 @@ async fn write<E: Engine>(
                     let second = part.split_off(part.len().div_ceil(2));
                     parts.extend([second, part]);
                 } else {
-                    part.into_iter().for_each(|item| refuse(item, &why));
+                    for item in part {
+                        refuse(item, &why);
+                    }
                 }
             }
             Err(failure @ (Failure::Lost(_) | Failure::Fatal(_))) => {
@@ -111,7 +113,8 @@ async fn write<E: Engine>(
 }
 
 fn observe(part: &[Item], started: Instant, observer: &dyn BatchObserver) {
-    let count = |wanted: fn(&Operation) -> bool| part.iter().filter(|i| wanted(&i.operation)).count();
+    let count =
+        |wanted: fn(&Operation) -> bool| part.iter().filter(|i| wanted(&i.operation)).count();
     let holds = count(|operation| matches!(operation, Operation::Hold(_)));
     let settlements = count(|operation| matches!(operation, Operation::Settle(_)));
     observer.committed(holds, settlements, started.elapsed().as_secs_f64());
@@ -128,7 +131,11 @@ fn answer(part: Vec<Item>, verdicts: Vec<Verdict>, later: &[Vec<Item>], lanes: &
     let unknown = |verdict: &Verdict| matches!(verdict, Verdict::Settled(Err(Error::HoldUnknown)));
     let waiting = if verdicts.iter().any(unknown) {
         let rest = later.iter().flatten();
-        part.iter().chain(rest).chain(lanes.holds()).filter_map(hold_id).collect()
+        part.iter()
+            .chain(rest)
+            .chain(lanes.holds())
+            .filter_map(hold_id)
+            .collect()
     } else {
         HashSet::new()
     };
@@ -158,7 +165,14 @@ fn give_back(parts: Vec<Vec<Item>>, lanes: &mut Lanes, failure: &Failure) {
         Failure::Refused(why) | Failure::Fatal(why) => (why, true),
     };
     // Parts are a stack: the last one is the first in line.
-    for item in parts.into_iter().rev().flatten().collect::<Vec<_>>().into_iter().rev() {
+    for item in parts
+        .into_iter()
+        .rev()
+        .flatten()
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+    {
         let tired = is_over || item.since.elapsed() >= PATIENCE;
         if tired || matches!(item.operation, Operation::Hold(_)) {
             item.waiter.refuse(Error::Unavailable(why.clone()));

@@ -33,7 +33,10 @@ pub(super) fn of_settlement(settlement: &Settlement) -> Digest {
         Close::Release => content.byte(0),
     }
     content.price(&settlement.sale_price);
-    settlement.attempts.iter().for_each(|attempt| content.attempt(attempt));
+    settlement
+        .attempts
+        .iter()
+        .for_each(|attempt| content.attempt(attempt));
     content.finish()
 }
 
@@ -164,6 +167,7 @@ mod tests {
     use anima_core::money::Currency;
 
     use super::*;
+    use crate::ledger::tests::fixtures;
 
     fn entry(reference: &str) -> Entry {
         Entry {
@@ -188,15 +192,25 @@ mod tests {
 
     #[test]
     fn time_and_floor_are_not_content_and_the_reference_is() {
-        let later = Entry { at: Timestamp::from_micros(9), floor: -5, ..entry("a") };
+        let later = Entry {
+            at: Timestamp::from_micros(9),
+            floor: -5,
+            ..entry("a")
+        };
         assert_eq!(of_entry(&entry("a")), of_entry(&later));
         assert_ne!(of_entry(&entry("a")), of_entry(&entry("b")));
     }
 
     #[test]
     fn the_encoding_does_not_change() {
-        let hex: String = of_entry(&entry("a")).iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "1aab48288c352060037fca67315f363b43a9b07b2608bd5b57bbf5ac00a38e87");
+        let hex = |digest: Digest| digest.map(|byte| format!("{byte:02x}")).concat();
+        assert_eq!(
+            hex(of_entry(&entry("a"))),
+            "1aab48288c352060037fca67315f363b43a9b07b2608bd5b57bbf5ac00a38e87"
+        );
+        let hold = fixtures::hold(1, "acme", 100);
+        assert_eq!(hex(of_settlement(&fixtures::settle(&hold, 90))), "SETTLE");
+        assert_eq!(hex(of_settlement(&fixtures::release(&hold))), "RELEASE");
     }
 
     #[test]
@@ -204,6 +218,9 @@ mod tests {
         let first = journal_id(Timestamp::from_micros(1_000_000), &[9; 32]);
         let second = journal_id(Timestamp::from_micros(1_002_000), &[1; 32]);
         assert!(first < second);
-        assert_eq!(first, journal_id(Timestamp::from_micros(1_000_000), &[9; 32]));
+        assert_eq!(
+            first,
+            journal_id(Timestamp::from_micros(1_000_000), &[9; 32])
+        );
     }
 }

@@ -65,7 +65,10 @@ impl Directory {
 
     pub(super) fn learn_account(&mut self, account: Account, currency: Currency, id: i64) {
         self.entries = self.entries.saturating_add(1);
-        self.accounts.entry(currency).or_default().insert(account, id);
+        self.accounts
+            .entry(currency)
+            .or_default()
+            .insert(account, id);
     }
 
     pub(super) fn learn_price(&mut self, price: PriceRef, id: i64) {

@@ -46,7 +46,10 @@ pub(super) fn queue() -> (Queue, Lanes) {
     // Unbounded, because settlements must not be refused; holds are bounded by their count.
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    let queue = Queue { sender, holds: Arc::clone(&waiting) };
+    let queue = Queue {
+        sender,
+        holds: Arc::clone(&waiting),
+    };
     let lanes = Lanes {
         receiver,
         settlements: VecDeque::new(),
@@ -68,7 +71,8 @@ impl Queue {
     }
 
     pub(super) async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
-        self.wait(Operation::settle(settlement)?, Waiter::Settle).await
+        self.wait(Operation::settle(settlement)?, Waiter::Settle)
+            .await
     }
 
     pub(super) async fn post(&self, entry: Entry) -> Result<Posted, Error> {
@@ -82,8 +86,14 @@ impl Queue {
     ) -> Result<T, Error> {
         let stopped = || Error::Unavailable("the ledger's writer has stopped".to_owned());
         let (sender, verdict) = oneshot::channel();
-        let item = Item { operation, waiter: waiter(sender), since: Instant::now() };
-        self.sender.send(item).map_err(|_| stopped())?;
+        let item = Item {
+            operation,
+            waiter: waiter(sender),
+            since: Instant::now(),
+        };
+        if self.sender.send(item).is_err() {
+            return Err(stopped());
+        }
         verdict.await.unwrap_or_else(|_| Err(stopped()))
     }
 }
@@ -92,8 +102,7 @@ impl Lanes {
     /// Waits until something is there, then takes in everything that is. `false` when all callers
     /// are gone and nothing is left.
     pub(super) async fn fill(&mut self) -> bool {
-        let idle =
-            self.settlements.is_empty() && self.entries.is_empty() && self.holds.is_empty();
+        let idle = self.settlements.is_empty() && self.entries.is_empty() && self.holds.is_empty();
         if idle {
             match self.receiver.recv().await {
                 Some(item) => self.sort(item),
@@ -118,7 +127,10 @@ impl Lanes {
     pub(super) fn take(&mut self, most: usize) -> Vec<Item> {
         let mut batch = Vec::with_capacity(most.min(64));
         while batch.len() < most
-            && let Some(item) = self.settlements.pop_front().or_else(|| self.entries.pop_front())
+            && let Some(item) = self
+                .settlements
+                .pop_front()
+                .or_else(|| self.entries.pop_front())
         {
             batch.push(item);
         }

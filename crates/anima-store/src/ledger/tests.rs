@@ -2,7 +2,7 @@
 
 mod auditor; // random operations against a model
 mod conformance; // the contract, sentence by sentence
-mod fixtures; // holds, settlements, entries
+pub(super) mod fixtures; // holds, settlements, entries
 mod judging; // the queue and the halving, without a database
 mod postgres;
 mod sqlite;

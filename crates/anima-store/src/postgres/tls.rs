@@ -2,8 +2,8 @@
 //!
 //! `disable` uses none. `prefer`, the default, encrypts when the server can and trusts any
 //! certificate, as libpq does: whoever can forge one can also say that the server has no TLS.
-//! `require`, `verify-ca` and `verify-full` all verify the chain and the name, against `sslrootcert`
-//! (a PEM file) or the web's roots. That is stricter than libpq, never laxer.
+//! `require`, `verify-ca` and `verify-full` all verify the chain and the name, against
+//! `sslrootcert` (a PEM file) or the web's roots. That is stricter than libpq, never laxer.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(super) fn split(url: &str) -> (String, Trust) {
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("sslrootcert", path)) => {
-                trust = Trust::File(path.replace("%2F", "/").replace("%2f", "/"))
+                trust = Trust::File(path.replace("%2F", "/").replace("%2f", "/"));
             }
             Some(("sslmode", "verify-ca" | "verify-full")) => kept.push("sslmode=require"),
             _ => kept.push(pair),

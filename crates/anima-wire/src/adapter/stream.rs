@@ -41,15 +41,24 @@ pub struct StreamDecoder {
 struct Facts {
     include_usage: bool,
     tally: Tally,
-    /// Whether any payload came.
-    started: bool,
+    phase: Phase,
     has_content: bool,
-    is_done: bool,
     report: Report,
     /// Whether the last report stood on a chunk of its own, as a final one does.
     report_stood_alone: bool,
     service_tier: Option<String>,
     upstream_ref: Option<String>,
+}
+
+/// How far a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No payload has come.
+    Waiting,
+    /// Payloads have come.
+    Running,
+    /// The terminator has come.
+    Done,
 }
 
 impl From<TooLarge> for Failure {
@@ -66,10 +75,12 @@ impl StreamDecoder {
             facts: Facts {
                 include_usage,
                 tally: Tally::keeping(KEPT_BYTES_MAX),
-                started: false,
+                phase: Phase::Waiting,
                 has_content: false,
-                is_done: false,
-                report: Report { usage: None, suspect: false },
+                report: Report {
+                    usage: None,
+                    suspect: false,
+                },
                 report_stood_alone: false,
                 service_tier: None,
                 upstream_ref: None,
@@ -83,31 +94,40 @@ impl StreamDecoder {
     /// # Errors
     /// When the stream is malformed or tells of an error. What came before is in `out`; nothing
     /// more may be pushed.
-    #[expect(clippy::needless_pass_by_value, reason = "the slices in `out` share its memory")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the slices in `out` share its memory"
+    )]
     pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        if self.facts.is_done {
+        if self.is_done() {
             return Ok(());
         }
         let Self { filter, facts } = self;
-        filter.push(&chunk, out, |unit| facts.judge(unit)).map(|_| ())
+        filter
+            .push(&chunk, out, |unit| facts.judge(unit))
+            .map(|_| ())
     }
 
-    /// The upstream's body has ended. A terminator without its blank line still counts.
+    /// The upstream's body has ended. A terminator without its blank line still counts; nothing
+    /// else that is incomplete goes to the client, so this dialect never appends to `out`.
     ///
     /// # Errors
     /// [`Failure::StreamCut`] when no terminator was seen; something more exact when the body was
     /// no stream at all but an error.
-    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        let _ = &out;
+    pub fn end(&mut self, _out: &mut Vec<Bytes>) -> Result<(), Failure> {
         let rest = self.filter.rest();
-        if self.facts.is_done {
+        if self.is_done() {
             return Ok(());
         }
         if is_terminator(Event::read(rest).payload.as_deref().unwrap_or_default()) {
-            self.facts.is_done = true;
+            self.facts.phase = Phase::Done;
             return Ok(());
         }
-        Err(if self.facts.is_bare(rest) { bare_fault(rest) } else { Failure::StreamCut })
+        Err(if self.facts.is_bare(rest) {
+            bare_fault(rest)
+        } else {
+            Failure::StreamCut
+        })
     }
 
     /// Whether content has been seen: from then on no other channel may answer.
@@ -117,7 +137,7 @@ impl StreamDecoder {
 
     /// Whether the terminator has been seen.
     pub const fn is_done(&self) -> bool {
-        self.facts.is_done
+        matches!(self.facts.phase, Phase::Done)
     }
 
     /// What the client gets last, once the stream is billed.
@@ -128,7 +148,10 @@ impl StreamDecoder {
     /// What the provider says was consumed. `None` when it said nothing usable; zeros next to
     /// content are not usable.
     pub fn usage(&self) -> Option<Usage> {
-        self.facts.report.usage.filter(|usage| !(usage.is_empty() && self.facts.has_content))
+        self.facts
+            .report
+            .usage
+            .filter(|usage| !(usage.is_empty() && self.facts.has_content))
     }
 
     /// Whether the report contradicts itself, another one, or what was delivered.
@@ -166,58 +189,66 @@ impl Facts {
     /// Notes what a unit says and decides what becomes of it.
     fn judge(&mut self, unit: &[u8]) -> Result<Verdict, Failure> {
         let event = Event::read(unit);
-        let Some(payload) = event.payload else {
-            return if self.is_bare(unit) { Err(bare_fault(unit)) } else { Ok(Verdict::Pass) };
+        let Some(payload) = &event.payload else {
+            return if self.is_bare(unit) {
+                Err(bare_fault(unit))
+            } else {
+                Ok(Verdict::Pass)
+            };
         };
-        self.started = true;
+        self.phase = Phase::Running;
         if payload.trim_ascii().is_empty() {
             // Keeps a connection alive here and there; clients would choke on it.
             return Ok(Verdict::Drop);
         }
-        if is_terminator(&payload) {
-            self.is_done = true;
+        if is_terminator(payload) {
+            self.phase = Phase::Done;
             return Ok(Verdict::Stop);
         }
         if event.name == b"error" {
-            return Err(Fault::read(&payload).in_answer());
+            return Err(Fault::read(payload).in_answer());
         }
+        let Verdict::Without(place) = self.judge_chunk(payload)? else {
+            return Ok(Verdict::Pass);
+        };
+        if place.len() == payload.len() {
+            return Ok(Verdict::Drop);
+        }
+        Ok(if let Cow::Borrowed(_) = payload {
+            Verdict::Without(event.payload_at + place.start..event.payload_at + place.end)
+        } else {
+            let mut payload = payload.to_vec();
+            payload.drain(place);
+            Verdict::Instead(sse::with_payload(unit, &payload))
+        })
+    }
+
+    /// Notes what a chunk says. Gives the bytes that must not go on, all of them for a chunk that
+    /// must not.
+    fn judge_chunk(&mut self, payload: &[u8]) -> Result<Verdict, Failure> {
         let mark = self.tally.mark();
-        let failure = match Reply::read(&payload, &mut self.tally) {
+        let failure = match Reply::read(payload, &mut self.tally) {
             Err(_malformed) => Failure::AnswerMalformed,
-            Ok(reply) if reply.is_fault => Fault::read(&payload).in_answer(),
+            Ok(reply) if reply.is_fault => Fault::read(payload).in_answer(),
             Ok(reply) => {
                 self.note(&reply);
-                return Ok(self.shape(unit, &event.with(&payload), reply));
+                let hidden = match reply.usage_place {
+                    _ if self.include_usage => None,
+                    _ if reply.stands_alone() => Some(0..payload.len()),
+                    place => place,
+                };
+                return Ok(hidden.map_or(Verdict::Pass, Verdict::Without));
             }
         };
         // What is not delivered is not counted.
         self.tally.rewind(mark);
         Err(failure)
     }
-        if self.include_usage {
-            return Ok(Verdict::Pass);
-        }
-        if reply.is_only_usage() {
-            return Ok(Verdict::Drop);
-        }
-        Ok(match (reply.usage_place, &payload) {
-            (None, _) => Verdict::Pass,
-            (Some(place), Cow::Borrowed(_)) => {
-                Verdict::Without(event.payload_at + place.start..event.payload_at + place.end)
-            }
-            (Some(place), Cow::Owned(payload)) => {
-                let mut payload = payload.clone();
-                payload.drain(place);
-                Verdict::Instead(sse::with_payload(unit, &payload))
-            }
-        })
-    }
 
     /// Keeps what a chunk says.
-    fn note(&mut self, reply: &Reply<'_>, has_text: bool) {
+    fn note(&mut self, reply: &Reply<'_>) {
         self.has_content |= self.tally.content;
-        self.text_since_report |= has_text;
-        if let (None, Some(id)) = (&self.upstream_ref, reply.id) {
+        if let (None, Some(id)) = (&self.upstream_ref, reply.id.filter(|id| !id.is_empty())) {
             self.upstream_ref = Some(id.decode().into_owned());
         }
         if let Some(tier) = reply.service_tier {
@@ -226,38 +257,42 @@ impl Facts {
                 self.service_tier = Some(tier.into_owned());
             }
         }
-        self.note_report(reply.report);
+        self.note_report(reply.report, reply.stands_alone());
     }
 
-    /// Merges a report with those before. Some vendors report on every chunk, so growth while text
-    /// comes is normal; shrinking, or two different ends, is not. The larger one is believed.
-    fn note_report(&mut self, new: Report) {
+    /// Merges a report with those before. Some vendors report on every chunk, so growth is normal;
+    /// shrinking is not, and neither is another word after the last one. The larger is believed.
+    fn note_report(&mut self, new: Report, alone: bool) {
         self.report.suspect |= new.suspect;
         let Some(after) = new.usage else { return };
         if let Some(before) = self.report.usage {
             let sum = |usage: Usage| usage.input_tokens() + usage.output_tokens();
             let shrank = after.input_tokens() < before.input_tokens()
                 || after.output_tokens() < before.output_tokens();
-            let changed = after != before && !before.is_empty() && !self.text_since_report;
-            self.report.suspect |= shrank || changed;
+            self.report.suspect |= shrank || (self.report_stood_alone && after != before);
             if sum(after) < sum(before) {
                 return;
             }
         }
         self.report.usage = Some(after);
-        self.text_since_report = false;
+        self.report_stood_alone = alone;
     }
 
     /// Whether a unit without fields is a bare JSON or HTML body where a stream should be.
     fn is_bare(&self, unit: &[u8]) -> bool {
-        !self.started && matches!(unit.trim_ascii_start().first(), Some(b'{' | b'[' | b'<'))
+        self.phase == Phase::Waiting
+            && matches!(unit.trim_ascii_start().first(), Some(b'{' | b'[' | b'<'))
     }
 }
 
 /// What a body is that came instead of a stream.
 fn bare_fault(body: &[u8]) -> Failure {
     let fault = Fault::read(body);
-    if fault == Fault::default() { Failure::AnswerMalformed } else { fault.in_answer() }
+    if fault == Fault::default() {
+        Failure::AnswerMalformed
+    } else {
+        fault.in_answer()
+    }
 }
 
 /// Whether a payload is the terminator.

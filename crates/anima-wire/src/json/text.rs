@@ -57,7 +57,9 @@ impl<'a> Text<'a> {
                 rest = escape.get(1..).unwrap_or_default();
                 continue;
             };
-            let Some((_, used)) = scalar(digits) else { return false };
+            let Some((_, used)) = scalar(digits) else {
+                return false;
+            };
             rest = digits.get(used..).unwrap_or_default();
         }
         true
@@ -75,7 +77,8 @@ fn unescape<'a>(escape: &'a str, out: &mut String) -> &'a str {
         Some('f') => out.push('\u{c}'),
         Some('u') => {
             let digits = signs.as_str();
-            let (sign, used) = scalar(digits.as_bytes()).unwrap_or((char::REPLACEMENT_CHARACTER, 4));
+            let (sign, used) =
+                scalar(digits.as_bytes()).unwrap_or((char::REPLACEMENT_CHARACTER, 4));
             out.push(sign);
             return digits.get(used..).unwrap_or_default();
         }
@@ -103,7 +106,9 @@ fn scalar(digits: &[u8]) -> Option<(char, usize)> {
 /// The number that four hexadecimal digits give.
 fn unit(digits: &[u8]) -> Option<u32> {
     digits.get(..4)?.iter().try_fold(0, |unit, digit| {
-        char::from(*digit).to_digit(16).map(|value| unit << 4 | value)
+        char::from(*digit)
+            .to_digit(16)
+            .map(|value| unit << 4 | value)
     })
 }
 
@@ -119,9 +124,15 @@ impl Fault {
     /// The error of a string that starts at `start`.
     pub(super) const fn at(self, start: usize) -> Error {
         match self {
-            Self::Truncated(offset) => Error::Truncated { offset: start + offset },
-            Self::Unexpected(offset) => Error::Unexpected { offset: start + offset },
-            Self::Utf8(offset) => Error::Utf8 { offset: start + offset },
+            Self::Truncated(offset) => Error::Truncated {
+                offset: start + offset,
+            },
+            Self::Unexpected(offset) => Error::Unexpected {
+                offset: start + offset,
+            },
+            Self::Utf8(offset) => Error::Utf8 {
+                offset: start + offset,
+            },
         }
     }
 }
@@ -251,7 +262,9 @@ fn wide(bytes: &[u8]) -> Result<usize, usize> {
 /// Whether two signs of three bytes stand here, which is what Chinese and Japanese are made of.
 /// The leads 0xE0 and 0xED have rules of their own and are not taken for it.
 fn two_of_three(bytes: &[u8]) -> bool {
-    let Some(word) = bytes.first_chunk::<8>() else { return false };
+    let Some(word) = bytes.first_chunk::<8>() else {
+        return false;
+    };
     let word = u64::from_le_bytes(*word);
     let lead = |word: u64| !matches!(word & 0xF, 0x0 | 0xD);
     word & 0xC0C0_F0C0_C0F0 == 0x8080_E080_80E0 && lead(word) && lead(word >> 24)
@@ -260,7 +273,9 @@ fn two_of_three(bytes: &[u8]) -> bool {
 /// Whether four signs of two bytes stand here, as in Cyrillic, Greek, Hebrew and Arabic. The leads
 /// 0xC0 and 0xC1 do not exist.
 fn four_of_two(bytes: &[u8]) -> bool {
-    let Some(word) = bytes.first_chunk::<8>() else { return false };
+    let Some(word) = bytes.first_chunk::<8>() else {
+        return false;
+    };
     let word = u64::from_le_bytes(*word);
     let leads = (word & 0x001E_001E_001E_001E) + 0x7FFF_7FFF_7FFF_7FFF;
     word & 0xC0E0_C0E0_C0E0_C0E0 == 0x80C0_80C0_80C0_80C0

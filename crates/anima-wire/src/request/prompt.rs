@@ -126,18 +126,21 @@ fn part<'a>(cursor: &mut Cursor<'a>, show: &mut impl FnMut(Piece<'a>)) -> Result
 /// Counts the tokens of a body that was read before.
 pub(super) fn count(endpoint: Endpoint, body: &[u8]) -> u64 {
     let mut counter = Counter::default();
-    let counted = Cursor::new(body).members(|cursor, name| {
+    let read = Cursor::new(body).members(|cursor, name| {
         let name = name.decode();
         if name == endpoint.prompt() {
             return count_prompt(endpoint, cursor, &mut counter);
         }
         let value = cursor.value()?;
-        if matches!(&*name, "tools" | "functions" | "response_format" | "prediction" | "suffix") {
+        if matches!(
+            &*name,
+            "tools" | "functions" | "response_format" | "prediction" | "suffix"
+        ) {
             add_raw(&mut counter, value.raw);
         }
         Ok::<(), Error>(())
     });
-    if counted.is_err() {
+    if read.is_err() {
         // Cannot be: the body was read before. The bound by bytes holds all the same.
         counter.add_bytes(body.len());
     }
@@ -182,7 +185,9 @@ fn count_texts(cursor: &mut Cursor<'_>, counter: &mut Counter) -> Result<(), Err
     // by the provider.
     cursor.elements(|cursor| {
         if cursor.kind()? == Kind::Array {
-            return cursor.elements(|cursor| count_one(cursor, counter)).map(|_| ());
+            return cursor
+                .elements(|cursor| count_one(cursor, counter))
+                .map(|_| ());
         }
         count_one(cursor, counter)
     })?;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::Endpoint::{ChatCompletions as Chat, Completions, Embeddings};
 use super::*;
 
 fn parse(endpoint: Endpoint, body: &str) -> Result<CallRequest, Error> {
@@ -25,7 +26,11 @@ fn with(members: &str) -> String {
 fn refused(endpoint: Endpoint, body: &str, param: Option<&str>, message: &str) {
     let error = parse(endpoint, body).unwrap_err();
     assert_eq!(error.failure, Failure::BodyInvalid);
-    assert_eq!((error.param, error.message.as_str()), (param, message), "{body}");
+    assert_eq!(
+        (error.param, error.message.as_str()),
+        (param, message),
+        "{body}"
+    );
 }
 
 #[test]
@@ -37,7 +42,10 @@ fn every_member_that_matters_is_read() {
     assert!(read.stream && read.include_usage);
     assert_eq!((read.output_tokens_max, read.choices), (Some(7), 2));
     assert_eq!(read.service_tier.as_deref(), Some("flex"));
-    assert_eq!(read.input_bytes, r#"[{"role":"user","content":"hi"}]"#.len());
+    assert_eq!(
+        read.input_bytes,
+        r#"[{"role":"user","content":"hi"}]"#.len()
+    );
 }
 
 #[test]
@@ -56,27 +64,104 @@ fn the_larger_of_two_output_limits_is_believed() {
     assert_eq!(read.output_tokens_max, Some(9000));
 }
 
+type Refusal = (Endpoint, &'static str, Option<&'static str>, &'static str);
+
+const REFUSALS: &[Refusal] = &[
+    (
+        Chat,
+        "",
+        None,
+        "the request body is empty: send a JSON object",
+    ),
+    (
+        Chat,
+        " \n",
+        None,
+        "the request body is empty: send a JSON object",
+    ),
+    (
+        Chat,
+        "[]",
+        None,
+        "the request body must be a JSON object: put the members in `{}`",
+    ),
+    (
+        Chat,
+        "hello",
+        None,
+        "the request body cannot be read: the JSON is malformed at byte 0",
+    ),
+    (
+        Chat,
+        r#"{"model":"m""#,
+        None,
+        "the request body cannot be read: the JSON ends too early, after 12 bytes",
+    ),
+    (
+        Chat,
+        r#"{"messages":[1]}"#,
+        Some("model"),
+        "`model` is missing: send the model's name",
+    ),
+    (
+        Chat,
+        r#"{"model":null,"messages":[1]}"#,
+        Some("model"),
+        "`model` is missing: send the model's name",
+    ),
+    (
+        Chat,
+        r#"{"model":7,"messages":[1]}"#,
+        Some("model"),
+        "`model` must be a string",
+    ),
+    (
+        Chat,
+        r#"{"model":"","messages":[1]}"#,
+        Some("model"),
+        "`model` must not be empty",
+    ),
+    (
+        Chat,
+        r#"{"model":"m"}"#,
+        Some("messages"),
+        "`messages` is missing: send a list of messages",
+    ),
+    (
+        Chat,
+        r#"{"model":"m","messages":"hi"}"#,
+        Some("messages"),
+        "`messages` must be an array of messages",
+    ),
+    (
+        Chat,
+        r#"{"model":"m","messages":[]}"#,
+        Some("messages"),
+        "`messages` must not be empty: send at least one item",
+    ),
+    (
+        Completions,
+        r#"{"model":"m"}"#,
+        Some("prompt"),
+        "`prompt` is missing: send a text or a list of texts",
+    ),
+    (
+        Embeddings,
+        r#"{"model":"m","input":{}}"#,
+        Some("input"),
+        "`input` must be a string or an array",
+    ),
+    (
+        Embeddings,
+        r#"{"model":"m","input":[]}"#,
+        Some("input"),
+        "`input` must not be empty: send at least one item",
+    ),
+];
+
 #[test]
 fn refusals_name_the_member_and_the_remedy() {
-    use Endpoint::{ChatCompletions as Chat, Completions, Embeddings};
-    let cases: &[(Endpoint, &str, Option<&str>, &str)] = &[
-        (Chat, "", None, "the request body is empty: send a JSON object"),
-        (Chat, " \n", None, "the request body is empty: send a JSON object"),
-        (Chat, "[]", None, "the request body must be a JSON object: put the members in `{}`"),
-        (Chat, "hello", None, "the request body cannot be read: the JSON is malformed at byte 0"),
-        (Chat, r#"{"model":"m""#, None, "the request body cannot be read: the JSON ends too early, after 12 bytes"),
-        (Chat, r#"{"messages":[1]}"#, Some("model"), "`model` is missing: send the model's name"),
-        (Chat, r#"{"model":null,"messages":[1]}"#, Some("model"), "`model` is missing: send the model's name"),
-        (Chat, r#"{"model":7,"messages":[1]}"#, Some("model"), "`model` must be a string"),
-        (Chat, r#"{"model":"","messages":[1]}"#, Some("model"), "`model` must not be empty"),
-        (Chat, r#"{"model":"m"}"#, Some("messages"), "`messages` is missing: send a list of messages"),
-        (Chat, r#"{"model":"m","messages":"hi"}"#, Some("messages"), "`messages` must be an array of messages"),
-        (Chat, r#"{"model":"m","messages":[]}"#, Some("messages"), "`messages` must not be empty: send at least one item"),
-        (Completions, r#"{"model":"m"}"#, Some("prompt"), "`prompt` is missing: send a text or a list of texts"),
-        (Embeddings, r#"{"model":"m","input":{}}"#, Some("input"), "`input` must be a string or an array"),
-        (Embeddings, r#"{"model":"m","input":[]}"#, Some("input"), "`input` must not be empty: send at least one item"),
-    ];
-    for (endpoint, body, param, message) in cases {
+    for (endpoint, body, param, message) in REFUSALS {
         refused(*endpoint, body, *param, message);
     }
 }
@@ -89,9 +174,21 @@ fn members_of_the_wrong_form_are_refused() {
         ("stream", "1", "must be true or false"),
         ("stream", "\"true\"", "must be true or false"),
         ("stream_options", "true", "must be an object"),
-        ("stream_options", r#"{"include_usage":1}"#, "must have `include_usage` true or false"),
-        ("stream_options", r#"{"include_usage":true,"include_usage":false}"#, "must have each of its members once"),
-        ("stream_options", r#"{"Include_Usage":true}"#, "must have each of its members once"),
+        (
+            "stream_options",
+            r#"{"include_usage":1}"#,
+            "must have `include_usage` true or false",
+        ),
+        (
+            "stream_options",
+            r#"{"include_usage":true,"include_usage":false}"#,
+            "must have each of its members once",
+        ),
+        (
+            "stream_options",
+            r#"{"Include_Usage":true}"#,
+            "must have each of its members once",
+        ),
         ("max_tokens", "-1", whole),
         ("max_tokens", "1.5", whole),
         ("max_tokens", "\"5\"", whole),
@@ -102,37 +199,66 @@ fn members_of_the_wrong_form_are_refused() {
     ];
     for (name, value, must) in cases {
         let body = with(&format!("\"{name}\":{value},"));
-        refused(Endpoint::ChatCompletions, &body, Some(name), &format!("`{name}` {must}"));
+        refused(
+            Endpoint::ChatCompletions,
+            &body,
+            Some(name),
+            &format!("`{name}` {must}"),
+        );
     }
 }
 
 #[test]
 fn a_second_model_is_found_in_any_disguise() {
-    for name in ["model", r"\u006dodel", r"m\u006Fdel", r"\u006d\u006f\u0064\u0065\u006c"] {
+    for name in [
+        "model",
+        r"\u006dodel",
+        r"m\u006Fdel",
+        r"\u006d\u006f\u0064\u0065\u006c",
+    ] {
         let body = with(&format!("\"{name}\":\"other\","));
-        refused(Endpoint::ChatCompletions, &body, Some("model"), "`model` appears twice: send it once");
+        refused(
+            Endpoint::ChatCompletions,
+            &body,
+            Some("model"),
+            "`model` appears twice: send it once",
+        );
     }
     for name in ["Model", "MODEL", "\\u004dodel"] {
-        let error = parse(Endpoint::ChatCompletions, &with(&format!("\"{name}\":\"other\","))).unwrap_err();
+        let error = parse(
+            Endpoint::ChatCompletions,
+            &with(&format!("\"{name}\":\"other\",")),
+        )
+        .unwrap_err();
         assert_eq!(error.param, Some("model"));
-        assert!(error.message.contains("only in letter case"), "{}", error.message);
+        assert!(
+            error.message.contains("only in letter case"),
+            "{}",
+            error.message
+        );
     }
     let error = parse(Endpoint::ChatCompletions, &with("\"ſtream\":true,")).unwrap_err();
     assert_eq!(error.param, Some("stream"));
-    refused(Endpoint::ChatCompletions, &with(r#""x":1,"x":2,"#), None, "`x` appears twice: send it once");
+    refused(
+        Endpoint::ChatCompletions,
+        &with(r#""x":1,"x":2,"#),
+        None,
+        "`x` appears twice: send it once",
+    );
 }
 
 #[test]
 fn many_distinct_members_are_not_slow_and_not_refused() {
-    let members: String = (0..20_000).map(|index| format!("\"k{index}\":0,")).collect();
-    assert!(parse(Endpoint::ChatCompletions, &with(&members)).is_ok());
+    let members: Vec<String> = (0..20_000)
+        .map(|index| format!("\"k{index}\":0,"))
+        .collect();
+    assert!(parse(Endpoint::ChatCompletions, &with(&members.concat())).is_ok());
 }
 
 #[test]
 fn completions_default_to_sixteen_tokens_and_count_their_prompts() {
-    let read = |members: &str| {
-        parse(Endpoint::Completions, &format!(r#"{{"model":"m",{members}}}"#)).unwrap()
-    };
+    let read =
+        |members: &str| parse(Completions, &format!(r#"{{"model":"m",{members}}}"#)).unwrap();
     assert_eq!(read(r#""prompt":"a""#).output_tokens_max, Some(16));
     assert_eq!(read(r#""prompt":"a","n":2,"best_of":5"#).choices, 5);
     assert_eq!(read(r#""prompt":["a","b","c"],"n":2"#).choices, 6);
@@ -143,30 +269,61 @@ fn completions_default_to_sixteen_tokens_and_count_their_prompts() {
 #[test]
 fn embeddings_neither_stream_nor_choose() {
     let body = r#"{"model":"m","input":"a","stream":true,"n":"x","max_tokens":-1}"#;
-    let read = parse(Endpoint::Embeddings, body).unwrap();
-    assert_eq!((read.stream, read.choices, read.output_tokens_max), (false, 1, None));
+    let read = parse(Embeddings, body).unwrap();
+    assert_eq!(
+        (read.stream, read.choices, read.output_tokens_max),
+        (false, 1, None)
+    );
     assert_eq!(rewritten(&read, "m"), body);
 }
 
 #[test]
 fn only_the_model_changes_in_a_plain_call() {
-    let body = " {\"messages\" : [ {\"content\":\"\\u0041\"} ],\n\"model\"\t: \"m\", \"z\":1.0e2 } ";
+    let body =
+        " {\"messages\" : [ {\"content\":\"\\u0041\"} ],\n\"model\"\t: \"m\", \"z\":1.0e2 } ";
     let read = chat(body);
-    assert_eq!(rewritten(&read, "up\"stream"), body.replace("\"m\"", "\"up\\\"stream\""));
+    assert_eq!(
+        rewritten(&read, "up\"stream"),
+        body.replace("\"m\"", "\"up\\\"stream\"")
+    );
     assert_eq!(rewritten(&read, "m"), body);
 }
 
 #[test]
 fn a_stream_always_asks_for_usage_and_keeps_the_other_options() {
     let cases = [
-        (r#""stream":true"#, r#""stream":true,"model":"u","messages":[0],"stream_options":{"include_usage":true}}"#),
-        (r#""stream":true,"stream_options":null"#, r#""stream":true,"stream_options":{"include_usage":true},"model":"u","messages":[0]}"#),
-        (r#""stream":true,"stream_options":{ }"#, r#""stream":true,"stream_options":{"include_usage":true },"model":"u","messages":[0]}"#),
-        (r#""stream":true,"stream_options":{"a":1}"#, r#""stream":true,"stream_options":{"include_usage":true,"a":1},"model":"u","messages":[0]}"#),
-        (r#""stream":true,"stream_options":{"a":1, "include_usage" : false }"#, r#""stream":true,"stream_options":{"a":1, "include_usage" : true },"model":"u","messages":[0]}"#),
-        (r#""stream":true,"stream_options":{"include_usage":null}"#, r#""stream":true,"stream_options":{"include_usage":true},"model":"u","messages":[0]}"#),
-        (r#""stream":true,"stream_options":{"include_usage":true,"b":2}"#, r#""stream":true,"stream_options":{"include_usage":true,"b":2},"model":"u","messages":[0]}"#),
-        (r#""stream":false,"stream_options":{"a":1}"#, r#""stream":false,"stream_options":{"a":1},"model":"u","messages":[0]}"#),
+        (
+            r#""stream":true"#,
+            r#""stream":true,"model":"u","messages":[0],"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#""stream":true,"stream_options":null"#,
+            r#""stream":true,"stream_options":{"include_usage":true},"model":"u","messages":[0]}"#,
+        ),
+        (
+            r#""stream":true,"stream_options":{ }"#,
+            r#""stream":true,"stream_options":{"include_usage":true },"model":"u","messages":[0]}"#,
+        ),
+        (
+            r#""stream":true,"stream_options":{"a":1}"#,
+            r#""stream":true,"stream_options":{"include_usage":true,"a":1},"model":"u","messages":[0]}"#,
+        ),
+        (
+            r#""stream":true,"stream_options":{"a":1, "include_usage" : false }"#,
+            r#""stream":true,"stream_options":{"a":1, "include_usage" : true },"model":"u","messages":[0]}"#,
+        ),
+        (
+            r#""stream":true,"stream_options":{"include_usage":null}"#,
+            r#""stream":true,"stream_options":{"include_usage":true},"model":"u","messages":[0]}"#,
+        ),
+        (
+            r#""stream":true,"stream_options":{"include_usage":true,"b":2}"#,
+            r#""stream":true,"stream_options":{"include_usage":true,"b":2},"model":"u","messages":[0]}"#,
+        ),
+        (
+            r#""stream":false,"stream_options":{"a":1}"#,
+            r#""stream":false,"stream_options":{"a":1},"model":"u","messages":[0]}"#,
+        ),
     ];
     for (members, expected) in cases {
         let read = chat(&format!(r#"{{{members},"model":"m","messages":[0]}}"#));
@@ -197,9 +354,12 @@ fn a_text_that_looks_like_a_picture_counts_as_text() {
 #[test]
 fn prompts_are_counted_in_tokens() {
     assert_eq!(chat(&with("")).count_input_tokens(), 3 + 3 + 1);
-    let count = |body: &str| parse(Endpoint::Embeddings, body).unwrap().count_input_tokens();
+    let count = |body: &str| parse(Embeddings, body).unwrap().count_input_tokens();
     assert_eq!(count(r#"{"model":"m","input":"hello world"}"#), 2);
-    assert_eq!(count(r#"{"model":"m","input":["hello world","hello\u0020world"]}"#), 4);
+    assert_eq!(
+        count(r#"{"model":"m","input":["hello world","hello\u0020world"]}"#),
+        4
+    );
     assert_eq!(count(r#"{"model":"m","input":[1,2,3]}"#), 3);
     assert_eq!(count(r#"{"model":"m","input":[[1,2],[3]]}"#), 3);
 }

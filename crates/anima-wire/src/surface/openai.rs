@@ -6,8 +6,8 @@
 
 use anima_core::failure::Failure;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -42,8 +42,16 @@ pub fn error_body(
     extra: Option<&Value>,
 ) -> Bytes {
     let row = failure.row();
-    let error = ErrorMembers { message, r#type: row.kind, param, code: row.code };
-    bytes_of(&ErrorBody { error, anima: extra })
+    let error = ErrorMembers {
+        message,
+        r#type: row.kind,
+        param,
+        code: row.code,
+    };
+    bytes_of(&ErrorBody {
+        error,
+        anima: extra,
+    })
 }
 
 /// The status and the headers of an error: content type, `x-should-retry` and, when a wait is
@@ -52,7 +60,11 @@ pub fn error_head(failure: Failure, retry_after_ms: Option<u64>) -> (StatusCode,
     let row = failure.row();
     let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let obeyed = retry_after_ms.is_none_or(|wait_ms| wait_ms <= RETRY_AFTER_OBEYED_MS);
-    let should_retry = if row.should_retry && obeyed { "true" } else { "false" };
+    let should_retry = if row.should_retry && obeyed {
+        "true"
+    } else {
+        "false"
+    };
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(SHOULD_RETRY, HeaderValue::from_static(should_retry));
@@ -65,11 +77,11 @@ pub fn error_head(failure: Failure, retry_after_ms: Option<u64>) -> (StatusCode,
 #[derive(Serialize)]
 struct List<'a> {
     object: &'static str,
-    data: Vec<Object<'a>>,
+    data: Vec<Item<'a>>,
 }
 
 #[derive(Serialize)]
-struct Object<'a> {
+struct Item<'a> {
     id: &'a str,
     object: &'static str,
     created: i64,
@@ -78,16 +90,24 @@ struct Object<'a> {
 
 /// The models, in the given order.
 pub fn model_list(models: &[Model<'_>]) -> Bytes {
-    bytes_of(&List { object: "list", data: models.iter().map(object).collect() })
+    bytes_of(&List {
+        object: "list",
+        data: models.iter().map(item).collect(),
+    })
 }
 
 /// One model.
 pub fn model_object(model: &Model<'_>) -> Bytes {
-    bytes_of(&object(model))
+    bytes_of(&item(model))
 }
 
-const fn object<'a>(model: &Model<'a>) -> Object<'a> {
-    Object { id: model.id, object: "model", created: model.created_s, owned_by: model.owned_by }
+const fn item<'a>(model: &Model<'a>) -> Item<'a> {
+    Item {
+        id: model.id,
+        object: "model",
+        created: model.created_s,
+        owned_by: model.owned_by,
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +121,12 @@ mod tests {
         let body = error_body(Failure::BodyInvalid, "say \"model\"", Some("model"), None);
         let expected = r#"{"error":{"message":"say \"model\"","type":"invalid_request_error","param":"model","code":"invalid_request"}}"#;
         assert_eq!(body, expected.as_bytes());
-        let body = error_body(Failure::Overloaded, "x", None, Some(&json!({"request_id": "r"})));
+        let body = error_body(
+            Failure::Overloaded,
+            "x",
+            None,
+            Some(&json!({"request_id": "r"})),
+        );
         let expected = r#"{"error":{"message":"x","type":"server_error","param":null,"code":"upstream_overloaded"},"anima":{"request_id":"r"}}"#;
         assert_eq!(body, expected.as_bytes());
     }
@@ -118,14 +143,24 @@ mod tests {
     #[test]
     fn a_wait_too_long_for_the_sdks_is_told_and_not_to_be_retried() {
         let (_, headers) = error_head(Failure::RateLimited, Some(1001));
-        assert_eq!((&headers[RETRY_AFTER], &headers[SHOULD_RETRY]), (&HeaderValue::from(2), &HeaderValue::from_static("true")));
+        assert_eq!(
+            (&headers[RETRY_AFTER], &headers[SHOULD_RETRY]),
+            (&HeaderValue::from(2), &HeaderValue::from_static("true"))
+        );
         let (_, headers) = error_head(Failure::RateLimited, Some(61_000));
-        assert_eq!((&headers[RETRY_AFTER], &headers[SHOULD_RETRY]), (&HeaderValue::from(61), &HeaderValue::from_static("false")));
+        assert_eq!(
+            (&headers[RETRY_AFTER], &headers[SHOULD_RETRY]),
+            (&HeaderValue::from(61), &HeaderValue::from_static("false"))
+        );
     }
 
     #[test]
     fn models_are_listed_as_openai_lists_them() {
-        let model = Model { id: "gpt-4o", created_s: 1_700_000_000, owned_by: "anima" };
+        let model = Model {
+            id: "gpt-4o",
+            created_s: 1_700_000_000,
+            owned_by: "anima",
+        };
         let object = r#"{"id":"gpt-4o","object":"model","created":1700000000,"owned_by":"anima"}"#;
         assert_eq!(model_object(&model), object.as_bytes());
         let list = format!(r#"{{"object":"list","data":[{object},{object}]}}"#);

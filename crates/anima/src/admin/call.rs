@@ -65,7 +65,11 @@ impl Call {
     /// # Errors
     /// [`Code::InvalidBody`].
     pub(crate) fn optional_object(&self) -> Result<Map<String, Value>, Problem> {
-        if self.body.is_empty() { Ok(Map::new()) } else { self.object() }
+        if self.body.is_empty() {
+            Ok(Map::new())
+        } else {
+            self.object()
+        }
     }
 
     /// The version in `If-Match`, if the header is there.
@@ -73,11 +77,15 @@ impl Call {
     /// # Errors
     /// When it is not a version: `*` would give the lock away.
     pub(crate) fn if_match(&self) -> Result<Option<i64>, Problem> {
-        let Some(value) = self.headers.get(header::IF_MATCH) else { return Ok(None) };
+        let Some(value) = self.headers.get(header::IF_MATCH) else {
+            return Ok(None);
+        };
         let text = value.to_str().unwrap_or_default().trim();
         let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
         let version = text.parse().ok().filter(|n| *n >= 1);
-        version.map(Some).ok_or_else(|| Problem::invalid("If-Match", "one version: \"<version_no>\""))
+        version
+            .map(Some)
+            .ok_or_else(|| Problem::invalid("If-Match", "one version: \"<version_no>\""))
     }
 
     /// The version in the path.
@@ -94,7 +102,11 @@ impl Call {
     /// # Errors
     /// [`Code::UnknownMember`].
     pub(crate) fn query_only(&self, known: &[&str]) -> Result<(), Problem> {
-        match self.query.keys().find(|name| !known.contains(&name.as_str())) {
+        match self
+            .query
+            .keys()
+            .find(|name| !known.contains(&name.as_str()))
+        {
             Some(name) => {
                 let detail = match known {
                     [] => "is not known: this path takes no query".to_owned(),
@@ -111,8 +123,13 @@ impl Call {
     /// # Errors
     /// When it is not a number in range.
     pub(crate) fn limit(&self) -> Result<u32, Problem> {
-        let Some(text) = self.query.get("limit") else { return Ok(PAGE_ROWS) };
-        let limit = text.parse().ok().filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
+        let Some(text) = self.query.get("limit") else {
+            return Ok(PAGE_ROWS);
+        };
+        let limit = text
+            .parse()
+            .ok()
+            .filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
         limit.ok_or_else(|| Problem::invalid("limit", "a number from 1 to 200"))
     }
 }
@@ -138,6 +155,9 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
 pub(crate) fn query(uri: &Uri) -> Result<BTreeMap<String, String>, Problem> {
     match Query::try_from_uri(uri) {
         Ok(Query(members)) => Ok(members),
-        Err(_) => Err(Problem::new(Code::InvalidMember, "the query cannot be decoded")),
+        Err(_) => Err(Problem::new(
+            Code::InvalidMember,
+            "the query cannot be decoded",
+        )),
     }
 }

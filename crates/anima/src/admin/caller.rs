@@ -74,9 +74,17 @@ async fn judge(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<Ca
     let token = bearer(headers).ok_or_else(refused)?;
     let hash = admin.secrets.hash_admin_token(token);
     let known = admin.stores.keys.admin_token(&hash).await?;
-    let known = known.filter(|token| same_hash(&token.hash, &hash)).ok_or_else(refused)?;
-    let actor = Actor { name: known.name, reason: reason(headers)? };
-    let caller = Caller { actor, role: known.role };
+    let known = known
+        .filter(|token| same_hash(&token.hash, &hash))
+        .ok_or_else(refused)?;
+    let actor = Actor {
+        name: known.name,
+        reason: reason(headers)?,
+    };
+    let caller = Caller {
+        actor,
+        role: known.role,
+    };
     caller.ensure(least_role(method))?;
     Ok(caller)
 }
@@ -91,10 +99,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn reason(headers: &HeaderMap) -> Result<String, Problem> {
-    let Some(value) = headers.get("x-anima-reason") else { return Ok(String::new()) };
+    let Some(value) = headers.get("x-anima-reason") else {
+        return Ok(String::new());
+    };
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) if text.len() <= REASON_BYTES_MAX => Ok(text.to_owned()),
-        _ => Err(Problem::invalid("x-anima-reason", "a UTF-8 text of up to 1000 bytes")),
+        _ => Err(Problem::invalid(
+            "x-anima-reason",
+            "a UTF-8 text of up to 1000 bytes",
+        )),
     }
 }
 
@@ -111,7 +124,14 @@ mod tests {
         };
         assert_eq!(found("Bearer at-1").as_deref(), Some("at-1"));
         assert_eq!(found("bearer  at-1 ").as_deref(), Some("at-1"));
-        for bad in ["", "at-1", "Basic at-1", "Bearer", "Bearer ", &format!("Bearer {:600}", "x")] {
+        for bad in [
+            "",
+            "at-1",
+            "Basic at-1",
+            "Bearer",
+            "Bearer ",
+            &format!("Bearer {:600}", "x"),
+        ] {
             assert!(found(bad).is_none_or(|t| t == "x"), "{bad}");
         }
         assert_eq!(found(&format!("Bearer {}", "x".repeat(513))), None);

@@ -29,24 +29,33 @@ pub(crate) struct Channels;
 /// # Errors
 /// The first bad member, a code that is taken, or the store's.
 pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Problem> {
-    let place = Place { collection: &Channels, app: None };
-    let creation = Creation { place, minted: None };
+    let place = Place {
+        collection: &Channels,
+        app: None,
+    };
+    let creation = Creation {
+        place,
+        minted: None,
+    };
     let body = typed::members(body)?;
-    rows::create(admin, actor, creation, body).await.map(|created| created.row)
+    rows::create(admin, actor, creation, body)
+        .await
+        .map(|created| created.row)
 }
 
 /// Changes a channel, given the members that change and its `version_no`.
 ///
 /// # Errors
 /// A stale version, the first bad member, or the store's.
-pub async fn change(
-    admin: &Admin,
-    actor: &Actor,
-    code: &str,
-    body: Value,
-) -> Result<Row, Problem> {
-    let place = Place { collection: &Channels, app: None };
-    let writer = rows::Writer { actor, if_match: None };
+pub async fn change(admin: &Admin, actor: &Actor, code: &str, body: Value) -> Result<Row, Problem> {
+    let place = Place {
+        collection: &Channels,
+        app: None,
+    };
+    let writer = rows::Writer {
+        actor,
+        if_match: None,
+    };
     let changed = rows::change(admin, place, writer, code, typed::members(body)?).await?;
     Ok(changed.row)
 }
@@ -72,7 +81,12 @@ impl Collection for Channels {
         }
         address::check(&channel.base_url, channel.allow_private_network)?;
         let stored = draft.base.map(credentials::stored).unwrap_or_default();
-        credentials::seal(&admin.secrets, draft.code, &mut channel.credentials, &stored)?;
+        credentials::seal(
+            &admin.secrets,
+            draft.code,
+            &mut channel.credentials,
+            &stored,
+        )?;
         Prepared::of(&channel)
     }
 
@@ -81,7 +95,7 @@ impl Collection for Channels {
     }
 }
 
-/// Providers of SPEC 15; the registry says which of them this binary speaks.
+/// Providers that a channel may name; the registry says which of them this binary speaks.
 const PROVIDERS: &[&str] = &[
     "openai",
     "openai_compatible",
@@ -93,7 +107,9 @@ const PROVIDERS: &[&str] = &[
 ];
 
 fn known_providers() -> String {
-    let known = PROVIDERS.iter().filter(|name| adapter::lookup(name).is_some());
+    let known = PROVIDERS
+        .iter()
+        .filter(|name| adapter::lookup(name).is_some());
     let names: Vec<String> = known.map(|name| format!("`{name}`")).collect();
     format!("one of {}", names.join(", "))
 }

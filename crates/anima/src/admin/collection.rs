@@ -14,10 +14,10 @@ use serde_json::{Map, Value};
 use anima_core::config::{Check, Resource};
 use anima_store::config::Row;
 
+use super::Admin;
 use super::problem::{Code, Problem};
 use super::rows::is_ahead;
 use super::typed::typed;
-use super::Admin;
 
 /// One kind of row behind the admin API.
 #[async_trait]
@@ -125,7 +125,11 @@ impl Codes {
         };
         let fits = code.len() <= CODE_CHARS_MAX && code.bytes().all(letter);
         // Each part starts with a letter or digit: `.` and `..` would be eaten by URL libraries.
-        let starts = |part: &str| part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let starts = |part: &str| {
+            part.bytes()
+                .next()
+                .is_some_and(|b| b.is_ascii_alphanumeric())
+        };
         if !fits || !code.split('/').all(starts) {
             let expected = if model {
                 "1 to 64 of A-Z a-z 0-9 . _ : - /, each part starting with a letter or digit"
@@ -135,7 +139,10 @@ impl Codes {
             return Err(Problem::invalid("code", expected));
         }
         if model && (code.ends_with("/versions") || code.ends_with("/restore")) {
-            return Err(Problem::invalid("code", "a name that does not end like a path of this API"));
+            return Err(Problem::invalid(
+                "code",
+                "a name that does not end like a path of this API",
+            ));
         }
         Ok(())
     }
@@ -157,7 +164,11 @@ pub(crate) async fn ensure_exists(
         return Ok(());
     }
     let what = resource.name().replace('_', " ");
-    Err(Problem::member(Code::UnknownReference, member, format!("no {what} of that code exists")))
+    Err(Problem::member(
+        Code::UnknownReference,
+        member,
+        format!("no {what} of that code exists"),
+    ))
 }
 
 /// The same for a member that may be absent.
@@ -185,13 +196,33 @@ mod tests {
         for good in ["a", "gpt-4o", "eu.west:1_x", "0", &"x".repeat(64)] {
             assert!(Codes::Plain.check(good).is_ok(), "{good}");
         }
-        for bad in ["", "A", "a/b", "a b", ".", "..", "-a", "ä", "a%", "a\n", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "A",
+            "a/b",
+            "a b",
+            ".",
+            "..",
+            "-a",
+            "ä",
+            "a%",
+            "a\n",
+            &"x".repeat(65),
+        ] {
             assert!(Codes::Plain.check(bad).is_err(), "{bad}");
         }
         for good in ["gpt-4o", "meta-llama/Llama-3", "a/b/c"] {
             assert!(Codes::ModelName.check(good).is_ok(), "{good}");
         }
-        for bad in ["/a", "a/", "a//b", "a/../b", "a/versions", "a/versions/3/restore", "a?b"] {
+        for bad in [
+            "/a",
+            "a/",
+            "a//b",
+            "a/../b",
+            "a/versions",
+            "a/versions/3/restore",
+            "a?b",
+        ] {
             assert!(Codes::ModelName.check(bad).is_err(), "{bad}");
         }
     }

@@ -30,7 +30,9 @@ pub struct NewKey {
 
 impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewKey").field("row", &self.row).finish_non_exhaustive()
+        f.debug_struct("NewKey")
+            .field("row", &self.row)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,7 +47,10 @@ pub async fn create(
     body: Value,
 ) -> Result<NewKey, Problem> {
     let (created, secret) = mint(admin, actor, app, typed::members(body)?).await?;
-    Ok(NewKey { row: created.row, secret })
+    Ok(NewKey {
+        row: created.row,
+        secret,
+    })
 }
 
 /// The same, with what the HTTP reply says beside the row.
@@ -60,8 +65,14 @@ pub(crate) async fn mint(
 ) -> Result<(Outcome, Zeroizing<String>), Problem> {
     apps::live_app(admin, app).await?;
     let minted = admin.secrets.mint_key();
-    let place = Place { collection: &Keys, app: Some(app) };
-    let creation = Creation { place, minted: Some(&minted) };
+    let place = Place {
+        collection: &Keys,
+        app: Some(app),
+    };
+    let creation = Creation {
+        place,
+        minted: Some(&minted),
+    };
     let created = rows::create(admin, actor, creation, body).await?;
     Ok((created, minted.text))
 }

@@ -16,11 +16,13 @@ mod schemas;
 
 pub(crate) use payloads::payload;
 
-/// The document as text.
+/// The document as text, without a final newline.
 pub fn document() -> String {
     let mut paths = Map::new();
     for endpoint in endpoints::all() {
-        let item = paths.entry(endpoint.path.clone()).or_insert_with(|| json!({}));
+        let item = paths
+            .entry(endpoint.path.clone())
+            .or_insert_with(|| json!({}));
         let method = endpoint.method.as_str().to_ascii_lowercase();
         if let Value::Object(item) = item {
             item.insert(method, operation(&endpoint));
@@ -59,9 +61,7 @@ pub fn document() -> String {
         },
     });
     document.sort_all_objects();
-    let mut text = format!("{document:#}");
-    text.push('\n');
-    text
+    format!("{document:#}")
 }
 
 fn reference(schema: &str) -> Value {
@@ -69,8 +69,12 @@ fn reference(schema: &str) -> Value {
 }
 
 fn tags() -> Vec<Value> {
-    let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
-    rows.chain(["ledger", "audit"]).map(|name| json!({ "name": name })).collect()
+    let rows = endpoints::COLLECTIONS
+        .iter()
+        .map(|collection| collection.path());
+    rows.chain(["ledger", "audit"])
+        .map(|name| json!({ "name": name }))
+        .collect()
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
@@ -115,9 +119,17 @@ impl Words {
                     Verb::Restore => "Writes a new version that says what an old one said",
                 };
                 let id = format!("{verb:?}{name}").to_ascii_lowercase();
-                Self { id, summary: summary.to_owned(), tag: collection.path() }
+                Self {
+                    id,
+                    summary: summary.to_owned(),
+                    tag: collection.path(),
+                }
             }
-            Action::TopUp => fixed("topup", "Puts money into an app's wallet, once per key", "apps"),
+            Action::TopUp => fixed(
+                "topup",
+                "Puts money into an app's wallet, once per key",
+                "apps",
+            ),
             Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
             Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
             Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
@@ -133,13 +145,15 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
         .map(|name| {
-            let schema = if name == "n" { schemas::version_no() } else { json!({"type": "string"}) };
+            let schema = if name == "n" {
+                schemas::version_no()
+            } else {
+                json!({"type": "string"})
+            };
             json!({ "name": name, "in": "path", "required": true, "schema": schema })
         })
         .collect();
-    let query = |name: &str, schema: Value, description: &str| {
-        json!({ "name": name, "in": "query", "schema": schema, "description": description })
-    };
+    let query = |name: &str, schema: Value, description: &str| json!({ "name": name, "in": "query", "schema": schema, "description": description });
     let header = |name: &str, required: bool, description: &str| {
         json!({ "name": name, "in": "header", "required": required, "description": description,
             "schema": { "type": "string" } })
@@ -160,7 +174,11 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             parameters.push(header("Idempotency-Key", true, description));
         }
         Action::Postings => {
-            let mut id = query("request_id", json!({ "type": "string" }), "`req_…` or a UUID");
+            let mut id = query(
+                "request_id",
+                json!({ "type": "string" }),
+                "`req_…` or a UUID",
+            );
             if let Value::Object(members) = &mut id {
                 members.insert("required".to_owned(), Value::Bool(true));
             }
@@ -237,7 +255,10 @@ fn responses(action: Action) -> Value {
         "default": { "$ref": "#/components/responses/Problem" },
     });
     if let (Action::TopUp, Value::Object(members)) = (action, &mut responses) {
-        members.insert("200".to_owned(), described("Done before, with the same key"));
+        members.insert(
+            "200".to_owned(),
+            described("Done before, with the same key"),
+        );
     }
     responses
 }

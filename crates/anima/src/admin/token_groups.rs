@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use anima_core::config::{TokenGroup, Resource};
+use anima_core::config::{Resource, TokenGroup};
 use anima_store::config::{Actor, Row};
 
 use super::Admin;
@@ -23,10 +23,18 @@ pub(crate) struct TokenGroups;
 /// # Errors
 /// The first bad member, a code that is taken, or the store's.
 pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Problem> {
-    let place = Place { collection: &TokenGroups, app: None };
-    let creation = Creation { place, minted: None };
+    let place = Place {
+        collection: &TokenGroups,
+        app: None,
+    };
+    let creation = Creation {
+        place,
+        minted: None,
+    };
     let body = typed::members(body)?;
-    rows::create(admin, actor, creation, body).await.map(|created| created.row)
+    rows::create(admin, actor, creation, body)
+        .await
+        .map(|created| created.row)
 }
 
 #[async_trait]

@@ -18,13 +18,13 @@ use anima_core::failure::Failure;
 use anima_wire::request::{CallRequest, Endpoint};
 
 use super::Plane;
+use crate::http::body;
 use crate::http::caller::{self, Caller};
 use crate::http::reply::{self, Facts, Refusal};
-use crate::http::body;
+use crate::relay::admit;
 use crate::relay::call::{Arrival, Call, endpoint_name};
 use crate::relay::chat::{self, Answer, Outcome};
 use crate::relay::decision::Decision;
-use crate::relay::admit;
 
 pub mod models;
 
@@ -50,21 +50,34 @@ pub async fn unknown(State(plane): State<Arc<Plane>>, request: Request<Body>) ->
         request.method(),
         request.uri().path()
     );
-    reply::refuse(&Refusal::new(Failure::RouteUnknown, message), &plane.facts())
+    reply::refuse(
+        &Refusal::new(Failure::RouteUnknown, message),
+        &plane.facts(),
+    )
 }
 
 /// A known path with another method.
-pub async fn wrong_method(State(plane): State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+pub async fn wrong_method(
+    State(plane): State<Arc<Plane>>,
+    request: Request<Body>,
+) -> Response<Body> {
     let path = request.uri().path();
     let message = format!("Not allowed to {} on {path}.", request.method());
-    reply::refuse(&Refusal::new(Failure::MethodRefused, message), &plane.facts())
+    reply::refuse(
+        &Refusal::new(Failure::MethodRefused, message),
+        &plane.facts(),
+    )
 }
 
 impl Plane {
     /// Facts about a request that just came in.
     fn facts(&self) -> Facts {
         let id = mint_id(self.relay.clock.now(), &*self.relay.rng);
-        Facts { id, config_version: self.relay.live.rev(), ..Facts::default() }
+        Facts {
+            id,
+            config_version: self.relay.live.rev(),
+            ..Facts::default()
+        }
     }
 
     /// Checks the key of a request.
@@ -77,7 +90,10 @@ impl Plane {
 
 /// The client's address.
 fn peer(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+    parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0.ip())
 }
 
 /// Serves one call from its head to its answer.
@@ -107,15 +123,16 @@ async fn serve(plane: Arc<Plane>, endpoint: Endpoint, request: Request<Body>) ->
     answer(outcome, &mut facts)
 }
 
-fn answer(
-    outcome: Result<Outcome, tokio::task::JoinError>,
-    facts: &mut Facts,
-) -> Response<Body> {
+fn answer(outcome: Result<Outcome, tokio::task::JoinError>, facts: &mut Facts) -> Response<Body> {
     let outcome = outcome.unwrap_or_else(|panic| {
         tracing::error!(request_id = %facts.id, %panic, "a call panicked");
         let message = "Something went wrong inside the gateway. The call was not charged.";
         let answer = Err(Refusal::new(Failure::Internal, message));
-        Outcome { answer, served_model: None, attempts: 0 }
+        Outcome {
+            answer,
+            served_model: None,
+            attempts: 0,
+        }
     });
     facts.served_model = outcome.served_model;
     facts.attempts = outcome.attempts;
@@ -136,7 +153,10 @@ async fn admitted(
     arrival: Arrival,
 ) -> Result<Call, Unadmitted> {
     let (parts, body) = request.into_parts();
-    let caller = plane.identify(&parts).await.map_err(|refusal| (refusal, None))?;
+    let caller = plane
+        .identify(&parts)
+        .await
+        .map_err(|refusal| (refusal, None))?;
     let known = |refusal: Refusal| (refusal, Some(caller.clone()));
     let read = body::read(body, plane.body_bytes_max, plane.body_within).await;
     let bytes = read.map_err(known)?;

@@ -88,13 +88,22 @@ pub(super) async fn run(
             state.last = classified(Failure::DeadlineExceeded);
             break;
         }
-        let Some((route, upstream)) = candidate(call, *index) else { continue };
-        let Some(cost) = route.cost.as_ref() else { continue };
+        let Some((route, upstream)) = candidate(call, *index) else {
+            continue;
+        };
+        let Some(cost) = route.cost.as_ref() else {
+            continue;
+        };
         let tried = one(relay, call, (route, upstream, cost), &mut state).await;
         match tried {
             Ok((trial, answer)) => {
                 let Exhausted { failed, waited, .. } = state;
-                return Ok(Answered { failed, trial, answer, waited });
+                return Ok(Answered {
+                    failed,
+                    trial,
+                    answer,
+                    waited,
+                });
             }
             Err(Retry::Never) => break,
             Err(Retry::NextChannel) => {}
@@ -110,7 +119,9 @@ async fn one(
     (route, upstream, cost): (&RouteEntry, &Arc<Upstream>, &Arc<PriceList>),
     state: &mut Exhausted,
 ) -> Result<(Trial, Kind), Retry> {
-    let n = i16::try_from(state.failed.len()).unwrap_or(i16::MAX).saturating_add(1);
+    let n = i16::try_from(state.failed.len())
+        .unwrap_or(i16::MAX)
+        .saturating_add(1);
     let spread = usize::try_from(relay.rng.next_u64() >> 33).unwrap_or(0);
     let count = upstream.credentials.len().max(1);
     let Some(credential) = upstream.credentials.get(spread % count) else {
@@ -124,7 +135,9 @@ async fn one(
     let out = (&relay.outbound, policy, relay.limits.answer_bytes_max);
     let outcome = match trial.send(call, upstream, &credential.1, out).await {
         Outcome::Whole(answer, body) => Ok(Kind::Whole(answer, body)),
-        Outcome::Stream(body) => start(call, &trial, upstream, body).await.map_err(classified),
+        Outcome::Stream(body) => start(call, &trial, upstream, body)
+            .await
+            .map_err(classified),
         Outcome::Failed(classified) => Err(classified),
     };
     state.waited += trial.started.elapsed();
@@ -170,5 +183,9 @@ async fn start(
             Err(_elapsed) => return Err(Failure::FirstByteTimeout),
         }
     }
-    Ok(Kind::Stream(Box::new(Started { body, decoder, ready })))
+    Ok(Kind::Stream(Box::new(Started {
+        body,
+        decoder,
+        ready,
+    })))
 }

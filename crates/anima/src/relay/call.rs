@@ -58,7 +58,10 @@ impl Call {
 
 /// A price list, by name.
 pub fn price_ref(list: &PriceList) -> PriceRef {
-    PriceRef { code: list.code.as_str().into(), version_no: list.version_no }
+    PriceRef {
+        code: list.code.as_str().into(),
+        version_no: list.version_no,
+    }
 }
 
 /// The short name of an endpoint.

@@ -39,7 +39,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         let Some(hold) = self.hold.take() else { return };
         tracing::error!(request_id = %hold.id, "a hold was dropped without settlement");
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let ledger = Arc::clone(&self.ledger);
         runtime.spawn(async move {
             let settlement = Settlement {
@@ -83,7 +85,10 @@ pub async fn place(
         expires_at: call.arrival.at.plus_millis(keep_ms),
     };
     match ledger.hold(hold.clone()).await {
-        Ok(()) => Ok(Open { hold: Some(hold), ledger: Arc::clone(ledger) }),
+        Ok(()) => Ok(Open {
+            hold: Some(hold),
+            ledger: Arc::clone(ledger),
+        }),
         Err(error) => Err(refusal(call, amount, &error)),
     }
 }
@@ -94,14 +99,22 @@ fn amount(call: &Call, limits: &Limits) -> Result<i64, Refusal> {
     let request = &call.request;
     let mut usage = Usage::default().with(Meter::InputTokens, request.estimate_input_tokens());
     if super::admit::meters(request.endpoint).contains(&Meter::OutputTokens) {
-        let each = request.output_tokens_max.unwrap_or(limits.hold_output_tokens);
+        let each = request
+            .output_tokens_max
+            .unwrap_or(limits.hold_output_tokens);
         usage.set(Meter::OutputTokens, each.saturating_mul(request.choices));
     }
-    let charge =
-        call.sale.charge(&usage, request.service_tier.as_deref(), call.caller.multiplier());
+    let charge = call.sale.charge(
+        &usage,
+        request.service_tier.as_deref(),
+        call.caller.multiplier(),
+    );
     charge.map(|c| c.units).map_err(|error| {
         tracing::error!(request_id = %call.arrival.id, %error, "failed to price a hold");
-        Refusal::new(Failure::ModelUnpriced, "This call cannot be priced. Ask the operator.")
+        Refusal::new(
+            Failure::ModelUnpriced,
+            "This call cannot be priced. Ask the operator.",
+        )
     })
 }
 

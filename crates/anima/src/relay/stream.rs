@@ -74,7 +74,9 @@ pub struct RelayStream {
 
 impl std::fmt::Debug for RelayStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RelayStream").field("ready", &self.ready.len()).finish_non_exhaustive()
+        f.debug_struct("RelayStream")
+            .field("ready", &self.ready.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +121,9 @@ impl RelayStream {
 
     /// Takes in what the upstream has. Ready when there is something to send or the phase changed.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Phase::Relaying(flow) = &mut self.phase else { return Poll::Ready(()) };
+        let Phase::Relaying(flow) = &mut self.phase else {
+            return Poll::Ready(());
+        };
         if flow.decoder.is_done() {
             self.finish(None);
             return Poll::Ready(());
@@ -149,7 +153,9 @@ impl RelayStream {
     /// cost more than the chunk.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.timer.as_mut().poll(cx));
-        let Phase::Relaying(flow) = &mut self.phase else { return Poll::Ready(()) };
+        let Phase::Relaying(flow) = &mut self.phase else {
+            return Poll::Ready(());
+        };
         let now = Instant::now();
         let due = flow.deadline.min(flow.last_chunk + flow.idle);
         if now < due {
@@ -158,7 +164,11 @@ impl RelayStream {
             return Poll::Pending;
         }
         let late = now >= flow.deadline;
-        self.finish(Some(if late { Failure::DeadlineExceeded } else { Failure::IdleTimeout }));
+        self.finish(Some(if late {
+            Failure::DeadlineExceeded
+        } else {
+            Failure::IdleTimeout
+        }));
         Poll::Ready(())
     }
 }
@@ -208,12 +218,20 @@ impl Drop for RelayStream {
 async fn end(mut flow: Flow, failure: Option<Failure>) -> Bytes {
     let id = id_text(flow.call.arrival.id);
     let terminator = flow.decoder.terminator();
-    let request_error = |failure: Failure| {
-        StreamDecoder::error_event(failure, neutral_message(failure), &id)
-    };
+    let request_error =
+        |failure: Failure| StreamDecoder::error_event(failure, neutral_message(failure), &id);
     let outcome = failure.map_or("ok", Failure::reason);
     let delivered = delivered(&mut flow.decoder);
-    let Flow { relay, call, open, failed, trial, mut decision, upstream, .. } = flow;
+    let Flow {
+        relay,
+        call,
+        open,
+        failed,
+        trial,
+        mut decision,
+        upstream,
+        ..
+    } = flow;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
     decision.outcome = outcome;
@@ -256,7 +274,15 @@ async fn abandoned(mut flow: Flow) {
     }
     let delivered = delivered(&mut flow.decoder);
     let outcome = Failure::ClientGone.reason();
-    let Flow { relay, call, open, failed, trial, mut decision, .. } = flow;
+    let Flow {
+        relay,
+        call,
+        open,
+        failed,
+        trial,
+        mut decision,
+        ..
+    } = flow;
     let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
     decision.outcome = outcome;
     decision.receipt = settled.ok();
@@ -273,7 +299,9 @@ async fn drain(flow: &mut Flow) {
         let Ok(Some(Ok(frame))) = tokio::time::timeout_at(by, flow.upstream.frame()).await else {
             return;
         };
-        let Ok(chunk) = frame.into_data() else { continue };
+        let Ok(chunk) = frame.into_data() else {
+            continue;
+        };
         if flow.decoder.push(chunk, &mut unseen).is_err() {
             return;
         }
@@ -288,7 +316,11 @@ fn delivered(decoder: &mut StreamDecoder) -> Delivered {
     Delivered {
         reported: believed,
         tier: decoder.service_tier().map(str::to_owned),
-        counted_output: if believed.is_none() { decoder.count_output_tokens() } else { 0 },
+        counted_output: if believed.is_none() {
+            decoder.count_output_tokens()
+        } else {
+            0
+        },
         empty,
     }
 }

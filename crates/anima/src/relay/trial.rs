@@ -120,10 +120,15 @@ impl Trial {
         let first_byte = Duration::from_millis(self.timeouts.first_byte_ms.into());
         let deadline = self.deadline(call);
         let head_by = deadline.min(self.started + first_byte);
-        let response = match tokio::time::timeout_at(head_by, outbound.send(policy, request)).await {
+        let response = match tokio::time::timeout_at(head_by, outbound.send(policy, request)).await
+        {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                tracing::debug!(channel = &*self.channel, detail = error.detail, "attempt failed");
+                tracing::debug!(
+                    channel = &*self.channel,
+                    detail = error.detail,
+                    "attempt failed"
+                );
                 return failed(error.failure);
             }
             Err(_elapsed) if head_by == deadline => return failed(Failure::DeadlineExceeded),
@@ -137,7 +142,10 @@ impl Trial {
         if call.request.stream && is_event_stream(&response) {
             return Outcome::Stream(response.into_body());
         }
-        match self.collect(call, response.into_body(), answer_bytes_max).await {
+        match self
+            .collect(call, response.into_body(), answer_bytes_max)
+            .await
+        {
             Err(failure) => failed(failure),
             Ok(body) => match adapter.answer(call.request.endpoint, &body) {
                 Ok(_) if call.request.stream => failed(Failure::AnswerMalformed),
@@ -173,7 +181,10 @@ impl Trial {
     ) -> Outcome {
         let (head, body) = response.into_parts();
         // A refusal whose body cannot be read is classified by its status alone.
-        let body = self.collect(call, body, ERROR_BYTES_MAX).await.unwrap_or_default();
+        let body = self
+            .collect(call, body, ERROR_BYTES_MAX)
+            .await
+            .unwrap_or_default();
         Outcome::Failed(adapter.classify(head.status.as_u16(), &head.headers, &body))
     }
 
@@ -188,14 +199,24 @@ impl Trial {
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = target(&upstream.base, encoded.path)?;
         let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let accept = if call.request.stream { "text/event-stream" } else { "application/json" };
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        let accept = if call.request.stream {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("anima"));
         let mut buffer = uuid::Uuid::encode_buffer();
         let id = call.arrival.id.simple().encode_lower(&mut buffer);
         headers.insert("x-anima-request-id", HeaderValue::from_str(id).ok()?);
-        headers.insert("x-anima-attempt-id", HeaderValue::from_str(&format!("{id}-{}", self.n)).ok()?);
+        headers.insert(
+            "x-anima-attempt-id",
+            HeaderValue::from_str(&format!("{id}-{}", self.n)).ok()?,
+        );
         adapter.authorize(headers, secret).ok()?;
         Some(request)
     }
@@ -229,6 +250,9 @@ fn reference(response: &Response<Incoming>) -> Option<String> {
 }
 
 fn is_event_stream(response: &Response<Incoming>) -> bool {
-    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let kind = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
     kind.is_some_and(|k| k.trim_start().starts_with("text/event-stream"))
 }

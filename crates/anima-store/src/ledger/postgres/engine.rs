@@ -53,7 +53,12 @@ impl batch::Engine for Engine {
 impl Engine {
     async fn transaction(&self, items: &[Item]) -> Result<Vec<Verdict>, Next> {
         let lost = |why: String| Next::Fail(Failure::Lost(why));
-        let client = self.0.pool.get().await.map_err(|e| lost(Chain(&e).to_string()))?;
+        let client = self
+            .0
+            .pool
+            .get()
+            .await
+            .map_err(|e| lost(Chain(&e).to_string()))?;
         let ended = tokio::time::timeout(DEADLINE, self.attempt(&client, items)).await;
         let error = match ended {
             Ok(Ok(verdicts)) => return Ok(verdicts),
@@ -63,7 +68,10 @@ impl Engine {
         if error.is_none() || !is_rolled_back(&client).await {
             drop(Object::take(client));
         }
-        Err(error.map_or_else(|| lost("the database does not answer".to_owned()), |e| next(&e)))
+        Err(error.map_or_else(
+            || lost("the database does not answer".to_owned()),
+            |e| next(&e),
+        ))
     }
 
     async fn attempt(&self, client: &Object, items: &[Item]) -> Result<Vec<Verdict>, Error> {
@@ -76,7 +84,13 @@ impl Engine {
             let directory = self.0.directory.lock();
             let node = self.0.node;
             let (directory, known, plan) = (&directory, &mut known, Plan::default());
-            let mut judge = Judge { directory, node, posted_at, known, plan };
+            let mut judge = Judge {
+                directory,
+                node,
+                posted_at,
+                known,
+                plan,
+            };
             (judge.judge(items), judge.plan)
         };
         let writing = rows::Writing {
@@ -114,7 +128,8 @@ async fn is_rolled_back(client: &Object) -> bool {
 }
 
 async fn account_id(client: &Object, account: &Account, currency: Currency) -> Result<i64, Error> {
-    const CURRENCY: &str = "INSERT INTO currency (code, scale) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    const CURRENCY: &str =
+        "INSERT INTO currency (code, scale) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     const MAKE: &str = "
         INSERT INTO account (code, class, normal, currency) VALUES ($1, $2, $3, $4)
         ON CONFLICT DO NOTHING";
@@ -136,14 +151,22 @@ async fn account_id(client: &Object, account: &Account, currency: Currency) -> R
         Normal::Credit => "C",
     };
     let scale = i16::from(currency.scale());
-    let (known, make) = (client.prepare_cached(CURRENCY).await?, client.prepare_cached(MAKE).await?);
+    let (known, make) = (
+        client.prepare_cached(CURRENCY).await?,
+        client.prepare_cached(MAKE).await?,
+    );
     let gate = client.prepare_cached(GATE).await?;
     client.execute(&known, &[&money, &scale]).await?;
-    client.execute(&make, &[&code, &account.class(), &normal, &money]).await?;
+    client
+        .execute(&make, &[&code, &account.class(), &normal, &money])
+        .await?;
     if is_gated {
         client.execute(&gate, &[&code, &money]).await?;
     }
-    client.query_one(&find, &[&code, &money, &is_gated]).await?.try_get(0)
+    client
+        .query_one(&find, &[&code, &money, &is_gated])
+        .await?
+        .try_get(0)
 }
 
 async fn price_id(client: &Object, price: &PriceRef) -> Result<i64, Error> {
@@ -151,7 +174,10 @@ async fn price_id(client: &Object, price: &PriceRef) -> Result<i64, Error> {
         INSERT INTO price_ref (code, version_no) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     const FIND: &str = "SELECT id FROM price_ref WHERE code = $1 AND version_no = $2";
     let key: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&&*price.code, &price.version_no];
-    let (make, find) = (client.prepare_cached(MAKE).await?, client.prepare_cached(FIND).await?);
+    let (make, find) = (
+        client.prepare_cached(MAKE).await?,
+        client.prepare_cached(FIND).await?,
+    );
     if let Some(row) = client.query_opt(&find, &key).await? {
         return row.try_get(0);
     }

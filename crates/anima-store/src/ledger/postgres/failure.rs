@@ -32,15 +32,25 @@ pub(super) fn next(error: &tokio_postgres::Error) -> Next {
             Failure::Refused(why)
         });
     };
-    let again =
-        [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE];
+    let again = [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::LOCK_NOT_AVAILABLE,
+    ];
     if again.contains(code) {
         return Next::Again(why);
     }
     // A standby after a failover refuses to write, until it is promoted.
     let away = *code == SqlState::READ_ONLY_SQL_TRANSACTION
-        || code.code().get(..2).is_some_and(|class| SERVER.contains(&class));
-    Next::Fail(if away { Failure::Lost(why) } else { Failure::Refused(why) })
+        || code
+            .code()
+            .get(..2)
+            .is_some_and(|class| SERVER.contains(&class));
+    Next::Fail(if away {
+        Failure::Lost(why)
+    } else {
+        Failure::Refused(why)
+    })
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

@@ -86,7 +86,9 @@ pub(super) async fn lock_and_read(
     }
     for row in gates? {
         let key = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        known.gates.insert(key, (row.try_get(3)?, digest(row.try_get(4)?)));
+        known
+            .gates
+            .insert(key, (row.try_get(3)?, digest(row.try_get(4)?)));
     }
     Ok((posted_at, known))
 }
@@ -127,7 +129,9 @@ fn wallet(row: &Row) -> Result<Wallet, Error> {
 
 fn stored_hold(row: &Row) -> Result<StoredHold, Error> {
     let state = match row.try_get::<_, Option<&[u8]>>(9)? {
-        None => State::Open { node: row.try_get(6)? },
+        None => State::Open {
+            node: row.try_get(6)?,
+        },
         Some(found) => State::Closed {
             charged: row.try_get::<_, Option<i64>>(7)?.unwrap_or(0),
             uncollected: row.try_get(8)?,

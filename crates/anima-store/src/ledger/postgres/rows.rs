@@ -133,7 +133,13 @@ impl Writing<'_> {
             self.client.batch_execute("COMMIT"),
         );
         let (holds, closings, journals, legs, attempts, wallets, house, committed) = results;
-        holds.and(closings).and(journals).and(legs).and(attempts).and(wallets).and(house)?;
+        holds
+            .and(closings)
+            .and(journals)
+            .and(legs)
+            .and(attempts)
+            .and(wallets)
+            .and(house)?;
         committed
     }
 
@@ -159,8 +165,17 @@ impl Writing<'_> {
         self.send(
             &self.statements.open,
             &[
-                &ids, &apps, &kids, &aliases, &accounts, &amounts, &currencies, &prices, &created,
-                &expires, &self.node,
+                &ids,
+                &apps,
+                &kids,
+                &aliases,
+                &accounts,
+                &amounts,
+                &currencies,
+                &prices,
+                &created,
+                &expires,
+                &self.node,
             ],
         )
         .await
@@ -199,7 +214,17 @@ impl Writing<'_> {
         let posted_at = self.posted_at.micros();
         self.send(
             &self.statements.journal,
-            &[&ids, &kinds, &subjects, &seqs, &at, &estimates, &digests, &references, &posted_at],
+            &[
+                &ids,
+                &kinds,
+                &subjects,
+                &seqs,
+                &at,
+                &estimates,
+                &digests,
+                &references,
+                &posted_at,
+            ],
         )
         .await
     }
@@ -222,8 +247,16 @@ impl Writing<'_> {
         self.send(
             &self.statements.leg,
             &[
-                &journals, &numbers, &debits, &credits, &amounts, &currencies, &components,
-                &attempts, &prices, &estimates,
+                &journals,
+                &numbers,
+                &debits,
+                &credits,
+                &amounts,
+                &currencies,
+                &components,
+                &attempts,
+                &prices,
+                &estimates,
             ],
         )
         .await
@@ -251,13 +284,29 @@ impl Writing<'_> {
         let estimates: Vec<_> = costs().map(|c| c.map(|c| c.estimate)).collect();
         let references: Vec<_> = all().map(|a| a.upstream_ref.as_deref()).collect();
         let started: Vec<_> = all().map(|a| a.started_at.micros()).collect();
-        let first: Vec<_> = all().map(|a| a.first_byte_at.map(Timestamp::micros)).collect();
+        let first: Vec<_> = all()
+            .map(|a| a.first_byte_at.map(Timestamp::micros))
+            .collect();
         let ended: Vec<_> = all().map(|a| a.ended_at.micros()).collect();
         self.send(
             &self.statements.attempt,
             &[
-                &holds, &numbers, &channels, &credentials, &models, &outcomes, &served, &sources,
-                &usages, &amounts, &currencies, &prices, &estimates, &references, &started, &first,
+                &holds,
+                &numbers,
+                &channels,
+                &credentials,
+                &models,
+                &outcomes,
+                &served,
+                &sources,
+                &usages,
+                &amounts,
+                &currencies,
+                &prices,
+                &estimates,
+                &references,
+                &started,
+                &first,
                 &ended,
             ],
         )
@@ -265,7 +314,12 @@ impl Writing<'_> {
     }
 
     async fn wallets(&self) -> Result<(), Error> {
-        let changed = || self.known.wallets.iter().filter(|(_, wallet)| wallet.changed);
+        let changed = || {
+            self.known
+                .wallets
+                .iter()
+                .filter(|(_, wallet)| wallet.changed)
+        };
         let accounts: Vec<_> = changed().map(|(account_id, _)| *account_id).collect();
         if accounts.is_empty() {
             return Ok(());
@@ -287,8 +341,14 @@ impl Writing<'_> {
         }
         let accounts: Vec<_> = rows.keys().copied().collect();
         // As text: a sum that leaves 64 bits is for the server to refuse.
-        let debits: Vec<_> = rows.values().map(|(debits, _)| debits.to_string()).collect();
-        let credits: Vec<_> = rows.values().map(|(_, credits)| credits.to_string()).collect();
+        let debits: Vec<_> = rows
+            .values()
+            .map(|(debits, _)| debits.to_string())
+            .collect();
+        let credits: Vec<_> = rows
+            .values()
+            .map(|(_, credits)| credits.to_string())
+            .collect();
         let today = i32::try_from(day(self.posted_at)).unwrap_or(i32::MAX);
         self.send(
             &self.statements.house,

@@ -47,7 +47,10 @@ pub(in crate::ledger) const NODE: Uuid = Uuid::from_u128(0xA11A);
 pub(in crate::ledger) const NOON: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 
 pub(in crate::ledger) fn opener() -> Opener {
-    Opener { node: NODE, observer: Arc::new(Counts::default()) }
+    Opener {
+        node: NODE,
+        observer: Arc::new(Counts::default()),
+    }
 }
 
 pub(in crate::ledger) fn eur() -> Currency {
@@ -55,7 +58,10 @@ pub(in crate::ledger) fn eur() -> Currency {
 }
 
 pub(in crate::ledger) fn price(code: &str) -> PriceRef {
-    PriceRef { code: code.into(), version_no: 3 }
+    PriceRef {
+        code: code.into(),
+        version_no: 3,
+    }
 }
 
 pub(in crate::ledger) fn hold(n: u128, app: &str, amount: i64) -> Hold {
@@ -78,7 +84,10 @@ pub(in crate::ledger) fn settle(hold: &Hold, sale: i64) -> Settlement {
         hold: hold.id,
         app: Arc::clone(&hold.app),
         currency: hold.currency,
-        close: Close::Settle { sale, estimate: false },
+        close: Close::Settle {
+            sale,
+            estimate: false,
+        },
         sale_price: hold.sale_price.clone(),
         attempts: vec![attempt(1, true, 7)],
         at: NOON.plus_millis(900),
@@ -86,7 +95,11 @@ pub(in crate::ledger) fn settle(hold: &Hold, sale: i64) -> Settlement {
 }
 
 pub(in crate::ledger) fn release(hold: &Hold) -> Settlement {
-    Settlement { close: Close::Release, attempts: Vec::new(), ..settle(hold, 0) }
+    Settlement {
+        close: Close::Release,
+        attempts: Vec::new(),
+        ..settle(hold, 0)
+    }
 }
 
 pub(in crate::ledger) fn attempt(n: i16, served: bool, cost: i64) -> Attempt {
@@ -97,7 +110,9 @@ pub(in crate::ledger) fn attempt(n: i16, served: bool, cost: i64) -> Attempt {
         model: "gpt-5".into(),
         outcome: if served { "ok" } else { "upstream_error" },
         served,
-        usage: Usage::default().with(Meter::InputTokens, 11).with(Meter::OutputTokens, 5),
+        usage: Usage::default()
+            .with(Meter::InputTokens, 11)
+            .with(Meter::OutputTokens, 5),
         usage_source: UsageSource::Provider,
         cost: Some(AttemptCost {
             amount: cost,
@@ -116,9 +131,19 @@ pub(in crate::ledger) fn attempt(n: i16, served: bool, cost: i64) -> Attempt {
 pub(in crate::ledger) fn topup(n: u128, app: &str, amount: i64) -> Entry {
     let wallet = Account::Wallet(app.into());
     let (kind, component, debit, credit) = if amount > 0 {
-        (EntryKind::Topup, Component::Topup, Account::PspClearing, wallet)
+        (
+            EntryKind::Topup,
+            Component::Topup,
+            Account::PspClearing,
+            wallet,
+        )
     } else {
-        (EntryKind::Adjust, Component::Adjustment, wallet, Account::Adjustments)
+        (
+            EntryKind::Adjust,
+            Component::Adjustment,
+            wallet,
+            Account::Adjustments,
+        )
     };
     Entry {
         subject: Uuid::from_u128(n),
@@ -142,14 +167,22 @@ pub(in crate::ledger) fn topup(n: u128, app: &str, amount: i64) -> Entry {
 
 /// The wallet's posted, held and floor.
 pub(in crate::ledger) async fn wallet(ledger: &dyn LedgerStore, app: &str) -> (i64, i64, i64) {
-    let Balance { posted, held, floor, .. } = ledger.balance(app, Currency::USD).await.unwrap();
+    let Balance {
+        posted,
+        held,
+        floor,
+        ..
+    } = ledger.balance(app, Currency::USD).await.unwrap();
     (posted, held, floor)
 }
 
 /// Debits, credits and amounts of the postings about a subject.
 pub(in crate::ledger) async fn shown(ledger: &dyn LedgerStore, subject: Uuid) -> Vec<String> {
     let postings = ledger.postings(subject).await.unwrap();
-    postings.iter().map(|p| format!("{} {} {} {}", p.debit, p.credit, p.amount, p.currency)).collect()
+    postings
+        .iter()
+        .map(|p| format!("{} {} {} {}", p.debit, p.credit, p.amount, p.currency))
+        .collect()
 }
 
 pub(in crate::ledger) async fn assert_clean(ledger: &dyn LedgerStore) {

@@ -24,7 +24,31 @@ pub struct Tally {
 impl Tally {
     /// A tally that keeps this much of the text.
     pub const fn keeping(keep_bytes: usize) -> Self {
-        Self { content: false, bytes: 0, text: String::new(), dropped_bytes: 0, keep_bytes }
+        Self {
+            content: false,
+            bytes: 0,
+            text: String::new(),
+            dropped_bytes: 0,
+            keep_bytes,
+        }
+    }
+
+    /// Remembers where it stands.
+    pub(crate) const fn mark(&self) -> Mark {
+        Mark {
+            content: self.content,
+            bytes: self.bytes,
+            kept_bytes: self.text.len(),
+            dropped_bytes: self.dropped_bytes,
+        }
+    }
+
+    /// Goes back to where it stood.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.content = mark.content;
+        self.bytes = mark.bytes;
+        self.text.truncate(mark.kept_bytes);
+        self.dropped_bytes = mark.dropped_bytes;
     }
 
     /// Adds text that was generated.
@@ -41,6 +65,15 @@ impl Tally {
             self.dropped_bytes += bytes;
         }
     }
+}
+
+/// Where a tally stood.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    content: bool,
+    bytes: usize,
+    kept_bytes: usize,
+    dropped_bytes: usize,
 }
 
 /// What stands in `choices`.
@@ -121,7 +154,9 @@ fn thinking<'a>(
     cursor: &mut Cursor<'a>,
     mut member: impl FnMut(&mut Cursor<'a>, Text<'a>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    cursor.elements(|cursor| cursor.members(&mut member).map(|_| ())).map(|_| ())
+    cursor
+        .elements(|cursor| cursor.members(&mut member).map(|_| ()))
+        .map(|_| ())
 }
 
 /// Reads a tool call, new form or old: names and arguments are generated text.

@@ -31,7 +31,10 @@ const SIGNALS: &[(&str, Failure)] = &[
     ("authentication_error", Failure::CredentialRefused),
     ("invalid_authentication_error", Failure::CredentialRefused),
     ("permission_error", Failure::CredentialRefused),
-    ("unsupported_country_region_territory", Failure::CredentialRefused),
+    (
+        "unsupported_country_region_territory",
+        Failure::CredentialRefused,
+    ),
     ("context_length_exceeded", Failure::ContextTooLong),
     ("content_policy_violation", Failure::ContentRefused),
     ("content_filter", Failure::ContentRefused),
@@ -40,8 +43,14 @@ const SIGNALS: &[(&str, Failure)] = &[
     ("datainspectionfailed", Failure::ContentRefused),
     ("data_inspection_failed", Failure::ContentRefused),
     ("inputtextsensitivecontentdetected", Failure::ContentRefused),
-    ("inputimagesensitivecontentdetected", Failure::ContentRefused),
-    ("outputtextsensitivecontentdetected", Failure::ContentRefused),
+    (
+        "inputimagesensitivecontentdetected",
+        Failure::ContentRefused,
+    ),
+    (
+        "outputtextsensitivecontentdetected",
+        Failure::ContentRefused,
+    ),
     ("1301", Failure::ContentRefused),
     ("model_not_found", Failure::UpstreamModelUnknown),
     ("model_not_available", Failure::UpstreamModelUnknown),
@@ -69,17 +78,26 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("your credit balance is too low", Failure::AccountExhausted),
     ("insufficient balance", Failure::AccountExhausted),
     ("insufficient credits", Failure::AccountExhausted),
-    ("this request requires more credits", Failure::AccountExhausted),
+    (
+        "this request requires more credits",
+        Failure::AccountExhausted,
+    ),
     ("api key not valid", Failure::CredentialRefused),
     ("prompt is too long", Failure::ContextTooLong),
-    ("this model's maximum context length", Failure::ContextTooLong),
-    ("this endpoint's maximum context length", Failure::ContextTooLong),
+    (
+        "this model's maximum context length",
+        Failure::ContextTooLong,
+    ),
+    (
+        "this endpoint's maximum context length",
+        Failure::ContextTooLong,
+    ),
     ("the input token count", Failure::ContextTooLong),
     ("input is too long", Failure::ContextTooLong),
     ("model not exist", Failure::UpstreamModelUnknown),
 ];
 
-/// MiniMax's codes in `base_resp.status_code`.
+/// `MiniMax`'s codes in `base_resp.status_code`.
 const BUSINESS: &[(i64, Failure)] = &[
     (1001, Failure::ServerError),
     (1002, Failure::RateLimited),
@@ -90,6 +108,16 @@ const BUSINESS: &[(i64, Failure)] = &[
     (1039, Failure::ContextTooLong),
     (2013, Failure::RequestRefused),
     (2049, Failure::CredentialRefused),
+];
+
+/// The statuses next to which words are believed over the status.
+const BELIEVED: &[(Failure, &[u16])] = &[
+    (Failure::ContextTooLong, &[400, 403, 413, 422]),
+    (Failure::ContentRefused, &[400, 403, 413, 422]),
+    (Failure::AccountExhausted, &[400, 402, 403, 429]),
+    (Failure::CredentialRefused, &[400, 401, 402, 403]),
+    (Failure::UpstreamModelUnknown, &[400, 403, 404, 422]),
+    (Failure::Overloaded, &[429, 500, 502, 503, 529]),
 ];
 
 /// What an error body says, whatever its form.
@@ -106,16 +134,28 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Reads a body: OpenAI's form, a bare text, `detail`, Google's list, MiniMax's `base_resp`.
+    /// Reads a body: OpenAI's form, a bare text, `detail`, Google's list, or `MiniMax`'s `base_resp`.
     /// What cannot be read says nothing.
     pub fn read(body: &[u8]) -> Self {
-        let body = body.get(..body.len().min(BODY_BYTES_MAX)).unwrap_or_default();
-        let Ok(document) = serde_json::from_slice::<Value>(body) else { return Self::default() };
+        let body = body
+            .get(..body.len().min(BODY_BYTES_MAX))
+            .unwrap_or_default();
+        let Ok(document) = serde_json::from_slice::<Value>(body) else {
+            return Self::default();
+        };
         let document = document.get(0).unwrap_or(&document);
-        if let Some(business) = document.pointer("/base_resp/status_code").and_then(Value::as_i64) {
+        if let Some(business) = document
+            .pointer("/base_resp/status_code")
+            .and_then(Value::as_i64)
+        {
             let message = text(document.pointer("/base_resp/status_msg")).unwrap_or_default();
             let code = Some(business.to_string());
-            return Self { message, code, business: Some(business), ..Self::default() };
+            return Self {
+                message,
+                code,
+                business: Some(business),
+                ..Self::default()
+            };
         }
         let error = document.get("error").unwrap_or(document);
         let message = text(Some(error))
@@ -138,18 +178,32 @@ impl Fault {
     /// What it is, by the words alone. `None` when they say nothing known.
     pub fn by_words(&self) -> Option<Failure> {
         if let Some(business) = self.business {
-            return BUSINESS.iter().find(|(code, _)| *code == business).map(|(_, found)| *found);
+            return BUSINESS
+                .iter()
+                .find(|(code, _)| *code == business)
+                .map(|(_, found)| *found);
         }
         if self.flagged {
             return Some(Failure::ContentRefused);
         }
-        let message: String = self.message.chars().take(64).collect::<String>().to_lowercase();
-        let opening = || OPENINGS.iter().find(|(opening, _)| message.starts_with(opening));
+        let message: String = self
+            .message
+            .chars()
+            .take(64)
+            .collect::<String>()
+            .to_lowercase();
+        let opening = || {
+            OPENINGS
+                .iter()
+                .find(|(opening, _)| message.starts_with(opening))
+        };
         [&self.inner_code, &self.code, &self.kind]
             .into_iter()
             .flatten()
             .find_map(|word| {
-                SIGNALS.iter().find(|(signal, _)| word.eq_ignore_ascii_case(signal))
+                SIGNALS
+                    .iter()
+                    .find(|(signal, _)| word.eq_ignore_ascii_case(signal))
             })
             .or_else(opening)
             .map(|(_, failure)| *failure)
@@ -169,17 +223,12 @@ impl Fault {
     /// provider into one that blames the caller.
     pub fn with_status(&self, status: u16) -> Failure {
         let plain = by_status(status);
-        let Some(words) = self.by_words() else { return plain };
-        let believed = match words {
-            Failure::ContextTooLong | Failure::ContentRefused => {
-                matches!(status, 400 | 403 | 413 | 422)
-            }
-            Failure::AccountExhausted => matches!(status, 400 | 402 | 403 | 429),
-            Failure::CredentialRefused => matches!(status, 400..=403),
-            Failure::UpstreamModelUnknown => matches!(status, 400 | 403 | 404 | 422),
-            Failure::Overloaded => matches!(status, 429 | 500..),
-            _ => false,
+        let Some(words) = self.by_words() else {
+            return plain;
         };
+        let believed = BELIEVED
+            .iter()
+            .any(|(found, statuses)| *found == words && statuses.contains(&status));
         if believed { words } else { plain }
     }
 }
@@ -201,7 +250,7 @@ fn by_status(status: u16) -> Failure {
     }
 }
 
-/// Reads MiniMax's `base_resp`: whether it tells of an error inside a 200.
+/// Reads `MiniMax`'s `base_resp`: whether it tells of an error inside a 200.
 ///
 /// # Errors
 /// When the JSON is malformed.
@@ -232,7 +281,11 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, body: &str, failure: Failure) {
-        assert_eq!(Fault::read(body.as_bytes()).with_status(status), failure, "{status} {body}");
+        assert_eq!(
+            Fault::read(body.as_bytes()).with_status(status),
+            failure,
+            "{status} {body}"
+        );
     }
 
     #[test]
@@ -265,18 +318,66 @@ mod tests {
     #[test]
     fn words_refine_a_status() {
         let cases = [
-            (429, r#"{"error":{"message":"x","type":"insufficient_quota","code":"insufficient_quota"}}"#, Failure::AccountExhausted),
-            (429, r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#, Failure::RateLimited),
-            (429, r#"{"error":{"type":"engine_overloaded_error"}}"#, Failure::Overloaded),
-            (429, r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota"}}]"#, Failure::RateLimited),
-            (429, r#"{"error":{"code":"1113","message":"x"}}"#, Failure::AccountExhausted),
-            (400, r#"{"error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API"}}"#, Failure::AccountExhausted),
-            (400, r#"{"error":{"code":"context_length_exceeded"}}"#, Failure::ContextTooLong),
-            (400, r#"{"error":{"message":"This model's maximum context length is 8192 tokens."}}"#, Failure::ContextTooLong),
-            (400, r#"{"error":{"code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#, Failure::ContentRefused),
-            (400, r#"{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}"#, Failure::UpstreamModelUnknown),
-            (400, r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key."}}]"#, Failure::CredentialRefused),
-            (403, r#"{"error":{"code":403,"message":"flagged","metadata":{"reasons":["violence"],"flagged_input":"…"}}}"#, Failure::ContentRefused),
+            (
+                429,
+                r#"{"error":{"message":"x","type":"insufficient_quota","code":"insufficient_quota"}}"#,
+                Failure::AccountExhausted,
+            ),
+            (
+                429,
+                r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
+                Failure::RateLimited,
+            ),
+            (
+                429,
+                r#"{"error":{"type":"engine_overloaded_error"}}"#,
+                Failure::Overloaded,
+            ),
+            (
+                429,
+                r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota"}}]"#,
+                Failure::RateLimited,
+            ),
+            (
+                429,
+                r#"{"error":{"code":"1113","message":"x"}}"#,
+                Failure::AccountExhausted,
+            ),
+            (
+                400,
+                r#"{"error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API"}}"#,
+                Failure::AccountExhausted,
+            ),
+            (
+                400,
+                r#"{"error":{"code":"context_length_exceeded"}}"#,
+                Failure::ContextTooLong,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"This model's maximum context length is 8192 tokens."}}"#,
+                Failure::ContextTooLong,
+            ),
+            (
+                400,
+                r#"{"error":{"code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
+                Failure::ContentRefused,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}"#,
+                Failure::UpstreamModelUnknown,
+            ),
+            (
+                400,
+                r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key."}}]"#,
+                Failure::CredentialRefused,
+            ),
+            (
+                403,
+                r#"{"error":{"code":403,"message":"flagged","metadata":{"reasons":["violence"],"flagged_input":"…"}}}"#,
+                Failure::ContentRefused,
+            ),
         ];
         for (status, body, failure) in cases {
             check(status, body, failure);
@@ -294,21 +395,47 @@ mod tests {
 
     #[test]
     fn words_never_shift_the_blame_from_the_provider_to_the_caller() {
-        check(500, r#"{"error":{"code":"context_length_exceeded"}}"#, Failure::ServerError);
-        check(503, r#"{"error":{"code":"content_filter"}}"#, Failure::Overloaded);
+        check(
+            500,
+            r#"{"error":{"code":"context_length_exceeded"}}"#,
+            Failure::ServerError,
+        );
+        check(
+            503,
+            r#"{"error":{"code":"content_filter"}}"#,
+            Failure::Overloaded,
+        );
     }
 
     #[test]
     fn an_error_inside_an_answer_is_classified_by_its_words_or_its_number() {
         let cases = [
-            (r#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#, Failure::Overloaded),
-            (r#"{"error":{"code":"rate_limit_exceeded"}}"#, Failure::RateLimited),
-            (r#"{"error":{"code":502,"message":"Provider returned error"}}"#, Failure::ServerError),
+            (
+                r#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+                Failure::Overloaded,
+            ),
+            (
+                r#"{"error":{"code":"rate_limit_exceeded"}}"#,
+                Failure::RateLimited,
+            ),
+            (
+                r#"{"error":{"code":502,"message":"Provider returned error"}}"#,
+                Failure::ServerError,
+            ),
             (r#"{"error":{"code":429}}"#, Failure::RateLimited),
             (r#"{"error":"boom"}"#, Failure::ErrorInAnswer),
-            (r#"{"error":{"type":"server_error"}}"#, Failure::ErrorInAnswer),
-            (r#"{"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}"#, Failure::AccountExhausted),
-            (r#"{"base_resp":{"status_code":9999}}"#, Failure::ErrorInAnswer),
+            (
+                r#"{"error":{"type":"server_error"}}"#,
+                Failure::ErrorInAnswer,
+            ),
+            (
+                r#"{"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}"#,
+                Failure::AccountExhausted,
+            ),
+            (
+                r#"{"base_resp":{"status_code":9999}}"#,
+                Failure::ErrorInAnswer,
+            ),
         ];
         for (body, failure) in cases {
             assert_eq!(Fault::read(body.as_bytes()).in_answer(), failure, "{body}");

@@ -69,14 +69,22 @@ impl<'a> Reply<'a> {
             return Err(Error::Unexpected { offset: 0 });
         }
         if reply.report == Report::default() {
-            let inner = reply.choices.map(|choices| choices.report).unwrap_or_default();
-            reply.report = if spare == Report::default() { inner } else { spare };
+            let inner = reply
+                .choices
+                .map(|choices| choices.report)
+                .unwrap_or_default();
+            reply.report = if spare == Report::default() {
+                inner
+            } else {
+                spare
+            };
         }
         Ok(reply)
     }
 
-    /// Whether the chunk carries usage and nothing else that a client waits for.
-    pub fn is_only_usage(&self) -> bool {
+    /// Whether the chunk carries usage and nothing else that a client waits for: the last word
+    /// on usage.
+    pub fn stands_alone(&self) -> bool {
         self.has_usage && self.choices.is_none_or(|choices| choices.count == 0)
     }
 
@@ -146,7 +154,10 @@ mod tests {
             left.replace_range(place, "");
             let mut expected: serde_json::Value = serde_json::from_str(json).unwrap();
             expected.as_object_mut().unwrap().remove("usage");
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&left).unwrap(), expected);
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(&left).unwrap(),
+                expected
+            );
         }
     }
 
@@ -165,19 +176,32 @@ mod tests {
         };
         let none = (false, String::new());
         assert_eq!(content(r#"{"role":"assistant","content":""}"#), none);
-        assert_eq!(content(r#"{"role":"assistant","content":null,"refusal":null,"tool_calls":[]}"#), none);
+        assert_eq!(
+            content(r#"{"role":"assistant","content":null,"refusal":null,"tool_calls":[]}"#),
+            none
+        );
         assert_eq!(content(r#"{"content":"a\n"}"#), (true, "a\n".into()));
         assert_eq!(content(r#"{"refusal":"no"}"#), (true, "no".into()));
-        assert_eq!(content(r#"{"reasoning_content":"hm"}"#), (true, "hm".into()));
         assert_eq!(
-            content(r#"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\":1}"}}]}"#),
+            content(r#"{"reasoning_content":"hm"}"#),
+            (true, "hm".into())
+        );
+        assert_eq!(
+            content(
+                r#"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\":1}"}}]}"#
+            ),
             (true, "f{\"a\":1}".into())
         );
         assert_eq!(
-            content(r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"x"}]},{"type":"text","text":"y"}]}"#),
+            content(
+                r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"x"}]},{"type":"text","text":"y"}]}"#
+            ),
             (true, "xy".into())
         );
-        assert_eq!(content(r#"{"audio":{"data":"AAAA","transcript":"hi"}}"#), (true, "hi".into()));
+        assert_eq!(
+            content(r#"{"audio":{"data":"AAAA","transcript":"hi"}}"#),
+            (true, "hi".into())
+        );
     }
 
     #[test]
@@ -195,12 +219,20 @@ mod tests {
 
     #[test]
     fn errors_are_told_from_empty_error_members() {
-        for json in [r#"{"error":{"message":"x"}}"#, r#"{"error":"x"}"#, r#"{"object":"error"}"#,
-            r#"{"base_resp":{"status_code":1008,"status_msg":"x"}}"#] {
+        for json in [
+            r#"{"error":{"message":"x"}}"#,
+            r#"{"error":"x"}"#,
+            r#"{"object":"error"}"#,
+            r#"{"base_resp":{"status_code":1008,"status_msg":"x"}}"#,
+        ] {
             assert!(read(json).0.is_fault, "{json}");
         }
-        for json in [r#"{"error":null}"#, r#"{"error":{}}"#, r#"{"error":""}"#,
-            r#"{"base_resp":{"status_code":0}}"#] {
+        for json in [
+            r#"{"error":null}"#,
+            r#"{"error":{}}"#,
+            r#"{"error":""}"#,
+            r#"{"base_resp":{"status_code":0}}"#,
+        ] {
             assert!(!read(json).0.is_fault, "{json}");
         }
     }

@@ -36,8 +36,9 @@ impl Count {
             Kind::Number if value.raw.iter().all(u8::is_ascii_digit) => {
                 Self::Of(value.unsigned().unwrap_or(u64::MAX))
             }
-            Kind::False | Kind::True | Kind::Number | Kind::String | Kind::Array
-            | Kind::Object => Self::Unreadable,
+            Kind::False | Kind::True | Kind::Number | Kind::String | Kind::Array | Kind::Object => {
+                Self::Unreadable
+            }
         }
     }
 
@@ -84,7 +85,9 @@ pub fn read(cursor: &mut Cursor<'_>) -> Result<Report, Error> {
             b"prompt_tokens" | b"input_tokens" => &mut counts.prompt,
             b"completion_tokens" | b"output_tokens" => &mut counts.completion,
             b"total_tokens" => &mut counts.total,
-            b"prompt_cache_hit_tokens" | b"cached_tokens" | b"num_cached_tokens"
+            b"prompt_cache_hit_tokens"
+            | b"cached_tokens"
+            | b"num_cached_tokens"
             | b"cache_read_input_tokens" => &mut counts.cached,
             b"cache_creation_input_tokens" => &mut counts.cache_write,
             b"reasoning_tokens" => &mut counts.reasoning,
@@ -99,7 +102,11 @@ pub fn read(cursor: &mut Cursor<'_>) -> Result<Report, Error> {
         *slot = slot.or(Count::read(&cursor.value()?));
         Ok::<(), Error>(())
     })?;
-    Ok(if is_object { counts.report() } else { Report::default() })
+    Ok(if is_object {
+        counts.report()
+    } else {
+        Report::default()
+    })
 }
 
 impl Counts {
@@ -139,7 +146,10 @@ impl Counts {
         if *self == Self::default() {
             return Report::default();
         }
-        let nonsense = Report { usage: None, suspect: true };
+        let nonsense = Report {
+            usage: None,
+            suspect: true,
+        };
         if self.all().contains(&Count::Unreadable) {
             return nonsense;
         }
@@ -160,7 +170,11 @@ impl Counts {
         let sum = prompt.saturating_add(completion);
         let outside = reasoning > 0 && total == Some(sum.saturating_add(reasoning));
         let mut suspect = !outside && total.is_some_and(|total| total != sum);
-        let completion = if outside { completion.saturating_add(reasoning) } else { completion };
+        let completion = if outside {
+            completion.saturating_add(reasoning)
+        } else {
+            completion
+        };
         suspect |= prompt > Usage::LIMIT || completion > Usage::LIMIT;
 
         let mut usage = Usage::default();
@@ -174,18 +188,29 @@ impl Counts {
             }
             usage.set(rest, left);
         };
-        split(prompt, Meter::InputTokens, &[
-            (Meter::CachedInputTokens, self.cached),
-            (Meter::CacheWriteTokens, self.cache_write),
-            (Meter::InputAudioTokens, self.input_audio),
-            (Meter::InputImageTokens, self.input_image),
-        ]);
-        split(completion, Meter::OutputTokens, &[
-            (Meter::ReasoningTokens, self.reasoning),
-            (Meter::OutputAudioTokens, self.output_audio),
-            (Meter::OutputImageTokens, self.output_image),
-        ]);
-        Report { usage: Some(usage), suspect }
+        split(
+            prompt,
+            Meter::InputTokens,
+            &[
+                (Meter::CachedInputTokens, self.cached),
+                (Meter::CacheWriteTokens, self.cache_write),
+                (Meter::InputAudioTokens, self.input_audio),
+                (Meter::InputImageTokens, self.input_image),
+            ],
+        );
+        split(
+            completion,
+            Meter::OutputTokens,
+            &[
+                (Meter::ReasoningTokens, self.reasoning),
+                (Meter::OutputAudioTokens, self.output_audio),
+                (Meter::OutputImageTokens, self.output_image),
+            ],
+        );
+        Report {
+            usage: Some(usage),
+            suspect,
+        }
     }
 
     fn all(&self) -> [Count; 10] {
@@ -222,8 +247,17 @@ mod tests {
 
     #[track_caller]
     fn check(json: &str, suspect: bool, meters: &[(Meter, u64)]) {
-        let usage = meters.iter().fold(Usage::default(), |usage, (m, n)| usage.with(*m, *n));
-        assert_eq!(report(json), Report { usage: Some(usage), suspect }, "{json}");
+        let usage = meters
+            .iter()
+            .fold(Usage::default(), |usage, (m, n)| usage.with(*m, *n));
+        assert_eq!(
+            report(json),
+            Report {
+                usage: Some(usage),
+                suspect
+            },
+            "{json}"
+        );
     }
 
     #[test]
@@ -253,9 +287,17 @@ mod tests {
                 "completion_tokens_details":{{"reasoning_tokens":4}}}}"#
             )
         };
-        let outside = [(Meter::InputTokens, 10), (Meter::OutputTokens, 5), (Meter::ReasoningTokens, 4)];
+        let outside = [
+            (Meter::InputTokens, 10),
+            (Meter::OutputTokens, 5),
+            (Meter::ReasoningTokens, 4),
+        ];
         check(&usage(19), false, &outside);
-        let inside = [(Meter::InputTokens, 10), (Meter::OutputTokens, 1), (Meter::ReasoningTokens, 4)];
+        let inside = [
+            (Meter::InputTokens, 10),
+            (Meter::OutputTokens, 1),
+            (Meter::ReasoningTokens, 4),
+        ];
         check(&usage(15), false, &inside);
         check(&usage(16), true, &inside);
     }
@@ -269,7 +311,11 @@ mod tests {
             r#""prompt_token_details":{"cached_tokens":6}"#,
         ] {
             let json = format!(r#"{{"prompt_tokens":10,"completion_tokens":0,{cached}}}"#);
-            check(&json, false, &[(Meter::InputTokens, 4), (Meter::CachedInputTokens, 6)]);
+            check(
+                &json,
+                false,
+                &[(Meter::InputTokens, 4), (Meter::CachedInputTokens, 6)],
+            );
         }
     }
 
@@ -298,24 +344,49 @@ mod tests {
     fn unreadable_counts_make_the_report_worthless() {
         for bad in ["-1", "1.5", "\"7\"", "1e3", "true", "{}"] {
             let json = format!(r#"{{"prompt_tokens":{bad},"completion_tokens":1}}"#);
-            assert_eq!(report(&json), Report { usage: None, suspect: true }, "{json}");
+            assert_eq!(
+                report(&json),
+                Report {
+                    usage: None,
+                    suspect: true
+                },
+                "{json}"
+            );
             let json = format!(
                 r#"{{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{{"cached_tokens":{bad}}}}}"#
             );
-            assert_eq!(report(&json), Report { usage: None, suspect: true }, "{json}");
+            assert_eq!(
+                report(&json),
+                Report {
+                    usage: None,
+                    suspect: true
+                },
+                "{json}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_report_reports_nothing() {
-        for json in ["null", "{}", "[]", "7", r#"{"total_tokens":9}"#, r#"{"prompt_tokens":null}"#] {
+        for json in [
+            "null",
+            "{}",
+            "[]",
+            "7",
+            r#"{"total_tokens":9}"#,
+            r#"{"prompt_tokens":null}"#,
+        ] {
             assert_eq!(report(json), Report::default(), "{json}");
         }
     }
 
     #[test]
     fn embeddings_have_no_completion() {
-        check(r#"{"prompt_tokens":8,"total_tokens":8}"#, false, &[(Meter::InputTokens, 8)]);
+        check(
+            r#"{"prompt_tokens":8,"total_tokens":8}"#,
+            false,
+            &[(Meter::InputTokens, 8)],
+        );
     }
 
     proptest! {

@@ -29,7 +29,11 @@ pub(crate) fn payload(resource: Resource) -> Payload {
         Resource::App => ("App", app(), &[]),
         Resource::UserApiKey => ("Key", key(), &[]),
     };
-    Payload { name, members, required }
+    Payload {
+        name,
+        members,
+        required,
+    }
 }
 
 fn object(members: &Value, required: &[&str]) -> Value {

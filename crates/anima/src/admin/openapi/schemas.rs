@@ -76,7 +76,11 @@ fn rows(resource: Resource, schemas: &mut Map<String, Value>) {
     let payload = payload(resource);
     let name = payload.name;
     let minted = resource == Resource::UserApiKey;
-    let identity = if minted { &["kid", "app"][..] } else { &["code"][..] };
+    let identity = if minted {
+        &["kid", "app"][..]
+    } else {
+        &["code"][..]
+    };
     let shown = shown(&payload, identity);
     if minted {
         let mut with_secret = shown.clone();
@@ -106,7 +110,11 @@ fn envelope() -> Map<String, Value> {
 
 fn created(payload: &Payload, identity: &[&str]) -> Value {
     let mut members = payload.members.as_object().cloned().unwrap_or_default();
-    members.extend(identity.iter().map(|name| ((*name).to_owned(), code("The row's name"))));
+    members.extend(
+        identity
+            .iter()
+            .map(|name| ((*name).to_owned(), code("The row's name"))),
+    );
     members.extend(envelope());
     let required: Vec<&str> = identity.iter().chain(payload.required).copied().collect();
     json!({ "type": "object", "properties": members, "required": required,
@@ -117,7 +125,11 @@ fn changed(payload: &Payload, identity: &[&str]) -> Value {
     let mut members = Map::new();
     for (name, schema) in payload.members.as_object().into_iter().flatten() {
         let needed = payload.required.contains(&name.as_str());
-        let schema = if needed { schema.clone() } else { nullable(schema) };
+        let schema = if needed {
+            schema.clone()
+        } else {
+            nullable(schema)
+        };
         members.insert(name.clone(), schema);
     }
     let same = "As in the path";
@@ -142,15 +154,26 @@ fn shown(payload: &Payload, identity: &[&str]) -> Value {
     if let Some(credential) = secret {
         credential.remove("secret");
     }
-    members.extend(identity.iter().map(|name| ((*name).to_owned(), code("The row's name"))));
+    members.extend(
+        identity
+            .iter()
+            .map(|name| ((*name).to_owned(), code("The row's name"))),
+    );
     members.insert("version_no".to_owned(), version_no());
-    members.insert("effective_from".to_owned(), instant("In force from here on"));
+    members.insert(
+        "effective_from".to_owned(),
+        instant("In force from here on"),
+    );
     let end = nullable(&instant("In force until just before here; null is open"));
     members.insert("effective_to".to_owned(), end);
     members.insert("enabled".to_owned(), json!({ "type": "boolean" }));
     let fixed = ["version_no", "effective_from", "effective_to", "enabled"];
-    let required: Vec<&str> =
-        identity.iter().chain(payload.required).chain(&fixed).copied().collect();
+    let required: Vec<&str> = identity
+        .iter()
+        .chain(payload.required)
+        .chain(&fixed)
+        .copied()
+        .collect();
     json!({ "type": "object", "properties": members, "required": required })
 }
 
@@ -237,7 +260,11 @@ fn balance() -> Value {
 
 /// An object whose members are all there.
 fn closed(members: &Value) -> Value {
-    let names: Vec<&String> = members.as_object().into_iter().flat_map(Map::keys).collect();
+    let names: Vec<&String> = members
+        .as_object()
+        .into_iter()
+        .flat_map(Map::keys)
+        .collect();
     json!({ "type": "object", "properties": members, "required": names })
 }
 

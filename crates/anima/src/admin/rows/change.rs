@@ -24,9 +24,16 @@ pub(crate) async fn change(
 ) -> Result<Outcome, Problem> {
     let mut envelope = Envelope::parse(body, place.identity())?;
     for (member, written) in &envelope.identity {
-        let is = if *member == "app" { place.app.unwrap_or_default() } else { code };
+        let is = if *member == "app" {
+            place.app.unwrap_or_default()
+        } else {
+            code
+        };
         if written != is {
-            return Err(Problem::invalid(*member, "the name in the path: it cannot be changed"));
+            return Err(Problem::invalid(
+                *member,
+                "the name in the path: it cannot be changed",
+            ));
         }
     }
     let history = place.existing(admin, code).await?;
@@ -35,19 +42,38 @@ pub(crate) async fn change(
     if envelope.changes_version() {
         let read = fresh(place, &history, envelope.stated_version(writer.if_match)?)?;
         let version = next_version(admin, place, &envelope, &history).await?;
-        let change = Change::Add { version, read, action: "change" };
+        let change = Change::Add {
+            version,
+            read,
+            action: "change",
+        };
         outcome = Some(place.apply(admin, change, &actor).await?);
     } else if let Some(read) = envelope.version_no.or(writer.if_match) {
         fresh(place, &history, read)?;
     }
     if let Some(enabled) = envelope.enabled {
         let resource = place.resource();
-        let change = Change::Switch { resource, code: code.to_owned(), enabled };
+        let change = Change::Switch {
+            resource,
+            code: code.to_owned(),
+            enabled,
+        };
         let switched = place.apply(admin, change, &actor).await?;
-        return super::read(admin, place, code).await.map(|shown| match outcome {
-            Some(written) => Outcome { row: Row { enabled, ..written.row }, ..shown },
-            None => Outcome { delayed: switched.delayed, ..shown },
-        });
+        return super::read(admin, place, code)
+            .await
+            .map(|shown| match outcome {
+                Some(written) => Outcome {
+                    row: Row {
+                        enabled,
+                        ..written.row
+                    },
+                    ..shown
+                },
+                None => Outcome {
+                    delayed: switched.delayed,
+                    ..shown
+                },
+            });
     }
     outcome.ok_or_else(|| Problem::new(Code::NothingToChange, "name at least one member"))
 }
@@ -81,7 +107,12 @@ async fn next_version(
     place.collection.vet(&envelope.body)?;
     let mut body = base.body.clone();
     merge(&mut body, &envelope.body);
-    let draft = Draft { code: &base.code, body, base: Some(&base.body), history };
+    let draft = Draft {
+        code: &base.code,
+        body,
+        base: Some(&base.body),
+        history,
+    };
     let prepared = place.collection.prepare(admin, draft).await?;
     Ok(NewVersion {
         resource: place.resource(),
@@ -100,7 +131,9 @@ fn merge(target: &mut Value, patch: &Map<String, Value>) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Some(members) = target.as_object_mut() else { return };
+    let Some(members) = target.as_object_mut() else {
+        return;
+    };
     for (name, value) in patch {
         match value {
             Value::Null => {
@@ -125,8 +158,12 @@ mod tests {
     #[test]
     fn given_members_replace_objects_merge_and_null_resets() {
         let mut row = json!({"a": 1, "b": {"x": 1, "y": 2}, "c": [1, 2], "d": "d"});
-        let patch = json!({"a": 2, "b": {"y": null, "z": 3}, "c": [3], "d": null, "e": {"f": null}});
+        let patch =
+            json!({"a": 2, "b": {"y": null, "z": 3}, "c": [3], "d": null, "e": {"f": null}});
         merge(&mut row, patch.as_object().unwrap());
-        assert_eq!(row, json!({"a": 2, "b": {"x": 1, "z": 3}, "c": [3], "e": {}}));
+        assert_eq!(
+            row,
+            json!({"a": 2, "b": {"x": 1, "z": 3}, "c": [3], "e": {}})
+        );
     }
 }

@@ -26,10 +26,18 @@ pub(crate) async fn delete(
     let history = place.existing(admin, code).await?;
     let read = match (envelope.version_no, writer.if_match) {
         (None, None) => None,
-        _ => Some(fresh(place, &history, envelope.stated_version(writer.if_match)?)?),
+        _ => Some(fresh(
+            place,
+            &history,
+            envelope.stated_version(writer.if_match)?,
+        )?),
     };
     let actor = writer.because(envelope.reason.take());
-    let change = Change::Delete { resource: place.resource(), code: code.to_owned(), read };
+    let change = Change::Delete {
+        resource: place.resource(),
+        code: code.to_owned(),
+        read,
+    };
     place.apply(admin, change, &actor).await
 }
 

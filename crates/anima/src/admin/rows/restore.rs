@@ -31,7 +31,12 @@ pub(crate) async fn restore(
     let old = numbered(&history, version_no)?;
     let read = fresh(place, &history, envelope.stated_version(writer.if_match)?)?;
     let (body, history) = (old.body.clone(), history.as_slice());
-    let draft = Draft { code, body, base: Some(&old.body), history };
+    let draft = Draft {
+        code,
+        body,
+        base: Some(&old.body),
+        history,
+    };
     let prepared = place.collection.prepare(admin, draft).await?;
     let version = NewVersion {
         resource: place.resource(),
@@ -44,6 +49,10 @@ pub(crate) async fn restore(
         secret_hash: None,
     };
     let actor = writer.because(envelope.reason.take());
-    let change = Change::Add { version, read, action: "restore" };
+    let change = Change::Add {
+        version,
+        read,
+        action: "restore",
+    };
     place.apply(admin, change, &actor).await
 }

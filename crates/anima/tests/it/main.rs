@@ -1,0 +1,17 @@
+//! The integration tests: a whole node over HTTP, one module per capability.
+//!
+//! One binary, so that the program is linked once. Each test has a node, a simulated provider and a
+//! database of its own, runs on SQLite and on PostgreSQL, and ends with the ledger's invariants
+//! checked. Not here: what one file decides (unit tests) or what a store promises (conformance).
+#![cfg(test)]
+
+mod bad_input; // bodies and heads that no client should send
+mod eyes; // metrics, health, a database that is gone
+mod keys; // who may call what
+mod leaving; // clients that leave
+mod live_config; // changes are in force at once, scheduled ones at their instant
+mod mixed; // many calls with faults against the truth log
+mod money; // both sides of each call, to the last unit
+mod serving; // the endpoints as clients see them
+mod testapp; // a node with everything it needs
+mod upstream_faults; // what an upstream can do to a call
