@@ -142,9 +142,7 @@ pub struct Credential {
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential")
-            .field("code", &self.code)
-            .finish_non_exhaustive()
+        f.debug_struct("Credential").field("code", &self.code).finish_non_exhaustive()
     }
 }
 
@@ -166,12 +164,7 @@ impl Default for Timeouts {
     /// Connect 5 s: 2 s for TCP and 3 s for TLS (`reliability` 4). First byte 120 s: the slow bound
     /// for reasoning models (3.2). Idle 60 s (4). Total 600 s: the SDKs' own default.
     fn default() -> Self {
-        Self {
-            connect_ms: 5_000,
-            first_byte_ms: 120_000,
-            idle_ms: 60_000,
-            total_ms: 600_000,
-        }
+        Self { connect_ms: 5_000, first_byte_ms: 120_000, idle_ms: 60_000, total_ms: 600_000 }
     }
 }
 
@@ -304,10 +297,7 @@ pub struct RetryBudget {
 impl Default for RetryBudget {
     /// 3 attempts (`reliability` 4); 600 s, the SDKs' own default timeout.
     fn default() -> Self {
-        Self {
-            max_attempts: 3,
-            deadline_ms: 600_000,
-        }
+        Self { max_attempts: 3, deadline_ms: 600_000 }
     }
 }
 
@@ -566,10 +556,7 @@ impl App {
         if limit.units < 0 {
             return Err(crate::money::Error::NotDecimal);
         }
-        limit
-            .units
-            .checked_neg()
-            .ok_or(crate::money::Error::Overflow)
+        limit.units.checked_neg().ok_or(crate::money::Error::Overflow)
     }
 }
 
@@ -616,9 +603,5 @@ pub struct Tables {
 
 /// Picks what is in force at `at`, by code.
 pub fn effective<B>(versions: &[Version<B>], at: Timestamp) -> BTreeMap<&str, &Version<B>> {
-    versions
-        .iter()
-        .filter(|v| v.is_effective(at))
-        .map(|v| (v.code.as_str(), v))
-        .collect()
+    versions.iter().filter(|v| v.is_effective(at)).map(|v| (v.code.as_str(), v)).collect()
 }

@@ -202,10 +202,7 @@ failures! {
 impl Failure {
     /// The stable word for this failure alone: the metric label, the outcome of an attempt, and
     /// `error.reason` beside the wire's own `code`, which several failures may share.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the rest is named by its code"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is named by its code")]
     pub const fn reason(self) -> &'static str {
         match self {
             Self::KeyMissing => "missing_api_key",
@@ -238,10 +235,7 @@ mod tests {
             let row = serde_json::to_string(&failure.row()).unwrap();
             writeln!(table, "{failure:?} {row}").unwrap();
         }
-        assert_eq!(
-            table, GOLDEN,
-            "if this is meant, write the left side to failure/table.txt"
-        );
+        assert_eq!(table, GOLDEN, "if this is meant, write the left side to failure/table.txt");
     }
 
     #[test]

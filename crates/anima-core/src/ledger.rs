@@ -5,11 +5,7 @@
 //! one leg is one debit and one credit of one amount, so an unbalanced entry cannot be written down.
 //! Not here: storage, batching, or how usage becomes an amount (`pricing`).
 //! Source: SPEC 8; `reliability` 1.4 to 1.6.
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::float_arithmetic,
-    clippy::as_conversions
-)]
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::fmt;
 use std::sync::Arc;
@@ -249,14 +245,8 @@ impl Component {
 
     /// The component stored as that number.
     pub fn from_number(number: i16) -> Option<Self> {
-        let all = [
-            Self::Sale,
-            Self::Cost,
-            Self::Waste,
-            Self::Topup,
-            Self::Refund,
-            Self::Adjustment,
-        ];
+        let all =
+            [Self::Sale, Self::Cost, Self::Waste, Self::Topup, Self::Refund, Self::Adjustment];
         all.into_iter().find(|c| c.number() == number)
     }
 }
@@ -303,12 +293,7 @@ pub fn legs(settlement: &Settlement, charged: i64) -> Vec<Leg> {
         });
     }
     for attempt in &settlement.attempts {
-        legs.extend(
-            attempt
-                .cost
-                .as_ref()
-                .and_then(|cost| cost_leg(attempt, cost)),
-        );
+        legs.extend(attempt.cost.as_ref().and_then(|cost| cost_leg(attempt, cost)));
     }
     legs
 }
@@ -323,11 +308,8 @@ fn cost_leg(attempt: &Attempt, cost: &AttemptCost) -> Option<Leg> {
     } else {
         (Account::WastedCost, Component::Waste)
     };
-    let credit = if cost.estimate {
-        Account::PayableEstimated(channel)
-    } else {
-        Account::Payable(channel)
-    };
+    let credit =
+        if cost.estimate { Account::PayableEstimated(channel) } else { Account::Payable(channel) };
     Some(Leg {
         debit,
         credit,
@@ -398,13 +380,7 @@ impl EntryKind {
 
     /// The kind stored as that number.
     pub fn from_number(number: i16) -> Option<Self> {
-        let all = [
-            Self::Settle,
-            Self::ReleaseCost,
-            Self::Topup,
-            Self::Refund,
-            Self::Adjust,
-        ];
+        let all = [Self::Settle, Self::ReleaseCost, Self::Topup, Self::Refund, Self::Adjust];
         all.into_iter().find(|k| k.number() == number)
     }
 }
@@ -425,27 +401,19 @@ pub struct Balance {
 impl Balance {
     /// What a new hold may take.
     pub const fn available(&self) -> i64 {
-        self.posted
-            .saturating_sub(self.held)
-            .saturating_sub(self.floor)
+        self.posted.saturating_sub(self.held).saturating_sub(self.floor)
     }
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::arithmetic_side_effects,
-    reason = "a test may overflow and fail"
-)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     fn attempt(n: i16, served: bool, amount: i64, estimate: bool) -> Attempt {
-        let price = PriceRef {
-            code: "cost".into(),
-            version_no: 3,
-        };
+        let price = PriceRef { code: "cost".into(), version_no: 3 };
         Attempt {
             n,
             channel: "up".into(),
@@ -455,12 +423,7 @@ mod tests {
             served,
             usage: Usage::default(),
             usage_source: UsageSource::Provider,
-            cost: Some(AttemptCost {
-                amount,
-                currency: Currency::USD,
-                price,
-                estimate,
-            }),
+            cost: Some(AttemptCost { amount, currency: Currency::USD, price, estimate }),
             upstream_ref: None,
             started_at: Timestamp::default(),
             first_byte_at: None,
@@ -474,10 +437,7 @@ mod tests {
             app: "acme".into(),
             currency: Currency::USD,
             close,
-            sale_price: PriceRef {
-                code: "sale".into(),
-                version_no: 1,
-            },
+            sale_price: PriceRef { code: "sale".into(), version_no: 1 },
             attempts,
             at: Timestamp::default(),
         }
@@ -485,16 +445,11 @@ mod tests {
 
     #[test]
     fn a_sale_and_every_attempt_are_posted() {
-        let close = Close::Settle {
-            sale: 90,
-            estimate: false,
-        };
+        let close = Close::Settle { sale: 90, estimate: false };
         let attempts = vec![attempt(1, false, 7, true), attempt(2, true, 40, false)];
         let legs = legs(&settlement(close, attempts), 90);
-        let shown: Vec<String> = legs
-            .iter()
-            .map(|l| format!("{} {} {}", l.debit, l.credit, l.amount))
-            .collect();
+        let shown: Vec<String> =
+            legs.iter().map(|l| format!("{} {} {}", l.debit, l.credit, l.amount)).collect();
         assert_eq!(
             shown,
             [
@@ -507,10 +462,7 @@ mod tests {
 
     #[test]
     fn a_release_still_books_what_was_wasted() {
-        let legs = legs(
-            &settlement(Close::Release, vec![attempt(1, false, 7, false)]),
-            0,
-        );
+        let legs = legs(&settlement(Close::Release, vec![attempt(1, false, 7, false)]), 0);
         assert_eq!(legs.len(), 1);
         assert_eq!(legs[0].component, Component::Waste);
     }

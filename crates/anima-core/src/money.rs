@@ -4,11 +4,7 @@
 //! ever per currency (USD 9: nano-dollars). Products are made in `i128`. Invariant: nothing here
 //! wraps, saturates or touches a float; what does not fit is [`Error::Overflow`] and the caller
 //! refuses. Source: SPEC 8; the scales are those of `docs/decisions/0002-money.md`.
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::float_arithmetic,
-    clippy::as_conversions
-)]
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::fmt;
 
@@ -131,10 +127,7 @@ impl Money {
             return Err(Error::CurrencyMismatch);
         }
         let units = self.units.checked_add(other.units).ok_or(Error::Overflow)?;
-        Ok(Self {
-            units,
-            currency: self.currency,
-        })
+        Ok(Self { units, currency: self.currency })
     }
 }
 
@@ -149,12 +142,7 @@ impl fmt::Display for Money {
         let digits = format!("{:0width$}", rest.unwrap_or(0));
         let kept = digits.trim_end_matches('0').len().max(2).min(width);
         let sign = if self.units < 0 { "-" } else { "" };
-        write!(
-            f,
-            "{sign}{}.{}",
-            whole.unwrap_or(0),
-            digits.get(..kept).unwrap_or(&digits)
-        )
+        write!(f, "{sign}{}.{}", whole.unwrap_or(0), digits.get(..kept).unwrap_or(&digits))
     }
 }
 
@@ -180,25 +168,17 @@ impl Decimal {
         let mut digits: i64 = 0;
         for byte in whole.bytes().chain(fraction.bytes()) {
             let digit = i64::from(byte.saturating_sub(b'0'));
-            digits = digits
-                .checked_mul(10)
-                .and_then(|d| d.checked_add(digit))
-                .ok_or(Error::Overflow)?;
+            digits =
+                digits.checked_mul(10).and_then(|d| d.checked_add(digit)).ok_or(Error::Overflow)?;
         }
         let decimals = u8::try_from(fraction.len()).ok().ok_or(Error::TooFine)?;
-        let digits = if negative {
-            digits.checked_neg().ok_or(Error::Overflow)?
-        } else {
-            digits
-        };
+        let digits = if negative { digits.checked_neg().ok_or(Error::Overflow)? } else { digits };
         Ok(Self { digits, decimals })
     }
 
     fn at_scale(self, scale: u8) -> Result<i64, Error> {
         let missing = scale.checked_sub(self.decimals).ok_or(Error::TooFine)?;
-        let factor = 10_i64
-            .checked_pow(u32::from(missing))
-            .ok_or(Error::Overflow)?;
+        let factor = 10_i64.checked_pow(u32::from(missing)).ok_or(Error::Overflow)?;
         self.digits.checked_mul(factor).ok_or(Error::Overflow)
     }
 }
@@ -233,14 +213,8 @@ impl Rate {
         let extra = decimal.decimals.saturating_sub(scale);
         decimal.decimals = decimal.decimals.saturating_sub(extra);
         pow10 = pow10.saturating_add(u32::from(extra));
-        let pow10 = u8::try_from(pow10)
-            .ok()
-            .filter(|p| *p <= 18)
-            .ok_or(Error::TooFine)?;
-        Ok(Self {
-            units: decimal.at_scale(scale)?,
-            pow10,
-        })
+        let pow10 = u8::try_from(pow10).ok().filter(|p| *p <= 18).ok_or(Error::TooFine)?;
+        Ok(Self { units: decimal.at_scale(scale)?, pow10 })
     }
 }
 
@@ -286,17 +260,13 @@ impl ExactSum {
         let pow10 = self.pow10.max(rate.pow10);
         let raise = |value: i128, from: u8| {
             let factor = 10_i128.checked_pow(u32::from(pow10.saturating_sub(from)));
-            factor
-                .and_then(|f| value.checked_mul(f))
-                .ok_or(Error::Overflow)
+            factor.and_then(|f| value.checked_mul(f)).ok_or(Error::Overflow)
         };
         let product = i128::from(quantity)
             .checked_mul(i128::from(rate.units))
             .ok_or(Error::Overflow)
             .and_then(|product| raise(product, rate.pow10))?;
-        let value = raise(self.value, self.pow10)?
-            .checked_add(product)
-            .ok_or(Error::Overflow)?;
+        let value = raise(self.value, self.pow10)?.checked_add(product).ok_or(Error::Overflow)?;
         Ok(Self { value, pow10 })
     }
 
@@ -306,30 +276,18 @@ impl ExactSum {
     /// [`Error::Overflow`] when the result leaves 64 bits.
     pub fn round(self, multiplier: Multiplier) -> Result<i64, Error> {
         // The multiplier goes in before the division: dividing twice would round twice.
-        let scaled = self
-            .value
-            .checked_mul(i128::from(multiplier.0))
-            .ok_or(Error::Overflow)?;
-        let power = u32::from(self.pow10)
-            .checked_add(6)
-            .ok_or(Error::Overflow)?;
+        let scaled = self.value.checked_mul(i128::from(multiplier.0)).ok_or(Error::Overflow)?;
+        let power = u32::from(self.pow10).checked_add(6).ok_or(Error::Overflow)?;
         let divisor = 10_i128.checked_pow(power).ok_or(Error::Overflow)?;
         let (quotient, rest) = (scaled.div_euclid(divisor), scaled.rem_euclid(divisor));
         let half = divisor.div_euclid(2);
         let odd = quotient.rem_euclid(2) == 1;
         let up = rest > half || (rest == half && odd);
-        let rounded = if up {
-            quotient.checked_add(1).ok_or(Error::Overflow)?
-        } else {
-            quotient
-        };
+        let rounded = if up { quotient.checked_add(1).ok_or(Error::Overflow)? } else { quotient };
         i64::try_from(rounded).ok().ok_or(Error::Overflow)
     }
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::arithmetic_side_effects,
-    reason = "a test may overflow and fail"
-)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 mod tests;

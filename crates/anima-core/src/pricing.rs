@@ -4,11 +4,7 @@
 //! costs a customer (sale). Both have the same shape and go through the same arithmetic. Invariants:
 //! one rounding per charge; a used meter is never silently free. Source: SPEC 8 and 15,
 //! `e-pricing` E.5 (tiers are all or nothing).
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::float_arithmetic,
-    clippy::as_conversions
-)]
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use serde::{Deserialize, Serialize};
 
@@ -89,10 +85,7 @@ impl PriceList {
     /// # Errors
     /// [`Error::Unpriced`] with the first meter that cannot.
     pub fn covers(&self, meters: &[Meter]) -> Result<(), Error> {
-        match meters
-            .iter()
-            .find(|m| self.rate_or_whole(**m, 0, None).is_none())
-        {
+        match meters.iter().find(|m| self.rate_or_whole(**m, 0, None).is_none()) {
             Some(meter) => Err(Error::Unpriced(*meter)),
             None => Ok(()),
         }
@@ -112,19 +105,15 @@ impl PriceList {
         let mut sum = ExactSum::default();
         let mut stood_in = false;
         for (meter, quantity) in usage.iter().filter(|(m, _)| *m != Meter::Requests) {
-            let (rate, own) = self
-                .rate_or_whole(meter, prompt, tier)
-                .ok_or(Error::Unpriced(meter))?;
+            let (rate, own) =
+                self.rate_or_whole(meter, prompt, tier).ok_or(Error::Unpriced(meter))?;
             stood_in |= !own && meter != Meter::ReasoningTokens;
             sum = sum.add(quantity, rate)?;
         }
         if let Some(fee) = self.rate(Meter::Requests, prompt, tier) {
             sum = sum.add(usage.of(Meter::Requests).max(1), fee)?;
         }
-        Ok(Charge {
-            units: sum.round(multiplier)?,
-            stood_in,
-        })
+        Ok(Charge { units: sum.round(multiplier)?, stood_in })
     }
 
     /// The meter's rate and whether it is its own, else the rate of the kind it is part of.
@@ -144,12 +133,8 @@ impl PriceList {
 
 impl When {
     fn holds(&self, prompt_tokens: u64, tier: Option<&str>) -> bool {
-        self.input_tokens_over
-            .is_none_or(|bound| prompt_tokens > bound)
-            && self
-                .service_tier
-                .as_deref()
-                .is_none_or(|wanted| tier == Some(wanted))
+        self.input_tokens_over.is_none_or(|bound| prompt_tokens > bound)
+            && self.service_tier.as_deref().is_none_or(|wanted| tier == Some(wanted))
     }
 }
 
@@ -166,23 +151,12 @@ mod tests {
                 when: when.clone(),
             })
             .collect();
-        PriceList {
-            code: "p".into(),
-            version_no: 1,
-            currency: Currency::USD,
-            rates,
-        }
+        PriceList { code: "p".into(), version_no: 1, currency: Currency::USD, rates }
     }
 
     fn chat() -> PriceList {
-        let over = When {
-            input_tokens_over: Some(272_000),
-            ..When::default()
-        };
-        let flex = When {
-            service_tier: Some("flex".into()),
-            ..When::default()
-        };
+        let over = When { input_tokens_over: Some(272_000), ..When::default() };
+        let flex = When { service_tier: Some("flex".into()), ..When::default() };
         list(&[
             ("input_tokens", "2", When::default()),
             ("input_tokens", "4", over.clone()),
@@ -208,13 +182,10 @@ mod tests {
 
     #[test]
     fn a_length_tier_reprices_the_whole_request_and_starts_above_its_bound() {
-        let at = Usage::default()
-            .with(Meter::InputTokens, 272_000)
-            .with(Meter::OutputTokens, 10);
+        let at = Usage::default().with(Meter::InputTokens, 272_000).with(Meter::OutputTokens, 10);
         assert_eq!(units(at, None), 544_000_000 + 100_000);
-        let above = Usage::default()
-            .with(Meter::InputTokens, 272_001)
-            .with(Meter::OutputTokens, 10);
+        let above =
+            Usage::default().with(Meter::InputTokens, 272_001).with(Meter::OutputTokens, 10);
         assert_eq!(units(above, None), 1_088_004_000 + 150_000);
     }
 
@@ -229,20 +200,9 @@ mod tests {
     fn reasoning_is_priced_as_output_and_other_parts_say_that_a_rate_stood_in() {
         let reasoning = Usage::default().with(Meter::ReasoningTokens, 100);
         let charge = chat().charge(&reasoning, None, Multiplier::ONE).unwrap();
-        assert_eq!(
-            charge,
-            Charge {
-                units: 1_000_000,
-                stood_in: false
-            }
-        );
+        assert_eq!(charge, Charge { units: 1_000_000, stood_in: false });
         let audio = Usage::default().with(Meter::InputAudioTokens, 100);
-        assert!(
-            chat()
-                .charge(&audio, None, Multiplier::ONE)
-                .unwrap()
-                .stood_in
-        );
+        assert!(chat().charge(&audio, None, Multiplier::ONE).unwrap().stood_in);
     }
 
     #[test]
@@ -251,19 +211,13 @@ mod tests {
         let refused = chat().charge(&image, None, Multiplier::ONE);
         assert_eq!(refused, Err(Error::Unpriced(Meter::Images)));
         assert!(chat().covers(&[Meter::InputTokens, Meter::Images]).is_err());
-        assert!(
-            chat()
-                .covers(&[Meter::InputTokens, Meter::OutputTokens])
-                .is_ok()
-        );
+        assert!(chat().covers(&[Meter::InputTokens, Meter::OutputTokens]).is_ok());
     }
 
     #[test]
     fn a_fee_per_call_is_charged_once() {
         let fee = list(&[("requests", "5000", When::default())]);
-        let charge = fee
-            .charge(&Usage::default(), None, Multiplier::ONE)
-            .unwrap();
+        let charge = fee.charge(&Usage::default(), None, Multiplier::ONE).unwrap();
         assert_eq!(charge.units, 5_000_000);
     }
 }

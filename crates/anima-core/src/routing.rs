@@ -77,10 +77,7 @@ fn order(alias: &AliasEntry, candidates: &mut [usize], rng: &dyn Rng) {
 }
 
 /// A number in (0, 1] from 53 random bits.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "53 bits fit a double's mantissa exactly"
-)]
+#[expect(clippy::cast_precision_loss, reason = "53 bits fit a double's mantissa exactly")]
 fn unit(bits: u64) -> f64 {
     ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64
 }
@@ -114,20 +111,11 @@ mod tests {
             let body = serde_json::json!({"side": "cost", "channel": channel, "model": "m",
                 "currency": "USD", "meters": [{"meter": "requests", "amount": "1"}]});
             tables.prices.push(typed(row(format!("p{n}"), body, true)));
-            wanted.push(Route {
-                channel,
-                model: "m".into(),
-                priority: *priority,
-                weight: *weight,
-            });
+            wanted.push(Route { channel, model: "m".into(), priority: *priority, weight: *weight });
         }
         let body = serde_json::json!({"kind": "chat", "routes": wanted});
         tables.aliases.push(typed(row("a".into(), body, true)));
-        std::sync::Arc::clone(
-            Snapshot::compile(&tables, Timestamp::default())
-                .alias("a")
-                .unwrap(),
-        )
+        std::sync::Arc::clone(Snapshot::compile(&tables, Timestamp::default()).alias("a").unwrap())
     }
 
     fn typed<B: serde::de::DeserializeOwned>(row: Version<serde_json::Value>) -> Version<B> {
@@ -148,26 +136,15 @@ mod tests {
         let alias = alias(&[(0, 1), (10, 1), (5, 1)], &[2]);
         let plan = plan(&alias, &SeededRng::new(1));
         assert_eq!(plan.candidates, vec![1, 0]);
-        assert_eq!(
-            plan.skips,
-            vec![Skip {
-                route: 2,
-                reason: SkipReason::ChannelDisabled
-            }]
-        );
+        assert_eq!(plan.skips, vec![Skip { route: 2, reason: SkipReason::ChannelDisabled }]);
     }
 
     #[test]
     fn weights_share_the_first_place() {
         let alias = alias(&[(0, 3), (0, 1)], &[]);
         let rng = SeededRng::new(42);
-        let first = (0..10_000)
-            .filter(|_| plan(&alias, &rng).candidates[0] == 0)
-            .count();
-        assert!(
-            (7_300..7_700).contains(&first),
-            "{first} of 10000, expected about 7500"
-        );
+        let first = (0..10_000).filter(|_| plan(&alias, &rng).candidates[0] == 0).count();
+        assert!((7_300..7_700).contains(&first), "{first} of 10000, expected about 7500");
     }
 
     proptest! {

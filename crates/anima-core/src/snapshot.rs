@@ -103,10 +103,7 @@ impl Snapshot {
     /// Rows that do not compile (they were checked when written, so this takes a damaged row) are
     /// left out: a missing price refuses calls, which is the safe side.
     pub fn compile(tables: &Tables, at: Timestamp) -> Self {
-        let mut snapshot = Self {
-            rev: tables.rev,
-            ..Self::default()
-        };
+        let mut snapshot = Self { rev: tables.rev, ..Self::default() };
         for (index, row) in tables.channels.iter().enumerate() {
             if row.is_effective(at) {
                 let entry = ChannelEntry {
@@ -134,9 +131,7 @@ impl Snapshot {
                 all_aliases: row.body.aliases.iter().any(|a| a == "*"),
                 aliases: row.body.aliases.iter().cloned().collect(),
             };
-            snapshot
-                .token_groups
-                .insert(code.to_owned(), Arc::new(entry));
+            snapshot.token_groups.insert(code.to_owned(), Arc::new(entry));
         }
         snapshot
     }
@@ -227,11 +222,7 @@ fn price_list(row: &Version<Price>) -> Option<PriceList> {
     let currency = row.body.currency;
     let rates = row.body.meters.iter().map(|price| {
         let rate = price.rate(currency).ok()?;
-        Some(MeterRate {
-            meter: price.meter,
-            rate,
-            when: price.when.clone(),
-        })
+        Some(MeterRate { meter: price.meter, rate, when: price.when.clone() })
     });
     Some(PriceList {
         code: row.code.clone(),
@@ -273,9 +264,7 @@ impl Timeline {
     /// The snapshot in force at `now`.
     pub fn at(&self, now: Timestamp) -> Option<&Arc<Snapshot>> {
         let later = self.steps.partition_point(|(from, _)| *from <= now);
-        self.steps
-            .get(later.saturating_sub(1))
-            .map(|(_, snapshot)| snapshot)
+        self.steps.get(later.saturating_sub(1)).map(|(_, snapshot)| snapshot)
     }
 
     /// Whether more instants may lie ahead than were compiled, so that it must be made anew.

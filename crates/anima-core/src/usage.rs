@@ -180,10 +180,7 @@ impl Usage {
 
     /// The meters that were used, in declaration order.
     pub fn iter(&self) -> impl Iterator<Item = (Meter, u64)> + '_ {
-        Meter::ALL
-            .iter()
-            .map(|meter| (*meter, self.of(*meter)))
-            .filter(|(_, n)| *n > 0)
+        Meter::ALL.iter().map(|meter| (*meter, self.of(*meter))).filter(|(_, n)| *n > 0)
     }
 
     /// Whether nothing was used.
@@ -193,26 +190,18 @@ impl Usage {
 
     /// All tokens of the prompt, cached ones included.
     pub fn input_tokens(&self) -> u64 {
-        self.iter()
-            .filter(|(m, _)| m.is_input())
-            .map(|(_, n)| n)
-            .sum()
+        self.iter().filter(|(m, _)| m.is_input()).map(|(_, n)| n).sum()
     }
 
     /// All generated tokens, hidden ones included.
     pub fn output_tokens(&self) -> u64 {
-        self.iter()
-            .filter(|(m, _)| m.is_output())
-            .map(|(_, n)| n)
-            .sum()
+        self.iter().filter(|(m, _)| m.is_output()).map(|(_, n)| n).sum()
     }
 }
 
 impl fmt::Debug for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.iter().map(|(m, n)| (m.name(), n)))
-            .finish()
+        f.debug_map().entries(self.iter().map(|(m, n)| (m.name(), n))).finish()
     }
 }
 
@@ -259,9 +248,7 @@ mod tests {
 
     #[test]
     fn usage_reads_back_from_json() {
-        let usage = Usage::default()
-            .with(Meter::InputTokens, 12)
-            .with(Meter::OutputTokens, 3);
+        let usage = Usage::default().with(Meter::InputTokens, 12).with(Meter::OutputTokens, 3);
         let json = serde_json::to_string(&usage).unwrap();
         assert_eq!(json, r#"{"input_tokens":12,"output_tokens":3}"#);
         assert_eq!(serde_json::from_str::<Usage>(&json).unwrap(), usage);

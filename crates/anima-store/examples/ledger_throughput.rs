@@ -1,8 +1,8 @@
 //! Measures the ledger: hold + settle per second and CPU per request, by concurrency and wallets.
 //!
 //! `cargo run --release -p anima-store --example ledger_throughput -- SECONDS URL…`, each URL
-//! `sqlite://PATH` (a file that is not there yet) or `postgres://…` (an empty database). CPU is this
-//! process's: all of SQLite, but not PostgreSQL's server. Concurrency 1 is one transaction per
+//! `sqlite://PATH` (a file that is not there yet) or `postgres://…` (an empty database). CPU is
+//! this process's: all of SQLite, but not PostgreSQL's server. Concurrency 1 is one transaction per
 //! operation, since nothing else is there to share it. Not a test: it prints and judges nothing.
 
 #![expect(clippy::print_stdout, reason = "a program whose output is its table")]

@@ -1,5 +1,6 @@
-//! Prints how fast the scanner is next to `serde_json`, so that the figures in `json.rs` can be
-//! had again: `cargo run --release -p anima-wire --example scan`.
+//! Prints how fast the scanner is next to `serde_json`, and what decoding a stream costs, so that
+//! the figures in `json.rs` can be had again: `cargo run --release -p anima-wire --example scan`.
+//! Not a test: it judges nothing. Each figure is the best of many rounds.
 #![expect(clippy::print_stdout, reason = "a program whose product is its output")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -27,25 +28,17 @@ fn main() {
         &format!("{}\n", "The quick brown fox jumps. ".repeat(22)),
     );
     report("code, many escapes", code);
-    report(
-        "Chinese",
-        "人工智能网关会扫描每一个请求的正文，然后原样转发。",
-    );
-    report(
-        "Russian",
-        "Шлюз читает каждый запрос один раз и передаёт его дальше без изменений. ",
-    );
-    report(
-        "base64",
-        &"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ".repeat(20),
-    );
+    report("Chinese", "人工智能网关会扫描每一个请求的正文，然后原样转发。");
+    report("Russian", "Шлюз читает каждый запрос один раз и передаёт его дальше без изменений. ");
+    report("base64", &"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ".repeat(20));
 }
 
 /// Measures a stream of 50 chunks that arrive one by one, for a client that did not ask for usage.
 fn report_stream() {
     let chunk = Bytes::from_static(
         b"data: {\"id\":\"chatcmpl-7\",\"object\":\"chat.completion.chunk\",\"created\":1763800000,\
-        \"model\":\"gpt-4o-2024-08-06\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_1\",\
+        \"model\":\"gpt-4o-2024-08-06\",\"service_tier\":\"default\",\
+        \"system_fingerprint\":\"fp_1\",\
         \"choices\":[{\"index\":0,\"delta\":{\"content\":\" there\"},\"logprobs\":null,\
         \"finish_reason\":null}],\"usage\":null}\n\n",
     );

@@ -82,17 +82,12 @@ pub trait Adapter: Sync + Debug {
 }
 
 /// Every adapter, one line each.
-static ADAPTERS: &[&dyn Adapter] = &[
-    &openai_compatible::OPENAI,
-    &openai_compatible::OPENAI_COMPATIBLE,
-];
+static ADAPTERS: &[&dyn Adapter] =
+    &[&openai_compatible::OPENAI, &openai_compatible::OPENAI_COMPATIBLE];
 
 /// The adapter for the word in a channel's `provider`.
 pub fn lookup(provider: &str) -> Option<&'static dyn Adapter> {
-    ADAPTERS
-        .iter()
-        .find(|adapter| adapter.name() == provider)
-        .copied()
+    ADAPTERS.iter().find(|adapter| adapter.name() == provider).copied()
 }
 
 /// A fixed text for a failure, safe to show: it names no provider, channel or credential.

@@ -89,11 +89,7 @@ pub struct Error {
 
 impl Error {
     fn new(param: Option<&'static str>, message: String) -> Self {
-        Self {
-            failure: Failure::BodyInvalid,
-            message,
-            param,
-        }
+        Self { failure: Failure::BodyInvalid, message, param }
     }
 }
 

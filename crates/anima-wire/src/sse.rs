@@ -83,8 +83,7 @@ impl Filter {
         }
         let (used, stopped) = Run::new(&chunk, out).judge_all(&mut judge)?;
         if !stopped {
-            self.carry
-                .extend_from_slice(chunk.get(used..).unwrap_or_default());
+            self.carry.extend_from_slice(chunk.get(used..).unwrap_or_default());
             if self.carry.len() > EVENT_BYTES_MAX {
                 return Err(TooLarge.into());
             }
@@ -108,11 +107,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     const fn new(chunk: &'a Bytes, out: &'a mut Vec<Bytes>) -> Self {
-        Self {
-            chunk,
-            out,
-            start: 0,
-        }
+        Self { chunk, out, start: 0 }
     }
 
     /// Judges every whole unit. How many bytes they had, and whether to stop.
@@ -139,11 +134,7 @@ impl<'a> Run<'a> {
         judge: &mut impl FnMut(&[u8]) -> Result<Verdict, E>,
     ) -> Result<bool, E> {
         let unit = self.chunk.get(place.clone()).unwrap_or_default();
-        let verdict = if unit.len() > EVENT_BYTES_MAX {
-            Err(TooLarge.into())
-        } else {
-            judge(unit)
-        };
+        let verdict = if unit.len() > EVENT_BYTES_MAX { Err(TooLarge.into()) } else { judge(unit) };
         match verdict {
             Ok(Verdict::Pass) => return Ok(false),
             Ok(Verdict::Without(part)) => {
@@ -192,10 +183,7 @@ fn next_line(bytes: &[u8], from: usize) -> Option<usize> {
     let (blocks, _) = rest.as_chunks::<32>();
     let plain = blocks.iter().take_while(|block| {
         // Without early exit, so that it compiles to vector code.
-        block
-            .iter()
-            .fold(0, |found, byte| found | u8::from(is_end(byte)))
-            == 0
+        block.iter().fold(0, |found, byte| found | u8::from(is_end(byte))) == 0
     });
     let start = plain.count() * 32;
     let found = rest.get(start..)?.iter().position(is_end)?;
@@ -270,21 +258,14 @@ pub fn with_payload(unit: &[u8], payload: &[u8]) -> Bytes {
 
 /// The lines of a unit without their ends, each with its place. A byte order mark is left out.
 fn lines(unit: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut at = if unit.starts_with(b"\xEF\xBB\xBF") {
-        3
-    } else {
-        0
-    };
+    let mut at = if unit.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
     std::iter::from_fn(move || {
         let rest = unit.get(at..).filter(|rest| !rest.is_empty())?;
         let start = at;
         at = next_line(unit, at).unwrap_or(unit.len());
         let line = rest.get(..at - start).unwrap_or(rest);
         let end = line.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r'));
-        Some((
-            start,
-            line.get(..end.map_or(0, |end| end + 1)).unwrap_or_default(),
-        ))
+        Some((start, line.get(..end.map_or(0, |end| end + 1)).unwrap_or_default()))
     })
 }
 
@@ -294,10 +275,7 @@ fn split_field(line: &[u8]) -> (&[u8], usize) {
     let Some((field, value)) = colon.and_then(|colon| line.split_at_checked(colon)) else {
         return (line, line.len());
     };
-    (
-        field,
-        field.len() + if value.get(1) == Some(&b' ') { 2 } else { 1 },
-    )
+    (field, field.len() + if value.get(1) == Some(&b' ') { 2 } else { 1 })
 }
 
 #[cfg(test)]
@@ -336,30 +314,23 @@ mod tests {
     fn payloads(input: &[u8]) -> Vec<String> {
         let (units, _, _) = run(input, &[]);
         let text = |unit: &Vec<u8>| {
-            Event::read(unit)
-                .payload
-                .map(|data| String::from_utf8_lossy(&data).into_owned())
+            Event::read(unit).payload.map(|data| String::from_utf8_lossy(&data).into_owned())
         };
         units.iter().filter_map(text).collect()
     }
 
     #[test]
     fn every_line_end_ends_an_event() {
-        for input in [
-            "data: a\n\ndata:b\n\n",
-            "data: a\r\n\r\ndata:b\r\n\r\n",
-            "data: a\r\rdata:b\r\r\n",
-        ] {
+        for input in
+            ["data: a\n\ndata:b\n\n", "data: a\r\n\r\ndata:b\r\n\r\n", "data: a\r\rdata:b\r\r\n"]
+        {
             assert_eq!(payloads(input.as_bytes()), ["a", "b"], "{input:?}");
         }
     }
 
     #[test]
     fn lines_of_one_event_are_joined() {
-        assert_eq!(
-            payloads(b"event: x\ndata: a\ndata:  b\ndata\nid: 1\n\n"),
-            ["a\n b\n"]
-        );
+        assert_eq!(payloads(b"event: x\ndata: a\ndata:  b\ndata\nid: 1\n\n"), ["a\n b\n"]);
     }
 
     #[test]
@@ -371,19 +342,14 @@ mod tests {
     fn comments_pass_before_the_event_that_they_stand_before() {
         let (units, out, rest) = run(b": wait\n\ndata: a", &[]);
         assert_eq!(units, [b": wait\n".to_vec(), b"\n".to_vec()]);
-        assert_eq!(
-            (out.as_slice(), rest.as_slice()),
-            (&b": wait\n\n"[..], &b"data: a"[..])
-        );
+        assert_eq!((out.as_slice(), rest.as_slice()), (&b": wait\n\n"[..], &b"data: a"[..]));
     }
 
     #[test]
     fn neighbours_that_pass_are_one_slice() {
         let mut out = Vec::new();
         let chunk = Bytes::from_static(b"data: a\n\ndata: b\n\ndata: c\n\n");
-        Filter::default()
-            .push::<TooLarge>(&chunk, &mut out, |_| Ok(Verdict::Pass))
-            .unwrap();
+        Filter::default().push::<TooLarge>(&chunk, &mut out, |_| Ok(Verdict::Pass)).unwrap();
         assert_eq!(out, [chunk]);
     }
 
@@ -392,16 +358,9 @@ mod tests {
         let mut out = Vec::new();
         let chunk = Bytes::from_static(b"data: a\n\ndata: b\n\ndata: c\n\n");
         let failed = Filter::default().push(&chunk, &mut out, |unit| {
-            if unit == b"data: b\n\n" {
-                Err(TooLarge)
-            } else {
-                Ok(Verdict::Pass)
-            }
+            if unit == b"data: b\n\n" { Err(TooLarge) } else { Ok(Verdict::Pass) }
         });
-        assert_eq!(
-            (failed, out.concat()),
-            (Err(TooLarge), b"data: a\n\n".to_vec())
-        );
+        assert_eq!((failed, out.concat()), (Err(TooLarge), b"data: a\n\n".to_vec()));
     }
 
     #[test]
@@ -409,28 +368,19 @@ mod tests {
         let line = Bytes::from(vec![b'x'; 64 * 1024]);
         let mut filter = Filter::default();
         let sent = (0..100).find(|_| {
-            filter
-                .push::<TooLarge>(&line, &mut Vec::new(), |_| Ok(Verdict::Pass))
-                .is_err()
+            filter.push::<TooLarge>(&line, &mut Vec::new(), |_| Ok(Verdict::Pass)).is_err()
         });
         assert_eq!(sent, Some(16));
         let mut whole = vec![b'x'; EVENT_BYTES_MAX];
         whole.extend_from_slice(b"\n\n");
         let pass = |_: &[u8]| Ok::<_, TooLarge>(Verdict::Pass);
-        assert!(
-            Filter::default()
-                .push(&Bytes::from(whole), &mut Vec::new(), pass)
-                .is_err()
-        );
+        assert!(Filter::default().push(&Bytes::from(whole), &mut Vec::new(), pass).is_err());
     }
 
     #[test]
     fn a_payload_can_be_written_anew() {
         let unit = b"event: e\r\ndata: {\r\ndata: }\r\nid: 7\r\n\r\n";
-        assert_eq!(
-            with_payload(unit, b"{\n1}"),
-            &b"event: e\nid: 7\ndata: {\ndata: 1}\n\n"[..]
-        );
+        assert_eq!(with_payload(unit, b"{\n1}"), &b"event: e\nid: 7\ndata: {\ndata: 1}\n\n"[..]);
     }
 
     proptest! {

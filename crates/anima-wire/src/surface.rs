@@ -19,7 +19,5 @@ pub struct Model<'a> {
 
 /// JSON of a value whose form cannot fail: no maps with odd keys, no failing serializers.
 fn bytes_of(value: &impl serde::Serialize) -> bytes::Bytes {
-    serde_json::to_vec(value)
-        .map(bytes::Bytes::from)
-        .unwrap_or_default()
+    serde_json::to_vec(value).map(bytes::Bytes::from).unwrap_or_default()
 }

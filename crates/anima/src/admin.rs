@@ -2,9 +2,9 @@
 //!
 //! `endpoints` lists every route once, for the router and for the OpenAPI document alike; `rows`
 //! holds the verbs that all resources share; a resource's own file says what is special about it.
-//! The functions in those files are the API without HTTP, so `anima quickstart` makes its first rows
-//! the way an admin would. Invariant: a change that was answered is in force on this node (or the
-//! reply carries a warning), and no reply holds a secret but the one to a key's creation.
+//! The functions in those files are the API without HTTP, so `anima quickstart` makes its first
+//! rows the way an admin would. Invariant: a change that was answered is in force on this node (or
+//! the reply carries a warning), and no reply holds a secret but the one to a key's creation.
 
 use std::sync::Arc;
 

@@ -57,10 +57,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     metrics.started(clock.now());
     let secrets = Arc::new(master_key(settings)?);
     let location = location(settings)?;
-    let opener = Opener {
-        node: mint_id(clock.now(), &*rng),
-        observer: metrics.clone(),
-    };
+    let opener = Opener { node: mint_id(clock.now(), &*rng), observer: metrics.clone() };
     let stores = database::open(&location, &opener)
         .await
         .map_err(|e| format!("setting `database_url`: {e}"))?;
@@ -90,13 +87,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     };
     Ok(Node {
         app: Arc::new(app),
-        admin: Admin {
-            stores,
-            secrets,
-            live,
-            clock,
-            rng,
-        },
+        admin: Admin { stores, secrets, live, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
     })
@@ -155,9 +146,7 @@ fn prepare_data_dir(settings: &Settings) -> Result<(), String> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(dir)
-        .map_err(|e| format!("setting `data_dir`: {}: {e}", dir.display()))
+    builder.create(dir).map_err(|e| format!("setting `data_dir`: {}: {e}", dir.display()))
 }
 
 /// The master key from the settings, else from the data directory, else made and kept there.
@@ -198,9 +187,7 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path).map_err(shown)?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(shown)
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(shown)
 }
 
 /// An admin token that was just made, to be shown once.
@@ -220,14 +207,8 @@ pub async fn ensure_admin_token(node: &Node, settings: &Settings) -> Result<Firs
         None => (Secrets::mint_admin_token(), "first", true),
     };
     let hash = node.admin.secrets.hash_admin_token(&text);
-    let token = AdminToken {
-        name: name.to_owned(),
-        role: Role::Admin,
-        hash,
-    };
-    keys.store_admin_token(token, node.admin.clock.now())
-        .await
-        .map_err(say)?;
+    let token = AdminToken { name: name.to_owned(), role: Role::Admin, hash };
+    keys.store_admin_token(token, node.admin.clock.now()).await.map_err(say)?;
     Ok(minted.then_some(text))
 }
 
@@ -245,10 +226,7 @@ impl Node {
         server::serve(listener, router, stop, self.shutdown_within).await;
         let tasks = &self.plane.relay.tasks;
         tasks.close();
-        if tokio::time::timeout(self.shutdown_within, tasks.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(self.shutdown_within, tasks.wait()).await.is_err() {
             tracing::error!(
                 open = tasks.len(),
                 "calls were still running at the end of the shutdown"

@@ -2,11 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed (a breach found, a dependency gone), 2 wrong usage or setting.
 //! Invariant: a wrong setting is one line on standard error.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line prints"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 use std::process::ExitCode;
 
@@ -68,7 +64,7 @@ pub fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Serve(flags) => serve::run(&flags),
         Command::Migrate(flags) => migrate::run(&flags),
-        Command::Simulate(args) => simulate::run(args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Ledger(command) => ledger::run(&command),
         Command::Openapi => {
             println!("{}", admin::openapi());

@@ -24,8 +24,26 @@ use crate::secrets::Secrets;
 
 /// How long a key may be served from memory (SPEC 5: L1).
 const KEY_TTL: Duration = Duration::from_secs(30);
+/// How long "no such key" is remembered: long enough to stop a flood of wrong keys from reaching
+/// the database, short enough for a key that was just made on another node (`reliability` 5).
+const UNKNOWN_TTL: Duration = Duration::from_secs(5);
 /// Keys kept in memory; about 1 KiB each.
 const KEYS_MAX: u64 = 100_000;
+
+/// How long a look-up is remembered.
+#[derive(Debug)]
+struct Remembered;
+
+impl moka::Expiry<Box<str>, Option<Arc<KeyRecord>>> for Remembered {
+    fn expire_after_create(
+        &self,
+        _kid: &Box<str>,
+        found: &Option<Arc<KeyRecord>>,
+        _now: std::time::Instant,
+    ) -> Option<Duration> {
+        Some(if found.is_some() { KEY_TTL } else { UNKNOWN_TTL })
+    }
+}
 
 /// A channel made ready to be called.
 pub struct Upstream {
@@ -39,9 +57,7 @@ pub struct Upstream {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream")
-            .field("base", &self.base)
-            .finish_non_exhaustive()
+        f.debug_struct("Upstream").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
@@ -102,10 +118,7 @@ impl Live {
             clock,
             compiled: ArcSwap::from_pointee(compiled),
             refreshing: tokio::sync::Mutex::new(()),
-            cache: Cache::builder()
-                .max_capacity(KEYS_MAX)
-                .time_to_live(KEY_TTL)
-                .build(),
+            cache: Cache::builder().max_capacity(KEYS_MAX).expire_after(Remembered).build(),
         })
     }
 
@@ -129,8 +142,7 @@ impl Live {
         let _one = self.refreshing.lock().await;
         let now = self.clock.now();
         let tables = self.config.tables(now).await?;
-        self.compiled
-            .store(Arc::new(compile(tables, &self.secrets, now)));
+        self.compiled.store(Arc::new(compile(tables, &self.secrets, now)));
         Ok(())
     }
 
@@ -182,18 +194,10 @@ fn compile(tables: Tables, secrets: &Secrets, now: Timestamp) -> Compiled {
             let base: http::Uri = row.body.base_url.trim_end_matches('/').parse().ok()?;
             let credentials = open_credentials(secrets, &row.code, &row.body);
             let adapter = adapter::lookup(&row.body.provider);
-            Some(Arc::new(Upstream {
-                adapter,
-                base,
-                credentials,
-            }))
+            Some(Arc::new(Upstream { adapter, base, credentials }))
         })
         .collect();
-    Compiled {
-        tables,
-        timeline,
-        upstreams,
-    }
+    Compiled { tables, timeline, upstreams }
 }
 
 /// Opens what can be opened. A credential sealed under another master key is left out with an
@@ -211,15 +215,10 @@ fn open_credentials(
             .open(&context, sealed)
             .ok()
             .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-        match text {
-            Some(text) => {
-                opened.insert(Arc::from(credential.code.as_str()), Zeroizing::new(text));
-            }
-            None => tracing::error!(
-                channel,
-                credential = credential.code,
-                "failed to open credential"
-            ),
+        if let Some(text) = text {
+            opened.insert(Arc::from(credential.code.as_str()), Zeroizing::new(text));
+        } else {
+            tracing::error!(channel, credential = credential.code, "failed to open credential");
         }
     }
     opened.into_iter().collect()

@@ -74,10 +74,7 @@ pub fn start(filter: &str) -> Result<Guard, String> {
         .with_writer(Writer(Arc::clone(&buffer)))
         .try_init()
         .map_err(|e| e.to_string())?;
-    Ok(Guard {
-        buffer,
-        thread: Some(thread),
-    })
+    Ok(Guard { buffer, thread: Some(thread) })
 }
 
 fn drain(buffer: &Buffer) {

@@ -80,8 +80,7 @@ pub struct Metrics {
     cost: CounterVec,
     charge: CounterVec,
     attempts: IntCounterVec,
-    /// Requests being served now.
-    pub inflight: IntGauge,
+    inflight: IntGauge,
     /// Streams and calls that go on without their client.
     pub drains: IntCounter,
     /// Usage reports that were missing, or too odd to be believed.
@@ -190,11 +189,7 @@ impl Metrics {
             channel: Arc::clone(&other),
             app: other,
         };
-        let labels = if all.len() < SERIES_MAX {
-            labels
-        } else {
-            &capped
-        };
+        let labels = if all.len() < SERIES_MAX { labels } else { &capped };
         let make = || Arc::new(self.make_series(labels));
         Arc::clone(all.entry(labels.clone()).or_insert_with(make))
     }
@@ -243,16 +238,16 @@ impl Metrics {
                 own.inc_by(decimal(amount));
             } else {
                 let l = labels;
-                let five = [
-                    l.endpoint,
-                    &*l.alias,
-                    &*l.channel,
-                    &*l.app,
-                    amount.currency.code(),
-                ];
+                let five = [l.endpoint, &*l.alias, &*l.channel, &*l.app, amount.currency.code()];
                 family.with_label_values(&five).inc_by(decimal(amount));
             }
         }
+    }
+
+    /// Counts a request as being served until the value is dropped.
+    pub fn enter(&self) -> Inflight {
+        self.inflight.inc();
+        Inflight(self.inflight.clone())
     }
 
     /// Counts an attempt by its outcome.
@@ -277,16 +272,11 @@ impl Metrics {
 
     /// Says whether a dependency is down.
     pub fn degraded(&self, dependency: &str, down: bool) {
-        self.degraded
-            .with_label_values(&[dependency])
-            .set(i64::from(down));
+        self.degraded.with_label_values(&[dependency]).set(i64::from(down));
     }
 
     /// Says when the process started.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "seconds since 1970 fit a double exactly"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double exactly")]
     pub fn started(&self, at: anima_core::clock::Timestamp) {
         self.started.set(at.seconds() as f64);
     }
@@ -302,6 +292,16 @@ impl Metrics {
         let mut text = Vec::with_capacity(64 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// A request that is being served: from its head to its last byte.
+#[derive(Debug)]
+pub struct Inflight(IntGauge);
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -322,9 +322,7 @@ impl BatchObserver for Metrics {
         self.ledger_batch_seconds.observe(seconds);
         for (count, operation) in [(holds, "hold"), (settlements, "settle")] {
             if count > 0 {
-                self.ledger_batch_size
-                    .with_label_values(&[operation])
-                    .observe(count as f64);
+                self.ledger_batch_size.with_label_values(&[operation]).observe(count as f64);
             }
         }
     }
@@ -335,10 +333,7 @@ impl BatchObserver for Metrics {
 }
 
 /// An amount as a float, for graphs only.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "for graphs; the ledger is the truth"
-)]
+#[expect(clippy::cast_precision_loss, reason = "for graphs; the ledger is the truth")]
 fn decimal(amount: Money) -> f64 {
     (amount.units.max(0) as f64) / 10_f64.powi(i32::from(amount.currency.scale()))
 }
@@ -358,17 +353,9 @@ mod tests {
     #[test]
     fn every_metric_has_a_name_of_its_own_and_help() {
         let metrics = Metrics::new().unwrap();
-        let labels = Labels {
-            endpoint: "chat",
-            alias: "a".into(),
-            channel: "c".into(),
-            app: "x".into(),
-        };
-        let times = Times {
-            total: 0.1,
-            first_byte: Some(0.05),
-            overhead: 0.001,
-        };
+        let labels =
+            Labels { endpoint: "chat", alias: "a".into(), channel: "c".into(), app: "x".into() };
+        let times = Times { total: 0.1, first_byte: Some(0.05), overhead: 0.001 };
         metrics.request(&labels, "ok", times);
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         assert!(text.contains("anima_requests_total{alias=\"a\""), "{text}");
@@ -383,12 +370,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         for n in 0..SERIES_MAX + 50 {
             let alias = format!("a{n}").into();
-            let labels = Labels {
-                endpoint: "chat",
-                alias,
-                channel: "c".into(),
-                app: "x".into(),
-            };
+            let labels = Labels { endpoint: "chat", alias, channel: "c".into(), app: "x".into() };
             metrics.series(&labels);
         }
         assert!(metrics.series.read().len() <= SERIES_MAX + 1);

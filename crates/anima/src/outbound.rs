@@ -73,17 +73,12 @@ impl Outbound {
     /// When the TLS library has no usable protocol version.
     pub fn new() -> Result<Self, rustls::Error> {
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let roots = rustls::RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self {
-            pools: RwLock::default(),
-            tls,
-        })
+        Ok(Self { pools: RwLock::default(), tls })
     }
 
     /// Sends a request and waits for the answer's head. Connecting is bounded by the policy, the
@@ -117,9 +112,7 @@ impl Outbound {
         if let Some(pool) = self.pools.read().get(&policy) {
             return pool.clone();
         }
-        let mut http = HttpConnector::new_with_resolver(Resolver {
-            private: policy.private,
-        });
+        let mut http = HttpConnector::new_with_resolver(Resolver { private: policy.private });
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(Duration::from_secs(30)));
@@ -189,10 +182,7 @@ impl Service<Name> for Resolver {
             // One private address among public ones is how a rebinding name looks: refuse it whole.
             if !private && found.iter().any(|a| !is_public(a.ip())) {
                 let text = format!("{}: {FORBIDDEN}", name.as_str());
-                return Err(std::io::Error::new(
-                    std::io::ErrorKind::PermissionDenied,
-                    text,
-                ));
+                return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text));
             }
             Ok(found.into_iter())
         })
@@ -247,9 +237,5 @@ pub async fn collect(
             return Collected::TooLarge;
         }
     }
-    Collected::Whole(if joined.is_empty() {
-        first
-    } else {
-        joined.freeze()
-    })
+    Collected::Whole(if joined.is_empty() { first } else { joined.freeze() })
 }

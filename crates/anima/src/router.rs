@@ -20,17 +20,19 @@ pub fn router(app: &Arc<App>, plane: Arc<Plane>, admin: Admin) -> Router {
         .nest("/api/admin/v1", admin::router(admin))
 }
 
-/// For applications.
+/// For applications. Written out rather than nested: nesting rewrites the URI of every request.
 fn data_plane(plane: Arc<Plane>) -> Router {
-    let openai = Router::new()
-        .route("/chat/completions", post(openai::chat_completions))
-        .route("/completions", post(openai::completions))
-        .route("/embeddings", post(openai::embeddings))
-        .route("/models", get(openai::models::list))
-        .route("/models/{*id}", get(openai::models::one));
-    Router::new()
-        .nest("/v1", openai.clone())
-        .merge(openai)
+    let mut router = Router::new();
+    for prefix in ["/v1", ""] {
+        let path = |rest: &str| format!("{prefix}{rest}");
+        router = router
+            .route(&path("/chat/completions"), post(openai::chat_completions))
+            .route(&path("/completions"), post(openai::completions))
+            .route(&path("/embeddings"), post(openai::embeddings))
+            .route(&path("/models"), get(openai::models::list))
+            .route(&path("/models/{*id}"), get(openai::models::one));
+    }
+    router
         .fallback(openai::unknown)
         .method_not_allowed_fallback(openai::wrong_method)
         .with_state(plane)

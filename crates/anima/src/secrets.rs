@@ -58,9 +58,7 @@ pub struct MintedKey {
 
 impl fmt::Debug for MintedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MintedKey")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("MintedKey").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
@@ -153,16 +151,9 @@ pub fn same_hash(a: &[u8; 32], b: &[u8; 32]) -> bool {
 /// [`Error::MasterKey`].
 pub fn parse_master_key(text: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
     let text = text.trim();
-    let bytes = if text.len() == 64 {
-        from_hex(text)
-    } else {
-        BASE64.decode(text).ok()
-    };
+    let bytes = if text.len() == 64 { from_hex(text) } else { BASE64.decode(text).ok() };
     let bytes = Zeroizing::new(bytes.ok_or(Error::MasterKey)?);
-    <[u8; 32]>::try_from(bytes.as_slice())
-        .map(Zeroizing::new)
-        .ok()
-        .ok_or(Error::MasterKey)
+    <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).ok().ok_or(Error::MasterKey)
 }
 
 /// A fresh master key, in base64.
@@ -173,15 +164,9 @@ pub fn mint_master_key() -> Zeroizing<String> {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |b: u8| {
-        char::from(b)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let pairs = text.as_bytes().chunks_exact(2);
-    pairs
-        .map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.last()?)?))
-        .collect()
+    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.last()?)?)).collect()
 }
 
 /// Lower-case base 32 without look-alikes: 5 bits a letter.
@@ -190,11 +175,7 @@ const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 fn random_text(letters: usize) -> String {
     let mut bytes = vec![0_u8; letters];
     fill(&mut bytes);
-    bytes
-        .iter()
-        .filter_map(|b| ALPHABET.get(usize::from(b & 31)))
-        .map(|b| char::from(*b))
-        .collect()
+    bytes.iter().filter_map(|b| ALPHABET.get(usize::from(b & 31))).map(|b| char::from(*b)).collect()
 }
 
 fn digest(key: &hmac::Key, text: &str) -> [u8; 32] {
@@ -207,9 +188,7 @@ fn digest(key: &hmac::Key, text: &str) -> [u8; 32] {
 }
 
 fn cipher(key: &[u8]) -> Option<LessSafeKey> {
-    UnboundKey::new(&AES_256_GCM, key)
-        .ok()
-        .map(LessSafeKey::new)
+    UnboundKey::new(&AES_256_GCM, key).ok().map(LessSafeKey::new)
 }
 
 fn encrypt(key: &LessSafeKey, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error> {
@@ -230,9 +209,7 @@ fn encrypt(key: &LessSafeKey, context: &str, plain: &[u8]) -> Result<Vec<u8>, Er
 
 fn decrypt(key: &LessSafeKey, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     let (nonce, body) = sealed.split_at_checked(NONCE_BYTES).ok_or(Error::Sealed)?;
-    let nonce = Nonce::try_assume_unique_for_key(nonce)
-        .ok()
-        .ok_or(Error::Sealed)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok().ok_or(Error::Sealed)?;
     let mut body = Zeroizing::new(body.to_vec());
     let length = key
         .open_in_place(nonce, Aad::from(context), body.as_mut_slice())
@@ -254,26 +231,11 @@ mod tests {
     #[test]
     fn a_sealed_secret_opens_only_in_its_own_place_and_under_its_own_key() {
         let sealed = secrets().seal("channel|a|main", b"s3cret").unwrap();
-        assert_eq!(
-            secrets()
-                .open("channel|a|main", &sealed)
-                .unwrap()
-                .as_slice(),
-            b"s3cret"
-        );
-        assert_eq!(
-            secrets().open("channel|b|main", &sealed).err(),
-            Some(Error::Sealed)
-        );
+        assert_eq!(secrets().open("channel|a|main", &sealed).unwrap().as_slice(), b"s3cret");
+        assert_eq!(secrets().open("channel|b|main", &sealed).err(), Some(Error::Sealed));
         let other = Secrets::new(&[8; 32]).unwrap();
-        assert_eq!(
-            other.open("channel|a|main", &sealed).err(),
-            Some(Error::Sealed)
-        );
-        assert_eq!(
-            secrets().open("channel|a|main", "AAAA").err(),
-            Some(Error::Sealed)
-        );
+        assert_eq!(other.open("channel|a|main", &sealed).err(), Some(Error::Sealed));
+        assert_eq!(secrets().open("channel|a|main", "AAAA").err(), Some(Error::Sealed));
     }
 
     #[test]
@@ -286,9 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_key_has_no_public_id() {
-        for text in [
-            "", "sk-", "sk-abc", "sk--x", "sk-a-", "xx-a-b", "sk-a b-c", "sk-a-b-c",
-        ] {
+        for text in ["", "sk-", "sk-abc", "sk--x", "sk-a-", "xx-a-b", "sk-a b-c", "sk-a-b-c"] {
             assert_eq!(kid_of(text), None, "{text}");
         }
     }
@@ -296,10 +256,7 @@ mod tests {
     #[test]
     fn a_master_key_reads_from_base64_and_hex() {
         assert!(parse_master_key(&mint_master_key()).is_ok());
-        assert_eq!(
-            parse_master_key(&"ab".repeat(32)).unwrap().first(),
-            Some(&0xab)
-        );
+        assert_eq!(parse_master_key(&"ab".repeat(32)).unwrap().first(), Some(&0xab));
         assert_eq!(parse_master_key("short").err(), Some(Error::MasterKey));
     }
 }

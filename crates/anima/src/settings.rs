@@ -99,22 +99,14 @@ impl Settings {
     fn layer(flags: &Flags, environment: &[(String, String)]) -> Result<Self, Error> {
         let mut table = parse("anima.default.toml", DEFAULTS)?;
         let named = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        let file = flags
-            .config
-            .clone()
-            .or_else(|| named("config").map(PathBuf::from));
+        let file = flags.config.clone().or_else(|| named("config").map(PathBuf::from));
         if let Some(path) = file {
             let shown = path.display().to_string();
-            let text = std::fs::read_to_string(&path).map_err(|e| Error {
-                name: "config".into(),
-                problem: format!("{shown}: {e}"),
-            })?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Error { name: "config".into(), problem: format!("{shown}: {e}") })?;
             for (name, value) in parse(&shown, &text)? {
                 if table.insert(name.clone(), value).is_none() {
-                    return Err(Error {
-                        name,
-                        problem: format!("unknown, in {shown}"),
-                    });
+                    return Err(Error { name, problem: format!("unknown, in {shown}") });
                 }
             }
         }
@@ -136,10 +128,7 @@ impl Settings {
             probe.insert(name.clone(), value.clone());
             if let Err(error) = probe.try_into::<Self>() {
                 let problem = error.message().trim().replace('\n', " ");
-                return Err(Error {
-                    name: name.clone(),
-                    problem,
-                });
+                return Err(Error { name: name.clone(), problem });
             }
         }
         let settings: Self = table.try_into().map_err(|e: toml::de::Error| Error {
@@ -150,21 +139,15 @@ impl Settings {
     }
 
     fn check(self) -> Result<Self, Error> {
-        let wrong = |name: &str, problem: &str| {
-            Err(Error {
-                name: name.into(),
-                problem: problem.into(),
-            })
-        };
+        let wrong =
+            |name: &str, problem: &str| Err(Error { name: name.into(), problem: problem.into() });
         if let Some(url) = self.database_url.given()
             && let Err(error) = anima_store::database::Location::parse(url)
         {
             return wrong("database_url", &error.to_string());
         }
         if let Some(url) = self.redis_url.given()
-            && !["redis://", "rediss://"]
-                .iter()
-                .any(|scheme| url.starts_with(scheme))
+            && !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme))
         {
             return wrong("redis_url", "expected redis://HOST:PORT");
         }
@@ -191,23 +174,14 @@ impl Settings {
 }
 
 /// One variable of the process that is not an `ANIMA_` setting, such as `OPENAI_API_KEY`.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this file is the one reader of the environment"
-)]
+#[expect(clippy::disallowed_methods, reason = "this file is the one reader of the environment")]
 pub fn foreign_variable(name: &str) -> Option<Zeroizing<String>> {
-    std::env::var(name)
-        .ok()
-        .filter(|v| !v.trim().is_empty())
-        .map(Zeroizing::new)
+    std::env::var(name).ok().filter(|v| !v.trim().is_empty()).map(Zeroizing::new)
 }
 
 /// The `ANIMA_*` variables as setting names and texts. Empty ones count as unset. Variables that
 /// the tests of this repository use for themselves (`ANIMA_TEST_*`) are not settings.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this file is the one reader of the environment"
-)]
+#[expect(clippy::disallowed_methods, reason = "this file is the one reader of the environment")]
 fn environment() -> Vec<(String, String)> {
     std::env::vars()
         .filter(|(name, value)| !name.starts_with("ANIMA_TEST_") && !value.is_empty())
@@ -226,19 +200,16 @@ fn parse(source: &str, text: &str) -> Result<toml::Table, Error> {
 
 /// Puts a text in the place of a value, read as the type that the default has.
 fn overlay(table: &mut toml::Table, name: &str, text: &str, kind: &str) -> Result<(), Error> {
-    let wrong = |problem: String| Error {
-        name: name.to_owned(),
-        problem,
-    };
+    let wrong = |problem: String| Error { name: name.to_owned(), problem };
     let Some(slot) = table.get_mut(name) else {
-        return Err(wrong(format!(
-            "there is no such setting, but a {kind} sets it"
-        )));
+        return Err(wrong(format!("there is no such setting, but a {kind} sets it")));
     };
     *slot = match slot {
         toml::Value::Integer(_) => {
-            let number = text.trim().parse();
-            toml::Value::Integer(number.map_err(|_| wrong("expected a whole number".into()))?)
+            let number: Result<i64, _> = text.trim().parse();
+            toml::Value::Integer(
+                number.ok().ok_or_else(|| wrong("expected a whole number".into()))?,
+            )
         }
         toml::Value::Array(_) => {
             let items = text.split(',').map(str::trim).filter(|t| !t.is_empty());
@@ -258,10 +229,7 @@ mod tests {
     use super::*;
 
     fn with(pairs: &[(&str, &str)]) -> Result<Settings, Error> {
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|(n, v)| ((*n).into(), (*v).into()))
-            .collect();
+        let pairs: Vec<_> = pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
         Settings::layer(&Flags::default(), &pairs)
     }
 
@@ -274,10 +242,7 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_a_variable() {
-        let flags = Flags {
-            listen: Some("127.0.0.1:9".into()),
-            ..Flags::default()
-        };
+        let flags = Flags { listen: Some("127.0.0.1:9".into()), ..Flags::default() };
         let variable = vec![("listen".to_owned(), "127.0.0.1:8".to_owned())];
         assert_eq!(Settings::layer(&flags, &variable).unwrap().listen.port(), 9);
     }

@@ -17,10 +17,7 @@ pub struct Problem {
 impl Problem {
     /// Says what `member` should be.
     pub fn new(member: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self {
-            member: member.into(),
-            expected: expected.into(),
-        }
+        Self { member: member.into(), expected: expected.into() }
     }
 }
 
@@ -34,31 +31,19 @@ pub trait Check {
 }
 
 fn ensure(holds: bool, member: &str, expected: &str) -> Result<(), Problem> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Problem::new(member, expected))
-    }
+    if holds { Ok(()) } else { Err(Problem::new(member, expected)) }
 }
 
 impl Check for Channel {
     fn check(&self) -> Result<(), Problem> {
-        ensure(
-            !self.provider.is_empty(),
-            "provider",
-            "a provider's name, such as `openai`",
-        )?;
+        ensure(!self.provider.is_empty(), "provider", "a provider's name, such as `openai`")?;
         let http = self.base_url.starts_with("https://") || self.base_url.starts_with("http://");
         ensure(http, "base_url", "an absolute http or https URL")?;
         let mut codes: Vec<&str> = self.credentials.iter().map(|c| c.code.as_str()).collect();
         codes.sort_unstable();
         let unique = codes.windows(2).all(|pair| pair.first() != pair.last());
         ensure(unique, "credentials", "credentials with codes that differ")?;
-        ensure(
-            codes.iter().all(|c| !c.is_empty()),
-            "credentials",
-            "a code for each credential",
-        )?;
+        ensure(codes.iter().all(|c| !c.is_empty()), "credentials", "a code for each credential")?;
         let t = self.timeouts;
         for (ms, member) in [
             (t.connect_ms, "timeouts.connect_ms"),
@@ -66,11 +51,7 @@ impl Check for Channel {
             (t.idle_ms, "timeouts.idle_ms"),
             (t.total_ms, "timeouts.total_ms"),
         ] {
-            ensure(
-                (1..=86_400_000).contains(&ms),
-                member,
-                "1 to 86400000 milliseconds",
-            )?;
+            ensure((1..=86_400_000).contains(&ms), member, "1 to 86400000 milliseconds")?;
         }
         for (rate, member) in [
             (self.breaker.failure_rate, "breaker.failure_rate"),
@@ -78,38 +59,22 @@ impl Check for Channel {
         ] {
             ensure((1..=100).contains(&rate), member, "1 to 100 percent")?;
         }
-        ensure(
-            self.max_concurrency != Some(0),
-            "max_concurrency",
-            "at least 1, or null",
-        )
+        ensure(self.max_concurrency != Some(0), "max_concurrency", "at least 1, or null")
     }
 }
 
 impl Check for Alias {
     fn check(&self) -> Result<(), Problem> {
         for (n, route) in self.routes.iter().enumerate() {
-            ensure(
-                !route.channel.is_empty(),
-                &format!("routes[{n}].channel"),
-                "a channel's code",
-            )?;
-            ensure(
-                !route.model.is_empty(),
-                &format!("routes[{n}].model"),
-                "the upstream's model",
-            )?;
+            ensure(!route.channel.is_empty(), &format!("routes[{n}].channel"), "a channel's code")?;
+            ensure(!route.model.is_empty(), &format!("routes[{n}].model"), "the upstream's model")?;
             let weight = (1..=1_000_000).contains(&route.weight);
             ensure(weight, &format!("routes[{n}].weight"), "1 to 1000000")?;
         }
         ensure(!self.routes.is_empty(), "routes", "at least one route")?;
         let attempts = (1..=20).contains(&self.retry.max_attempts);
         ensure(attempts, "retry.max_attempts", "1 to 20")?;
-        ensure(
-            self.retry.deadline_ms > 0,
-            "retry.deadline_ms",
-            "at least 1 millisecond",
-        )
+        ensure(self.retry.deadline_ms > 0, "retry.deadline_ms", "at least 1 millisecond")
     }
 }
 
@@ -117,58 +82,23 @@ impl Check for Price {
     fn check(&self) -> Result<(), Problem> {
         match self.side {
             Side::Cost => {
-                ensure(
-                    self.channel.is_some(),
-                    "channel",
-                    "the channel whose cost this is",
-                )?;
-                ensure(
-                    self.model.is_some(),
-                    "model",
-                    "the upstream model whose cost this is",
-                )?;
-                ensure(
-                    self.alias.is_none(),
-                    "alias",
-                    "no alias: it belongs to side `sale`",
-                )?;
+                ensure(self.channel.is_some(), "channel", "the channel whose cost this is")?;
+                ensure(self.model.is_some(), "model", "the upstream model whose cost this is")?;
+                ensure(self.alias.is_none(), "alias", "no alias: it belongs to side `sale`")?;
                 let none = self.token_group.is_none();
-                ensure(
-                    none,
-                    "token_group",
-                    "no token group: it belongs to side `sale`",
-                )?;
+                ensure(none, "token_group", "no token group: it belongs to side `sale`")?;
             }
             Side::Sale => {
-                ensure(
-                    self.alias.is_some(),
-                    "alias",
-                    "the alias whose price this is",
-                )?;
-                ensure(
-                    self.channel.is_none(),
-                    "channel",
-                    "no channel: it belongs to side `cost`",
-                )?;
-                ensure(
-                    self.model.is_none(),
-                    "model",
-                    "no model: it belongs to side `cost`",
-                )?;
+                ensure(self.alias.is_some(), "alias", "the alias whose price this is")?;
+                ensure(self.channel.is_none(), "channel", "no channel: it belongs to side `cost`")?;
+                ensure(self.model.is_none(), "model", "no model: it belongs to side `cost`")?;
             }
         }
         ensure(!self.meters.is_empty(), "meters", "at least one meter")?;
         for (n, price) in self.meters.iter().enumerate() {
-            let twice = self
-                .meters
-                .iter()
-                .take(n)
-                .any(|p| p.meter == price.meter && p.when == price.when);
-            ensure(
-                !twice,
-                &format!("meters[{n}].meter"),
-                "each meter once per `when`",
-            )?;
+            let twice =
+                self.meters.iter().take(n).any(|p| p.meter == price.meter && p.when == price.when);
+            ensure(!twice, &format!("meters[{n}].meter"), "each meter once per `when`")?;
             price.rate(self.currency).map_err(|error| {
                 let per = error == crate::money::Error::NotPowerOfTen;
                 let member = if per { "per" } else { "amount" };
@@ -184,30 +114,14 @@ impl Check for Quota {
         for (n, limit) in self.limits.iter().enumerate() {
             let window = format!("limits[{n}].window");
             let concurrency = limit.kind == LimitKind::Concurrency;
-            ensure(
-                concurrency || limit.window.is_some(),
-                &window,
-                "a window such as `1m`",
-            )?;
-            ensure(
-                !concurrency || limit.window.is_none(),
-                &window,
-                "no window for concurrency",
-            )?;
+            ensure(concurrency || limit.window.is_some(), &window, "a window such as `1m`")?;
+            ensure(!concurrency || limit.window.is_none(), &window, "no window for concurrency")?;
             let tokens = limit.kind == LimitKind::Tokens;
             let count = format!("limits[{n}].count");
-            ensure(
-                tokens || limit.count.is_none(),
-                &count,
-                "no count but for tokens",
-            )?;
+            ensure(tokens || limit.count.is_none(), &count, "no count but for tokens")?;
             let requests = limit.kind == LimitKind::Requests;
             let burst = format!("limits[{n}].burst");
-            ensure(
-                requests || limit.burst.is_none(),
-                &burst,
-                "no burst but for requests",
-            )?;
+            ensure(requests || limit.burst.is_none(), &burst, "no burst but for requests")?;
             let amount = format!("limits[{n}].limit");
             match (&limit.limit, limit.kind) {
                 (Amount::Money(text), LimitKind::Cost) => {
@@ -215,10 +129,7 @@ impl Check for Quota {
                         .map_err(|e| Problem::new(amount, e.to_string()))?;
                 }
                 (Amount::Count(_), LimitKind::Cost) => {
-                    return Err(Problem::new(
-                        amount,
-                        "a decimal in a string, such as \"100.00\"",
-                    ));
+                    return Err(Problem::new(amount, "a decimal in a string, such as \"100.00\""));
                 }
                 (Amount::Money(_), _) => return Err(Problem::new(amount, "a whole number")),
                 (Amount::Count(_), _) => {}
@@ -230,9 +141,7 @@ impl Check for Quota {
 
 impl Check for TokenGroup {
     fn check(&self) -> Result<(), Problem> {
-        self.factor()
-            .map(|_| ())
-            .map_err(|e| Problem::new("multiplier", e.to_string()))
+        self.factor().map(|_| ()).map_err(|e| Problem::new("multiplier", e.to_string()))
     }
 }
 
@@ -249,18 +158,10 @@ impl Check for Key {
         for (n, block) in self.allowed_ips.iter().enumerate() {
             let (address, bits) = block.split_once('/').unwrap_or((block, "0"));
             let address: Option<std::net::IpAddr> = address.parse().ok();
-            let widest = if address.is_some_and(|a| a.is_ipv6()) {
-                128
-            } else {
-                32
-            };
+            let widest = if address.is_some_and(|a| a.is_ipv6()) { 128 } else { 32 };
             let fits = bits.parse::<u8>().is_ok_and(|b| b <= widest);
             let member = format!("allowed_ips[{n}]");
-            ensure(
-                address.is_some() && fits,
-                &member,
-                "an address or a CIDR block",
-            )?;
+            ensure(address.is_some() && fits, &member, "an address or a CIDR block")?;
         }
         Ok(())
     }

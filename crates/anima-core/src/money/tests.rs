@@ -18,36 +18,17 @@ fn decimals_read_exactly() {
 
 #[test]
 fn bad_decimals_are_named() {
-    for text in [
-        "", ".", "1.", ".5", "1e3", " 1", "+1", "1,000", "--1", "NaN",
-    ] {
-        assert_eq!(
-            Money::parse(text, Currency::USD),
-            Err(Error::NotDecimal),
-            "{text}"
-        );
+    for text in ["", ".", "1.", ".5", "1e3", " 1", "+1", "1,000", "--1", "NaN"] {
+        assert_eq!(Money::parse(text, Currency::USD), Err(Error::NotDecimal), "{text}");
     }
-    assert_eq!(
-        Money::parse("0.0000000001", Currency::USD),
-        Err(Error::TooFine)
-    );
-    assert_eq!(
-        Money::parse("9999999999999", Currency::USD),
-        Err(Error::Overflow)
-    );
+    assert_eq!(Money::parse("0.0000000001", Currency::USD), Err(Error::TooFine));
+    assert_eq!(Money::parse("9999999999999", Currency::USD), Err(Error::Overflow));
 }
 
 #[test]
 fn amounts_print_what_was_read() {
-    for (text, shown) in [
-        ("10", "10.00"),
-        ("0.0000025", "0.0000025"),
-        ("-0.1", "-0.10"),
-    ] {
-        assert_eq!(
-            Money::parse(text, Currency::USD).unwrap().to_string(),
-            shown
-        );
+    for (text, shown) in [("10", "10.00"), ("0.0000025", "0.0000025"), ("-0.1", "-0.10")] {
+        assert_eq!(Money::parse(text, Currency::USD).unwrap().to_string(), shown);
     }
 }
 
@@ -63,38 +44,23 @@ fn a_price_finer_than_the_unit_keeps_its_decimals() {
 fn a_typical_call_costs_what_the_price_list_says() {
     let input = Rate::parse("2.50", 1_000_000, Currency::USD).unwrap();
     let output = Rate::parse("10", 1_000_000, Currency::USD).unwrap();
-    let sum = ExactSum::default()
-        .add(1_000, input)
-        .unwrap()
-        .add(500, output)
-        .unwrap();
+    let sum = ExactSum::default().add(1_000, input).unwrap().add(500, output).unwrap();
     assert_eq!(sum.round(Multiplier::ONE), Ok(usd("0.0075")));
-    assert_eq!(
-        sum.round(Multiplier::parse("1.2").unwrap()),
-        Ok(usd("0.009"))
-    );
+    assert_eq!(sum.round(Multiplier::parse("1.2").unwrap()), Ok(usd("0.009")));
 }
 
 #[test]
 fn halves_round_to_even() {
     for (quantity, rounded) in [(1, 0), (3, 2), (5, 2), (7, 4)] {
-        let sum = ExactSum::default()
-            .add(quantity, Rate { units: 5, pow10: 1 })
-            .unwrap();
+        let sum = ExactSum::default().add(quantity, Rate { units: 5, pow10: 1 }).unwrap();
         assert_eq!(sum.round(Multiplier::ONE), Ok(rounded), "{quantity} halves");
     }
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let huge = Rate {
-        units: i64::MAX,
-        pow10: 0,
-    };
-    let sum = ExactSum::default()
-        .add(u64::MAX, huge)
-        .unwrap()
-        .add(u64::MAX, huge);
+    let huge = Rate { units: i64::MAX, pow10: 0 };
+    let sum = ExactSum::default().add(u64::MAX, huge).unwrap().add(u64::MAX, huge);
     assert_eq!(sum, Err(Error::Overflow));
     let sum = ExactSum::default().add(10, huge).unwrap();
     assert_eq!(sum.round(Multiplier::ONE), Err(Error::Overflow));

@@ -53,10 +53,7 @@ fn tables() -> Tables {
         rev: 9,
         channels: vec![version("up", 0, None, channel)],
         aliases: vec![version("chat", 0, None, alias)],
-        prices: vec![
-            version("p", 0, Some(100), sale("1")),
-            version("p", 100, None, sale("2")),
-        ],
+        prices: vec![version("p", 0, Some(100), sale("1")), version("p", 100, None, sale("2"))],
         quotas: vec![],
         token_groups: vec![version("vip", 0, None, group)],
     }
@@ -64,9 +61,7 @@ fn tables() -> Tables {
 
 fn amount(snapshot: &Snapshot) -> i64 {
     let alias = snapshot.alias("chat").unwrap();
-    alias.sale_price(None, Currency::USD).unwrap().rates[0]
-        .rate
-        .units
+    alias.sale_price(None, Currency::USD).unwrap().rates[0].rate.units
 }
 
 #[test]
@@ -79,14 +74,8 @@ fn a_route_without_its_channel_is_left_out() {
 #[test]
 fn a_scheduled_price_takes_effect_to_the_microsecond() {
     let timeline = Timeline::compile(&tables(), Timestamp::from_micros(1));
-    assert_eq!(
-        amount(timeline.at(Timestamp::from_micros(99)).unwrap()),
-        1_000_000_000
-    );
-    assert_eq!(
-        amount(timeline.at(Timestamp::from_micros(100)).unwrap()),
-        2_000_000_000
-    );
+    assert_eq!(amount(timeline.at(Timestamp::from_micros(99)).unwrap()), 1_000_000_000);
+    assert_eq!(amount(timeline.at(Timestamp::from_micros(100)).unwrap()), 2_000_000_000);
 }
 
 #[test]
@@ -97,18 +86,10 @@ fn a_group_price_wins_over_the_general_one() {
     tables.prices.push(version("vip-price", 0, None, own));
     let snapshot = Snapshot::compile(&tables, Timestamp::from_micros(1));
     let alias = snapshot.alias("chat").unwrap();
-    let units = |group| {
-        alias.sale_price(group, Currency::USD).unwrap().rates[0]
-            .rate
-            .units
-    };
+    let units = |group| alias.sale_price(group, Currency::USD).unwrap().rates[0].rate.units;
     assert_eq!(units(Some("vip")), 7_000_000_000);
     assert_eq!(units(Some("other")), 1_000_000_000);
-    assert!(
-        alias
-            .sale_price(None, Currency::parse("EUR").unwrap())
-            .is_none()
-    );
+    assert!(alias.sale_price(None, Currency::parse("EUR").unwrap()).is_none());
 }
 
 #[test]

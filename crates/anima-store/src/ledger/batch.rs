@@ -131,11 +131,7 @@ fn answer(part: Vec<Item>, verdicts: Vec<Verdict>, later: &[Vec<Item>], lanes: &
     let unknown = |verdict: &Verdict| matches!(verdict, Verdict::Settled(Err(Error::HoldUnknown)));
     let waiting = if verdicts.iter().any(unknown) {
         let rest = later.iter().flatten();
-        part.iter()
-            .chain(rest)
-            .chain(lanes.holds())
-            .filter_map(hold_id)
-            .collect()
+        part.iter().chain(rest).chain(lanes.holds()).filter_map(hold_id).collect()
     } else {
         HashSet::new()
     };
@@ -165,14 +161,7 @@ fn give_back(parts: Vec<Vec<Item>>, lanes: &mut Lanes, failure: &Failure) {
         Failure::Refused(why) | Failure::Fatal(why) => (why, true),
     };
     // Parts are a stack: the last one is the first in line.
-    for item in parts
-        .into_iter()
-        .rev()
-        .flatten()
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-    {
+    for item in parts.into_iter().rev().flatten().collect::<Vec<_>>().into_iter().rev() {
         let tired = is_over || item.since.elapsed() >= PATIENCE;
         if tired || matches!(item.operation, Operation::Hold(_)) {
             item.waiter.refuse(Error::Unavailable(why.clone()));

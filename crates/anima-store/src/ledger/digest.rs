@@ -33,10 +33,7 @@ pub(super) fn of_settlement(settlement: &Settlement) -> Digest {
         Close::Release => content.byte(0),
     }
     content.price(&settlement.sale_price);
-    settlement
-        .attempts
-        .iter()
-        .for_each(|attempt| content.attempt(attempt));
+    settlement.attempts.iter().for_each(|attempt| content.attempt(attempt));
     content.finish()
 }
 
@@ -121,6 +118,7 @@ impl Content {
         self.text(&attempt.model);
         self.text(attempt.outcome);
         self.flag(attempt.served);
+        self.number(i64::try_from(attempt.usage.iter().count()).unwrap_or(i64::MAX));
         for (meter, quantity) in attempt.usage.iter() {
             self.text(meter.name());
             self.0.extend_from_slice(&quantity.to_be_bytes());
@@ -192,11 +190,7 @@ mod tests {
 
     #[test]
     fn time_and_floor_are_not_content_and_the_reference_is() {
-        let later = Entry {
-            at: Timestamp::from_micros(9),
-            floor: -5,
-            ..entry("a")
-        };
+        let later = Entry { at: Timestamp::from_micros(9), floor: -5, ..entry("a") };
         assert_eq!(of_entry(&entry("a")), of_entry(&later));
         assert_ne!(of_entry(&entry("a")), of_entry(&entry("b")));
     }
@@ -209,8 +203,14 @@ mod tests {
             "1aab48288c352060037fca67315f363b43a9b07b2608bd5b57bbf5ac00a38e87"
         );
         let hold = fixtures::hold(1, "acme", 100);
-        assert_eq!(hex(of_settlement(&fixtures::settle(&hold, 90))), "SETTLE");
-        assert_eq!(hex(of_settlement(&fixtures::release(&hold))), "RELEASE");
+        assert_eq!(
+            hex(of_settlement(&fixtures::settle(&hold, 90))),
+            "f90fbb0d291242c1baa0bd58378b774371309c106c4562760f03e7f065d1420e"
+        );
+        assert_eq!(
+            hex(of_settlement(&fixtures::release(&hold))),
+            "336d519e7ea205a194fc095ec69661cc88c3b6a694df0878a658814eb18fab81"
+        );
     }
 
     #[test]
@@ -218,9 +218,6 @@ mod tests {
         let first = journal_id(Timestamp::from_micros(1_000_000), &[9; 32]);
         let second = journal_id(Timestamp::from_micros(1_002_000), &[1; 32]);
         assert!(first < second);
-        assert_eq!(
-            first,
-            journal_id(Timestamp::from_micros(1_000_000), &[9; 32])
-        );
+        assert_eq!(first, journal_id(Timestamp::from_micros(1_000_000), &[9; 32]));
     }
 }

@@ -65,10 +65,7 @@ impl Directory {
 
     pub(super) fn learn_account(&mut self, account: Account, currency: Currency, id: i64) {
         self.entries = self.entries.saturating_add(1);
-        self.accounts
-            .entry(currency)
-            .or_default()
-            .insert(account, id);
+        self.accounts.entry(currency).or_default().insert(account, id);
     }
 
     pub(super) fn learn_price(&mut self, price: PriceRef, id: i64) {
@@ -76,7 +73,29 @@ impl Directory {
         self.prices.insert(price, id);
     }
 
+    /// Remembers many at once: ids with the position, from 1, of what they are of.
+    pub(super) fn learn_accounts(&mut self, accounts: &[(Account, Currency)], ids: &[(i64, i64)]) {
+        for (n, id) in ids {
+            if let Some((account, currency)) = at(accounts, *n) {
+                self.learn_account(account.clone(), *currency, *id);
+            }
+        }
+    }
+
+    /// The same for prices.
+    pub(super) fn learn_prices(&mut self, prices: &[PriceRef], ids: &[(i64, i64)]) {
+        for (n, id) in ids {
+            if let Some(price) = at(prices, *n) {
+                self.learn_price(price.clone(), *id);
+            }
+        }
+    }
+
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
+}
+
+fn at<T>(wanted: &[T], n: i64) -> Option<&T> {
+    wanted.get(usize::try_from(n.checked_sub(1)?).ok()?)
 }

@@ -1,8 +1,8 @@
 //! The invariants of the books, as queries that list their breaches. One text for both databases.
 //!
-//! They read rows only, never what the writer remembers, and repair nothing. Recomputing prices (I9)
-//! is the program's, which knows the price lists. Invariant: an empty list of breaches means that it
-//! holds on the snapshot that was read. Source: `reliability` 1.12.
+//! They read rows only, never what the writer remembers, and repair nothing. Recomputing prices
+//! (I9) is the program's, which knows the price lists. Invariant: an empty list of breaches means
+//! that it holds on the snapshot that was read. Source: `reliability` 1.12.
 
 use super::{Finding, TrialLine};
 
@@ -103,7 +103,8 @@ pub(super) const CHECKS: &[Check] = &[
             SELECT 'hold ' || lower(hex(id)) || ' of ' || app || ' is ' || state
                    || ' and expired at ' || expires_at
             FROM hold
-            WHERE state IN ('HELD', 'UNKNOWN') AND state = 'HELD' AND expires_at < CAST($1 AS bigint) - 60000000
+            WHERE state IN ('HELD', 'UNKNOWN') AND state = 'HELD'
+              AND expires_at < CAST($1 AS bigint) - 60000000
             LIMIT 10",
     },
     Check {

@@ -1,8 +1,8 @@
 //! Judges a batch: from what the database says and what is asked, to verdicts and rows to write.
 //!
 //! Pure, and the same for both databases. A store reads [`Known`] under its locks, calls
-//! [`Judge::judge`], and writes the [`Plan`] in the same transaction. Operations are judged one after
-//! the other, each seeing what the ones before it did.
+//! [`Judge::judge`], and writes the [`Plan`] in the same transaction. Operations are judged one
+//! after the other, each seeing what the ones before it did.
 //! Invariant: an operation that is refused leaves no trace but a followed floor.
 #![deny(
     clippy::arithmetic_side_effects,

@@ -1,9 +1,10 @@
-//! The ledger on PostgreSQL: writers that own disjoint wallets of this process, readers beside them.
+//! The ledger on PostgreSQL: writers with disjoint wallets of this process, readers beside them.
 //!
 //! Other processes write too, so a writer judges only what it has locked. Each batch goes to the
 //! writer that its wallet's name hashes to: batches of one process never wait for each other's
 //! wallets. Never `NOTIFY` here: it takes a lock of the whole database at commit.
-//! Invariant: balances that are not gated are only ever appended to. Source: `reliability` 1.7, 1.8.
+//! Invariant: balances that are not gated are only ever appended to.
+//! Source: `reliability` 1.7, 1.8.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
-use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row, Transaction};
@@ -22,7 +22,6 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Account, Balance, Entry, Hold, Settlement};
 use anima_core::money::Currency;
 
-use super::directory::Directory;
 use super::invariants::{self, CHECKS, Check};
 use super::queue::{Queue, queue};
 use super::reports::{self, BALANCE, LINES, Line, POSTINGS, PostingRow};
@@ -32,6 +31,7 @@ use crate::postgres::{self, Chain};
 
 mod engine;
 mod failure;
+mod intern;
 mod lookup;
 mod rows;
 
@@ -55,7 +55,6 @@ pub(crate) struct PostgresLedger {
 struct Shared {
     /// Connections of the writers alone: a busy console must not make settlements wait.
     pool: Pool,
-    directory: Mutex<Directory>,
     node: Uuid,
     /// Something was written since the last fold.
     unfolded: AtomicBool,
@@ -68,13 +67,12 @@ struct Shared {
 pub(crate) fn open(url: &str, readers: Pool, opener: &Opener) -> Result<PostgresLedger, OpenError> {
     let shared = Arc::new(Shared {
         pool: postgres::pool(url, WRITERS)?,
-        directory: Mutex::new(Directory::default()),
         node: opener.node,
         unfolded: AtomicBool::new(false),
     });
     let writers = (0..WRITERS).map(|_| {
         let (writer, lanes) = queue();
-        let engine = engine::Engine(Arc::clone(&shared));
+        let engine = engine::Engine::new(Arc::clone(&shared));
         tokio::spawn(batch::run(engine, lanes, Arc::clone(&opener.observer)));
         writer
     });

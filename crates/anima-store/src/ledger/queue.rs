@@ -1,8 +1,8 @@
 //! The queue in front of a writer: callers push and wait, the writer takes by rank.
 //!
-//! Settlements come first, because they free money and end requests; then entries; then holds, which
-//! are the only ones that may be refused for want of time. Invariant: within a rank the order is the
-//! order of arrival.
+//! Settlements come first, because they free money and end requests; then entries; then holds,
+//! which are the only ones that may be refused for want of time.
+//! Invariant: within a rank the order is the order of arrival.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,10 +46,7 @@ pub(super) fn queue() -> (Queue, Lanes) {
     // Unbounded, because settlements must not be refused; holds are bounded by their count.
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    let queue = Queue {
-        sender,
-        holds: Arc::clone(&waiting),
-    };
+    let queue = Queue { sender, holds: Arc::clone(&waiting) };
     let lanes = Lanes {
         receiver,
         settlements: VecDeque::new(),
@@ -71,8 +68,7 @@ impl Queue {
     }
 
     pub(super) async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
-        self.wait(Operation::settle(settlement)?, Waiter::Settle)
-            .await
+        self.wait(Operation::settle(settlement)?, Waiter::Settle).await
     }
 
     pub(super) async fn post(&self, entry: Entry) -> Result<Posted, Error> {
@@ -86,11 +82,7 @@ impl Queue {
     ) -> Result<T, Error> {
         let stopped = || Error::Unavailable("the ledger's writer has stopped".to_owned());
         let (sender, verdict) = oneshot::channel();
-        let item = Item {
-            operation,
-            waiter: waiter(sender),
-            since: Instant::now(),
-        };
+        let item = Item { operation, waiter: waiter(sender), since: Instant::now() };
         if self.sender.send(item).is_err() {
             return Err(stopped());
         }
@@ -127,10 +119,7 @@ impl Lanes {
     pub(super) fn take(&mut self, most: usize) -> Vec<Item> {
         let mut batch = Vec::with_capacity(most.min(64));
         while batch.len() < most
-            && let Some(item) = self
-                .settlements
-                .pop_front()
-                .or_else(|| self.entries.pop_front())
+            && let Some(item) = self.settlements.pop_front().or_else(|| self.entries.pop_front())
         {
             batch.push(item);
         }

@@ -1,8 +1,8 @@
 //! Reading the books: balances, postings, the trial balance. The queries are one text for both
 //! databases.
 //!
-//! Not here: the invariants (`invariants`). Invariant: sums over accounts are made in 128 bits here,
-//! because a database's sum may not fit its own integers.
+//! Not here: the invariants (`invariants`). Invariant: sums over accounts are made in 128 bits
+//! here, because a database's sum may not fit its own integers.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The ledger on SQLite: one writer thread with a connection of its own, readers beside it.
 //!
-//! Invariant: only the writer thread writes to the ledger's tables, so that it may judge from what it
-//! has read; `BEGIN IMMEDIATE` keeps other processes out meanwhile.
+//! Invariant: only the writer thread writes to the ledger's tables, so that it may judge from what
+//! it has read; `BEGIN IMMEDIATE` keeps other processes out meanwhile.
 //! Source: `reliability` 1.9.
 
 use std::path::{Path, PathBuf};

@@ -27,9 +27,8 @@ pub(super) struct OpenAiCompatible {
 pub(super) static OPENAI: OpenAiCompatible = OpenAiCompatible { name: "openai" };
 
 /// Anybody else.
-pub(super) static OPENAI_COMPATIBLE: OpenAiCompatible = OpenAiCompatible {
-    name: "openai_compatible",
-};
+pub(super) static OPENAI_COMPATIBLE: OpenAiCompatible =
+    OpenAiCompatible { name: "openai_compatible" };
 
 /// Bytes of a provider's message that are shown. Real ones have some hundred.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -48,11 +47,7 @@ impl Adapter for OpenAiCompatible {
     fn encode(&self, request: &CallRequest, upstream_model: &str) -> Encoded {
         let body = request.rewrite(upstream_model);
         let content_length = body.iter().map(Bytes::len).sum();
-        Encoded {
-            path: request.endpoint.path(),
-            body,
-            content_length,
-        }
+        Encoded { path: request.endpoint.path(), body, content_length }
     }
 
     fn authorize(&self, headers: &mut HeaderMap, secret: &str) -> Result<(), SecretUnusable> {
@@ -67,11 +62,7 @@ impl Adapter for OpenAiCompatible {
         let fault = Fault::read(body);
         let failure = fault.with_status(status);
         let own = failure.row().source == Source::Client && !fault.message.is_empty();
-        let message = if own {
-            shown(&fault.message)
-        } else {
-            neutral_message(failure).to_owned()
-        };
+        let message = if own { shown(&fault.message) } else { neutral_message(failure).to_owned() };
         Classified {
             failure,
             message,
@@ -93,7 +84,5 @@ impl Adapter for OpenAiCompatible {
 fn shown(text: &str) -> String {
     let end = text.floor_char_boundary(MESSAGE_BYTES_MAX);
     let text = text.get(..end).unwrap_or_default();
-    text.chars()
-        .map(|sign| if sign.is_control() { ' ' } else { sign })
-        .collect()
+    text.chars().map(|sign| if sign.is_control() { ' ' } else { sign }).collect()
 }

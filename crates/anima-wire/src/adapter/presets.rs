@@ -63,10 +63,7 @@ mod tests {
         assert!(ALL.windows(2).all(|pair| pair[0].name < pair[1].name));
         for preset in ALL {
             let local = preset.base_url.starts_with("http://127.0.0.1:");
-            assert!(
-                local || preset.base_url.starts_with("https://"),
-                "{preset:?}"
-            );
+            assert!(local || preset.base_url.starts_with("https://"), "{preset:?}");
             assert!(!preset.base_url.ends_with('/'), "{preset:?}");
             assert_eq!(lookup(preset.name), Some(preset));
         }

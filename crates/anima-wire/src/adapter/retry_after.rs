@@ -16,19 +16,10 @@ const EPOCH_S_FROM: f64 = 1e9;
 
 /// Pairs of what is left and when it is full again.
 const WINDOWS: [(&str, &str); 4] = [
-    (
-        "x-ratelimit-remaining-requests",
-        "x-ratelimit-reset-requests",
-    ),
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
     ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-    (
-        "anthropic-ratelimit-requests-remaining",
-        "anthropic-ratelimit-requests-reset",
-    ),
-    (
-        "anthropic-ratelimit-tokens-remaining",
-        "anthropic-ratelimit-tokens-reset",
-    ),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
 ];
 
 /// Reads the wait: `retry-after-ms`, then `retry-after`, then the reset of a window that is used
@@ -37,11 +28,7 @@ pub(super) fn read(headers: &HeaderMap) -> Option<u64> {
     let now = text(headers, DATE.as_str()).and_then(date);
     let wait = |name: &str| text(headers, name).and_then(|value| wait_ms(value, now));
     let used_up = |(left, reset): &(&str, &str)| {
-        if text(headers, left) == Some("0") {
-            wait(reset)
-        } else {
-            None
-        }
+        if text(headers, left) == Some("0") { wait(reset) } else { None }
     };
     text(headers, "retry-after-ms")
         .and_then(|value| number(value, 1.0))
@@ -63,15 +50,8 @@ fn wait_ms(value: &str, now: Option<Timestamp>) -> Option<u64> {
     if seconds < EPOCH_S_FROM {
         return number(value, 1000.0);
     }
-    let epoch_ms = if seconds < EPOCH_S_FROM * 1000.0 {
-        seconds * 1000.0
-    } else {
-        seconds
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "what saturates is no instant"
-    )]
+    let epoch_ms = if seconds < EPOCH_S_FROM * 1000.0 { seconds * 1000.0 } else { seconds };
+    #[expect(clippy::cast_possible_truncation, reason = "what saturates is no instant")]
     until_ms(Timestamp::from_millisecond(epoch_ms as i64).ok()?, now?)
 }
 
@@ -108,9 +88,7 @@ fn duration_ms(value: &str) -> Option<u64> {
     while !rest.is_empty() {
         let unit_at = rest.find(|sign: char| !sign.is_ascii_digit() && sign != '.')?;
         let (count, tail) = rest.split_at_checked(unit_at)?;
-        let tail_at = tail
-            .find(|sign: char| sign.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let tail_at = tail.find(|sign: char| sign.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, next) = tail.split_at_checked(tail_at)?;
         let unit_ms = match unit {
             "ms" => 1.0,
@@ -134,10 +112,7 @@ mod tests {
 
     fn wait(headers: &[(&'static str, &'static str)]) -> Option<u64> {
         let pair = |(name, value): &(&'static str, &'static str)| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         read(&headers.iter().map(pair).collect())
     }
@@ -148,30 +123,15 @@ mod tests {
     fn seconds_and_dates_are_read() {
         assert_eq!(wait(&[("retry-after", "7")]), Some(7_000));
         assert_eq!(wait(&[("retry-after", "0.25")]), Some(250));
-        assert_eq!(
-            wait(&[NOW, ("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")]),
-            Some(30_000)
-        );
-        assert_eq!(
-            wait(&[NOW, ("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT")]),
-            None
-        );
-        assert_eq!(
-            wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")]),
-            None
-        );
+        assert_eq!(wait(&[NOW, ("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")]), Some(30_000));
+        assert_eq!(wait(&[NOW, ("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT")]), None);
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")]), None);
     }
 
     #[test]
     fn the_most_exact_header_wins() {
-        assert_eq!(
-            wait(&[("retry-after", "7"), ("retry-after-ms", "6500")]),
-            Some(6_500)
-        );
-        assert_eq!(
-            wait(&[("retry-after", "7"), ("x-ratelimit-reset", "1")]),
-            Some(7_000)
-        );
+        assert_eq!(wait(&[("retry-after", "7"), ("retry-after-ms", "6500")]), Some(6_500));
+        assert_eq!(wait(&[("retry-after", "7"), ("x-ratelimit-reset", "1")]), Some(7_000));
     }
 
     #[test]
@@ -194,14 +154,8 @@ mod tests {
     #[test]
     fn instants_as_numbers_are_read_in_seconds_and_milliseconds() {
         let now = ("date", "Tue, 14 Nov 2023 22:13:20 GMT");
-        assert_eq!(
-            wait(&[now, ("x-ratelimit-reset", "1700000009")]),
-            Some(9_000)
-        );
-        assert_eq!(
-            wait(&[now, ("x-ratelimit-reset", "1700000009500")]),
-            Some(9_500)
-        );
+        assert_eq!(wait(&[now, ("x-ratelimit-reset", "1700000009")]), Some(9_000));
+        assert_eq!(wait(&[now, ("x-ratelimit-reset", "1700000009500")]), Some(9_500));
     }
 
     #[test]

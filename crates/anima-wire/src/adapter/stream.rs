@@ -77,10 +77,7 @@ impl StreamDecoder {
                 tally: Tally::keeping(KEPT_BYTES_MAX),
                 phase: Phase::Waiting,
                 has_content: false,
-                report: Report {
-                    usage: None,
-                    suspect: false,
-                },
+                report: Report { usage: None, suspect: false },
                 report_stood_alone: false,
                 service_tier: None,
                 upstream_ref: None,
@@ -94,18 +91,13 @@ impl StreamDecoder {
     /// # Errors
     /// When the stream is malformed or tells of an error. What came before is in `out`; nothing
     /// more may be pushed.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the slices in `out` share its memory"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the slices in `out` share its memory")]
     pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
         if self.is_done() {
             return Ok(());
         }
         let Self { filter, facts } = self;
-        filter
-            .push(&chunk, out, |unit| facts.judge(unit))
-            .map(|_| ())
+        filter.push(&chunk, out, |unit| facts.judge(unit)).map(|_| ())
     }
 
     /// The upstream's body has ended. A terminator without its blank line still counts; nothing
@@ -123,11 +115,7 @@ impl StreamDecoder {
             self.facts.phase = Phase::Done;
             return Ok(());
         }
-        Err(if self.facts.is_bare(rest) {
-            bare_fault(rest)
-        } else {
-            Failure::StreamCut
-        })
+        Err(if self.facts.is_bare(rest) { bare_fault(rest) } else { Failure::StreamCut })
     }
 
     /// Whether content has been seen: from then on no other channel may answer.
@@ -148,10 +136,7 @@ impl StreamDecoder {
     /// What the provider says was consumed. `None` when it said nothing usable; zeros next to
     /// content are not usable.
     pub fn usage(&self) -> Option<Usage> {
-        self.facts
-            .report
-            .usage
-            .filter(|usage| !(usage.is_empty() && self.facts.has_content))
+        self.facts.report.usage.filter(|usage| !(usage.is_empty() && self.facts.has_content))
     }
 
     /// Whether the report contradicts itself, another one, or what was delivered.
@@ -190,11 +175,7 @@ impl Facts {
     fn judge(&mut self, unit: &[u8]) -> Result<Verdict, Failure> {
         let event = Event::read(unit);
         let Some(payload) = &event.payload else {
-            return if self.is_bare(unit) {
-                Err(bare_fault(unit))
-            } else {
-                Ok(Verdict::Pass)
-            };
+            return if self.is_bare(unit) { Err(bare_fault(unit)) } else { Ok(Verdict::Pass) };
         };
         self.phase = Phase::Running;
         if payload.trim_ascii().is_empty() {
@@ -288,11 +269,7 @@ impl Facts {
 /// What a body is that came instead of a stream.
 fn bare_fault(body: &[u8]) -> Failure {
     let fault = Fault::read(body);
-    if fault == Fault::default() {
-        Failure::AnswerMalformed
-    } else {
-        fault.in_answer()
-    }
+    if fault == Fault::default() { Failure::AnswerMalformed } else { fault.in_answer() }
 }
 
 /// Whether a payload is the terminator.

@@ -24,10 +24,7 @@ fn a_secret_is_sensitive_and_never_shown() {
     assert_eq!(headers[AUTHORIZATION], "Bearer sk-1");
     assert!(headers[AUTHORIZATION].is_sensitive());
     assert!(!format!("{headers:?}").contains("sk-1"));
-    assert_eq!(
-        adapter().authorize(&mut headers, "a\r\nb: c"),
-        Err(SecretUnusable)
-    );
+    assert_eq!(adapter().authorize(&mut headers, "a\r\nb: c"), Err(SecretUnusable));
     assert_eq!(headers[AUTHORIZATION], "Bearer sk-1");
 }
 
@@ -37,15 +34,8 @@ fn only_faults_of_the_caller_show_the_providers_text() {
     for status in 300..600 {
         let found = adapter().classify(status, &HeaderMap::new(), body);
         let shown = found.message == "secret detail of org-1";
-        assert_eq!(
-            shown,
-            found.failure.row().source == Source::Client,
-            "{status}"
-        );
-        assert!(
-            shown || found.message == neutral_message(found.failure),
-            "{status}"
-        );
+        assert_eq!(shown, found.failure.row().source == Source::Client, "{status}");
+        assert!(shown || found.message == neutral_message(found.failure), "{status}");
     }
 }
 
@@ -65,29 +55,14 @@ fn a_refusal_without_a_text_has_the_fixed_one() {
 #[test]
 fn an_answer_must_be_of_its_endpoint() {
     let answer = |endpoint, body: &'static str| {
-        adapter()
-            .answer(endpoint, &Bytes::from_static(body.as_bytes()))
-            .map(|_| ())
+        adapter().answer(endpoint, &Bytes::from_static(body.as_bytes())).map(|_| ())
     };
     let malformed = Err(Failure::AnswerMalformed);
-    assert_eq!(
-        answer(Endpoint::ChatCompletions, r#"{"choices":[]}"#),
-        Ok(())
-    );
+    assert_eq!(answer(Endpoint::ChatCompletions, r#"{"choices":[]}"#), Ok(()));
     assert_eq!(answer(Endpoint::Embeddings, r#"{"data":[]}"#), Ok(()));
     assert_eq!(answer(Endpoint::Embeddings, r#"{"choices":[]}"#), malformed);
-    assert_eq!(
-        answer(Endpoint::ChatCompletions, r#"{"data":[]}"#),
-        malformed
-    );
-    for body in [
-        "",
-        "[]",
-        "null",
-        "hello",
-        "{\"choices\":[]} x",
-        "{\"choices\":{}}",
-    ] {
+    assert_eq!(answer(Endpoint::ChatCompletions, r#"{"data":[]}"#), malformed);
+    for body in ["", "[]", "null", "hello", "{\"choices\":[]} x", "{\"choices\":{}}"] {
         assert_eq!(answer(Endpoint::ChatCompletions, body), malformed, "{body}");
     }
 }

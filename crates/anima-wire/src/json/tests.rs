@@ -35,12 +35,7 @@ fn reference(bytes: &[u8]) -> bool {
 #[track_caller]
 fn check(bytes: &[u8]) {
     let ours = scan(bytes);
-    assert_eq!(
-        ours.is_ok(),
-        reference(bytes),
-        "{ours:?}: {:?}",
-        String::from_utf8_lossy(bytes)
-    );
+    assert_eq!(ours.is_ok(), reference(bytes), "{ours:?}: {:?}", String::from_utf8_lossy(bytes));
 }
 
 fn document() -> impl Strategy<Value = serde_json::Value> {
@@ -65,8 +60,8 @@ fn document() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #[test]
     fn every_document_is_accepted(value in document(), pretty in any::<bool>()) {
-        let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
-        let text = text.unwrap();
+        let plain = serde_json::to_string(&value).unwrap();
+        let text = if pretty { serde_json::to_string_pretty(&value).unwrap() } else { plain };
         let read = scan(text.as_bytes()).unwrap();
         prop_assert_eq!(read.range(), 0..text.len());
         walk(&mut Cursor::new(text.as_bytes())).unwrap();
@@ -84,20 +79,27 @@ proptest! {
                 0 if !bytes.is_empty() => bytes[at] = byte,
                 1 if !bytes.is_empty() => { bytes.remove(at); }
                 2 => bytes.truncate(at),
-                _ => bytes.insert(at.min(bytes.len()), b"{}[],:\"\\u0-.eE+tn "[usize::from(byte) % 18]),
+                _ => {
+                    let sign = b"{}[],:\"\\u0-.eE+tn "[usize::from(byte) % 18];
+                    bytes.insert(at.min(bytes.len()), sign);
+                }
             }
         }
         check(&bytes);
     }
 
     #[test]
-    fn noise_of_json_signs_is_judged_as_serde_json_judges_it(text in "[\\[\\]{},:\"\\\\utrefalsn0-9.eE+ \n-]{0,24}") {
+    fn noise_of_json_signs_is_judged_as_serde_json_judges_it(
+        text in "[\\[\\]{},:\"\\\\utrefalsn0-9.eE+ \n-]{0,24}",
+    ) {
         check(text.as_bytes());
     }
 
     #[test]
     fn any_bytes_inside_a_string_are_judged_as_serde_json_judges_them(
-        before in "[a-z]{0,80}", middle in prop::collection::vec(any::<u8>(), 0..6), after in "[a-z]{0,80}",
+        before in "[a-z]{0,80}",
+        middle in prop::collection::vec(any::<u8>(), 0..6),
+        after in "[a-z]{0,80}",
     ) {
         let mut bytes = vec![b'"'];
         bytes.extend_from_slice(before.as_bytes());
@@ -109,7 +111,10 @@ proptest! {
 
     #[test]
     fn damaged_scripts_are_judged_as_serde_json_judges_them(
-        text in prop_oneof!["[а-я ]{6,30}", "[一-龥、]{4,20}", "[가-힣 ]{4,20}", "[\u{700}-\u{900}\u{10000}-\u{10010}]{4,20}"],
+        text in prop_oneof![
+            "[а-я ]{6,30}", "[一-龥、]{4,20}", "[가-힣 ]{4,20}",
+            "[\u{700}-\u{900}\u{10000}-\u{10010}]{4,20}",
+        ],
         place in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let mut bytes = format!("\"{text}\"").into_bytes();
@@ -128,25 +133,24 @@ proptest! {
 
     #[test]
     fn members_are_where_serde_json_finds_them(value in document()) {
-        let text = serde_json::to_string_pretty(&serde_json::json!({"a": value, "b": [value]})).unwrap();
+        let document = serde_json::json!({"a": value, "b": [value]});
+        let text = serde_json::to_string_pretty(&document).unwrap();
         let expected: BTreeMap<String, &RawValue> = serde_json::from_str(&text).unwrap();
         let mut found = BTreeMap::new();
         Cursor::new(text.as_bytes()).members(|cursor, name| {
             let value = cursor.value()?;
-            found.insert(name.decode().into_owned(), String::from_utf8(value.raw.to_vec()).unwrap());
+            found.insert(name.decode().into_owned(), str::from_utf8(value.raw).unwrap());
             Ok::<(), Error>(())
         }).unwrap();
-        let expected: BTreeMap<_, _> = expected.into_iter().map(|(k, v)| (k, v.get().to_owned())).collect();
+        let expected: BTreeMap<_, _> =
+            expected.iter().map(|(name, raw)| (name.clone(), raw.get())).collect();
         prop_assert_eq!(found, expected);
     }
 }
 
 /// A JSON string with every character escaped.
 fn escaped(text: &str) -> String {
-    let units: Vec<String> = text
-        .encode_utf16()
-        .map(|unit| format!("\\u{unit:04X}"))
-        .collect();
+    let units: Vec<String> = text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
     format!("\"{}\"", units.concat())
 }
 
@@ -155,10 +159,7 @@ fn a_million_brackets_are_refused_at_the_limit() {
     let deep = "[".repeat(1_000_000);
     assert_eq!(scan(deep.as_bytes()), Err(Error::TooDeep { offset: 128 }));
     let deep = "{\"a\":".repeat(1_000_000);
-    assert_eq!(
-        scan(deep.as_bytes()),
-        Err(Error::TooDeep { offset: 128 * 5 })
-    );
+    assert_eq!(scan(deep.as_bytes()), Err(Error::TooDeep { offset: 128 * 5 }));
 }
 
 #[test]
@@ -196,10 +197,7 @@ fn a_name_with_half_a_surrogate_pair_is_refused_and_a_value_is_not() {
     assert!(read(r#"{"\ud83dx\ude00": 1}"#).is_err());
     assert!(read(r#"{"\ud83d\ude00": 1}"#).is_ok());
     assert!(read(r#"{"a": "\ud83d"}"#).is_ok());
-    assert_eq!(
-        scan(br#""\ud83d!""#).unwrap().text().unwrap().decode(),
-        "\u{fffd}!"
-    );
+    assert_eq!(scan(br#""\ud83d!""#).unwrap().text().unwrap().decode(), "\u{fffd}!");
 }
 
 #[test]

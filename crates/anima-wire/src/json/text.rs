@@ -105,11 +105,10 @@ fn scalar(digits: &[u8]) -> Option<(char, usize)> {
 
 /// The number that four hexadecimal digits give.
 fn unit(digits: &[u8]) -> Option<u32> {
-    digits.get(..4)?.iter().try_fold(0, |unit, digit| {
-        char::from(*digit)
-            .to_digit(16)
-            .map(|value| unit << 4 | value)
-    })
+    digits
+        .get(..4)?
+        .iter()
+        .try_fold(0, |unit, digit| char::from(*digit).to_digit(16).map(|value| unit << 4 | value))
 }
 
 /// What is wrong with a string, offset from its first byte.
@@ -124,15 +123,9 @@ impl Fault {
     /// The error of a string that starts at `start`.
     pub(super) const fn at(self, start: usize) -> Error {
         match self {
-            Self::Truncated(offset) => Error::Truncated {
-                offset: start + offset,
-            },
-            Self::Unexpected(offset) => Error::Unexpected {
-                offset: start + offset,
-            },
-            Self::Utf8(offset) => Error::Utf8 {
-                offset: start + offset,
-            },
+            Self::Truncated(offset) => Error::Truncated { offset: start + offset },
+            Self::Unexpected(offset) => Error::Unexpected { offset: start + offset },
+            Self::Utf8(offset) => Error::Utf8 { offset: start + offset },
         }
     }
 }

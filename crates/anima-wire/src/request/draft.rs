@@ -64,10 +64,7 @@ impl<'a> Draft<'a> {
     /// Reads all members in one pass.
     pub(super) fn read(endpoint: Endpoint, body: &'a [u8]) -> Result<Self, Error> {
         if body.trim_ascii().is_empty() {
-            return Err(Error::new(
-                None,
-                "the request body is empty: send a JSON object".into(),
-            ));
+            return Err(Error::new(None, "the request body is empty: send a JSON object".into()));
         }
         let mut cursor = Cursor::new(body);
         let kind = cursor.kind()?;
@@ -127,33 +124,17 @@ impl<'a> Draft<'a> {
         }
         self.prompt(endpoint)?;
         let stream = generates && flag("stream", self.stream)?;
-        let usage_option = if generates {
-            self.usage_option()?
-        } else {
-            UsageOption::None
-        };
+        let usage_option = if generates { self.usage_option()? } else { UsageOption::None };
         let service_tier = present(self.service_tier)
             .map(|tier| text("service_tier", &tier).map(|tier| tier.decode().into_owned()))
             .transpose()?;
         Ok(Checked {
             model,
             stream,
-            output_tokens_max: if generates {
-                self.output_tokens_max(endpoint)?
-            } else {
-                None
-            },
-            choices: if generates {
-                self.choices(endpoint)?
-            } else {
-                1
-            },
+            output_tokens_max: if generates { self.output_tokens_max(endpoint)? } else { None },
+            choices: if generates { self.choices(endpoint)? } else { 1 },
             service_tier,
-            places: Places {
-                model: model_place,
-                usage_option,
-                closing: self.closing,
-            },
+            places: Places { model: model_place, usage_option, closing: self.closing },
             prompt: self.prompt,
         })
     }
@@ -190,8 +171,7 @@ impl<'a> Draft<'a> {
         if endpoint != Endpoint::Completions {
             return Ok(n);
         }
-        Ok(n.max(few("best_of", self.best_of)?)
-            .saturating_mul(self.prompt.prompts()))
+        Ok(n.max(few("best_of", self.best_of)?).saturating_mul(self.prompt.prompts()))
     }
 
     /// Where the wish for the usage chunk stands, or would stand.
@@ -217,21 +197,13 @@ impl<'a> Draft<'a> {
             guard_options(name, &mut names)
         })?;
         match found {
-            None => Ok(UsageOption::Inside {
-                at: options.start + 1,
-                alone: names.is_empty(),
-            }),
+            None => Ok(UsageOption::Inside { at: options.start + 1, alone: names.is_empty() }),
             Some(value) if value.kind == Kind::True => Ok(UsageOption::Asked),
             Some(value) if matches!(value.kind, Kind::False | Kind::Null) => {
                 let place = value.range();
-                Ok(UsageOption::Refused(
-                    options.start + place.start..options.start + place.end,
-                ))
+                Ok(UsageOption::Refused(options.start + place.start..options.start + place.end))
             }
-            Some(_) => Err(wrong(
-                "stream_options",
-                "must have `include_usage` true or false",
-            )),
+            Some(_) => Err(wrong("stream_options", "must have `include_usage` true or false")),
         }
     }
 }
@@ -248,10 +220,7 @@ fn guard<'a>(name: Cow<'a, str>, names: &mut BTreeSet<Cow<'a, str>>) -> Result<(
     }
     if names.contains(&name) {
         let shown: String = name.chars().take(64).collect();
-        return Err(Error::new(
-            twin,
-            format!("`{shown}` appears twice: send it once"),
-        ));
+        return Err(Error::new(twin, format!("`{shown}` appears twice: send it once")));
     }
     names.insert(name);
     Ok(())
@@ -261,10 +230,7 @@ fn guard<'a>(name: Cow<'a, str>, names: &mut BTreeSet<Cow<'a, str>>) -> Result<(
 fn guard_options<'a>(name: Cow<'a, str>, names: &mut BTreeSet<Cow<'a, str>>) -> Result<(), Error> {
     let disguised = folds_to(&name, "include_usage") && name != "include_usage";
     if disguised || !names.insert(name) {
-        return Err(wrong(
-            "stream_options",
-            "must have each of its members once",
-        ));
+        return Err(wrong("stream_options", "must have each of its members once"));
     }
     Ok(())
 }
@@ -302,9 +268,7 @@ fn count(name: &'static str, value: Option<Value<'_>>) -> Result<Option<u64>, Er
     let Some(value) = present(value) else {
         return Ok(None);
     };
-    let count = value
-        .unsigned()
-        .ok_or_else(|| wrong(name, "must be a whole number from 0 up"))?;
+    let count = value.unsigned().ok_or_else(|| wrong(name, "must be a whole number from 0 up"))?;
     Ok(Some(count))
 }
 

@@ -132,10 +132,7 @@ pub(super) fn count(endpoint: Endpoint, body: &[u8]) -> u64 {
             return count_prompt(endpoint, cursor, &mut counter);
         }
         let value = cursor.value()?;
-        if matches!(
-            &*name,
-            "tools" | "functions" | "response_format" | "prediction" | "suffix"
-        ) {
+        if matches!(&*name, "tools" | "functions" | "response_format" | "prediction" | "suffix") {
             add_raw(&mut counter, value.raw);
         }
         Ok::<(), Error>(())
@@ -185,9 +182,7 @@ fn count_texts(cursor: &mut Cursor<'_>, counter: &mut Counter) -> Result<(), Err
     // by the provider.
     cursor.elements(|cursor| {
         if cursor.kind()? == Kind::Array {
-            return cursor
-                .elements(|cursor| count_one(cursor, counter))
-                .map(|_| ());
+            return cursor.elements(|cursor| count_one(cursor, counter)).map(|_| ());
         }
         count_one(cursor, counter)
     })?;

@@ -26,32 +26,27 @@ fn with(members: &str) -> String {
 fn refused(endpoint: Endpoint, body: &str, param: Option<&str>, message: &str) {
     let error = parse(endpoint, body).unwrap_err();
     assert_eq!(error.failure, Failure::BodyInvalid);
-    assert_eq!(
-        (error.param, error.message.as_str()),
-        (param, message),
-        "{body}"
-    );
+    assert_eq!((error.param, error.message.as_str()), (param, message), "{body}");
 }
 
 #[test]
 fn every_member_that_matters_is_read() {
     let read = chat(&with(
-        r#""stream":true,"stream_options":{"include_usage":true},"max_tokens":5,"max_completion_tokens":7,"n":2,"service_tier":"flex","x":[1],"#,
+        r#""stream":true,"stream_options":{"include_usage":true},"max_tokens":5,
+        "max_completion_tokens":7,"n":2,"service_tier":"flex","x":[1],"#,
     ));
     assert_eq!(read.model, "m");
     assert!(read.stream && read.include_usage);
     assert_eq!((read.output_tokens_max, read.choices), (Some(7), 2));
     assert_eq!(read.service_tier.as_deref(), Some("flex"));
-    assert_eq!(
-        read.input_bytes,
-        r#"[{"role":"user","content":"hi"}]"#.len()
-    );
+    assert_eq!(read.input_bytes, r#"[{"role":"user","content":"hi"}]"#.len());
 }
 
 #[test]
 fn null_counts_as_absent() {
     let read = chat(&with(
-        r#""stream":null,"stream_options":null,"max_tokens":null,"max_completion_tokens":null,"n":null,"service_tier":null,"#,
+        r#""stream":null,"stream_options":null,"max_tokens":null,
+        "max_completion_tokens":null,"n":null,"service_tier":null,"#,
     ));
     assert!(!read.stream && !read.include_usage);
     assert_eq!((read.output_tokens_max, read.choices), (None, 1));
@@ -67,66 +62,26 @@ fn the_larger_of_two_output_limits_is_believed() {
 type Refusal = (Endpoint, &'static str, Option<&'static str>, &'static str);
 
 const REFUSALS: &[Refusal] = &[
-    (
-        Chat,
-        "",
-        None,
-        "the request body is empty: send a JSON object",
-    ),
-    (
-        Chat,
-        " \n",
-        None,
-        "the request body is empty: send a JSON object",
-    ),
-    (
-        Chat,
-        "[]",
-        None,
-        "the request body must be a JSON object: put the members in `{}`",
-    ),
-    (
-        Chat,
-        "hello",
-        None,
-        "the request body cannot be read: the JSON is malformed at byte 0",
-    ),
+    (Chat, "", None, "the request body is empty: send a JSON object"),
+    (Chat, " \n", None, "the request body is empty: send a JSON object"),
+    (Chat, "[]", None, "the request body must be a JSON object: put the members in `{}`"),
+    (Chat, "hello", None, "the request body cannot be read: the JSON is malformed at byte 0"),
     (
         Chat,
         r#"{"model":"m""#,
         None,
         "the request body cannot be read: the JSON ends too early, after 12 bytes",
     ),
-    (
-        Chat,
-        r#"{"messages":[1]}"#,
-        Some("model"),
-        "`model` is missing: send the model's name",
-    ),
+    (Chat, r#"{"messages":[1]}"#, Some("model"), "`model` is missing: send the model's name"),
     (
         Chat,
         r#"{"model":null,"messages":[1]}"#,
         Some("model"),
         "`model` is missing: send the model's name",
     ),
-    (
-        Chat,
-        r#"{"model":7,"messages":[1]}"#,
-        Some("model"),
-        "`model` must be a string",
-    ),
-    (
-        Chat,
-        r#"{"model":"","messages":[1]}"#,
-        Some("model"),
-        "`model` must not be empty",
-    ),
-    (
-        Chat,
-        r#"{"model":"m"}"#,
-        Some("messages"),
-        "`messages` is missing: send a list of messages",
-    ),
+    (Chat, r#"{"model":7,"messages":[1]}"#, Some("model"), "`model` must be a string"),
+    (Chat, r#"{"model":"","messages":[1]}"#, Some("model"), "`model` must not be empty"),
+    (Chat, r#"{"model":"m"}"#, Some("messages"), "`messages` is missing: send a list of messages"),
     (
         Chat,
         r#"{"model":"m","messages":"hi"}"#,
@@ -174,21 +129,13 @@ fn members_of_the_wrong_form_are_refused() {
         ("stream", "1", "must be true or false"),
         ("stream", "\"true\"", "must be true or false"),
         ("stream_options", "true", "must be an object"),
-        (
-            "stream_options",
-            r#"{"include_usage":1}"#,
-            "must have `include_usage` true or false",
-        ),
+        ("stream_options", r#"{"include_usage":1}"#, "must have `include_usage` true or false"),
         (
             "stream_options",
             r#"{"include_usage":true,"include_usage":false}"#,
             "must have each of its members once",
         ),
-        (
-            "stream_options",
-            r#"{"Include_Usage":true}"#,
-            "must have each of its members once",
-        ),
+        ("stream_options", r#"{"Include_Usage":true}"#, "must have each of its members once"),
         ("max_tokens", "-1", whole),
         ("max_tokens", "1.5", whole),
         ("max_tokens", "\"5\"", whole),
@@ -199,23 +146,13 @@ fn members_of_the_wrong_form_are_refused() {
     ];
     for (name, value, must) in cases {
         let body = with(&format!("\"{name}\":{value},"));
-        refused(
-            Endpoint::ChatCompletions,
-            &body,
-            Some(name),
-            &format!("`{name}` {must}"),
-        );
+        refused(Endpoint::ChatCompletions, &body, Some(name), &format!("`{name}` {must}"));
     }
 }
 
 #[test]
 fn a_second_model_is_found_in_any_disguise() {
-    for name in [
-        "model",
-        r"\u006dodel",
-        r"m\u006Fdel",
-        r"\u006d\u006f\u0064\u0065\u006c",
-    ] {
+    for name in ["model", r"\u006dodel", r"m\u006Fdel", r"\u006d\u006f\u0064\u0065\u006c"] {
         let body = with(&format!("\"{name}\":\"other\","));
         refused(
             Endpoint::ChatCompletions,
@@ -225,17 +162,10 @@ fn a_second_model_is_found_in_any_disguise() {
         );
     }
     for name in ["Model", "MODEL", "\\u004dodel"] {
-        let error = parse(
-            Endpoint::ChatCompletions,
-            &with(&format!("\"{name}\":\"other\",")),
-        )
-        .unwrap_err();
+        let error =
+            parse(Endpoint::ChatCompletions, &with(&format!("\"{name}\":\"other\","))).unwrap_err();
         assert_eq!(error.param, Some("model"));
-        assert!(
-            error.message.contains("only in letter case"),
-            "{}",
-            error.message
-        );
+        assert!(error.message.contains("only in letter case"), "{}", error.message);
     }
     let error = parse(Endpoint::ChatCompletions, &with("\"ſtream\":true,")).unwrap_err();
     assert_eq!(error.param, Some("stream"));
@@ -249,9 +179,7 @@ fn a_second_model_is_found_in_any_disguise() {
 
 #[test]
 fn many_distinct_members_are_not_slow_and_not_refused() {
-    let members: Vec<String> = (0..20_000)
-        .map(|index| format!("\"k{index}\":0,"))
-        .collect();
+    let members: Vec<String> = (0..20_000).map(|index| format!("\"k{index}\":0,")).collect();
     assert!(parse(Endpoint::ChatCompletions, &with(&members.concat())).is_ok());
 }
 
@@ -270,10 +198,7 @@ fn completions_default_to_sixteen_tokens_and_count_their_prompts() {
 fn embeddings_neither_stream_nor_choose() {
     let body = r#"{"model":"m","input":"a","stream":true,"n":"x","max_tokens":-1}"#;
     let read = parse(Embeddings, body).unwrap();
-    assert_eq!(
-        (read.stream, read.choices, read.output_tokens_max),
-        (false, 1, None)
-    );
+    assert_eq!((read.stream, read.choices, read.output_tokens_max), (false, 1, None));
     assert_eq!(rewritten(&read, "m"), body);
 }
 
@@ -282,10 +207,7 @@ fn only_the_model_changes_in_a_plain_call() {
     let body =
         " {\"messages\" : [ {\"content\":\"\\u0041\"} ],\n\"model\"\t: \"m\", \"z\":1.0e2 } ";
     let read = chat(body);
-    assert_eq!(
-        rewritten(&read, "up\"stream"),
-        body.replace("\"m\"", "\"up\\\"stream\"")
-    );
+    assert_eq!(rewritten(&read, "up\"stream"), body.replace("\"m\"", "\"up\\\"stream\""));
     assert_eq!(rewritten(&read, "m"), body);
 }
 
@@ -294,40 +216,40 @@ fn a_stream_always_asks_for_usage_and_keeps_the_other_options() {
     let cases = [
         (
             r#""stream":true"#,
-            r#""stream":true,"model":"u","messages":[0],"stream_options":{"include_usage":true}}"#,
+            r#""stream":true,"model":"u","stream_options":{"include_usage":true}}"#,
         ),
         (
             r#""stream":true,"stream_options":null"#,
-            r#""stream":true,"stream_options":{"include_usage":true},"model":"u","messages":[0]}"#,
+            r#""stream":true,"stream_options":{"include_usage":true},"model":"u"}"#,
         ),
         (
             r#""stream":true,"stream_options":{ }"#,
-            r#""stream":true,"stream_options":{"include_usage":true },"model":"u","messages":[0]}"#,
+            r#""stream":true,"stream_options":{"include_usage":true },"model":"u"}"#,
         ),
         (
             r#""stream":true,"stream_options":{"a":1}"#,
-            r#""stream":true,"stream_options":{"include_usage":true,"a":1},"model":"u","messages":[0]}"#,
+            r#""stream":true,"stream_options":{"include_usage":true,"a":1},"model":"u"}"#,
         ),
         (
             r#""stream":true,"stream_options":{"a":1, "include_usage" : false }"#,
-            r#""stream":true,"stream_options":{"a":1, "include_usage" : true },"model":"u","messages":[0]}"#,
+            r#""stream":true,"stream_options":{"a":1, "include_usage" : true },"model":"u"}"#,
         ),
         (
             r#""stream":true,"stream_options":{"include_usage":null}"#,
-            r#""stream":true,"stream_options":{"include_usage":true},"model":"u","messages":[0]}"#,
+            r#""stream":true,"stream_options":{"include_usage":true},"model":"u"}"#,
         ),
         (
             r#""stream":true,"stream_options":{"include_usage":true,"b":2}"#,
-            r#""stream":true,"stream_options":{"include_usage":true,"b":2},"model":"u","messages":[0]}"#,
+            r#""stream":true,"stream_options":{"include_usage":true,"b":2},"model":"u"}"#,
         ),
         (
             r#""stream":false,"stream_options":{"a":1}"#,
-            r#""stream":false,"stream_options":{"a":1},"model":"u","messages":[0]}"#,
+            r#""stream":false,"stream_options":{"a":1},"model":"u"}"#,
         ),
     ];
     for (members, expected) in cases {
-        let read = chat(&format!(r#"{{{members},"model":"m","messages":[0]}}"#));
-        assert_eq!(rewritten(&read, "u"), format!("{{{expected}"));
+        let read = chat(&format!(r#"{{"messages":[0],{members},"model":"m"}}"#));
+        assert_eq!(rewritten(&read, "u"), format!(r#"{{"messages":[0],{expected}"#));
     }
 }
 
@@ -335,7 +257,8 @@ fn a_stream_always_asks_for_usage_and_keeps_the_other_options() {
 fn inline_media_do_not_count_as_text() {
     let picture = "A".repeat(400_000);
     let read = chat(&format!(
-        r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"text","text":"what is this?"}},
+        r#"{{"model":"m","messages":[{{"role":"user","content":[
+        {{"type":"text","text":"what is this?"}},
         {{"type":"image_url","image_url":{{"url":"data:image/png;base64,{picture}"}}}}]}}]}}"#
     ));
     assert_eq!(read.media_parts, 1);
@@ -356,10 +279,7 @@ fn prompts_are_counted_in_tokens() {
     assert_eq!(chat(&with("")).count_input_tokens(), 3 + 3 + 1);
     let count = |body: &str| parse(Embeddings, body).unwrap().count_input_tokens();
     assert_eq!(count(r#"{"model":"m","input":"hello world"}"#), 2);
-    assert_eq!(
-        count(r#"{"model":"m","input":["hello world","hello\u0020world"]}"#),
-        4
-    );
+    assert_eq!(count(r#"{"model":"m","input":["hello world","hello\u0020world"]}"#), 4);
     assert_eq!(count(r#"{"model":"m","input":[1,2,3]}"#), 3);
     assert_eq!(count(r#"{"model":"m","input":[[1,2],[3]]}"#), 3);
 }
@@ -382,7 +302,8 @@ proptest! {
             _ if options.is_empty() => return None,
             _ => format!("\"stream_options\"{spaces}:{spaces}{options}"),
         })).collect();
-        let body = format!("{spaces}{{{}{spaces}}}{spaces}", members.join(&format!("{spaces},{spaces}")));
+        let members = members.join(&format!("{spaces},{spaces}"));
+        let body = format!("{spaces}{{{members}{spaces}}}{spaces}");
         let sent = rewritten(&chat(&body), &upstream);
         let mut expected: serde_json::Value = serde_json::from_str(&body).unwrap();
         expected["model"] = upstream.into();

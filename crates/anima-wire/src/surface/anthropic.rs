@@ -42,12 +42,7 @@ pub fn model_object(model: &Model<'_>) -> Bytes {
 
 fn object<'a>(model: &Model<'a>) -> Object<'a> {
     let created_at = Timestamp::from_second(model.created_s).unwrap_or(Timestamp::UNIX_EPOCH);
-    Object {
-        r#type: "model",
-        id: model.id,
-        display_name: model.id,
-        created_at,
-    }
+    Object { r#type: "model", id: model.id, display_name: model.id, created_at }
 }
 
 #[cfg(test)]
@@ -56,12 +51,11 @@ mod tests {
 
     #[test]
     fn models_are_listed_as_anthropic_lists_them() {
-        let model = Model {
-            id: "claude-x",
-            created_s: 1_700_000_000,
-            owned_by: "anima",
-        };
-        let object = r#"{"type":"model","id":"claude-x","display_name":"claude-x","created_at":"2023-11-14T22:13:20Z"}"#;
+        let model = Model { id: "claude-x", created_s: 1_700_000_000, owned_by: "anima" };
+        let object = concat!(
+            r#"{"type":"model","id":"claude-x","display_name":"claude-x","#,
+            r#""created_at":"2023-11-14T22:13:20Z"}"#,
+        );
         assert_eq!(model_object(&model), object.as_bytes());
         let list = format!(
             r#"{{"data":[{object}],"has_more":false,"first_id":"claude-x","last_id":"claude-x"}}"#

@@ -42,16 +42,8 @@ pub fn error_body(
     extra: Option<&Value>,
 ) -> Bytes {
     let row = failure.row();
-    let error = ErrorMembers {
-        message,
-        r#type: row.kind,
-        param,
-        code: row.code,
-    };
-    bytes_of(&ErrorBody {
-        error,
-        anima: extra,
-    })
+    let error = ErrorMembers { message, r#type: row.kind, param, code: row.code };
+    bytes_of(&ErrorBody { error, anima: extra })
 }
 
 /// The status and the headers of an error: content type, `x-should-retry` and, when a wait is
@@ -60,11 +52,7 @@ pub fn error_head(failure: Failure, retry_after_ms: Option<u64>) -> (StatusCode,
     let row = failure.row();
     let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let obeyed = retry_after_ms.is_none_or(|wait_ms| wait_ms <= RETRY_AFTER_OBEYED_MS);
-    let should_retry = if row.should_retry && obeyed {
-        "true"
-    } else {
-        "false"
-    };
+    let should_retry = if row.should_retry && obeyed { "true" } else { "false" };
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(SHOULD_RETRY, HeaderValue::from_static(should_retry));
@@ -90,10 +78,7 @@ struct Item<'a> {
 
 /// The models, in the given order.
 pub fn model_list(models: &[Model<'_>]) -> Bytes {
-    bytes_of(&List {
-        object: "list",
-        data: models.iter().map(item).collect(),
-    })
+    bytes_of(&List { object: "list", data: models.iter().map(item).collect() })
 }
 
 /// One model.
@@ -102,12 +87,7 @@ pub fn model_object(model: &Model<'_>) -> Bytes {
 }
 
 const fn item<'a>(model: &Model<'a>) -> Item<'a> {
-    Item {
-        id: model.id,
-        object: "model",
-        created: model.created_s,
-        owned_by: model.owned_by,
-    }
+    Item { id: model.id, object: "model", created: model.created_s, owned_by: model.owned_by }
 }
 
 #[cfg(test)]
@@ -119,15 +99,16 @@ mod tests {
     #[test]
     fn an_error_has_four_members_and_real_nulls() {
         let body = error_body(Failure::BodyInvalid, "say \"model\"", Some("model"), None);
-        let expected = r#"{"error":{"message":"say \"model\"","type":"invalid_request_error","param":"model","code":"invalid_request"}}"#;
-        assert_eq!(body, expected.as_bytes());
-        let body = error_body(
-            Failure::Overloaded,
-            "x",
-            None,
-            Some(&json!({"request_id": "r"})),
+        let expected = concat!(
+            r#"{"error":{"message":"say \"model\"","type":"invalid_request_error","#,
+            r#""param":"model","code":"invalid_request"}}"#,
         );
-        let expected = r#"{"error":{"message":"x","type":"server_error","param":null,"code":"upstream_overloaded"},"anima":{"request_id":"r"}}"#;
+        assert_eq!(body, expected.as_bytes());
+        let body = error_body(Failure::Overloaded, "x", None, Some(&json!({"request_id": "r"})));
+        let expected = concat!(
+            r#"{"error":{"message":"x","type":"server_error","param":null,"#,
+            r#""code":"upstream_overloaded"},"anima":{"request_id":"r"}}"#,
+        );
         assert_eq!(body, expected.as_bytes());
     }
 
@@ -156,11 +137,7 @@ mod tests {
 
     #[test]
     fn models_are_listed_as_openai_lists_them() {
-        let model = Model {
-            id: "gpt-4o",
-            created_s: 1_700_000_000,
-            owned_by: "anima",
-        };
+        let model = Model { id: "gpt-4o", created_s: 1_700_000_000, owned_by: "anima" };
         let object = r#"{"id":"gpt-4o","object":"model","created":1700000000,"owned_by":"anima"}"#;
         assert_eq!(model_object(&model), object.as_bytes());
         let list = format!(r#"{{"object":"list","data":[{object},{object}]}}"#);

@@ -4,11 +4,7 @@
 //! byte by byte and in odd pieces, and must come out the same. `ANIMA_BLESS=1` writes what is
 //! found, to be read before it is committed.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test outside of `cfg(test)`"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test outside of `cfg(test)`")]
 
 use std::fmt::Debug;
 use std::fs;
@@ -55,18 +51,11 @@ impl Case {
 
     /// An error as the client sees it.
     fn golden_error(&self, failure: Failure, message: &str, param: Option<&str>) {
-        self.golden(
-            "response.json",
-            &openai::error_body(failure, message, param, None),
-        );
+        self.golden("response.json", &openai::error_body(failure, message, param, None));
     }
 
     fn run(&self) {
-        assert!(
-            self.read("note.md").is_some(),
-            "{} lacks note.md",
-            self.folder.display()
-        );
+        assert!(self.read("note.md").is_some(), "{} lacks note.md", self.folder.display());
         let body = Bytes::from(self.read("request.json").unwrap());
         let request = match CallRequest::parse(endpoint(&body), body) {
             Ok(request) => request,
@@ -129,11 +118,7 @@ impl Case {
         let decode = |size: usize| decode(self.adapter.stream(request), stream, size);
         let (client, facts) = decode(stream.len());
         for size in [1, 2, 7, 64] {
-            assert_eq!(
-                decode(size),
-                (client.clone(), facts.clone()),
-                "pieces of {size}"
-            );
+            assert_eq!(decode(size), (client.clone(), facts.clone()), "pieces of {size}");
         }
         self.golden("response.sse", &client);
         self.golden_usage(&facts);

@@ -29,18 +29,10 @@ pub(crate) struct Apps;
 /// # Errors
 /// The first bad member, a code that is taken, or the store's.
 pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Problem> {
-    let place = Place {
-        collection: &Apps,
-        app: None,
-    };
-    let creation = Creation {
-        place,
-        minted: None,
-    };
+    let place = Place { collection: &Apps, app: None };
+    let creation = Creation { place, minted: None };
     let body = typed::members(body)?;
-    rows::create(admin, actor, creation, body)
-        .await
-        .map(|created| created.row)
+    rows::create(admin, actor, creation, body).await.map(|created| created.row)
 }
 
 #[async_trait]
@@ -55,10 +47,7 @@ impl Collection for Apps {
 
     async fn prepare(&self, admin: &Admin, draft: Draft<'_>) -> Result<Prepared, Problem> {
         let app: App = checked(draft.body)?;
-        let before = draft
-            .history
-            .first()
-            .and_then(|row| row.body.get("currency"));
+        let before = draft.history.first().and_then(|row| row.body.get("currency"));
         if before.is_some_and(|currency| currency != app.currency.code()) {
             let detail = "cannot be changed: the wallet has one currency";
             return Err(Problem::member(Code::InvalidMember, "currency", detail));
@@ -76,10 +65,7 @@ impl Collection for Apps {
 /// [`Code::NotFound`] when there is none or it has ended, or the store's.
 pub(crate) async fn live_app(admin: &Admin, code: &str) -> Result<App, Problem> {
     let now = admin.clock.now();
-    let place = Place {
-        collection: &Apps,
-        app: None,
-    };
+    let place = Place { collection: &Apps, app: None };
     let versions = place.history(admin, code).await?;
     let live = versions.iter().any(|row| rows::is_ahead(row, now));
     match rows::shown_version(&versions, now).filter(|_| live) {

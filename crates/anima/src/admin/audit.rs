@@ -27,19 +27,12 @@ pub(crate) async fn list(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
         },
         None => None,
     };
-    let mut records = admin
-        .stores
-        .config
-        .audit(before, limit.saturating_add(1))
-        .await?;
+    let mut records = admin.stores.config.audit(before, limit.saturating_add(1)).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = records.len() > wanted;
     records.truncate(wanted);
     let next = records.last().filter(|_| more).map(|record| record.id);
-    Ok(Reply::page(
-        records.into_iter().map(show).collect(),
-        json!(next),
-    ))
+    Ok(Reply::page(records.into_iter().map(show).collect(), json!(next)))
 }
 
 fn show(record: AuditRecord) -> Value {
@@ -79,10 +72,7 @@ mod tests {
             json!({"version_no": 1, "body": {"credentials": credentials}}),
         ] {
             let shown = veiled(image).to_string();
-            assert!(
-                shown.contains("main") && !shown.contains("canary"),
-                "{shown}"
-            );
+            assert!(shown.contains("main") && !shown.contains("canary"), "{shown}");
         }
     }
 }

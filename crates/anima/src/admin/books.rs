@@ -20,25 +20,15 @@ use super::reply::Reply;
 pub(crate) async fn postings(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
     call.query_only(&["request_id"])?;
     let Some(text) = call.query.get("request_id") else {
-        return Err(Problem::member(
-            Code::InvalidMember,
-            "request_id",
-            "is required",
-        ));
+        return Err(Problem::member(Code::InvalidMember, "request_id", "is required"));
     };
     // `req_` and 32 hex digits is how replies write a request's id; `Uuid` reads the other forms.
     let bare = text.strip_prefix("req_").unwrap_or(text);
     let Ok(subject) = Uuid::try_parse(bare) else {
-        return Err(Problem::invalid(
-            "request_id",
-            "req_ and 32 hex digits, or a UUID",
-        ));
+        return Err(Problem::invalid("request_id", "req_ and 32 hex digits, or a UUID"));
     };
     let postings = admin.stores.ledger.postings(subject).await?;
-    Ok(Reply::page(
-        postings.iter().map(show_posting).collect(),
-        Value::Null,
-    ))
+    Ok(Reply::page(postings.iter().map(show_posting).collect(), Value::Null))
 }
 
 fn show_posting(posting: &Posting) -> Value {
@@ -141,16 +131,7 @@ mod tests {
 
     #[test]
     fn sums_are_written_like_money() {
-        for units in [
-            0,
-            1,
-            -1,
-            10,
-            1_000_000_000,
-            2_500_000_000,
-            -10_000_000_001,
-            i64::MAX,
-        ] {
+        for units in [0, 1, -1, 10, 1_000_000_000, 2_500_000_000, -10_000_000_001, i64::MAX] {
             for currency in [Currency::USD, Currency::parse("JPY").unwrap()] {
                 let money = Money::new(units, currency).to_string();
                 assert_eq!(decimal(units.into(), currency), money);

@@ -65,11 +65,7 @@ impl Call {
     /// # Errors
     /// [`Code::InvalidBody`].
     pub(crate) fn optional_object(&self) -> Result<Map<String, Value>, Problem> {
-        if self.body.is_empty() {
-            Ok(Map::new())
-        } else {
-            self.object()
-        }
+        if self.body.is_empty() { Ok(Map::new()) } else { self.object() }
     }
 
     /// The version in `If-Match`, if the header is there.
@@ -102,11 +98,7 @@ impl Call {
     /// # Errors
     /// [`Code::UnknownMember`].
     pub(crate) fn query_only(&self, known: &[&str]) -> Result<(), Problem> {
-        match self
-            .query
-            .keys()
-            .find(|name| !known.contains(&name.as_str()))
-        {
+        match self.query.keys().find(|name| !known.contains(&name.as_str())) {
             Some(name) => {
                 let detail = match known {
                     [] => "is not known: this path takes no query".to_owned(),
@@ -126,10 +118,7 @@ impl Call {
         let Some(text) = self.query.get("limit") else {
             return Ok(PAGE_ROWS);
         };
-        let limit = text
-            .parse()
-            .ok()
-            .filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
+        let limit = text.parse().ok().filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
         limit.ok_or_else(|| Problem::invalid("limit", "a number from 1 to 200"))
     }
 }
@@ -155,9 +144,6 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
 pub(crate) fn query(uri: &Uri) -> Result<BTreeMap<String, String>, Problem> {
     match Query::try_from_uri(uri) {
         Ok(Query(members)) => Ok(members),
-        Err(_) => Err(Problem::new(
-            Code::InvalidMember,
-            "the query cannot be decoded",
-        )),
+        Err(_) => Err(Problem::new(Code::InvalidMember, "the query cannot be decoded")),
     }
 }

@@ -1,8 +1,8 @@
 //! Who calls, and what their role allows.
 //!
 //! Every route but the OpenAPI document's passes here, unknown paths too, so that nothing can be
-//! learnt without a token. A token is looked up by its keyed hash: the same work whether it is known
-//! or not. Invariant: "cannot check" is 503, never 401.
+//! learnt without a token. A token is looked up by its keyed hash: the same work whether it is
+//! known or not. Invariant: "cannot check" is 503, never 401.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -74,17 +74,9 @@ async fn judge(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<Ca
     let token = bearer(headers).ok_or_else(refused)?;
     let hash = admin.secrets.hash_admin_token(token);
     let known = admin.stores.keys.admin_token(&hash).await?;
-    let known = known
-        .filter(|token| same_hash(&token.hash, &hash))
-        .ok_or_else(refused)?;
-    let actor = Actor {
-        name: known.name,
-        reason: reason(headers)?,
-    };
-    let caller = Caller {
-        actor,
-        role: known.role,
-    };
+    let known = known.filter(|token| same_hash(&token.hash, &hash)).ok_or_else(refused)?;
+    let actor = Actor { name: known.name, reason: reason(headers)? };
+    let caller = Caller { actor, role: known.role };
     caller.ensure(least_role(method))?;
     Ok(caller)
 }
@@ -104,10 +96,7 @@ fn reason(headers: &HeaderMap) -> Result<String, Problem> {
     };
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) if text.len() <= REASON_BYTES_MAX => Ok(text.to_owned()),
-        _ => Err(Problem::invalid(
-            "x-anima-reason",
-            "a UTF-8 text of up to 1000 bytes",
-        )),
+        _ => Err(Problem::invalid("x-anima-reason", "a UTF-8 text of up to 1000 bytes")),
     }
 }
 
@@ -124,14 +113,7 @@ mod tests {
         };
         assert_eq!(found("Bearer at-1").as_deref(), Some("at-1"));
         assert_eq!(found("bearer  at-1 ").as_deref(), Some("at-1"));
-        for bad in [
-            "",
-            "at-1",
-            "Basic at-1",
-            "Bearer",
-            "Bearer ",
-            &format!("Bearer {:600}", "x"),
-        ] {
+        for bad in ["", "at-1", "Basic at-1", "Bearer", "Bearer ", &format!("Bearer {:600}", "x")] {
             assert!(found(bad).is_none_or(|t| t == "x"), "{bad}");
         }
         assert_eq!(found(&format!("Bearer {}", "x".repeat(513))), None);

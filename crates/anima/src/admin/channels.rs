@@ -29,18 +29,10 @@ pub(crate) struct Channels;
 /// # Errors
 /// The first bad member, a code that is taken, or the store's.
 pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Problem> {
-    let place = Place {
-        collection: &Channels,
-        app: None,
-    };
-    let creation = Creation {
-        place,
-        minted: None,
-    };
+    let place = Place { collection: &Channels, app: None };
+    let creation = Creation { place, minted: None };
     let body = typed::members(body)?;
-    rows::create(admin, actor, creation, body)
-        .await
-        .map(|created| created.row)
+    rows::create(admin, actor, creation, body).await.map(|created| created.row)
 }
 
 /// Changes a channel, given the members that change and its `version_no`.
@@ -48,14 +40,8 @@ pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Pr
 /// # Errors
 /// A stale version, the first bad member, or the store's.
 pub async fn change(admin: &Admin, actor: &Actor, code: &str, body: Value) -> Result<Row, Problem> {
-    let place = Place {
-        collection: &Channels,
-        app: None,
-    };
-    let writer = rows::Writer {
-        actor,
-        if_match: None,
-    };
+    let place = Place { collection: &Channels, app: None };
+    let writer = rows::Writer { actor, if_match: None };
     let changed = rows::change(admin, place, writer, code, typed::members(body)?).await?;
     Ok(changed.row)
 }
@@ -80,13 +66,8 @@ impl Collection for Channels {
             return Err(Problem::invalid("provider", &known_providers()));
         }
         address::check(&channel.base_url, channel.allow_private_network)?;
-        let stored = draft.base.map(credentials::stored).unwrap_or_default();
-        credentials::seal(
-            &admin.secrets,
-            draft.code,
-            &mut channel.credentials,
-            &stored,
-        )?;
+        let stored = draft.origin.map(credentials::stored).unwrap_or_default();
+        credentials::seal(&admin.secrets, draft.code, &mut channel.credentials, &stored)?;
         Prepared::of(&channel)
     }
 
@@ -96,20 +77,11 @@ impl Collection for Channels {
 }
 
 /// Providers that a channel may name; the registry says which of them this binary speaks.
-const PROVIDERS: &[&str] = &[
-    "openai",
-    "openai_compatible",
-    "azure_openai",
-    "anthropic",
-    "gemini",
-    "vertex",
-    "bedrock",
-];
+const PROVIDERS: &[&str] =
+    &["openai", "openai_compatible", "azure_openai", "anthropic", "gemini", "vertex", "bedrock"];
 
 fn known_providers() -> String {
-    let known = PROVIDERS
-        .iter()
-        .filter(|name| adapter::lookup(name).is_some());
+    let known = PROVIDERS.iter().filter(|name| adapter::lookup(name).is_some());
     let names: Vec<String> = known.map(|name| format!("`{name}`")).collect();
     format!("one of {}", names.join(", "))
 }

@@ -1,8 +1,8 @@
 //! What sets one resource apart from another, so that its verbs can be written once.
 //!
 //! A [`Collection`] says where its rows live, which codes they may have, and how a body is judged
-//! before it is stored. Not here: the verbs (`rows`) and the routes (`endpoints`). Invariant: a body
-//! that `prepare` gave has the type's exact shape and holds no secret in clear.
+//! before it is stored. Not here: the verbs (`rows`) and the routes (`endpoints`). Invariant: a
+//! body that `prepare` gave has the type's exact shape and holds no secret in clear.
 
 use std::fmt::Debug;
 
@@ -59,7 +59,7 @@ pub(crate) struct Draft<'a> {
     /// What the row shall say.
     pub(crate) body: Value,
     /// What it said: the version that is changed. `None` at creation.
-    pub(crate) base: Option<&'a Value>,
+    pub(crate) origin: Option<&'a Value>,
     /// All its versions, newest first; not empty for a code that was deleted before.
     pub(crate) history: &'a [Row],
 }
@@ -125,11 +125,7 @@ impl Codes {
         };
         let fits = code.len() <= CODE_CHARS_MAX && code.bytes().all(letter);
         // Each part starts with a letter or digit: `.` and `..` would be eaten by URL libraries.
-        let starts = |part: &str| {
-            part.bytes()
-                .next()
-                .is_some_and(|b| b.is_ascii_alphanumeric())
-        };
+        let starts = |part: &str| part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         if !fits || !code.split('/').all(starts) {
             let expected = if model {
                 "1 to 64 of A-Z a-z 0-9 . _ : - /, each part starting with a letter or digit"
@@ -164,11 +160,7 @@ pub(crate) async fn ensure_exists(
         return Ok(());
     }
     let what = resource.name().replace('_', " ");
-    Err(Problem::member(
-        Code::UnknownReference,
-        member,
-        format!("no {what} of that code exists"),
-    ))
+    Err(Problem::member(Code::UnknownReference, member, format!("no {what} of that code exists")))
 }
 
 /// The same for a member that may be absent.
@@ -196,33 +188,13 @@ mod tests {
         for good in ["a", "gpt-4o", "eu.west:1_x", "0", &"x".repeat(64)] {
             assert!(Codes::Plain.check(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "A",
-            "a/b",
-            "a b",
-            ".",
-            "..",
-            "-a",
-            "ä",
-            "a%",
-            "a\n",
-            &"x".repeat(65),
-        ] {
+        for bad in ["", "A", "a/b", "a b", ".", "..", "-a", "ä", "a%", "a\n", &"x".repeat(65)] {
             assert!(Codes::Plain.check(bad).is_err(), "{bad}");
         }
         for good in ["gpt-4o", "meta-llama/Llama-3", "a/b/c"] {
             assert!(Codes::ModelName.check(good).is_ok(), "{good}");
         }
-        for bad in [
-            "/a",
-            "a/",
-            "a//b",
-            "a/../b",
-            "a/versions",
-            "a/versions/3/restore",
-            "a?b",
-        ] {
+        for bad in ["/a", "a/", "a//b", "a/../b", "a/versions", "a/versions/3/restore", "a?b"] {
             assert!(Codes::ModelName.check(bad).is_err(), "{bad}");
         }
     }

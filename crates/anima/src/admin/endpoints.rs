@@ -26,15 +26,8 @@ mod serve;
 use serve::{serve, serve_alias};
 
 /// Every kind of row, in the order of the document.
-pub(crate) const COLLECTIONS: &[&dyn Collection] = &[
-    &Channels,
-    &Aliases,
-    &Prices,
-    &Quotas,
-    &TokenGroups,
-    &Apps,
-    &Keys,
-];
+pub(crate) const COLLECTIONS: &[&dyn Collection] =
+    &[&Channels, &Aliases, &Prices, &Quotas, &TokenGroups, &Apps, &Keys];
 
 /// What can be done with rows of any kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +77,7 @@ impl Verb {
 
     fn endpoint(self, collection: &'static dyn Collection) -> Endpoint {
         let minted = collection.codes() == Codes::Minted;
-        let (parent, name) = if minted {
-            ("/apps/{app}", "{kid}")
-        } else {
-            ("", "{code}")
-        };
+        let (parent, name) = if minted { ("/apps/{app}", "{kid}") } else { ("", "{code}") };
         let root = format!("{parent}/{}", collection.path());
         let (method, path) = match self {
             Self::List => (Method::GET, root),
@@ -97,16 +86,9 @@ impl Verb {
             Self::Change => (Method::PATCH, format!("{root}/{name}")),
             Self::Delete => (Method::DELETE, format!("{root}/{name}")),
             Self::Versions => (Method::GET, format!("{root}/{name}/versions")),
-            Self::Restore => (
-                Method::POST,
-                format!("{root}/{name}/versions/{{n}}/restore"),
-            ),
+            Self::Restore => (Method::POST, format!("{root}/{name}/versions/{{n}}/restore")),
         };
-        Endpoint {
-            method,
-            path,
-            action: Action::Rows(self, collection),
-        }
+        Endpoint { method, path, action: Action::Rows(self, collection) }
     }
 }
 
@@ -158,9 +140,7 @@ pub fn router(admin: Admin) -> Router {
         };
         router = router.route(&endpoint.path, on(filter, handler));
     }
-    let below = MethodFilter::GET
-        .or(MethodFilter::POST)
-        .or(MethodFilter::PATCH);
+    let below = MethodFilter::GET.or(MethodFilter::POST).or(MethodFilter::PATCH);
     let handler = |State(admin): State<Admin>, request: Request| async move {
         serve_alias(&admin, request).await
     };
@@ -169,10 +149,7 @@ pub fn router(admin: Admin) -> Router {
         ([(header::CONTENT_TYPE, "application/json")], document).into_response()
     };
     router
-        .route(
-            "/aliases/{*code}",
-            on(below.or(MethodFilter::DELETE), handler),
-        )
+        .route("/aliases/{*code}", on(below.or(MethodFilter::DELETE), handler))
         .fallback(|| async { Problem::new(Code::NotFound, "no such path") })
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "the path has no such method")

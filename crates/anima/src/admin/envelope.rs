@@ -65,16 +65,9 @@ impl Envelope {
             effective_from: instant(&mut body, "effective_from")?,
             effective_to: instant(&mut body, "effective_to")?,
             enabled: take(&mut body, "enabled", "true or false", Value::as_bool)?,
-            reason: take(
-                &mut body,
-                "reason",
-                "a text of up to 1000 characters",
-                |v| {
-                    v.as_str()
-                        .filter(|t| t.chars().count() <= REASON_CHARS_MAX)
-                        .map(str::to_owned)
-                },
-            )?,
+            reason: take(&mut body, "reason", "a text of up to 1000 characters", |v| {
+                v.as_str().filter(|t| t.chars().count() <= REASON_CHARS_MAX).map(str::to_owned)
+            })?,
             body,
         })
     }
@@ -88,39 +81,31 @@ impl Envelope {
 
     /// The window of the version to be written; `None` as its start is now, as its end is open.
     ///
-    /// A start that merely repeats the base's is no wish, so that a row can be sent back as it was
-    /// read. An end that is not mentioned stays what it was.
+    /// A start that merely repeats the origin's is no wish, so that a row can be sent back as it
+    /// was read. An end that is not mentioned stays what it was.
     ///
     /// # Errors
     /// A start in the past; an end that is not after the start.
     pub(crate) fn window<B>(
         &self,
         now: Timestamp,
-        base: Option<&Version<B>>,
+        origin: Option<&Version<B>>,
     ) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
         let from = match self.effective_from {
             Member::Absent | Member::Null => None,
             Member::Given(at) if at >= now => Some(at),
-            Member::Given(at) if base.is_some_and(|row| row.effective_from == at) => None,
+            Member::Given(at) if origin.is_some_and(|row| row.effective_from == at) => None,
             Member::Given(_) => {
-                return Err(Problem::invalid(
-                    "effective_from",
-                    "a time that is not in the past",
-                ));
+                return Err(Problem::invalid("effective_from", "a time that is not in the past"));
             }
         };
         let start = from.unwrap_or(now);
         let to = match self.effective_to {
             Member::Null => None,
-            Member::Absent => base
-                .and_then(|row| row.effective_to)
-                .filter(|end| *end > start),
+            Member::Absent => origin.and_then(|row| row.effective_to).filter(|end| *end > start),
             Member::Given(end) if end > start => Some(end),
             Member::Given(_) => {
-                return Err(Problem::invalid(
-                    "effective_to",
-                    "a time after the window's start",
-                ));
+                return Err(Problem::invalid("effective_to", "a time after the window's start"));
             }
         };
         Ok((from, to))
@@ -132,10 +117,9 @@ impl Envelope {
     /// When both are there and differ, or neither is.
     pub(crate) fn stated_version(&self, if_match: Option<i64>) -> Result<i64, Problem> {
         match (self.version_no, if_match) {
-            (Some(member), Some(header)) if member != header => Err(Problem::invalid(
-                "version_no",
-                "the same version as in If-Match",
-            )),
+            (Some(member), Some(header)) if member != header => {
+                Err(Problem::invalid("version_no", "the same version as in If-Match"))
+            }
             (Some(version), _) | (None, Some(version)) => Ok(version),
             (None, None) => Err(Problem::member(
                 Code::VersionRequired,
@@ -155,9 +139,7 @@ fn take<T>(
     let Some(value) = body.remove(name) else {
         return Ok(None);
     };
-    read(&value)
-        .map(Some)
-        .ok_or_else(|| Problem::invalid(name, expected))
+    read(&value).map(Some).ok_or_else(|| Problem::invalid(name, expected))
 }
 
 fn instant(
@@ -188,10 +170,8 @@ mod tests {
 
     #[test]
     fn common_members_are_taken_out_and_the_rest_is_the_body() {
-        let read = envelope(
-            &json!({"code": "a", "version_no": 3, "enabled": false, "reason": "r",
-            "effective_from": "2030-01-01T00:00:00Z", "effective_to": null, "name": "x"}),
-        );
+        let read = envelope(&json!({"code": "a", "version_no": 3, "enabled": false, "reason": "r",
+            "effective_from": "2030-01-01T00:00:00Z", "effective_to": null, "name": "x"}));
         let read = read.unwrap();
         assert_eq!(read.identity, [("code", "a".to_owned())]);
         assert_eq!((read.version_no, read.enabled), (Some(3), Some(false)));
@@ -219,9 +199,7 @@ mod tests {
     #[test]
     fn only_a_body_or_a_window_needs_a_version() {
         let needs = |value: Value| envelope(&value).unwrap().changes_version();
-        assert!(!needs(
-            json!({"enabled": true, "reason": "r", "version_no": 2})
-        ));
+        assert!(!needs(json!({"enabled": true, "reason": "r", "version_no": 2})));
         assert!(needs(json!({"enabled": false, "name": "x"})));
         assert!(needs(json!({"enabled": false, "effective_to": null})));
     }
@@ -230,7 +208,7 @@ mod tests {
     fn a_window_starts_now_or_later_and_keeps_the_end_it_had() {
         let now = Timestamp::from_micros(1_000_000);
         let at = |millis: i64| now.plus_millis(millis);
-        let base = Version {
+        let origin = Version {
             code: "a".to_owned(),
             app: None,
             version_no: 1,
@@ -239,20 +217,15 @@ mod tests {
             enabled: true,
             body: (),
         };
-        let window = |value: Value| envelope(&value).unwrap().window(now, Some(&base));
+        let window = |value: Value| envelope(&value).unwrap().window(now, Some(&origin));
         assert_eq!(window(json!({})), Ok((None, Some(at(500)))));
         assert_eq!(window(json!({"effective_to": null})), Ok((None, None)));
         let round = json!({"effective_from": at(-500), "effective_to": at(500)});
         assert_eq!(window(round), Ok((None, Some(at(500)))));
-        assert_eq!(
-            window(json!({"effective_from": at(700)})),
-            Ok((Some(at(700)), None))
-        );
+        assert_eq!(window(json!({"effective_from": at(700)})), Ok((Some(at(700)), None)));
         let past = window(json!({"effective_from": at(-400)})).err().unwrap();
         assert_eq!(past.member.as_deref(), Some("effective_from"));
-        let empty = window(json!({"effective_from": at(9), "effective_to": at(9)}))
-            .err()
-            .unwrap();
+        let empty = window(json!({"effective_from": at(9), "effective_to": at(9)})).err().unwrap();
         assert_eq!(empty.member.as_deref(), Some("effective_to"));
     }
 }

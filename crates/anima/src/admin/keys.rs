@@ -1,6 +1,7 @@
 //! Keys: what applications authenticate with.
 //!
-//! Special about them: they are minted here, and the whole key is in the reply to its creation only.
+//! Special about them: they are minted here, and the whole key is in the reply to its creation
+//! only.
 
 use std::fmt;
 
@@ -30,9 +31,7 @@ pub struct NewKey {
 
 impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewKey")
-            .field("row", &self.row)
-            .finish_non_exhaustive()
+        f.debug_struct("NewKey").field("row", &self.row).finish_non_exhaustive()
     }
 }
 
@@ -47,10 +46,7 @@ pub async fn create(
     body: Value,
 ) -> Result<NewKey, Problem> {
     let (created, secret) = mint(admin, actor, app, typed::members(body)?).await?;
-    Ok(NewKey {
-        row: created.row,
-        secret,
-    })
+    Ok(NewKey { row: created.row, secret })
 }
 
 /// The same, with what the HTTP reply says beside the row.
@@ -65,14 +61,8 @@ pub(crate) async fn mint(
 ) -> Result<(Outcome, Zeroizing<String>), Problem> {
     apps::live_app(admin, app).await?;
     let minted = admin.secrets.mint_key();
-    let place = Place {
-        collection: &Keys,
-        app: Some(app),
-    };
-    let creation = Creation {
-        place,
-        minted: Some(&minted),
-    };
+    let place = Place { collection: &Keys, app: Some(app) };
+    let creation = Creation { place, minted: Some(&minted) };
     let created = rows::create(admin, actor, creation, body).await?;
     Ok((created, minted.text))
 }

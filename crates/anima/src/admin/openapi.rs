@@ -1,8 +1,8 @@
 //! The OpenAPI document, made from the table of endpoints and one schema per payload.
 //!
-//! Not derived from the types: the pure crates know nothing of OpenAPI. Tests hold the two together:
-//! every member that the types accept is here and no other. Invariant: the text is the same on
-//! every machine, with members in alphabetical order.
+//! Not derived from the types: the pure crates know nothing of OpenAPI. Tests hold the two
+//! together: every member that the types accept is here and no other. Invariant: the text is the
+//! same on every machine, with members in alphabetical order.
 
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -20,9 +20,7 @@ pub(crate) use payloads::payload;
 pub fn document() -> String {
     let mut paths = Map::new();
     for endpoint in endpoints::all() {
-        let item = paths
-            .entry(endpoint.path.clone())
-            .or_insert_with(|| json!({}));
+        let item = paths.entry(endpoint.path.clone()).or_insert_with(|| json!({}));
         let method = endpoint.method.as_str().to_ascii_lowercase();
         if let Value::Object(item) = item {
             item.insert(method, operation(&endpoint));
@@ -69,12 +67,8 @@ fn reference(schema: &str) -> Value {
 }
 
 fn tags() -> Vec<Value> {
-    let rows = endpoints::COLLECTIONS
-        .iter()
-        .map(|collection| collection.path());
-    rows.chain(["ledger", "audit"])
-        .map(|name| json!({ "name": name }))
-        .collect()
+    let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
+    rows.chain(["ledger", "audit"]).map(|name| json!({ "name": name })).collect()
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
@@ -119,17 +113,11 @@ impl Words {
                     Verb::Restore => "Writes a new version that says what an old one said",
                 };
                 let id = format!("{verb:?}{name}").to_ascii_lowercase();
-                Self {
-                    id,
-                    summary: summary.to_owned(),
-                    tag: collection.path(),
-                }
+                Self { id, summary: summary.to_owned(), tag: collection.path() }
             }
-            Action::TopUp => fixed(
-                "topup",
-                "Puts money into an app's wallet, once per key",
-                "apps",
-            ),
+            Action::TopUp => {
+                fixed("topup", "Puts money into an app's wallet, once per key", "apps")
+            }
             Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
             Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
             Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
@@ -139,25 +127,31 @@ impl Words {
     }
 }
 
+fn query(name: &str, schema: Value, description: &str) -> Value {
+    let mut parameter = json!({ "name": name, "in": "query", "description": description });
+    if let Value::Object(members) = &mut parameter {
+        members.insert("schema".to_owned(), schema);
+    }
+    parameter
+}
+
+fn header(name: &str, required: bool, description: &str) -> Value {
+    let schema = json!({ "type": "string" });
+    json!({ "name": name, "in": "header", "required": required, "description": description,
+        "schema": schema })
+}
+
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let mut parameters: Vec<Value> = endpoint
         .path
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
         .map(|name| {
-            let schema = if name == "n" {
-                schemas::version_no()
-            } else {
-                json!({"type": "string"})
-            };
+            let schema =
+                if name == "n" { schemas::version_no() } else { json!({"type": "string"}) };
             json!({ "name": name, "in": "path", "required": true, "schema": schema })
         })
         .collect();
-    let query = |name: &str, schema: Value, description: &str| json!({ "name": name, "in": "query", "schema": schema, "description": description });
-    let header = |name: &str, required: bool, description: &str| {
-        json!({ "name": name, "in": "header", "required": required, "description": description,
-            "schema": { "type": "string" } })
-    };
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
     match endpoint.action {
         Action::Rows(Verb::List, _) => {
@@ -174,11 +168,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             parameters.push(header("Idempotency-Key", true, description));
         }
         Action::Postings => {
-            let mut id = query(
-                "request_id",
-                json!({ "type": "string" }),
-                "`req_…` or a UUID",
-            );
+            let mut id = query("request_id", json!({ "type": "string" }), "`req_…` or a UUID");
             if let Value::Object(members) = &mut id {
                 members.insert("required".to_owned(), Value::Bool(true));
             }
@@ -255,10 +245,7 @@ fn responses(action: Action) -> Value {
         "default": { "$ref": "#/components/responses/Problem" },
     });
     if let (Action::TopUp, Value::Object(members)) = (action, &mut responses) {
-        members.insert(
-            "200".to_owned(),
-            described("Done before, with the same key"),
-        );
+        members.insert("200".to_owned(), described("Done before, with the same key"));
     }
     responses
 }

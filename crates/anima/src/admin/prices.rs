@@ -23,18 +23,10 @@ pub(crate) struct Prices;
 /// # Errors
 /// The first bad member, a code that is taken, or the store's.
 pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Problem> {
-    let place = Place {
-        collection: &Prices,
-        app: None,
-    };
-    let creation = Creation {
-        place,
-        minted: None,
-    };
+    let place = Place { collection: &Prices, app: None };
+    let creation = Creation { place, minted: None };
     let body = typed::members(body)?;
-    rows::create(admin, actor, creation, body)
-        .await
-        .map(|created| created.row)
+    rows::create(admin, actor, creation, body).await.map(|created| created.row)
 }
 
 #[async_trait]
@@ -52,18 +44,11 @@ impl Collection for Prices {
         let rows = [
             (Resource::Channel, price.channel.as_deref(), "channel"),
             (Resource::Alias, price.alias.as_deref(), "alias"),
-            (
-                Resource::TokenGroup,
-                price.token_group.as_deref(),
-                "token_group",
-            ),
+            (Resource::TokenGroup, price.token_group.as_deref(), "token_group"),
         ];
         for (resource, code, member) in rows {
             ensure_optional(admin, resource, code, member).await?;
         }
-        Ok(Prepared {
-            scope: Some(price.scope()),
-            ..Prepared::of(&price)?
-        })
+        Ok(Prepared { scope: Some(price.scope()), ..Prepared::of(&price)? })
     }
 }

@@ -60,35 +60,21 @@ impl Code {
     const fn row(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
-            Self::InvalidBody => (
-                S::BAD_REQUEST,
-                "invalid_body",
-                "The body is not a JSON object",
-            ),
+            Self::InvalidBody => (S::BAD_REQUEST, "invalid_body", "The body is not a JSON object"),
             Self::InvalidMember => (S::BAD_REQUEST, "invalid_member", "A member is not valid"),
             Self::UnknownMember => (S::BAD_REQUEST, "unknown_member", "A member is not known"),
-            Self::NothingToChange => (
-                S::BAD_REQUEST,
-                "nothing_to_change",
-                "The body changes nothing",
-            ),
+            Self::NothingToChange => {
+                (S::BAD_REQUEST, "nothing_to_change", "The body changes nothing")
+            }
             Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "No valid admin token"),
-            Self::Forbidden => (
-                S::FORBIDDEN,
-                "forbidden",
-                "The token's role does not allow this",
-            ),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "The token's role does not allow this"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is no such thing"),
-            Self::MethodNotAllowed => (
-                S::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "The path has no such method",
-            ),
-            Self::VersionConflict => (
-                S::CONFLICT,
-                "version_conflict",
-                "The row was changed in the meantime",
-            ),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The path has no such method")
+            }
+            Self::VersionConflict => {
+                (S::CONFLICT, "version_conflict", "The row was changed in the meantime")
+            }
             Self::AlreadyExists => (S::CONFLICT, "already_exists", "The code is taken"),
             Self::WindowOverlap => (S::CONFLICT, "window_overlap", "Two versions would overlap"),
             Self::IdempotencyConflict => (
@@ -96,27 +82,17 @@ impl Code {
                 "idempotency_conflict",
                 "The idempotency key was used with another body",
             ),
-            Self::BodyTooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                "The body is too large",
-            ),
-            Self::UnknownReference => (
-                S::UNPROCESSABLE_ENTITY,
-                "unknown_reference",
-                "A row that is named does not exist",
-            ),
-            Self::VersionRequired => (
-                S::PRECONDITION_REQUIRED,
-                "version_required",
-                "The write must state a version",
-            ),
+            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
+            Self::UnknownReference => {
+                (S::UNPROCESSABLE_ENTITY, "unknown_reference", "A row that is named does not exist")
+            }
+            Self::VersionRequired => {
+                (S::PRECONDITION_REQUIRED, "version_required", "The write must state a version")
+            }
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Something broke here"),
-            Self::ServiceUnavailable => (
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "The database does not answer",
-            ),
+            Self::ServiceUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "service_unavailable", "The database does not answer")
+            }
         }
     }
 
@@ -153,23 +129,13 @@ pub struct Problem {
 impl Problem {
     /// A problem with the call as a whole.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            member: None,
-            current: None,
-        }
+        Self { code, detail: detail.into(), member: None, current: None }
     }
 
     /// A problem with one member or header, and what to write there.
     pub fn member(code: Code, member: impl Into<String>, expected: impl Into<String>) -> Self {
         let member = member.into();
-        Self {
-            code,
-            detail: expected.into(),
-            member: Some(member),
-            current: None,
-        }
+        Self { code, detail: expected.into(), member: Some(member), current: None }
     }
 
     /// A member whose value is wrong, and what it should be.
@@ -184,10 +150,7 @@ impl Problem {
 
     fn unavailable(reason: &str) -> Self {
         tracing::warn!(reason, "failed to reach the database");
-        Self::new(
-            Code::ServiceUnavailable,
-            "the database is unavailable, try again",
-        )
+        Self::new(Code::ServiceUnavailable, "the database is unavailable, try again")
     }
 
     fn internal(reason: &str) -> Self {
@@ -227,11 +190,7 @@ impl From<anima_core::config::Problem> for Problem {
         let expected = problem.expected;
         let said = expected.starts_with("expected") || expected.starts_with("too ");
         let said = said || expected.starts_with("the ");
-        let detail = if said {
-            expected
-        } else {
-            format!("expected {expected}")
-        };
+        let detail = if said { expected } else { format!("expected {expected}") };
         Self::member(Code::InvalidMember, problem.member, detail)
     }
 }
@@ -244,10 +203,7 @@ impl From<ConfigError> for Problem {
             ConfigError::VersionConflict(row) => {
                 let current = Some(Box::new((Value::Null, row.version_no)));
                 let detail = "read the current row and apply the change to it";
-                Self {
-                    current,
-                    ..Self::new(Code::VersionConflict, detail)
-                }
+                Self { current, ..Self::new(Code::VersionConflict, detail) }
             }
             ConfigError::Overlap(_) => {
                 Self::member(Code::WindowOverlap, "effective_from", error.to_string())
@@ -265,10 +221,9 @@ impl From<LedgerError> for Problem {
                 Code::IdempotencyConflict,
                 "use a new Idempotency-Key for another amount or reference",
             ),
-            LedgerError::Overloaded => Self::new(
-                Code::ServiceUnavailable,
-                "the ledger is overloaded, try again",
-            ),
+            LedgerError::Overloaded => {
+                Self::new(Code::ServiceUnavailable, "the ledger is overloaded, try again")
+            }
             LedgerError::Unavailable(reason) => Self::unavailable(&reason),
             LedgerError::Refused(reason) => Self::internal(&reason),
             LedgerError::InsufficientFunds { .. } | LedgerError::HoldUnknown => {

@@ -38,34 +38,20 @@ impl Reply {
     pub(crate) fn page(items: Vec<Value>, next: Value) -> Self {
         let items = Value::Array(items);
         let members = [("items", items), ("next", next)];
-        Self::ok(
-            members
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
-        )
+        Self::ok(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     /// A row.
     pub(crate) fn row(place: Place<'_>, outcome: &Outcome) -> Self {
         let body = place.show(&outcome.row);
         let version_no = Some(outcome.latest);
-        Self {
-            version_no,
-            delayed: outcome.delayed,
-            ..Self::ok(body)
-        }
+        Self { version_no, delayed: outcome.delayed, ..Self::ok(body) }
     }
 
     /// Nothing more to say.
     pub(crate) fn gone(outcome: &Outcome) -> Self {
         let status = StatusCode::NO_CONTENT;
-        Self {
-            status,
-            body: None,
-            delayed: outcome.delayed,
-            ..Self::ok(Value::Null)
-        }
+        Self { status, body: None, delayed: outcome.delayed, ..Self::ok(Value::Null) }
     }
 
     /// The same answer with another status.
@@ -75,11 +61,7 @@ impl Reply {
 
     /// The same answer for something that was created at `location`.
     pub(crate) fn created(self, location: String) -> Self {
-        Self {
-            status: StatusCode::CREATED,
-            location: Some(location),
-            ..self
-        }
+        Self { status: StatusCode::CREATED, location: Some(location), ..self }
     }
 
     /// The same answer with one member more.

@@ -57,10 +57,7 @@ impl Writer<'_> {
     /// The actor with the body's own reason, if it has one.
     fn because(&self, reason: Option<String>) -> Actor {
         let name = self.actor.name.clone();
-        Actor {
-            name,
-            reason: reason.unwrap_or_else(|| self.actor.reason.clone()),
-        }
+        Actor { name, reason: reason.unwrap_or_else(|| self.actor.reason.clone()) }
     }
 }
 
@@ -96,21 +93,9 @@ impl Place<'_> {
     /// nothing, a write from a version that never was is a conflict and changes nothing.
     async fn is_deleted(&self, admin: &Admin, code: &str) -> Result<bool, Problem> {
         let (resource, code) = (self.resource(), code.to_owned());
-        let stale = Change::Delete {
-            resource,
-            code,
-            read: Some(0),
-        };
-        let nobody = Actor {
-            name: String::new(),
-            reason: String::new(),
-        };
-        match admin
-            .stores
-            .config
-            .change(stale, &nobody, admin.clock.now())
-            .await
-        {
+        let stale = Change::Delete { resource, code, read: Some(0) };
+        let nobody = Actor { name: String::new(), reason: String::new() };
+        match admin.stores.config.change(stale, &nobody, admin.clock.now()).await {
             Err(Error::NotFound(_)) => Ok(true),
             Err(Error::VersionConflict(_)) | Ok(_) => Ok(false),
             Err(error) => Err(error.into()),
@@ -162,10 +147,7 @@ impl Place<'_> {
             | Error::Unavailable(_)
             | Error::Damaged(_) => None,
         };
-        Problem {
-            current,
-            ..error.into()
-        }
+        Problem { current, ..error.into() }
     }
 
     /// Applies a change and lets this node know.
@@ -176,18 +158,10 @@ impl Place<'_> {
         actor: &Actor,
     ) -> Result<Outcome, Problem> {
         let now = admin.clock.now();
-        let row = admin
-            .stores
-            .config
-            .change(change, actor, now)
-            .await
-            .map_err(|e| self.problem(e))?;
+        let row =
+            admin.stores.config.change(change, actor, now).await.map_err(|e| self.problem(e))?;
         let delayed = !self.publish(admin, &row.code).await;
-        Ok(Outcome {
-            latest: row.version_no,
-            row,
-            delayed,
-        })
+        Ok(Outcome { latest: row.version_no, row, delayed })
     }
 
     /// Whether this node now works with what is stored.
@@ -213,34 +187,25 @@ impl Place<'_> {
 
 /// Whether a version is in force now or will be. A cancelled one has an empty window.
 pub(crate) fn is_ahead(row: &Row, now: Timestamp) -> bool {
-    row.effective_to
-        .is_none_or(|end| end > now && end > row.effective_from)
+    row.effective_to.is_none_or(|end| end > now && end > row.effective_from)
 }
 
 /// The version to show: in force, else the next, else the last.
 pub(crate) fn shown_version(versions: &[Row], now: Timestamp) -> Option<&Row> {
     let ahead = versions.iter().filter(|row| is_ahead(row, now));
     // Whatever is ahead and earliest is in force, or the next to be.
-    ahead
-        .min_by_key(|row| row.effective_from)
-        .or_else(|| last_version(versions))
+    ahead.min_by_key(|row| row.effective_from).or_else(|| last_version(versions))
 }
 
 /// The version in force when a new one starts, else the last: what a change is made from.
-fn base_version(versions: &[Row], start: Timestamp) -> Option<&Row> {
-    versions
-        .iter()
-        .find(|row| row.is_effective(start))
-        .or_else(|| last_version(versions))
+fn origin_version(versions: &[Row], start: Timestamp) -> Option<&Row> {
+    versions.iter().find(|row| row.is_effective(start)).or_else(|| last_version(versions))
 }
 
 /// The version whose window starts last, of those that were not cancelled.
 fn last_version(versions: &[Row]) -> Option<&Row> {
-    let kept = versions
-        .iter()
-        .filter(|row| row.effective_to != Some(row.effective_from));
-    kept.max_by_key(|row| row.effective_from)
-        .or_else(|| versions.first())
+    let kept = versions.iter().filter(|row| row.effective_to != Some(row.effective_from));
+    kept.max_by_key(|row| row.effective_from).or_else(|| versions.first())
 }
 
 /// One row as of now.
@@ -251,11 +216,7 @@ pub(crate) async fn read(admin: &Admin, place: Place<'_>, code: &str) -> Result<
     let versions = place.existing(admin, code).await?;
     let latest = versions.first().map_or(0, |row| row.version_no);
     match shown_version(&versions, admin.clock.now()) {
-        Some(row) => Ok(Outcome {
-            row: row.clone(),
-            latest,
-            delayed: false,
-        }),
+        Some(row) => Ok(Outcome { row: row.clone(), latest, delayed: false }),
         None => Err(Error::NotFound(place.resource()).into()),
     }
 }
@@ -271,12 +232,7 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<(Vec<Row>, Option<String>), Problem> {
     let (resource, app) = (place.resource(), place.app);
-    let page = Page {
-        resource,
-        app,
-        after,
-        limit: limit.saturating_add(1),
-    };
+    let page = Page { resource, app, after, limit: limit.saturating_add(1) };
     let mut rows = admin.stores.config.list(page, admin.clock.now()).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = rows.len() > wanted;

@@ -59,20 +59,12 @@ struct Answer {
 impl Answer {
     /// The reply's own words for what went wrong.
     fn refusal(&self) -> (u16, &str, &str) {
-        let member = self.body["errors"][0]["member"]
-            .as_str()
-            .unwrap_or_default();
-        (
-            self.status.as_u16(),
-            self.body["code"].as_str().unwrap_or_default(),
-            member,
-        )
+        let member = self.body["errors"][0]["member"].as_str().unwrap_or_default();
+        (self.status.as_u16(), self.body["code"].as_str().unwrap_or_default(), member)
     }
 
     fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -85,28 +77,19 @@ impl Desk {
     async fn open_with(wrap: impl FnOnce(Stores) -> Stores) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::Sqlite(folder.path().join("anima.db"));
-        let opener = Opener {
-            node: Uuid::nil(),
-            observer: Arc::new(Unobserved),
-        };
+        let opener = Opener { node: Uuid::nil(), observer: Arc::new(Unobserved) };
         let stores = open(&location, &opener).await.unwrap();
         let secrets = Arc::new(Secrets::new(&[7; 32]).unwrap());
         let start = Timestamp::parse("2026-11-22T10:00:00Z").unwrap();
         for role in [Role::Viewer, Role::Operator, Role::Admin] {
             let name = role.name().to_owned();
             let hash = secrets.hash_admin_token(&format!("at-{name}"));
-            stores
-                .keys
-                .store_admin_token(AdminToken { name, role, hash }, start)
-                .await
-                .unwrap();
+            stores.keys.store_admin_token(AdminToken { name, role, hash }, start).await.unwrap();
         }
         let stores = wrap(stores);
         let clock = Arc::new(ManualClock::new(start));
         let (config, keys) = (Arc::clone(&stores.config), Arc::clone(&stores.keys));
-        let live = Live::load(config, keys, Arc::clone(&secrets), clock.clone())
-            .await
-            .unwrap();
+        let live = Live::load(config, keys, Arc::clone(&secrets), clock.clone()).await.unwrap();
         let admin = Admin {
             stores,
             secrets,
@@ -114,12 +97,7 @@ impl Desk {
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
         };
-        Self {
-            router: router(admin.clone()),
-            admin,
-            clock,
-            folder,
-        }
+        Self { router: router(admin.clone()), admin, clock, folder }
     }
 
     /// A desk with one row of each kind, named as SPEC 15's payloads name them.
@@ -140,12 +118,7 @@ impl Desk {
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text,
-            body,
-        }
+        Answer { status: parts.status, headers: parts.headers, text, body }
     }
 
     async fn call(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
@@ -174,8 +147,7 @@ impl Desk {
         let request = ask(Method::POST, &format!("/apps/{app}/topups"))
             .header("authorization", "Bearer at-admin")
             .header("idempotency-key", key);
-        self.send(request.body(Body::from(body.to_string())).unwrap())
-            .await
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
     /// What is written in a row at this moment, as the admin API shows it.
@@ -195,10 +167,7 @@ fn ask(method: Method, path: &str) -> http::request::Builder {
 }
 
 fn actor() -> Actor {
-    Actor {
-        name: "test".to_owned(),
-        reason: "because".to_owned(),
-    }
+    Actor { name: "test".to_owned(), reason: "because".to_owned() }
 }
 
 fn channel(code: &str) -> Value {

@@ -23,18 +23,10 @@ pub(crate) struct TokenGroups;
 /// # Errors
 /// The first bad member, a code that is taken, or the store's.
 pub async fn create(admin: &Admin, actor: &Actor, body: Value) -> Result<Row, Problem> {
-    let place = Place {
-        collection: &TokenGroups,
-        app: None,
-    };
-    let creation = Creation {
-        place,
-        minted: None,
-    };
+    let place = Place { collection: &TokenGroups, app: None };
+    let creation = Creation { place, minted: None };
     let body = typed::members(body)?;
-    rows::create(admin, actor, creation, body)
-        .await
-        .map(|created| created.row)
+    rows::create(admin, actor, creation, body).await.map(|created| created.row)
 }
 
 #[async_trait]

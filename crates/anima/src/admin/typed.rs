@@ -1,7 +1,7 @@
 //! JSON to types, with the path of the first bad member.
 //!
-//! Serde's messages quote the value that was sent, which may be a secret in the wrong place: what is
-//! shown here is only what was expected. Source of the paths: `serde_path_to_error`.
+//! Serde's messages quote the value that was sent, which may be a secret in the wrong place: what
+//! is shown here is only what was expected. Source of the paths: `serde_path_to_error`.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -27,10 +27,7 @@ pub(crate) fn typed<B: DeserializeOwned>(value: Value) -> Result<B, Problem> {
 pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        Problem::new(
-            Code::InvalidBody,
-            format!("expected a JSON object ({place})"),
-        )
+        Problem::new(Code::InvalidBody, format!("expected a JSON object ({place})"))
     })?;
     members(value)
 }
@@ -51,11 +48,7 @@ pub(crate) fn members(body: Value) -> Result<Map<String, Value>, Problem> {
 fn explain(path: &str, message: &str) -> Problem {
     if let Some(rest) = message.strip_prefix("missing field `") {
         let name = rest.split('`').next().unwrap_or_default();
-        let member = if path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{path}.{name}")
-        };
+        let member = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         return Problem::member(Code::InvalidMember, member, "is required");
     }
     if message.starts_with("unknown field `") {
@@ -76,9 +69,7 @@ fn explain(path: &str, message: &str) -> Problem {
 
 /// What follows the last `, expected `: everything before it may quote what was sent.
 fn after_expected(message: &str) -> Option<String> {
-    message
-        .rsplit_once(", expected ")
-        .map(|(_, expected)| expected.to_owned())
+    message.rsplit_once(", expected ").map(|(_, expected)| expected.to_owned())
 }
 
 #[cfg(test)]
@@ -98,10 +89,7 @@ mod tests {
         let price = json!({"side": "sale", "alias": "a", "currency": "USD",
             "meters": [{"meter": "input_tokens", "amount": 2.5}]});
         let (code, member, detail) = refused::<Price>(price);
-        assert_eq!(
-            (code, member.as_str()),
-            (Code::InvalidMember, "meters[0].amount")
-        );
+        assert_eq!((code, member.as_str()), (Code::InvalidMember, "meters[0].amount"));
         assert_eq!(detail, "expected a string");
     }
 
@@ -110,10 +98,7 @@ mod tests {
         let price = json!({"side": "sale", "alias": "a", "currency": "USD",
             "meters": [{"meter": "input_tokens", "amount": "2.5", "when": {"moon": "full"}}]});
         let (code, member, detail) = refused::<Price>(price);
-        assert_eq!(
-            (code, member.as_str()),
-            (Code::UnknownMember, "meters[0].when.moon")
-        );
+        assert_eq!((code, member.as_str()), (Code::UnknownMember, "meters[0].when.moon"));
         assert!(detail.contains("service_tier"), "{detail}");
         let (code, member, _) = refused::<Channel>(json!({"provder": "openai"}));
         assert_eq!((code, member.as_str()), (Code::UnknownMember, "provder"));
@@ -122,10 +107,7 @@ mod tests {
     #[test]
     fn a_missing_member_is_named() {
         let (_, member, detail) = refused::<Channel>(json!({"base_url": "https://x"}));
-        assert_eq!(
-            (member.as_str(), detail.as_str()),
-            ("provider", "is required")
-        );
+        assert_eq!((member.as_str(), detail.as_str()), ("provider", "is required"));
         let (_, member, _) = refused::<Channel>(
             json!({"provider": "p", "base_url": "u", "credentials": [{"secret": "s"}]}),
         );

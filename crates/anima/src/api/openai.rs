@@ -21,6 +21,7 @@ use super::Plane;
 use crate::http::body;
 use crate::http::caller::{self, Caller};
 use crate::http::reply::{self, Facts, Refusal};
+use crate::metrics::Inflight;
 use crate::relay::admit;
 use crate::relay::call::{Arrival, Call, endpoint_name};
 use crate::relay::chat::{self, Answer, Outcome};
@@ -50,10 +51,7 @@ pub async fn unknown(State(plane): State<Arc<Plane>>, request: Request<Body>) ->
         request.method(),
         request.uri().path()
     );
-    reply::refuse(
-        &Refusal::new(Failure::RouteUnknown, message),
-        &plane.facts(),
-    )
+    reply::refuse(&Refusal::new(Failure::RouteUnknown, message), &plane.facts())
 }
 
 /// A known path with another method.
@@ -63,21 +61,14 @@ pub async fn wrong_method(
 ) -> Response<Body> {
     let path = request.uri().path();
     let message = format!("Not allowed to {} on {path}.", request.method());
-    reply::refuse(
-        &Refusal::new(Failure::MethodRefused, message),
-        &plane.facts(),
-    )
+    reply::refuse(&Refusal::new(Failure::MethodRefused, message), &plane.facts())
 }
 
 impl Plane {
     /// Facts about a request that just came in.
     fn facts(&self) -> Facts {
         let id = mint_id(self.relay.clock.now(), &*self.relay.rng);
-        Facts {
-            id,
-            config_version: self.relay.live.rev(),
-            ..Facts::default()
-        }
+        Facts { id, config_version: self.relay.live.rev(), ..Facts::default() }
     }
 
     /// Checks the key of a request.
@@ -90,10 +81,7 @@ impl Plane {
 
 /// The client's address.
 fn peer(parts: &Parts) -> Option<IpAddr> {
-    parts
-        .extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|info| info.0.ip())
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }
 
 /// Serves one call from its head to its answer.
@@ -106,7 +94,7 @@ async fn serve(plane: Arc<Plane>, endpoint: Endpoint, request: Request<Body>) ->
         instant: Instant::now(),
         gone: gone.clone(),
     };
-    let _inflight = Inflight::enter(&plane);
+    let inflight = plane.relay.metrics.enter();
     let call = match admitted(&plane, endpoint, request, arrival.clone()).await {
         Ok(call) => Arc::new(call),
         Err((refusal, who)) => {
@@ -120,25 +108,29 @@ async fn serve(plane: Arc<Plane>, endpoint: Endpoint, request: Request<Body>) ->
     let relay = Arc::clone(&plane.relay);
     let outcome = plane.relay.tasks.spawn(chat::run(relay, call)).await;
     leaving.disarm();
-    answer(outcome, &mut facts)
+    answer(outcome, &mut facts, inflight)
 }
 
-fn answer(outcome: Result<Outcome, tokio::task::JoinError>, facts: &mut Facts) -> Response<Body> {
+/// `inflight` goes on with a stream, which is served until its end.
+fn answer(
+    outcome: Result<Outcome, tokio::task::JoinError>,
+    facts: &mut Facts,
+    inflight: Inflight,
+) -> Response<Body> {
     let outcome = outcome.unwrap_or_else(|panic| {
         tracing::error!(request_id = %facts.id, %panic, "a call panicked");
         let message = "Something went wrong inside the gateway. The call was not charged.";
         let answer = Err(Refusal::new(Failure::Internal, message));
-        Outcome {
-            answer,
-            served_model: None,
-            attempts: 0,
-        }
+        Outcome { answer, served_model: None, attempts: 0 }
     });
     facts.served_model = outcome.served_model;
     facts.attempts = outcome.attempts;
     match outcome.answer {
         Ok(Answer::Whole(bytes)) => reply::json(StatusCode::OK, bytes, facts),
-        Ok(Answer::Stream(stream)) => reply::event_stream(Body::new(stream), facts),
+        Ok(Answer::Stream(mut stream)) => {
+            stream.count(inflight);
+            reply::event_stream(Body::new(stream), facts)
+        }
         Err(refusal) => reply::refuse(&refusal, facts),
     }
 }
@@ -153,10 +145,7 @@ async fn admitted(
     arrival: Arrival,
 ) -> Result<Call, Unadmitted> {
     let (parts, body) = request.into_parts();
-    let caller = plane
-        .identify(&parts)
-        .await
-        .map_err(|refusal| (refusal, None))?;
+    let caller = plane.identify(&parts).await.map_err(|refusal| (refusal, None))?;
     let known = |refusal: Refusal| (refusal, Some(caller.clone()));
     let read = body::read(body, plane.body_bytes_max, plane.body_within).await;
     let bytes = read.map_err(known)?;
@@ -178,20 +167,4 @@ fn note_refusal(
     let total = arrival.instant.elapsed();
     let decision = Decision::unadmitted(arrival.id, endpoint, who, refusal.failure, total);
     decision.write(&plane.relay.metrics);
-}
-
-/// Counts a request as being served while it lives.
-struct Inflight<'a>(&'a prometheus::IntGauge);
-
-impl<'a> Inflight<'a> {
-    fn enter(plane: &'a Plane) -> Self {
-        plane.relay.metrics.inflight.inc();
-        Self(&plane.relay.metrics.inflight)
-    }
-}
-
-impl Drop for Inflight<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }

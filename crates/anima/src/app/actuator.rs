@@ -62,13 +62,7 @@ pub async fn info(State(app): State<Arc<App>>) -> Json<Value> {
 pub async fn prometheus(State(app): State<Arc<App>>) -> Response {
     app.metrics.config_version(app.live.rev());
     match app.metrics.text() {
-        Ok(text) => (
-            [(
-                header::CONTENT_TYPE,
-                "text/plain; version=0.0.4; charset=utf-8",
-            )],
-            text,
-        )
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
             .into_response(),
         Err(error) => {
             tracing::error!(%error, "failed to write metrics");
@@ -104,10 +98,6 @@ fn status(ready: bool, app: &App) -> &'static str {
 }
 
 fn reply(ready: bool, body: Value) -> Response {
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }

@@ -37,18 +37,11 @@ pub(super) fn run(command: &Command) -> Result<(), Exit> {
     let findings = process::run(1, async {
         let observer = Metrics::new().map_err(|e| Exit::Failed(e.to_string()))?;
         let node = mint_id(SystemClock.now(), &SystemRng);
-        let opener = Opener {
-            node,
-            observer: std::sync::Arc::new(observer),
-        };
+        let opener = Opener { node, observer: std::sync::Arc::new(observer) };
         let stores = database::open(&location, &opener)
             .await
             .map_err(|e| Exit::Failed(format!("setting `database_url`: {e}")))?;
-        stores
-            .ledger
-            .verify(SystemClock.now())
-            .await
-            .map_err(|e| Exit::Failed(e.to_string()))
+        stores.ledger.verify(SystemClock.now()).await.map_err(|e| Exit::Failed(e.to_string()))
     })?;
     let holds = findings.iter().all(|f| f.breaches.is_empty());
     if args.json {
@@ -56,26 +49,13 @@ pub(super) fn run(command: &Command) -> Result<(), Exit> {
     } else {
         print(&findings);
     }
-    if holds {
-        Ok(())
-    } else {
-        Err(Exit::Failed("the books do not hold".to_owned()))
-    }
+    if holds { Ok(()) } else { Err(Exit::Failed("the books do not hold".to_owned())) }
 }
 
 fn print(findings: &[Finding]) {
     for finding in findings {
-        let verdict = if finding.breaches.is_empty() {
-            "holds "
-        } else {
-            "BREACH"
-        };
-        let Finding {
-            invariant,
-            statement,
-            checked,
-            ..
-        } = finding;
+        let verdict = if finding.breaches.is_empty() { "holds " } else { "BREACH" };
+        let Finding { invariant, statement, checked, .. } = finding;
         println!("{invariant:<4} {verdict} {statement} ({checked} checked)");
         for breach in &finding.breaches {
             println!("            {breach}");

@@ -12,9 +12,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
     let (settings, _log) = prepare(flags)?;
     let location = boot::location(&settings).map_err(Exit::Usage)?;
     process::run(1, async {
-        database::migrate(&location)
-            .await
-            .map_err(|e| Exit::Failed(e.to_string()))?;
+        database::migrate(&location).await.map_err(|e| Exit::Failed(e.to_string()))?;
         println!("The schema is up to date.");
         Ok(())
     })

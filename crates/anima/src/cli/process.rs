@@ -18,10 +18,7 @@ pub(super) fn run<T>(
     if threads > 0 {
         builder.worker_threads(threads);
     }
-    let runtime = builder
-        .enable_all()
-        .build()
-        .map_err(|e| Exit::Failed(e.to_string()))?;
+    let runtime = builder.enable_all().build().map_err(|e| Exit::Failed(e.to_string()))?;
     runtime.block_on(future)
 }
 
@@ -51,11 +48,7 @@ pub(super) fn shutdown() -> Result<CancellationToken, Exit> {
     Ok(token)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    clippy::exit,
-    reason = "the second signal asks for just that"
-)]
+#[expect(clippy::disallowed_methods, clippy::exit, reason = "the second signal asks for just that")]
 fn leave_at_once() -> ! {
     std::process::exit(130)
 }

@@ -50,9 +50,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
         let shutdown = process::shutdown()?;
         let node = boot::node(&settings).await.map_err(Exit::Usage)?;
         let listener = process::listen(settings.listen).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|e| Exit::Failed(e.to_string()))?;
+        let address = listener.local_addr().map_err(|e| Exit::Failed(e.to_string()))?;
         let kept = prepare_rows(&node, &settings, shutdown.clone()).await?;
         // Every row is in place before anybody is told the address.
         print(address, &kept, args.json);
@@ -73,32 +71,19 @@ async fn prepare_rows(
     };
     let wanted = before.as_ref().map_or(0, |k| k.simulator_port);
     let port = simulator(wanted, shutdown).await?;
-    rows::simulated(&node.admin, port)
-        .await
-        .map_err(Exit::Failed)?;
+    rows::simulated(&node.admin, port).await.map_err(Exit::Failed)?;
     seed::providers(&node.admin).await.map_err(Exit::Failed)?;
     rows::app(&node.admin).await.map_err(Exit::Failed)?;
-    let minted = boot::ensure_admin_token(node, settings)
-        .await
-        .map_err(Exit::Failed)?;
-    let given = settings
-        .admin_token
-        .given()
-        .map(|t| Zeroizing::new(t.to_owned()));
+    let minted = boot::ensure_admin_token(node, settings).await.map_err(Exit::Failed)?;
+    let given = settings.admin_token.given().map(|t| Zeroizing::new(t.to_owned()));
     let kept_token = before.as_ref().map(|k| k.admin_token.clone());
     let admin_token = match given.or(minted).or(kept_token) {
         Some(token) => token,
         None => rows::admin_token(&node.admin).await.map_err(Exit::Failed)?,
     };
     let kept_key = before.as_ref().map(|k| k.api_key.clone());
-    let api_key = rows::key(&node.admin, kept_key)
-        .await
-        .map_err(Exit::Failed)?;
-    let kept = Kept {
-        api_key,
-        admin_token,
-        simulator_port: port,
-    };
+    let api_key = rows::key(&node.admin, kept_key).await.map_err(Exit::Failed)?;
+    let kept = Kept { api_key, admin_token, simulator_port: port };
     keep(&path, &kept)?;
     Ok(kept)
 }
@@ -166,8 +151,5 @@ fn print(address: SocketAddr, kept: &Kept, json: bool) {
         rows::CHAT_ALIAS
     );
     println!("  curl -H 'authorization: Bearer {token}' \\");
-    println!(
-        "    http://{host}/api/admin/v1/apps/{}/balance\n",
-        rows::APP
-    );
+    println!("    http://{host}/api/admin/v1/apps/{}/balance\n", rows::APP);
 }

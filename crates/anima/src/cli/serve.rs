@@ -11,21 +11,14 @@ pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
     process::run(settings.worker_threads, async {
         let shutdown = process::shutdown()?;
         let node = boot::node(&settings).await.map_err(Exit::Usage)?;
-        let minted = boot::ensure_admin_token(&node, &settings)
-            .await
-            .map_err(Exit::Failed)?;
+        let minted = boot::ensure_admin_token(&node, &settings).await.map_err(Exit::Failed)?;
         let listener = process::listen(settings.listen).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|e| Exit::Failed(e.to_string()))?;
+        let address = listener.local_addr().map_err(|e| Exit::Failed(e.to_string()))?;
         println!("Anima listens on http://{address}");
         println!("  API     http://{address}/v1");
         println!("  admin   http://{address}/api/admin/v1");
         if let Some(token) = minted {
-            println!(
-                "  The first admin token, shown this once: {}",
-                token.as_str()
-            );
+            println!("  The first admin token, shown this once: {}", token.as_str());
         }
         node.serve(listener, shutdown).await;
         Ok(())

@@ -32,15 +32,12 @@ pub(super) struct Args {
 }
 
 /// Serves until a signal.
-pub(super) fn run(args: Args) -> Result<(), Exit> {
+pub(super) fn run(args: &Args) -> Result<(), Exit> {
     let script = match &args.script {
         Some(path) => read(path)?,
         None => Script::default(),
     };
-    let mut log = LogSettings {
-        enabled: !args.no_log,
-        ..LogSettings::default()
-    };
+    let mut log = LogSettings { enabled: !args.no_log, ..LogSettings::default() };
     log.file.clone_from(&args.log_file);
     if let Some(cap) = args.log_cap {
         log.cap = cap;
@@ -50,13 +47,9 @@ pub(super) fn run(args: Args) -> Result<(), Exit> {
     process::run(args.threads, async {
         let shutdown = process::shutdown()?;
         let listener = process::listen(args.listen).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|e| Exit::Failed(e.to_string()))?;
+        let address = listener.local_addr().map_err(|e| Exit::Failed(e.to_string()))?;
         println!("The simulated provider listens on http://{address}/v1");
-        Arc::new(simulator)
-            .serve(listener, async move { shutdown.cancelled().await })
-            .await;
+        Arc::new(simulator).serve(listener, async move { shutdown.cancelled().await }).await;
         Ok(())
     })
 }

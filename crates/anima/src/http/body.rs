@@ -32,15 +32,11 @@ pub async fn read(body: Body, bytes_max: usize, within: Duration) -> Result<Byte
     match tokio::time::timeout(within, gather(body, bytes_max, announced)).await {
         Ok(Gathered::Whole(bytes)) => Ok(bytes),
         Ok(Gathered::TooLarge) => Err(too_large()),
-        Ok(Gathered::Broken) => Err(Refusal::new(
-            Failure::ClientGone,
-            "The request body broke off.",
-        )),
+        Ok(Gathered::Broken) => {
+            Err(Refusal::new(Failure::ClientGone, "The request body broke off."))
+        }
         Err(_elapsed) => {
-            let message = format!(
-                "The request body did not arrive within {} s.",
-                within.as_secs()
-            );
+            let message = format!("The request body did not arrive within {} s.", within.as_secs());
             Err(Refusal::new(Failure::BodyTimeout, message))
         }
     }
@@ -76,11 +72,7 @@ async fn gather(mut body: Body, bytes_max: usize, announced: usize) -> Gathered 
             return Gathered::TooLarge;
         }
     }
-    Gathered::Whole(if joined.is_empty() {
-        first
-    } else {
-        joined.freeze()
-    })
+    Gathered::Whole(if joined.is_empty() { first } else { joined.freeze() })
 }
 
 #[cfg(test)]
@@ -93,18 +85,15 @@ mod tests {
             Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 1024]))
         });
         let endless = Body::from_stream(pieces);
-        let refusal = read(endless, 10_000, Duration::from_secs(60))
-            .await
-            .unwrap_err();
+        let refusal = read(endless, 10_000, Duration::from_secs(60)).await.unwrap_err();
         assert_eq!(refusal.failure, Failure::BodyTooLarge);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up_on() {
         let silent = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
-        let refusal = read(Body::from_stream(silent), 10_000, Duration::from_secs(60))
-            .await
-            .unwrap_err();
+        let refusal =
+            read(Body::from_stream(silent), 10_000, Duration::from_secs(60)).await.unwrap_err();
         assert_eq!(refusal.failure, Failure::BodyTimeout);
     }
 
@@ -113,9 +102,7 @@ mod tests {
         let pieces = futures_util::stream::iter(
             ["ab", "cd", "e"].map(|p| Ok::<_, std::io::Error>(Bytes::from(p))),
         );
-        let body = read(Body::from_stream(pieces), 5, Duration::from_secs(1))
-            .await
-            .unwrap();
+        let body = read(Body::from_stream(pieces), 5, Duration::from_secs(1)).await.unwrap();
         assert_eq!(body, "abcde");
     }
 }

@@ -40,9 +40,7 @@ pub struct Caller {
 impl Caller {
     /// Factor on sale prices.
     pub fn multiplier(&self) -> Multiplier {
-        self.group
-            .as_ref()
-            .map_or(Multiplier::ONE, |g| g.multiplier)
+        self.group.as_ref().map_or(Multiplier::ONE, |g| g.multiplier)
     }
 
     /// Whether the key may use an alias.
@@ -69,25 +67,14 @@ pub async fn identify(
     let pinned = live.pin(now).ok_or_else(cannot_check)?;
     let hash = secrets.hash_key(&text);
     let unknown = || {
-        Refusal::new(
-            Failure::KeyUnknown,
-            "Incorrect API key. Check the key, or ask for a new one.",
-        )
+        Refusal::new(Failure::KeyUnknown, "Incorrect API key. Check the key, or ask for a new one.")
     };
     let kid = secrets::kid_of(&text).ok_or_else(unknown)?;
-    let record = live
-        .key(kid)
-        .await
-        .map_err(|_error| cannot_check())?
-        .ok_or_else(unknown)?;
+    let record = live.key(kid).await.map_err(|_error| cannot_check())?.ok_or_else(unknown)?;
     let live_secret = |s: &anima_store::keys::SecretHash| {
         secrets::same_hash(&s.hash, &hash) & s.expires_at.is_none_or(|end| now < end)
     };
-    if !record
-        .secrets
-        .iter()
-        .fold(false, |found, s| found | live_secret(s))
-    {
+    if !record.secrets.iter().fold(false, |found, s| found | live_secret(s)) {
         return Err(unknown());
     }
     let in_force = |refused: &str| Refusal::new(Failure::KeyDisabled, refused);
@@ -96,11 +83,7 @@ pub async fn identify(
     let app = effective(&record.app, now)
         .ok_or_else(|| in_force("The app of this API key is not in force now."))?;
     check(key, app, now, peer)?;
-    let wanted = key
-        .body
-        .token_group
-        .as_deref()
-        .or(app.body.token_group.as_deref());
+    let wanted = key.body.token_group.as_deref().or(app.body.token_group.as_deref());
     let group = wanted.map(|code| group(&pinned, code)).transpose()?;
     Ok(Caller {
         kid: kid.into(),
@@ -154,21 +137,13 @@ fn check(
 
 fn contains(block: &str, peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
-    block
-        .parse::<IpNet>()
-        .map(|net| net.contains(&peer))
-        .unwrap_or(false)
-        || block
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical() == peer)
+    let net = block.parse::<IpNet>().is_ok_and(|net| net.contains(&peer));
+    net || block.parse::<IpAddr>().is_ok_and(|address| address.to_canonical() == peer)
 }
 
 fn group(pinned: &Pinned, code: &str) -> Result<Arc<TokenGroupEntry>, Refusal> {
     let group = pinned.snapshot.token_group(code).ok_or_else(|| {
-        Refusal::new(
-            Failure::KeyDisabled,
-            "The token group of this API key is not in force now.",
-        )
+        Refusal::new(Failure::KeyDisabled, "The token group of this API key is not in force now.")
     })?;
     if group.enabled {
         return Ok(Arc::clone(group));
@@ -179,28 +154,15 @@ fn group(pinned: &Pinned, code: &str) -> Result<Arc<TokenGroupEntry>, Refusal> {
 
 /// The key's text, wherever the client's SDK puts it (SPEC 4).
 fn key_text<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<Cow<'a, str>> {
-    let of = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .map(str::trim)
-    };
+    let of = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
     let bearer = of(header::AUTHORIZATION.as_str()).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
     });
-    let header = bearer
-        .or_else(|| of("x-api-key"))
-        .or_else(|| of("x-goog-api-key"));
-    let found = header
-        .or_else(|| of("api-key"))
-        .filter(|k| !k.is_empty())
-        .map(Cow::Borrowed);
+    let header = bearer.or_else(|| of("x-api-key")).or_else(|| of("x-goog-api-key"));
+    let found = header.or_else(|| of("api-key")).filter(|k| !k.is_empty()).map(Cow::Borrowed);
     found.or_else(|| {
-        let pairs = uri
-            .query()?
-            .split('&')
-            .filter_map(|pair| pair.split_once('='));
+        let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
         let value = pairs.into_iter().find(|(name, _)| *name == "key")?.1;
         Some(Cow::Borrowed(value)).filter(|k| !k.is_empty())
     })
@@ -228,11 +190,7 @@ mod tests {
             ("api-key", "sk-a-b", "/v1/models"),
             ("", "", "/v1/models?alt=sse&key=sk-a-b"),
         ] {
-            assert_eq!(
-                found(name, value, uri).as_deref(),
-                Some("sk-a-b"),
-                "{name} {uri}"
-            );
+            assert_eq!(found(name, value, uri).as_deref(), Some("sk-a-b"), "{name} {uri}");
         }
         assert_eq!(found("authorization", "Basic abc", "/v1/models"), None);
         assert_eq!(found("", "", "/v1/models?monkey=1"), None);

@@ -51,12 +51,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with words for the caller.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self {
-            failure,
-            message: message.into(),
-            param: None,
-            retry_after_ms: None,
-        }
+        Self { failure, message: message.into(), param: None, retry_after_ms: None }
     }
 
     /// Names the member at fault.
@@ -93,23 +88,12 @@ pub fn refuse(refusal: &Refusal, facts: &Facts) -> Response<Body> {
     let row = refusal.failure.row();
     // Several failures share a code of the wire; the reason tells them apart (`wire` 4.2).
     let reason = serde_json::json!({ "reason": refusal.failure.reason() });
-    let body = openai::error_body(
-        refusal.failure,
-        &refusal.message,
-        refusal.param,
-        Some(&reason),
-    );
+    let body = openai::error_body(refusal.failure, &refusal.message, refusal.param, Some(&reason));
     let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, body, facts);
     let headers = response.headers_mut();
-    let obeyed = refusal
-        .retry_after_ms
-        .is_none_or(|ms| ms <= RETRY_AFTER_OBEYED_MS);
-    let should = if row.should_retry && obeyed {
-        "true"
-    } else {
-        "false"
-    };
+    let obeyed = refusal.retry_after_ms.is_none_or(|ms| ms <= RETRY_AFTER_OBEYED_MS);
+    let should = if row.should_retry && obeyed { "true" } else { "false" };
     headers.insert(SHOULD_RETRY, HeaderValue::from_static(should));
     if let Some(ms) = refusal.retry_after_ms {
         headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
@@ -132,14 +116,8 @@ pub fn json(status: StatusCode, body: Bytes, facts: &Facts) -> Response<Body> {
 pub fn event_stream(body: Body, facts: &Facts) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream; charset=utf-8"),
-    );
-    headers.insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, no-transform"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     facts.write(headers);
     response
@@ -183,19 +161,10 @@ mod tests {
     #[test]
     fn every_refusal_says_whether_to_retry_and_who_it_is() {
         for failure in Failure::ALL {
-            let facts = Facts {
-                id: Uuid::from_u128(7),
-                ..Facts::default()
-            };
+            let facts = Facts { id: Uuid::from_u128(7), ..Facts::default() };
             let response = refuse(&Refusal::new(*failure, "x"), &facts);
             assert_eq!(response.status().as_u16(), failure.row().status);
-            for name in [
-                SHOULD_RETRY,
-                REQUEST_ID,
-                ATTEMPTS,
-                QUEUE_WAIT,
-                CONFIG_VERSION,
-            ] {
+            for name in [SHOULD_RETRY, REQUEST_ID, ATTEMPTS, QUEUE_WAIT, CONFIG_VERSION] {
                 assert!(response.headers().contains_key(&name), "{failure:?} {name}");
             }
         }

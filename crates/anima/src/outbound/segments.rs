@@ -33,10 +33,7 @@ impl Segments {
             slices = vec![joined.freeze()];
         }
         slices.reverse();
-        Self {
-            reversed: slices,
-            remaining: total as u64,
-        }
+        Self { reversed: slices, remaining: total as u64 }
     }
 }
 

@@ -33,14 +33,7 @@ pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<C
     }
     let sale = sale_price(&caller, &alias, request.endpoint)?;
     let deadline = arrival.instant + Duration::from_millis(alias.retry.deadline_ms.into());
-    Ok(Call {
-        arrival,
-        caller,
-        request,
-        alias,
-        sale,
-        deadline,
-    })
+    Ok(Call { arrival, caller, request, alias, sale, deadline })
 }
 
 /// The alias, if the caller may know of it.
@@ -48,11 +41,7 @@ pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<C
 /// # Errors
 /// [`Failure::ModelUnknown`] or [`Failure::ServiceSuspended`].
 pub fn resolve(caller: &Caller, model: &str) -> Result<Arc<AliasEntry>, Refusal> {
-    let found = caller
-        .pinned
-        .snapshot
-        .alias(model)
-        .filter(|_| caller.allows(model));
+    let found = caller.pinned.snapshot.alias(model).filter(|_| caller.allows(model));
     let Some(alias) = found else {
         let message = format!(
             "The model `{}` does not exist or this key may not use it. See GET /v1/models.",
@@ -75,10 +64,8 @@ fn shown(model: &str) -> String {
 const fn serves(kind: Kind, endpoint: Endpoint) -> bool {
     matches!(
         (kind, endpoint),
-        (
-            Kind::Chat,
-            Endpoint::ChatCompletions | Endpoint::Completions
-        ) | (Kind::Embedding, Endpoint::Embeddings)
+        (Kind::Chat, Endpoint::ChatCompletions | Endpoint::Completions)
+            | (Kind::Embedding, Endpoint::Embeddings)
     )
 }
 

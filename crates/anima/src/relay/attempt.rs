@@ -42,7 +42,7 @@ pub(super) struct Answered {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// A JSON body.
-    Whole(Answer, Bytes),
+    Whole(Box<Answer>, Bytes),
     /// A stream past its first content byte.
     Stream(Box<Started>),
 }
@@ -98,12 +98,7 @@ pub(super) async fn run(
         match tried {
             Ok((trial, answer)) => {
                 let Exhausted { failed, waited, .. } = state;
-                return Ok(Answered {
-                    failed,
-                    trial,
-                    answer,
-                    waited,
-                });
+                return Ok(Answered { failed, trial, answer, waited });
             }
             Err(Retry::Never) => break,
             Err(Retry::NextChannel) => {}
@@ -119,9 +114,7 @@ async fn one(
     (route, upstream, cost): (&RouteEntry, &Arc<Upstream>, &Arc<PriceList>),
     state: &mut Exhausted,
 ) -> Result<(Trial, Kind), Retry> {
-    let n = i16::try_from(state.failed.len())
-        .unwrap_or(i16::MAX)
-        .saturating_add(1);
+    let n = i16::try_from(state.failed.len()).unwrap_or(i16::MAX).saturating_add(1);
     let spread = usize::try_from(relay.rng.next_u64() >> 33).unwrap_or(0);
     let count = upstream.credentials.len().max(1);
     let Some(credential) = upstream.credentials.get(spread % count) else {
@@ -135,9 +128,7 @@ async fn one(
     let out = (&relay.outbound, policy, relay.limits.answer_bytes_max);
     let outcome = match trial.send(call, upstream, &credential.1, out).await {
         Outcome::Whole(answer, body) => Ok(Kind::Whole(answer, body)),
-        Outcome::Stream(body) => start(call, &trial, upstream, body)
-            .await
-            .map_err(classified),
+        Outcome::Stream(body) => start(call, &trial, upstream, body).await.map_err(classified),
         Outcome::Failed(classified) => Err(classified),
     };
     state.waited += trial.started.elapsed();
@@ -183,9 +174,5 @@ async fn start(
             Err(_elapsed) => return Err(Failure::FirstByteTimeout),
         }
     }
-    Ok(Kind::Stream(Box::new(Started {
-        body,
-        decoder,
-        ready,
-    })))
+    Ok(Kind::Stream(Box::new(Started { body, decoder, ready })))
 }

@@ -49,19 +49,13 @@ pub(super) struct Priced {
 /// What was consumed by a served attempt: the report, else our own count.
 pub(super) async fn known(call: &Arc<Call>, delivered: &Delivered) -> Known {
     if let Some(usage) = delivered.reported {
-        return Known {
-            usage,
-            source: UsageSource::Provider,
-        };
+        return Known { usage, source: UsageSource::Provider };
     }
     let input = count_input(call).await;
     let usage = Usage::default()
         .with(Meter::InputTokens, input)
         .with(Meter::OutputTokens, delivered.counted_output);
-    Known {
-        usage,
-        source: UsageSource::Counted,
-    }
+    Known { usage, source: UsageSource::Counted }
 }
 
 /// Our own count of the prompt's tokens.
@@ -89,10 +83,7 @@ pub(super) fn price(
         match list.charge(&usage, tier, multiplier) {
             Ok(charge) => {
                 let estimate = counted || left_out || charge.stood_in;
-                return Priced {
-                    units: charge.units,
-                    estimate,
-                };
+                return Priced { units: charge.units, estimate };
             }
             Err(pricing::Error::Unpriced(meter)) => {
                 let (price, meter_name) = (list.code.as_str(), meter.name());
@@ -102,10 +93,7 @@ pub(super) fn price(
             }
             Err(pricing::Error::Amount(error)) => {
                 tracing::error!(price = list.code, %error, "failed to price usage");
-                return Priced {
-                    units: 0,
-                    estimate: true,
-                };
+                return Priced { units: 0, estimate: true };
             }
         }
     }
@@ -128,23 +116,13 @@ pub(super) async fn failed(
     failure: Failure,
     now: Timestamp,
 ) -> Attempt {
-    let mut attempt = record(
-        trial,
-        End {
-            outcome: failure.reason(),
-            served: false,
-            at: now,
-        },
-    );
+    let mut attempt = record(trial, End { outcome: failure.reason(), served: false, at: now });
     match failure.row().cost {
         Cost::Nothing => {}
         Cost::EstimatedInput | Cost::Delivered => {
             let input = count_input(call).await;
             let usage = Usage::default().with(Meter::InputTokens, input);
-            let known = Known {
-                usage,
-                source: UsageSource::Counted,
-            };
+            let known = Known { usage, source: UsageSource::Counted };
             let priced = price(&trial.cost, &known, None, Multiplier::ONE);
             attempt.usage = usage;
             attempt.usage_source = UsageSource::Counted;
@@ -168,9 +146,7 @@ pub(super) struct End {
 fn record(trial: &Trial, end: End) -> Attempt {
     let first_byte_at = trial.first_byte.map(|instant| {
         let waited = instant.duration_since(trial.started).as_millis();
-        trial
-            .started_at
-            .plus_millis(i64::try_from(waited).unwrap_or(i64::MAX))
+        trial.started_at.plus_millis(i64::try_from(waited).unwrap_or(i64::MAX))
     });
     Attempt {
         n: trial.n,

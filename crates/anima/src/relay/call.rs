@@ -58,10 +58,7 @@ impl Call {
 
 /// A price list, by name.
 pub fn price_ref(list: &PriceList) -> PriceRef {
-    PriceRef {
-        code: list.code.as_str().into(),
-        version_no: list.version_no,
-    }
+    PriceRef { code: list.code.as_str().into(), version_no: list.version_no }
 }
 
 /// The short name of an endpoint.

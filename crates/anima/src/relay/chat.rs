@@ -64,11 +64,7 @@ fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
     decision.total = call.arrival.instant.elapsed();
     decision.overhead = decision.total;
     decision.write(&relay.metrics);
-    Outcome {
-        answer: Err(refusal),
-        served_model: None,
-        attempts: 0,
-    }
+    Outcome { answer: Err(refusal), served_model: None, attempts: 0 }
 }
 
 async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answered) -> Outcome {
@@ -78,12 +74,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
     decision.attempts = attempts;
     decision.labels.channel = Arc::clone(&answered.trial.channel);
     decision.model = Arc::clone(&answered.trial.model);
-    let Answered {
-        failed,
-        trial,
-        answer,
-        waited,
-    } = answered;
+    let Answered { failed, trial, answer, waited } = answered;
     match answer {
         Kind::Stream(started) => {
             let so_far = call.arrival.instant.elapsed();
@@ -91,11 +82,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
             decision.overhead = so_far.saturating_sub(waited);
             let stream = RelayStream::new(relay, call, (open, failed, trial), *started, decision);
             let answer = Ok(Answer::Stream(Box::new(stream)));
-            Outcome {
-                answer,
-                served_model,
-                attempts,
-            }
+            Outcome { answer, served_model, attempts }
         }
         Kind::Whole(answer, body) => {
             let delivered = delivered(&call, &answer);
@@ -120,11 +107,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
                 decision.outcome = Failure::ClientGone.reason();
             }
             decision.write(&relay.metrics);
-            Outcome {
-                answer,
-                served_model,
-                attempts,
-            }
+            Outcome { answer, served_model, attempts }
         }
     }
 }
@@ -140,25 +123,17 @@ fn delivered(call: &Call, answer: &anima_wire::adapter::Answer) -> Delivered {
     let believed = answer.usage.filter(|_| !answer.usage_suspect);
     let generates = super::admit::meters(call.request.endpoint)
         .contains(&anima_core::usage::Meter::OutputTokens);
-    let silent = believed.is_some_and(|u| u.output_tokens() == 0) || believed.is_none();
+    let silent = believed.is_none_or(|u| u.output_tokens() == 0);
     Delivered {
         reported: believed,
         tier: answer.service_tier.clone(),
-        counted_output: if believed.is_none() {
-            answer.count_output_tokens()
-        } else {
-            0
-        },
+        counted_output: if believed.is_none() { answer.count_output_tokens() } else { 0 },
         empty: generates && silent && answer.text_bytes == 0,
     }
 }
 
 async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhausted) -> Outcome {
-    let Exhausted {
-        failed,
-        last,
-        waited,
-    } = exhausted;
+    let Exhausted { failed, last, waited } = exhausted;
     let attempts = failed.len();
     let mut decision = Decision::of(call);
     decision.attempts = attempts;
@@ -176,9 +151,5 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
     decision.write(&relay.metrics);
     let mut refusal = Refusal::new(last.failure, last.message);
     refusal.retry_after_ms = last.retry_after_ms;
-    Outcome {
-        answer: Err(refusal),
-        served_model: None,
-        attempts,
-    }
+    Outcome { answer: Err(refusal), served_model: None, attempts }
 }

@@ -75,12 +75,7 @@ impl Decision {
         failure: Failure,
         total: Duration,
     ) -> Self {
-        let labels = Labels {
-            endpoint,
-            alias: Arc::default(),
-            channel: Arc::default(),
-            app,
-        };
+        let labels = Labels { endpoint, alias: Arc::default(), channel: Arc::default(), app };
         Self {
             id,
             labels,
@@ -107,12 +102,7 @@ impl Decision {
         metrics.request(&self.labels, self.outcome, times);
         let (mut tokens, mut charged, mut currency, mut estimate) = ((0, 0), 0, "", false);
         if let Some(receipt) = &self.receipt {
-            metrics.settled(
-                &self.labels,
-                receipt.charged,
-                &receipt.costs,
-                receipt.tokens,
-            );
+            metrics.settled(&self.labels, receipt.charged, &receipt.costs, receipt.tokens);
             (tokens, charged) = (receipt.tokens, receipt.charged.units);
             (currency, estimate) = (receipt.charged.currency.code(), receipt.estimate);
         }

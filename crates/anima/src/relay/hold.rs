@@ -18,7 +18,7 @@ use crate::http::reply::Refusal;
 
 /// After the call's deadline its hold is kept this much longer before it counts as orphaned: time
 /// to drain and to settle.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 
 /// A hold that is on disk and not yet settled.
 #[derive(Debug)]
@@ -85,10 +85,7 @@ pub async fn place(
         expires_at: call.arrival.at.plus_millis(keep_ms),
     };
     match ledger.hold(hold.clone()).await {
-        Ok(()) => Ok(Open {
-            hold: Some(hold),
-            ledger: Arc::clone(ledger),
-        }),
+        Ok(()) => Ok(Open { hold: Some(hold), ledger: Arc::clone(ledger) }),
         Err(error) => Err(refusal(call, amount, &error)),
     }
 }
@@ -99,22 +96,14 @@ fn amount(call: &Call, limits: &Limits) -> Result<i64, Refusal> {
     let request = &call.request;
     let mut usage = Usage::default().with(Meter::InputTokens, request.estimate_input_tokens());
     if super::admit::meters(request.endpoint).contains(&Meter::OutputTokens) {
-        let each = request
-            .output_tokens_max
-            .unwrap_or(limits.hold_output_tokens);
+        let each = request.output_tokens_max.unwrap_or(limits.hold_output_tokens);
         usage.set(Meter::OutputTokens, each.saturating_mul(request.choices));
     }
-    let charge = call.sale.charge(
-        &usage,
-        request.service_tier.as_deref(),
-        call.caller.multiplier(),
-    );
+    let charge =
+        call.sale.charge(&usage, request.service_tier.as_deref(), call.caller.multiplier());
     charge.map(|c| c.units).map_err(|error| {
         tracing::error!(request_id = %call.arrival.id, %error, "failed to price a hold");
-        Refusal::new(
-            Failure::ModelUnpriced,
-            "This call cannot be priced. Ask the operator.",
-        )
+        Refusal::new(Failure::ModelUnpriced, "This call cannot be priced. Ask the operator.")
     })
 }
 

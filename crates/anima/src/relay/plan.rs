@@ -29,16 +29,10 @@ pub struct Plan {
 /// [`Failure::ModelUnpriced`] when only cost prices are missing, else
 /// [`Failure::NoHealthyChannel`].
 pub fn plan(call: &Call, rng: &dyn Rng) -> Result<Plan, Refusal> {
-    let routing::Plan {
-        mut candidates,
-        mut skips,
-    } = routing::plan(&call.alias, rng);
+    let routing::Plan { mut candidates, mut skips } = routing::plan(&call.alias, rng);
     candidates.retain(|index| match unusable(call, *index) {
         Some(reason) => {
-            skips.push(Skip {
-                route: *index,
-                reason,
-            });
+            skips.push(Skip { route: *index, reason });
             false
         }
         None => true,
@@ -61,13 +55,9 @@ fn unusable(call: &Call, index: usize) -> Option<SkipReason> {
     let Some((route, upstream)) = candidate(call, index) else {
         return Some(SkipReason::EndpointUnserved);
     };
-    let serves = upstream
-        .adapter
-        .is_some_and(|a| a.serves(call.request.endpoint));
-    let covered = route
-        .cost
-        .as_ref()
-        .is_some_and(|c| c.covers(meters(call.request.endpoint)).is_ok());
+    let serves = upstream.adapter.is_some_and(|a| a.serves(call.request.endpoint));
+    let covered =
+        route.cost.as_ref().is_some_and(|c| c.covers(meters(call.request.endpoint)).is_ok());
     if !serves {
         Some(SkipReason::EndpointUnserved)
     } else if upstream.credentials.is_empty() {

@@ -44,21 +44,14 @@ pub(super) async fn served(
         relay.metrics.usage_suspect(&trial.channel);
     }
     relay.metrics.attempt(&trial.channel, outcome);
-    let end = End {
-        outcome,
-        served: !delivered.empty,
-        at: relay.clock.now(),
-    };
+    let end = End { outcome, served: !delivered.empty, at: relay.clock.now() };
     attempts.push(booking::served(&trial, &known, tier, end));
     // An empty answer is not sold (SPEC 8); what the provider charges for it is still booked.
     let close = if delivered.empty {
         Close::Release
     } else {
         let sale = booking::price(&call.sale, &known, tier, call.caller.multiplier());
-        Close::Settle {
-            sale: sale.units,
-            estimate: sale.estimate,
-        }
+        Close::Settle { sale: sale.units, estimate: sale.estimate }
     };
     commit(relay, call, open, attempts, (close, Some(known))).await
 }
@@ -97,26 +90,19 @@ async fn commit(
         attempts,
         at: relay.clock.now(),
     };
-    let Settled {
-        charged,
-        uncollected,
-        ..
-    } = relay.ledger.settle(settlement).await.inspect_err(|error| {
-        relay.metrics.settle_failures.inc();
-        tracing::error!(request_id = %hold.id, %error, "failed to settle");
-    })?;
+    let Settled { charged, uncollected, .. } =
+        relay.ledger.settle(settlement).await.inspect_err(|error| {
+            relay.metrics.settle_failures.inc();
+            tracing::error!(request_id = %hold.id, %error, "failed to settle");
+        })?;
     if uncollected > 0 {
-        relay
-            .metrics
-            .uncollected(Money::new(uncollected, hold.currency));
+        relay.metrics.uncollected(Money::new(uncollected, hold.currency));
         tracing::error!(request_id = %hold.id, uncollected, "a sale was above what the wallet has");
     }
     let receipt = Receipt {
         charged: Money::new(charged, call.caller.currency),
         costs,
-        tokens: known.map_or((0, 0), |k| {
-            (k.usage.input_tokens(), k.usage.output_tokens())
-        }),
+        tokens: known.map_or((0, 0), |k| (k.usage.input_tokens(), k.usage.output_tokens())),
         estimate: matches!(close, Close::Settle { estimate: true, .. }),
     };
     Ok(receipt)

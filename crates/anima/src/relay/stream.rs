@@ -32,6 +32,7 @@ use super::hold::Open;
 use super::trial::Trial;
 use super::{Relay, settle};
 use crate::http::reply::id_text;
+use crate::metrics::Inflight;
 
 /// How long a finished upstream may take to close its body, so that its connection can be reused.
 /// Never waited for: the settlement runs at the same time, and the stream ends with it.
@@ -70,13 +71,12 @@ pub struct RelayStream {
     scratch: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
     phase: Phase,
+    inflight: Option<Inflight>,
 }
 
 impl std::fmt::Debug for RelayStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RelayStream")
-            .field("ready", &self.ready.len())
-            .finish_non_exhaustive()
+        f.debug_struct("RelayStream").field("ready", &self.ready.len()).finish_non_exhaustive()
     }
 }
 
@@ -109,7 +109,13 @@ impl RelayStream {
             scratch: Vec::new(),
             timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
             phase: Phase::Relaying(Box::new(flow)),
+            inflight: None,
         }
+    }
+
+    /// Counts the request as being served until the stream is dropped.
+    pub fn count(&mut self, inflight: Inflight) {
+        self.inflight = Some(inflight);
     }
 
     /// Ends the relaying and starts the booking.
@@ -164,11 +170,7 @@ impl RelayStream {
             return Poll::Pending;
         }
         let late = now >= flow.deadline;
-        self.finish(Some(if late {
-            Failure::DeadlineExceeded
-        } else {
-            Failure::IdleTimeout
-        }));
+        self.finish(Some(if late { Failure::DeadlineExceeded } else { Failure::IdleTimeout }));
         Poll::Ready(())
     }
 }
@@ -222,16 +224,7 @@ async fn end(mut flow: Flow, failure: Option<Failure>) -> Bytes {
         |failure: Failure| StreamDecoder::error_event(failure, neutral_message(failure), &id);
     let outcome = failure.map_or("ok", Failure::reason);
     let delivered = delivered(&mut flow.decoder);
-    let Flow {
-        relay,
-        call,
-        open,
-        failed,
-        trial,
-        mut decision,
-        upstream,
-        ..
-    } = flow;
+    let Flow { relay, call, open, failed, trial, mut decision, upstream, .. } = flow;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
     decision.outcome = outcome;
@@ -274,15 +267,7 @@ async fn abandoned(mut flow: Flow) {
     }
     let delivered = delivered(&mut flow.decoder);
     let outcome = Failure::ClientGone.reason();
-    let Flow {
-        relay,
-        call,
-        open,
-        failed,
-        trial,
-        mut decision,
-        ..
-    } = flow;
+    let Flow { relay, call, open, failed, trial, mut decision, .. } = flow;
     let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
     decision.outcome = outcome;
     decision.receipt = settled.ok();
@@ -316,11 +301,7 @@ fn delivered(decoder: &mut StreamDecoder) -> Delivered {
     Delivered {
         reported: believed,
         tier: decoder.service_tier().map(str::to_owned),
-        counted_output: if believed.is_none() {
-            decoder.count_output_tokens()
-        } else {
-            0
-        },
+        counted_output: if believed.is_none() { decoder.count_output_tokens() } else { 0 },
         empty,
     }
 }

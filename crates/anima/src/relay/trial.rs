@@ -48,7 +48,7 @@ pub(super) struct Trial {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// A whole answer.
-    Whole(Answer, Bytes),
+    Whole(Box<Answer>, Bytes),
     /// The head of a stream.
     Stream(Incoming),
     /// Nothing to show.
@@ -124,11 +124,7 @@ impl Trial {
         {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                tracing::debug!(
-                    channel = &*self.channel,
-                    detail = error.detail,
-                    "attempt failed"
-                );
+                tracing::debug!(channel = &*self.channel, detail = error.detail, "attempt failed");
                 return failed(error.failure);
             }
             Err(_elapsed) if head_by == deadline => return failed(Failure::DeadlineExceeded),
@@ -142,16 +138,14 @@ impl Trial {
         if call.request.stream && is_event_stream(&response) {
             return Outcome::Stream(response.into_body());
         }
-        match self
-            .collect(call, response.into_body(), answer_bytes_max)
-            .await
-        {
+        match self.collect(call, response.into_body(), answer_bytes_max).await {
             Err(failure) => failed(failure),
             Ok(body) => match adapter.answer(call.request.endpoint, &body) {
                 Ok(_) if call.request.stream => failed(Failure::AnswerMalformed),
                 Ok(answer) => {
-                    self.upstream_ref = answer.upstream_ref.clone().or(self.upstream_ref.take());
-                    Outcome::Whole(answer, body)
+                    self.upstream_ref =
+                        answer.upstream_ref.clone().or_else(|| self.upstream_ref.take());
+                    Outcome::Whole(Box::new(answer), body)
                 }
                 Err(failure) => failed(failure),
             },
@@ -181,10 +175,7 @@ impl Trial {
     ) -> Outcome {
         let (head, body) = response.into_parts();
         // A refusal whose body cannot be read is classified by its status alone.
-        let body = self
-            .collect(call, body, ERROR_BYTES_MAX)
-            .await
-            .unwrap_or_default();
+        let body = self.collect(call, body, ERROR_BYTES_MAX).await.unwrap_or_default();
         Outcome::Failed(adapter.classify(head.status.as_u16(), &head.headers, &body))
     }
 
@@ -199,24 +190,15 @@ impl Trial {
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = target(&upstream.base, encoded.path)?;
         let headers = request.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        let accept = if call.request.stream {
-            "text/event-stream"
-        } else {
-            "application/json"
-        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accept = if call.request.stream { "text/event-stream" } else { "application/json" };
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("anima"));
         let mut buffer = uuid::Uuid::encode_buffer();
         let id = call.arrival.id.simple().encode_lower(&mut buffer);
         headers.insert("x-anima-request-id", HeaderValue::from_str(id).ok()?);
-        headers.insert(
-            "x-anima-attempt-id",
-            HeaderValue::from_str(&format!("{id}-{}", self.n)).ok()?,
-        );
+        headers
+            .insert("x-anima-attempt-id", HeaderValue::from_str(&format!("{id}-{}", self.n)).ok()?);
         adapter.authorize(headers, secret).ok()?;
         Some(request)
     }
@@ -250,9 +232,6 @@ fn reference(response: &Response<Incoming>) -> Option<String> {
 }
 
 fn is_event_stream(response: &Response<Incoming>) -> bool {
-    let kind = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok());
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     kind.is_some_and(|k| k.trim_start().starts_with("text/event-stream"))
 }

@@ -28,14 +28,8 @@ const PATH: &str = "/v1/chat/completions";
 async fn assert_refused(app: &TestApp, body: impl Into<Bytes>, param: Option<&str>) {
     let body: Bytes = body.into();
     let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
-    let reply = app
-        .raw(Method::POST, PATH, &[("x-api-key", &app.key)], body)
-        .await;
-    assert_eq!(
-        reply.refusal(),
-        (400, "invalid_request".into()),
-        "{shown}: {reply:?}"
-    );
+    let reply = app.raw(Method::POST, PATH, &[("x-api-key", &app.key)], body).await;
+    assert_eq!(reply.refusal(), (400, "invalid_request".into()), "{shown}: {reply:?}");
     let error = &reply.json()["error"];
     assert_eq!(error["type"], "invalid_request_error", "{shown}");
     assert_eq!(error["param"], json!(param), "{shown}: {error}");
@@ -70,12 +64,7 @@ async fn bodies_that_are_no_json_object_are_refused(app: &TestApp) {
     let chat = prompt("chat").to_string();
     assert_refused(app, format!("{chat}{chat}"), None).await;
     assert_refused(app, [chat.as_bytes(), b"\0"].concat(), None).await;
-    assert_refused(
-        app,
-        &b"{\"model\":\"chat\",\"messages\":[\"\xff\xfe\"]}"[..],
-        None,
-    )
-    .await;
+    assert_refused(app, &b"{\"model\":\"chat\",\"messages\":[\"\xff\xfe\"]}"[..], None).await;
     assert_refused(app, &b"\x1f\x8b\x08\x00\x00\x00\x00\x00"[..], None).await;
 }
 
@@ -105,20 +94,13 @@ async fn members_of_the_wrong_type_are_named(app: &TestApp) {
         body[member] = value;
         assert_refused(app, body.to_string(), Some(member)).await;
     }
-    assert_refused(
-        app,
-        json!({"messages": messages}).to_string(),
-        Some("model"),
-    )
-    .await;
+    assert_refused(app, json!({"messages": messages}).to_string(), Some("model")).await;
     assert_refused(app, json!({"model": "chat"}).to_string(), Some("messages")).await;
 }
 
 async fn an_unknown_model_is_not_found(app: &TestApp) {
     let long = "x".repeat(100_000);
-    for model in [
-        "none", "Chat", "chat ", "sim-chat", "../chat", &long, "\u{0}",
-    ] {
+    for model in ["none", "Chat", "chat ", "sim-chat", "../chat", &long, "\u{0}"] {
         let reply = app.ask(model).await;
         assert_eq!(reply.refusal(), (404, "model_not_found".into()));
         assert_eq!(reply.json()["error"]["param"], "model");
@@ -132,30 +114,15 @@ async fn a_million_brackets_are_refused(app: &TestApp) {
     assert_refused(app, "[".repeat(deep), None).await;
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let value = format!("{}1{}", open.repeat(deep), close.repeat(deep));
-        assert_refused(
-            app,
-            format!("{{\"model\":\"chat\",\"messages\":{value}}}"),
-            None,
-        )
-        .await;
-        assert_refused(
-            app,
-            format!("{{\"a\":{value},\"model\":\"chat\",\"messages\":[]}}"),
-            None,
-        )
-        .await;
+        assert_refused(app, format!("{{\"model\":\"chat\",\"messages\":{value}}}"), None).await;
+        assert_refused(app, format!("{{\"a\":{value},\"model\":\"chat\",\"messages\":[]}}"), None)
+            .await;
     }
 }
 
 async fn a_member_that_decides_may_not_stand_twice(app: &TestApp) {
     app.alias("cheap", "chat", &[("main", "sim-cheap")]).await;
-    for second in [
-        "\"model\"",
-        "\"\\u006dodel\"",
-        "\"mod\\u0065l\"",
-        "\"Model\"",
-        "\"MODEL\"",
-    ] {
+    for second in ["\"model\"", "\"\\u006dodel\"", "\"mod\\u0065l\"", "\"Model\"", "\"MODEL\""] {
         let body = format!("{{\"model\":\"cheap\",\"messages\":[],{second}:\"chat\"}}");
         assert_refused(app, body, Some("model")).await;
         let body = format!("{{{second}:\"chat\",\"messages\":[],\"model\":\"cheap\"}}");
@@ -170,27 +137,13 @@ async fn a_member_that_decides_may_not_stand_twice(app: &TestApp) {
 
 /// The head of a POST on a bare socket.
 fn head(app: &TestApp, more: &str) -> String {
-    format!(
-        "POST {PATH} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n{more}\r\n\r\n",
-        app.key
-    )
+    format!("POST {PATH} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n{more}\r\n\r\n", app.key)
 }
 
 fn assert_answer(answer: &str, status: u16, code: &str) {
-    assert!(
-        answer.starts_with(&format!("HTTP/1.1 {status} ")),
-        "{answer:?}"
-    );
-    assert!(
-        answer.contains(&format!("\"code\":\"{code}\"")),
-        "{answer:?}"
-    );
-    assert!(
-        answer
-            .to_ascii_lowercase()
-            .contains("\r\nx-anima-request-id: req_"),
-        "{answer:?}"
-    );
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
+    assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer:?}");
+    assert!(answer.to_ascii_lowercase().contains("\r\nx-anima-request-id: req_"), "{answer:?}");
 }
 
 async fn a_hundred_mebibytes_are_refused_by_their_announcement(app: &TestApp) {
@@ -203,11 +156,7 @@ async fn a_hundred_mebibytes_are_refused_by_their_announcement(app: &TestApp) {
         left -= 1;
         (left >= 0).then(|| piece.clone())
     };
-    assert_answer(
-        &app.client.push(&head, pieces).await,
-        413,
-        "request_too_large",
-    );
+    assert_answer(&app.client.push(&head, pieces).await, 413, "request_too_large");
 }
 
 async fn a_body_without_an_end_is_refused(app: &TestApp) {
@@ -228,10 +177,7 @@ async fn a_body_that_stops_coming_is_given_up_on(app: &TestApp) {
 async fn a_body_that_trickles_is_given_up_on(app: &TestApp) {
     // One byte after the other, as fast as the socket takes them: the clock is what ends it.
     let head = head(app, "transfer-encoding: chunked");
-    let answer = app
-        .client
-        .push(&head, || Some(Bytes::from_static(b"1\r\n \r\n")))
-        .await;
+    let answer = app.client.push(&head, || Some(Bytes::from_static(b"1\r\n \r\n"))).await;
     assert_answer(&answer, 408, "request_timeout");
 }
 
@@ -267,10 +213,7 @@ async fn what_is_not_http_is_refused(app: &TestApp) {
         "POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
     ] {
         let answer = app.client.push(text, || None).await;
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{text:?}: {answer:?}"
-        );
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{text:?}: {answer:?}");
     }
     assert_eq!(app.ask("chat").await.status, 200);
 }

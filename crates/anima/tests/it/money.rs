@@ -30,16 +30,10 @@ async fn each_call_is_booked_to_the_last_unit(app: &TestApp) {
     let before = app.balance().await;
     let mut spent = 0;
     let mut owed_to_main = 0;
-    for (n, fault) in [
-        "",
-        "reasoning:7",
-        "cached:3",
-        "reasoning:5+cached:1000",
-        "answer-tokens:1",
-        "pace:1",
-    ]
-    .into_iter()
-    .enumerate()
+    for (n, fault) in
+        ["", "reasoning:7", "cached:3", "reasoning:5+cached:1000", "answer-tokens:1", "pace:1"]
+            .into_iter()
+            .enumerate()
     {
         app.fault(fault);
         for stream in [false, true] {
@@ -49,13 +43,8 @@ async fn each_call_is_booked_to_the_last_unit(app: &TestApp) {
                 true => app.stream(body).await.whole().await,
                 false => app.chat(body).await,
             };
-            let [call] = &app.calls_of(&reply).await[..] else {
-                panic!("one call: {reply:?}")
-            };
-            let (sale, cost) = (
-                owed(&SALE, &call.billed, 1_000),
-                owed(&COST, &call.billed, 1_000),
-            );
+            let [call] = &app.calls_of(&reply).await[..] else { panic!("one call: {reply:?}") };
+            let (sale, cost) = (owed(&SALE, &call.billed, 1_000), owed(&COST, &call.billed, 1_000));
             let legs = app.legs(&reply).await;
             let lines: Vec<_> = legs.iter().map(Leg::line).collect();
             assert_eq!(
@@ -82,11 +71,7 @@ async fn each_call_is_booked_to_the_last_unit(app: &TestApp) {
 
 /// Refused for want of money: nothing was sent and nothing was posted.
 async fn assert_broke(app: &TestApp, reply: &Reply) {
-    assert_eq!(
-        reply.refusal(),
-        (429, "insufficient_quota".into()),
-        "{reply:?}"
-    );
+    assert_eq!(reply.refusal(), (429, "insufficient_quota".into()), "{reply:?}");
     assert_eq!(reply.json()["error"]["type"], "insufficient_quota");
     assert_eq!(reply.header("x-should-retry"), "false");
     assert_eq!(reply.header("retry-after"), "");
@@ -99,14 +84,12 @@ async fn an_empty_wallet_buys_nothing(app: &TestApp) {
     app.app("poor", "0", json!({})).await;
     let (_, key) = app.mint("poor", json!({})).await;
     assert_broke(app, &app.ask_as(&key, "chat").await).await;
-    app.create("/apps/poor/topups", &json!({"amount": "1"}))
-        .await;
+    app.create("/apps/poor/topups", &json!({"amount": "1"})).await;
     assert_eq!(app.ask_as(&key, "chat").await.status, 200);
 }
 
 async fn a_credit_limit_is_money_that_can_be_spent(app: &TestApp) {
-    app.app("debtor", "0", json!({"credit_limit": "0.008"}))
-        .await;
+    app.app("debtor", "0", json!({"credit_limit": "0.008"})).await;
     let (_, key) = app.mint("debtor", json!({})).await;
     let mut answered = 0;
     let refused = loop {
@@ -119,56 +102,37 @@ async fn a_credit_limit_is_money_that_can_be_spent(app: &TestApp) {
     };
     assert_broke(app, &refused).await;
     let (posted, held, available) = app.wallet("debtor").await;
-    assert!(
-        answered > 0 && posted < 0 && held == 0 && available >= 0,
-        "{posted} {available}"
-    );
+    assert!(answered > 0 && posted < 0 && held == 0 && available >= 0, "{posted} {available}");
     assert_eq!(available, posted + nano("0.008"));
-    app.patch("/apps/debtor", json!({"credit_limit": "0"}))
-        .await;
+    app.patch("/apps/debtor", json!({"credit_limit": "0"})).await;
     assert_broke(app, &app.ask_as(&key, "chat").await).await;
 }
 
 async fn without_a_sale_price_nothing_is_sold(app: &TestApp) {
-    app.unpriced_alias("free", "chat", &[("main", "sim-chat")])
-        .await;
+    app.unpriced_alias("free", "chat", &[("main", "sim-chat")]).await;
     let reply = app.ask("free").await;
     assert_eq!(reply.refusal(), (402, "model_not_priced".into()));
     assert_eq!(reply.json()["error"]["type"], "invalid_request_error");
     // A price that lacks a meter which every chat uses is none.
-    let mut partly = price(
-        &SALE,
-        json!({"code": "partly", "side": "sale", "alias": "free"}),
-    );
+    let mut partly = price(&SALE, json!({"code": "partly", "side": "sale", "alias": "free"}));
     partly["meters"].as_array_mut().unwrap().truncate(2);
     app.create("/prices", &partly).await;
-    assert_eq!(
-        app.ask("free").await.refusal(),
-        (402, "model_not_priced".into())
-    );
+    assert_eq!(app.ask("free").await.refusal(), (402, "model_not_priced".into()));
     assert!(app.calls().await.is_empty());
 }
 
 async fn without_a_cost_price_nothing_is_bought(app: &TestApp) {
-    app.unpriced_alias("unknown-cost", "chat", &[("main", "sim-dear")])
-        .await;
+    app.unpriced_alias("unknown-cost", "chat", &[("main", "sim-dear")]).await;
     let scope = json!({"code": "s", "side": "sale", "alias": "unknown-cost"});
     app.create("/prices", &price(&SALE, scope)).await;
-    assert_eq!(
-        app.ask("unknown-cost").await.refusal(),
-        (402, "model_not_priced".into())
-    );
+    assert_eq!(app.ask("unknown-cost").await.refusal(), (402, "model_not_priced".into()));
     assert!(app.calls().await.is_empty());
 }
 
 async fn a_disabled_price_is_none(app: &TestApp) {
     for path in ["/prices/chat-sale", "/prices/main-sim-chat-cost"] {
         app.switch(path, false).await;
-        assert_eq!(
-            app.ask("chat").await.refusal(),
-            (402, "model_not_priced".into()),
-            "{path}"
-        );
+        assert_eq!(app.ask("chat").await.refusal(), (402, "model_not_priced".into()), "{path}");
         app.switch(path, true).await;
         assert_eq!(app.ask("chat").await.status, 200, "{path}");
     }
@@ -176,64 +140,31 @@ async fn a_disabled_price_is_none(app: &TestApp) {
 }
 
 async fn a_multiplier_moves_the_sale_and_not_the_cost(app: &TestApp) {
-    app.create(
-        "/token-groups",
-        &json!({"code": "dear", "aliases": ["*"], "multiplier": "1.375"}),
-    )
-    .await;
+    app.create("/token-groups", &json!({"code": "dear", "aliases": ["*"], "multiplier": "1.375"}))
+        .await;
     let (_, key) = app.mint("acme", json!({"token_group": "dear"})).await;
     let reply = app.ask_as(&key, "chat").await;
-    let [call] = &app.calls_of(&reply).await[..] else {
-        panic!("one call: {reply:?}")
-    };
-    let amounts: Vec<_> = app
-        .legs(&reply)
-        .await
-        .iter()
-        .map(|leg| leg.amount)
-        .collect();
-    assert_eq!(
-        amounts,
-        [
-            owed(&SALE, &call.billed, 1_375),
-            owed(&COST, &call.billed, 1_000)
-        ]
-    );
+    let [call] = &app.calls_of(&reply).await[..] else { panic!("one call: {reply:?}") };
+    let amounts: Vec<_> = app.legs(&reply).await.iter().map(|leg| leg.amount).collect();
+    assert_eq!(amounts, [owed(&SALE, &call.billed, 1_375), owed(&COST, &call.billed, 1_000)]);
 }
 
 async fn a_price_of_the_groups_own_wins(app: &TestApp) {
-    const OWN: Rates = Rates {
-        input: "0.5",
-        cached: "0.25",
-        output: "0.125",
-    };
-    app.create(
-        "/token-groups",
-        &json!({"code": "kept", "aliases": ["chat"]}),
-    )
-    .await;
+    const OWN: Rates = Rates { input: "0.5", cached: "0.25", output: "0.125" };
+    app.create("/token-groups", &json!({"code": "kept", "aliases": ["chat"]})).await;
     let scope = json!({"code": "own", "side": "sale", "alias": "chat", "token_group": "kept"});
     app.create("/prices", &price(&OWN, scope)).await;
     let (_, key) = app.mint("acme", json!({"token_group": "kept"})).await;
     let reply = app.ask_as(&key, "chat").await;
-    let [call] = &app.calls_of(&reply).await[..] else {
-        panic!("one call: {reply:?}")
-    };
+    let [call] = &app.calls_of(&reply).await[..] else { panic!("one call: {reply:?}") };
     let legs = app.legs(&reply).await;
     assert_eq!(legs[0].amount, owed(&OWN, &call.billed, 1_000));
     assert_eq!(legs[0].price, Some(("own".into(), 1)));
-    assert_eq!(
-        app.legs(&app.ask("chat").await).await[0].price,
-        Some(("chat-sale".into(), 1))
-    );
+    assert_eq!(app.legs(&app.ask("chat").await).await[0].price, Some(("chat-sale".into(), 1)));
 }
 
 async fn a_price_that_changes_during_a_call_counts_from_the_next(app: &TestApp) {
-    const DEARER: Rates = Rates {
-        input: "99",
-        cached: "99",
-        output: "99",
-    };
+    const DEARER: Rates = Rates { input: "99", cached: "99", output: "99" };
     // The stream is under way when the prices change: its second chunk comes after that.
     app.fault("pace:50+chunks:8");
     let mut running = app.stream(prompt("chat")).await;
@@ -242,25 +173,20 @@ async fn a_price_that_changes_during_a_call_counts_from_the_next(app: &TestApp) 
     let id = running.header("x-anima-request-id").to_owned();
     for code in ["chat-sale", "main-sim-chat-cost"] {
         let meters = price(&DEARER, json!({}))["meters"].clone();
-        app.patch(&format!("/prices/{code}"), json!({ "meters": meters }))
-            .await;
+        app.patch(&format!("/prices/{code}"), json!({ "meters": meters })).await;
     }
     assert!(running.whole().await.text().ends_with("data: [DONE]\n\n"));
     app.fault("");
     let next = app.ask("chat").await;
     let calls = app.calls().await;
-    for (id, rates, version) in [
-        (id.as_str(), (SALE, COST), 1),
-        (next.request_id(), (DEARER, DEARER), 2),
-    ] {
+    for (id, rates, version) in
+        [(id.as_str(), (SALE, COST), 1), (next.request_id(), (DEARER, DEARER), 2)]
+    {
         let call = &calls[usize::from(version == 2)];
         let legs = app.postings(id).await;
         assert_eq!(legs[0].amount, owed(&rates.0, &call.billed, 1_000));
         assert_eq!(legs[1].amount, owed(&rates.1, &call.billed, 1_000));
-        assert!(
-            legs.iter().all(|l| l.price.as_ref().unwrap().1 == version),
-            "{legs:?}"
-        );
+        assert!(legs.iter().all(|l| l.price.as_ref().unwrap().1 == version), "{legs:?}");
     }
 }
 
@@ -271,14 +197,8 @@ async fn two_hundred_at_once_cannot_spend_what_is_not_there(app: &TestApp) {
         let (_, key) = app.mint("probe", json!({})).await;
         let reply = app.ask_as(&key, "chat").await;
         assert_broke(app, &reply).await;
-        let message = reply.json()["error"]["message"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        let needs = message
-            .split_whitespace()
-            .find(|word| word.starts_with("0."))
-            .unwrap();
+        let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+        let needs = message.split_whitespace().find(|word| word.starts_with("0.")).unwrap();
         nano(needs)
     };
     let credit = hold * 20;
@@ -294,11 +214,7 @@ async fn two_hundred_at_once_cannot_spend_what_is_not_there(app: &TestApp) {
                 let headers = [("x-api-key", key.as_str())];
                 let body = prompt("chat").to_string();
                 let path = "/v1/chat/completions";
-                client
-                    .open(Method::POST, path, &headers, body.into())
-                    .await
-                    .whole()
-                    .await
+                client.open(Method::POST, path, &headers, body.into()).await.whole().await
             })
         })
         .collect();
@@ -311,10 +227,7 @@ async fn two_hundred_at_once_cannot_spend_what_is_not_there(app: &TestApp) {
             answered += 1;
             let settled: std::collections::BTreeSet<_> = legs.iter().map(|l| &l.journal).collect();
             assert_eq!((legs.len(), settled.len()), (2, 1), "{legs:?}");
-            assert_eq!(
-                (legs[0].component.as_str(), legs[0].kind.as_str()),
-                ("sale", "settle")
-            );
+            assert_eq!((legs[0].component.as_str(), legs[0].kind.as_str()), ("sale", "settle"));
             sales += legs[0].amount;
         } else {
             assert_broke(app, &reply).await;
@@ -326,13 +239,7 @@ async fn two_hundred_at_once_cannot_spend_what_is_not_there(app: &TestApp) {
     assert!(available >= 0);
     let served = app.calls().await;
     assert_eq!(served.len(), answered, "a refused call reaches no provider");
-    assert_eq!(
-        sales,
-        served
-            .iter()
-            .map(|c| owed(&SALE, &c.billed, 1_000))
-            .sum::<i64>()
-    );
+    assert_eq!(sales, served.iter().map(|c| owed(&SALE, &c.billed, 1_000)).sum::<i64>());
 }
 
 async fn more_than_the_wallet_has_is_charged_down_to_its_floor(app: &TestApp) {
@@ -341,41 +248,24 @@ async fn more_than_the_wallet_has_is_charged_down_to_its_floor(app: &TestApp) {
     app.fault("reasoning:50000");
     let reply = app.ask_as(&key, "chat").await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    let [call] = &app.calls_of(&reply).await[..] else {
-        panic!("one call")
-    };
+    let [call] = &app.calls_of(&reply).await[..] else { panic!("one call") };
     let legs = app.legs(&reply).await;
     assert!(owed(&SALE, &call.billed, 1_000) > nano("0.0075"));
     assert_eq!((legs[0].amount, legs[0].estimate), (nano("0.0075"), false));
     assert_eq!(legs[1].amount, owed(&COST, &call.billed, 1_000));
     assert_eq!(app.wallet("short").await, (0, 0, 0));
     let lost = app.metrics().await;
-    let lost = lost
-        .lines()
-        .find(|l| l.starts_with("anima_uncollected_total "))
-        .unwrap();
+    let lost = lost.lines().find(|l| l.starts_with("anima_uncollected_total ")).unwrap();
     assert!(!lost.ends_with(" 0"), "{lost}");
 }
 
 async fn a_failed_call_gives_its_hold_back(app: &TestApp) {
     let before = app.wallet("acme").await;
-    for fault in [
-        "status:500",
-        "status:429",
-        "status:400",
-        "reset",
-        "bad-json",
-    ] {
+    for fault in ["status:500", "status:429", "status:400", "reset", "bad-json"] {
         app.fault(fault);
         let reply = app.ask("chat").await;
         assert_ne!(reply.status, 200, "{fault}");
-        assert!(
-            app.legs(&reply)
-                .await
-                .iter()
-                .all(|leg| leg.component == "waste"),
-            "{fault}"
-        );
+        assert!(app.legs(&reply).await.iter().all(|leg| leg.component == "waste"), "{fault}");
         assert_eq!(app.wallet("acme").await, before, "{fault}");
     }
     // While a call runs its hold is on the wallet, and only there.
@@ -402,20 +292,13 @@ async fn a_large_hold_is_refused_where_a_small_one_is_not(app: &TestApp) {
         ("max_tokens", 16, true),
         ("max_tokens", 1_000_000_000_000_u64, false),
         ("max_completion_tokens", 20, true),
-        ("n", 1_000_000, false),
+        ("n", 128, false),
     ] {
         body.as_object_mut()
             .unwrap()
             .retain(|name, _| matches!(name.as_str(), "model" | "messages"));
         body[member] = json!(value);
-        let reply = app
-            .raw(
-                Method::POST,
-                "/v1/chat/completions",
-                &headers,
-                body.to_string(),
-            )
-            .await;
+        let reply = app.raw(Method::POST, "/v1/chat/completions", &headers, body.to_string()).await;
         if affordable {
             assert_eq!(reply.status, 200, "{member}: {reply:?}");
         } else {

@@ -27,29 +27,14 @@ async fn a_chat_is_answered_and_both_sides_are_booked(app: &TestApp) {
     assert_eq!(reply.status, 200, "{reply:?}");
     let body = reply.json();
     assert_eq!(body["object"], "chat.completion");
-    assert!(
-        !body["choices"][0]["message"]["content"]
-            .as_str()
-            .unwrap()
-            .is_empty()
-    );
-    let [call] = &app.calls_of(&reply).await[..] else {
-        panic!("one call")
-    };
-    assert_eq!(
-        body["usage"]["prompt_tokens"],
-        json!(call.billed.prompt_tokens)
-    );
-    let (sale, cost) = (
-        owed(&SALE, &call.billed, 1_000),
-        owed(&COST, &call.billed, 1_000),
-    );
+    assert!(!body["choices"][0]["message"]["content"].as_str().unwrap().is_empty());
+    let [call] = &app.calls_of(&reply).await[..] else { panic!("one call") };
+    assert_eq!(body["usage"]["prompt_tokens"], json!(call.billed.prompt_tokens));
+    let (sale, cost) = (owed(&SALE, &call.billed, 1_000), owed(&COST, &call.billed, 1_000));
     let legs = app.legs(&reply).await;
     let lines: Vec<_> = legs.iter().map(crate::testapp::Leg::line).collect();
-    let expected = [
-        ("wallet:acme", "revenue", sale, false),
-        ("cost_of_sales", "payable:main", cost, false),
-    ];
+    let expected =
+        [("wallet:acme", "revenue", sale, false), ("cost_of_sales", "payable:main", cost, false)];
     assert_eq!(lines, expected);
     assert_eq!(app.balance().await, before - sale);
     assert_eq!(reply.header("x-anima-served-model"), "sim-chat");
@@ -58,42 +43,18 @@ async fn a_chat_is_answered_and_both_sides_are_booked(app: &TestApp) {
 async fn a_stream_ends_with_done_and_hides_the_usage_that_nobody_asked_for(app: &TestApp) {
     let reply = app.ask_stream("chat").await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    assert!(
-        reply
-            .header("content-type")
-            .starts_with("text/event-stream")
-    );
+    assert!(reply.header("content-type").starts_with("text/event-stream"));
     let mut events = reply.events();
     assert_eq!(events.pop().as_deref(), Some("[DONE]"));
-    let events: Vec<Value> = events
-        .iter()
-        .map(|e| serde_json::from_str(e).unwrap())
-        .collect();
-    assert!(
-        events
-            .iter()
-            .all(|e| e["object"] == "chat.completion.chunk")
-    );
-    assert!(
-        events.iter().all(|e| e.get("usage").is_none()),
-        "{events:?}"
-    );
-    let text: String = events
-        .iter()
-        .filter_map(|e| e["choices"][0]["delta"]["content"].as_str())
-        .collect();
+    let events: Vec<Value> = events.iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    assert!(events.iter().all(|e| e["object"] == "chat.completion.chunk"));
+    assert!(events.iter().all(|e| e.get("usage").is_none()), "{events:?}");
+    let text: String =
+        events.iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(text.split_whitespace().count(), 16, "{text}");
-    let [call] = &app.calls_of(&reply).await[..] else {
-        panic!("one call")
-    };
-    assert!(
-        call.reported.is_some(),
-        "usage is always asked for upstream"
-    );
-    assert_eq!(
-        app.legs(&reply).await[0].amount,
-        owed(&SALE, &call.billed, 1_000)
-    );
+    let [call] = &app.calls_of(&reply).await[..] else { panic!("one call") };
+    assert!(call.reported.is_some(), "usage is always asked for upstream");
+    assert_eq!(app.legs(&reply).await[0].amount, owed(&SALE, &call.billed, 1_000));
 }
 
 async fn a_stream_shows_the_usage_that_was_asked_for(app: &TestApp) {
@@ -104,13 +65,8 @@ async fn a_stream_shows_the_usage_that_was_asked_for(app: &TestApp) {
     assert_eq!(events.pop().as_deref(), Some("[DONE]"));
     let last: Value = serde_json::from_str(&events.pop().unwrap()).unwrap();
     assert_eq!(last["choices"], json!([]));
-    let [call] = &app.calls_of(&reply).await[..] else {
-        panic!("one call")
-    };
-    assert_eq!(
-        last["usage"]["completion_tokens"],
-        json!(call.billed.completion_tokens)
-    );
+    let [call] = &app.calls_of(&reply).await[..] else { panic!("one call") };
+    assert_eq!(last["usage"]["completion_tokens"], json!(call.billed.completion_tokens));
     // Asking for no usage in so many words is not asking for it.
     let mut body = prompt("chat");
     body["stream_options"] = json!({"include_usage": false});
@@ -147,38 +103,21 @@ async fn embeddings_are_served(app: &TestApp) {
 
 /// Both sides of a call that one attempt served are what the truth log says.
 async fn assert_exact(app: &TestApp, reply: &Reply) {
-    let [call] = &app.calls_of(reply).await[..] else {
-        panic!("one call")
-    };
+    let [call] = &app.calls_of(reply).await[..] else { panic!("one call") };
     let legs = app.legs(reply).await;
     let amounts: Vec<_> = legs.iter().map(|leg| (leg.amount, leg.estimate)).collect();
-    let (sale, cost) = (
-        owed(&SALE, &call.billed, 1_000),
-        owed(&COST, &call.billed, 1_000),
-    );
+    let (sale, cost) = (owed(&SALE, &call.billed, 1_000), owed(&COST, &call.billed, 1_000));
     assert_eq!(amounts, [(sale, false), (cost, false)], "{call:?}");
 }
 
 async fn models_are_listed_and_read(app: &TestApp) {
-    app.alias("vendor/Model-1.5", "chat", &[("main", "sim-chat")])
-        .await;
+    app.alias("vendor/Model-1.5", "chat", &[("main", "sim-chat")]).await;
     let list = app.get("/v1/models").await.json();
-    let names: Vec<_> = list["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["id"].clone())
-        .collect();
+    let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|m| m["id"].clone()).collect();
     assert_eq!(names, ["chat", "embed", "vendor/Model-1.5"]);
     let one = app.get("/v1/models/vendor/Model-1.5").await.json();
-    assert_eq!(
-        (&one["id"], &one["object"]),
-        (&json!("vendor/Model-1.5"), &json!("model"))
-    );
-    assert_eq!(
-        app.get("/v1/models/none").await.refusal(),
-        (404, "model_not_found".into())
-    );
+    assert_eq!((&one["id"], &one["object"]), (&json!("vendor/Model-1.5"), &json!("model")));
+    assert_eq!(app.get("/v1/models/none").await.refusal(), (404, "model_not_found".into()));
     let reply = app.raw(Method::GET, "/v1/models", &[], "").await;
     assert_eq!(reply.refusal(), (401, "invalid_api_key".into()));
     app.switch("/aliases/embed", false).await;
@@ -196,32 +135,17 @@ async fn the_key_is_taken_in_every_form(app: &TestApp) {
         ("x-goog-api-key", key),
         ("api-key", key),
     ] {
-        let reply = app
-            .raw(
-                Method::POST,
-                path,
-                &[(name, value)],
-                prompt("chat").to_string(),
-            )
-            .await;
+        let reply = app.raw(Method::POST, path, &[(name, value)], prompt("chat").to_string()).await;
         assert_eq!(reply.status, 200, "{name}: {reply:?}");
     }
     let query = format!("{path}?alt=sse&key={key}");
-    let reply = app
-        .raw(Method::POST, &query, &[], prompt("chat").to_string())
-        .await;
+    let reply = app.raw(Method::POST, &query, &[], prompt("chat").to_string()).await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    assert!(
-        app.calls()
-            .await
-            .iter()
-            .all(|call| call.key_tail.as_deref() == Some("main"))
-    );
+    assert!(app.calls().await.iter().all(|call| call.key_tail.as_deref() == Some("main")));
 }
 
 async fn every_reply_says_how_it_came_about(app: &TestApp) {
-    app.alias("broken", "chat", &[("main", "fault:status:500")])
-        .await;
+    app.alias("broken", "chat", &[("main", "fault:status:500")]).await;
     let path = "/v1/chat/completions";
     let key = [("x-api-key", app.key.as_str())];
     let chat = prompt("chat").to_string();
@@ -231,20 +155,8 @@ async fn every_reply_says_how_it_came_about(app: &TestApp) {
         (Method::GET, "/v1/models", &key[..], String::new(), 200),
         (Method::POST, path, &[], chat.clone(), 401),
         (Method::POST, path, &key[..], "{".into(), 400),
-        (
-            Method::POST,
-            path,
-            &key[..],
-            prompt("none").to_string(),
-            404,
-        ),
-        (
-            Method::POST,
-            path,
-            &key[..],
-            prompt("broken").to_string(),
-            502,
-        ),
+        (Method::POST, path, &key[..], prompt("none").to_string(), 404),
+        (Method::POST, path, &key[..], prompt("broken").to_string(), 502),
         (Method::POST, "/v1/nothing", &key[..], chat, 404),
         (Method::GET, path, &key[..], String::new(), 405),
         (Method::GET, "/v1/models/none", &key[..], String::new(), 404),
@@ -254,19 +166,9 @@ async fn every_reply_says_how_it_came_about(app: &TestApp) {
         assert!(reply.request_id().starts_with("req_"), "{reply:?}");
         assert_eq!(reply.header("x-request-id"), reply.request_id());
         assert!(seen.insert(reply.request_id().to_owned()), "ids are unique");
-        assert!(
-            reply.headers.contains_key("x-anima-served-model"),
-            "{reply:?}"
-        );
-        for number in [
-            "x-anima-attempts",
-            "x-anima-queue-wait-ms",
-            "x-anima-config-version",
-        ] {
-            assert!(
-                reply.header(number).parse::<u64>().is_ok(),
-                "{number}: {reply:?}"
-            );
+        assert!(reply.headers.contains_key("x-anima-served-model"), "{reply:?}");
+        for number in ["x-anima-attempts", "x-anima-queue-wait-ms", "x-anima-config-version"] {
+            assert!(reply.header(number).parse::<u64>().is_ok(), "{number}: {reply:?}");
         }
         let retry = reply.header("x-should-retry");
         assert_eq!(retry.is_empty(), status < 400, "{reply:?}");
@@ -277,13 +179,7 @@ async fn every_reply_says_how_it_came_about(app: &TestApp) {
 }
 
 async fn unknown_paths_and_methods_are_refused_in_the_callers_format(app: &TestApp) {
-    for path in [
-        "/v1/nothing",
-        "/nothing",
-        "/v1",
-        "/v1/chat",
-        "/v1/chat/completions/more",
-    ] {
+    for path in ["/v1/nothing", "/nothing", "/v1", "/v1/chat", "/v1/chat/completions/more"] {
         let reply = app.post(path, &json!({})).await;
         assert_eq!(reply.refusal(), (404, "unknown_url".into()), "{path}");
         assert_eq!(reply.json()["error"]["type"], "invalid_request_error");
@@ -294,37 +190,20 @@ async fn unknown_paths_and_methods_are_refused_in_the_callers_format(app: &TestA
         (Method::POST, "/v1/models"),
     ] {
         let reply = app.raw(method, path, &[("x-api-key", &app.key)], "").await;
-        assert_eq!(
-            reply.refusal(),
-            (405, "method_not_allowed".into()),
-            "{path}"
-        );
+        assert_eq!(reply.refusal(), (405, "method_not_allowed".into()), "{path}");
     }
     let head = app.raw(Method::HEAD, "/", &[], "").await;
     assert_eq!((head.status, head.body.len()), (200, 0));
-    assert_eq!(
-        app.raw(Method::GET, "/", &[], "").await.json()["name"],
-        "anima"
-    );
+    assert_eq!(app.raw(Method::GET, "/", &[], "").await.json()["name"], "anima");
 }
 
 async fn paths_without_v1_are_served_too(app: &TestApp) {
+    assert_eq!(app.post("/chat/completions", &prompt("chat")).await.status, 200);
     assert_eq!(
-        app.post("/chat/completions", &prompt("chat")).await.status,
+        app.post("/completions", &json!({"model": "chat", "prompt": "x"})).await.status,
         200
     );
-    assert_eq!(
-        app.post("/completions", &json!({"model": "chat", "prompt": "x"}))
-            .await
-            .status,
-        200
-    );
-    assert_eq!(
-        app.post("/embeddings", &json!({"model": "embed", "input": "x"}))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(app.post("/embeddings", &json!({"model": "embed", "input": "x"})).await.status, 200);
     assert_eq!(app.get("/models").await.status, 200);
     assert_eq!(app.get("/models/chat").await.status, 200);
 }
@@ -333,9 +212,7 @@ async fn an_alias_of_another_kind_is_refused(app: &TestApp) {
     let reply = app.ask("embed").await;
     assert_eq!(reply.refusal(), (400, "model_kind_mismatch".into()));
     assert_eq!(reply.json()["error"]["param"], "model");
-    let reply = app
-        .post("/v1/embeddings", &json!({"model": "chat", "input": "x"}))
-        .await;
+    let reply = app.post("/v1/embeddings", &json!({"model": "chat", "input": "x"})).await;
     assert_eq!(reply.refusal(), (400, "model_kind_mismatch".into()));
     assert!(app.calls().await.is_empty());
 }

@@ -23,20 +23,14 @@ mod place;
 
 pub(crate) use books::{Leg, Rates, nano, owed};
 pub(crate) use client::{Client, Reply, Streamed};
-pub(crate) use place::{Backend, Place};
+pub(crate) use place::{Backend, Place, variable};
 
 /// What customers pay, per million tokens. Odd on purpose, so that every amount is rounded.
-pub(crate) const SALE: Rates = Rates {
-    input: "1.2345678",
-    cached: "0.1234567",
-    output: "6.7891234",
-};
+pub(crate) const SALE: Rates =
+    Rates { input: "1.2345678", cached: "0.1234567", output: "6.7891234" };
 /// What the provider charges, per million tokens.
-pub(crate) const COST: Rates = Rates {
-    input: "0.9876543",
-    cached: "0.0987654",
-    output: "4.3210987",
-};
+pub(crate) const COST: Rates =
+    Rates { input: "0.9876543", cached: "0.0987654", output: "4.3210987" };
 
 const ADMIN_TOKEN: &str = "integration-tests-admin";
 /// The bearer keys that the simulated provider sees, by channel.
@@ -69,8 +63,7 @@ impl TestApp {
         let mut app = Self::bare(place, settings).await;
         app.channel("main", MAIN_SECRET, json!({})).await;
         app.alias("chat", "chat", &[("main", "sim-chat")]).await;
-        app.alias("embed", "embedding", &[("main", "sim-embedding")])
-            .await;
+        app.alias("embed", "embedding", &[("main", "sim-embedding")]).await;
         app.app("acme", CREDIT, json!({})).await;
         app.key = app.mint("acme", json!({})).await.1;
         app
@@ -122,10 +115,7 @@ impl TestApp {
         self.settled().await;
         self.verify().await;
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.served)
-            .await
-            .expect("the node stops")
-            .unwrap();
+        tokio::time::timeout(PATIENCE, self.served).await.expect("the node stops").unwrap();
     }
 
     // What clients do.
@@ -150,15 +140,12 @@ impl TestApp {
         body["stream"] = json!(true);
         let headers = self.bearer();
         let body = Bytes::from(body.to_string());
-        self.client
-            .open(Method::POST, "/v1/chat/completions", &headers, body)
-            .await
+        self.client.open(Method::POST, "/v1/chat/completions", &headers, body).await
     }
 
     /// A POST with the app's key.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
-        self.raw(Method::POST, path, &self.bearer(), body.to_string())
-            .await
+        self.raw(Method::POST, path, &self.bearer(), body.to_string()).await
     }
 
     /// A GET with the app's key.
@@ -174,24 +161,14 @@ impl TestApp {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Reply {
-        self.client
-            .open(method, path, headers, body.into())
-            .await
-            .whole()
-            .await
+        self.client.open(method, path, headers, body.into()).await.whole().await
     }
 
     /// A chat with another key.
     pub(crate) async fn ask_as(&self, key: &str, alias: &str) -> Reply {
         let bearer = format!("Bearer {key}");
         let headers = [("authorization", bearer.as_str())];
-        self.raw(
-            Method::POST,
-            "/v1/chat/completions",
-            &headers,
-            prompt(alias).to_string(),
-        )
-        .await
+        self.raw(Method::POST, "/v1/chat/completions", &headers, prompt(alias).to_string()).await
     }
 
     fn bearer(&self) -> [(&'static str, &str); 1] {
@@ -203,26 +180,15 @@ impl TestApp {
     /// A call of the admin API, whatever comes of it.
     pub(crate) async fn admin_try(&self, method: Method, path: &str, body: &Value) -> Reply {
         let token = format!("Bearer {ADMIN_TOKEN}");
-        let headers = [
-            ("authorization", token.as_str()),
-            ("idempotency-key", "once"),
-        ];
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        self.raw(method, &format!("/api/admin/v1{path}"), &headers, body)
-            .await
+        let headers = [("authorization", token.as_str()), ("idempotency-key", "once")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.raw(method, &format!("/api/admin/v1{path}"), &headers, body).await
     }
 
     /// A call of the admin API that must succeed.
     pub(crate) async fn admin(&self, method: Method, path: &str, body: &Value) -> Value {
         let reply = self.admin_try(method.clone(), path, body).await;
-        assert!(
-            (200..300).contains(&reply.status),
-            "{method} {path}: {reply:?}"
-        );
+        assert!((200..300).contains(&reply.status), "{method} {path}: {reply:?}");
         reply.json()
     }
 
@@ -240,8 +206,7 @@ impl TestApp {
 
     /// Flips a live switch.
     pub(crate) async fn switch(&self, path: &str, enabled: bool) {
-        self.admin(Method::PATCH, path, &json!({ "enabled": enabled }))
-            .await;
+        self.admin(Method::PATCH, path, &json!({ "enabled": enabled })).await;
     }
 
     /// A channel to the simulated provider; `more` replaces members.
@@ -259,17 +224,12 @@ impl TestApp {
     /// An alias with its routes, first choice first, and all prices that it needs.
     pub(crate) async fn alias(&self, code: &str, kind: &str, routes: &[(&str, &str)]) {
         self.unpriced_alias(code, kind, routes).await;
-        let sale = price(
-            &SALE,
-            json!({"code": flat(code, "sale"), "side": "sale", "alias": code}),
-        );
+        let sale = price(&SALE, json!({"code": flat(code, "sale"), "side": "sale", "alias": code}));
         self.create("/prices", &sale).await;
         for (channel, model) in routes {
             let code = flat(&format!("{channel}-{model}"), "cost");
             let scope = json!({"code": code, "side": "cost", "channel": channel, "model": model});
-            let made = self
-                .admin_try(Method::POST, "/prices", &price(&COST, scope))
-                .await;
+            let made = self.admin_try(Method::POST, "/prices", &price(&COST, scope)).await;
             assert!(matches!(made.status, 201 | 409), "{made:?}");
         }
     }
@@ -283,11 +243,7 @@ impl TestApp {
             .map(|(n, (channel, model))| json!({"channel": channel, "model": model, "priority": n}))
             .rev()
             .collect();
-        self.create(
-            "/aliases",
-            &json!({"code": code, "kind": kind, "routes": routes}),
-        )
-        .await;
+        self.create("/aliases", &json!({"code": code, "kind": kind, "routes": routes})).await;
     }
 
     /// An app with credit.
@@ -298,8 +254,7 @@ impl TestApp {
         }
         self.create("/apps", &row).await;
         if credit != "0" {
-            self.create(&format!("/apps/{code}/topups"), &json!({"amount": credit}))
-                .await;
+            self.create(&format!("/apps/{code}/topups"), &json!({"amount": credit})).await;
         }
     }
 
@@ -320,15 +275,12 @@ impl TestApp {
     /// Replaces the provider's rules.
     pub(crate) fn script(&self, rules: Value) {
         let script = json!({ "rules": rules }).to_string();
-        self.upstream
-            .set_script(Script::from_json(script.as_bytes()).unwrap());
+        self.upstream.set_script(Script::from_json(script.as_bytes()).unwrap());
     }
 
     /// The truth log, once every call in it has ended.
     pub(crate) async fn calls(&self) -> Vec<Call> {
-        tokio::time::timeout(PATIENCE, self.upstream.idle())
-            .await
-            .expect("calls end");
+        tokio::time::timeout(PATIENCE, self.upstream.idle()).await.expect("calls end");
         self.upstream.calls()
     }
 
@@ -336,9 +288,7 @@ impl TestApp {
     pub(crate) async fn calls_of(&self, reply: &Reply) -> Vec<Call> {
         let id = reply.request_id().trim_start_matches("req_").to_owned();
         let all = self.calls().await;
-        all.into_iter()
-            .filter(|c| c.request_id.as_deref() == Some(id.as_str()))
-            .collect()
+        all.into_iter().filter(|c| c.request_id.as_deref() == Some(id.as_str())).collect()
     }
 
     // What the books say.
@@ -360,12 +310,7 @@ impl TestApp {
     pub(crate) async fn postings(&self, request_id: &str) -> Vec<Leg> {
         let path = format!("/ledger/postings?request_id={request_id}");
         let page = self.admin(Method::GET, &path, &Value::Null).await;
-        page["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(Leg::read)
-            .collect()
+        page["items"].as_array().unwrap().iter().map(Leg::read).collect()
     }
 
     /// The legs posted for a reply's request.
@@ -375,17 +320,12 @@ impl TestApp {
 
     /// The trial balance: debits and credits by account, in nano-dollars.
     pub(crate) async fn trial_balance(&self) -> std::collections::BTreeMap<String, (i64, i64)> {
-        let page = self
-            .admin(Method::GET, "/ledger/trial-balance", &Value::Null)
-            .await;
+        let page = self.admin(Method::GET, "/ledger/trial-balance", &Value::Null).await;
         let lines = page["items"].as_array().unwrap().iter();
         lines
             .map(|line| {
                 let of = |side: &str| nano(line[side].as_str().unwrap());
-                (
-                    line["account"].as_str().unwrap().to_owned(),
-                    (of("debits"), of("credits")),
-                )
+                (line["account"].as_str().unwrap().to_owned(), (of("debits"), of("credits")))
             })
             .collect()
     }
@@ -400,17 +340,13 @@ impl TestApp {
 
     /// Checks the ledger's invariants.
     pub(crate) async fn verify(&self) {
-        let report = self
-            .admin(Method::GET, "/ledger/verify", &Value::Null)
-            .await;
+        let report = self.admin(Method::GET, "/ledger/verify", &Value::Null).await;
         assert_eq!(report["ok"], json!(true), "{report:#}");
     }
 
     /// The metrics' text.
     pub(crate) async fn metrics(&self) -> String {
-        self.raw(Method::GET, "/actuator/prometheus", &[], "")
-            .await
-            .text()
+        self.raw(Method::GET, "/actuator/prometheus", &[], "").await.text()
     }
 
     /// Settlements that could not be written, and other things no test may cause.
@@ -454,11 +390,7 @@ pub(crate) fn price(rates: &Rates, mut row: Value) -> Value {
 /// A code of letters, digits and dashes, made from any text.
 fn flat(text: &str, ending: &str) -> String {
     let plain = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '-'
-        }
+        if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }
     };
     let text: String = text.chars().map(plain).collect();
     format!("{}-{ending}", text.trim_matches('-'))

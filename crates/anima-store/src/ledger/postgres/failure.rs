@@ -42,15 +42,8 @@ pub(super) fn next(error: &tokio_postgres::Error) -> Next {
     }
     // A standby after a failover refuses to write, until it is promoted.
     let away = *code == SqlState::READ_ONLY_SQL_TRANSACTION
-        || code
-            .code()
-            .get(..2)
-            .is_some_and(|class| SERVER.contains(&class));
-    Next::Fail(if away {
-        Failure::Lost(why)
-    } else {
-        Failure::Refused(why)
-    })
+        || code.code().get(..2).is_some_and(|class| SERVER.contains(&class));
+    Next::Fail(if away { Failure::Lost(why) } else { Failure::Refused(why) })
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

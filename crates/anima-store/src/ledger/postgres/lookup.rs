@@ -1,8 +1,8 @@
 //! Everything that a batch's verdicts rest on, read in one round trip under the wallets' locks.
 //!
-//! The lock statement goes first and alone: it locks in the order of ids, so that two batches cannot
-//! wait for each other in a circle, and gives the balances as they are under the lock. Everything
-//! after it runs on a newer snapshot, and a hold only ever changes under its wallet's lock.
+//! The lock statement goes first and alone: it locks in the order of ids, so that two batches
+//! cannot wait for each other in a circle, and gives the balances as they are under the lock.
+//! Everything after it runs on a newer snapshot, and a hold only changes under its wallet's lock.
 //! Invariant: nothing that was read before the locks is judged. Source: `reliability` 0.4.
 
 use deadpool_postgres::Object;
@@ -86,9 +86,7 @@ pub(super) async fn lock_and_read(
     }
     for row in gates? {
         let key = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        known
-            .gates
-            .insert(key, (row.try_get(3)?, digest(row.try_get(4)?)));
+        known.gates.insert(key, (row.try_get(3)?, digest(row.try_get(4)?)));
     }
     Ok((posted_at, known))
 }
@@ -129,9 +127,7 @@ fn wallet(row: &Row) -> Result<Wallet, Error> {
 
 fn stored_hold(row: &Row) -> Result<StoredHold, Error> {
     let state = match row.try_get::<_, Option<&[u8]>>(9)? {
-        None => State::Open {
-            node: row.try_get(6)?,
-        },
+        None => State::Open { node: row.try_get(6)? },
         Some(found) => State::Closed {
             charged: row.try_get::<_, Option<i64>>(7)?.unwrap_or(0),
             uncollected: row.try_get(8)?,

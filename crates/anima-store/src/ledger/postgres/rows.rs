@@ -1,7 +1,7 @@
 //! Writes a plan's rows on PostgreSQL: one statement per table, all sent together with `COMMIT`.
 //!
-//! Rows travel as one array per column. The statements are prepared before the transaction begins,
-//! because preparing one waits for the server, and nothing may wait between the writes and `COMMIT`.
+//! Rows travel as one array per column. The statements are prepared before the transaction begins:
+//! preparing one waits for the server, and nothing may wait between the writes and `COMMIT`.
 //! Invariant: a hold that is closed was open and ours in this very transaction, or it fails.
 
 use deadpool_postgres::Object;
@@ -133,13 +133,7 @@ impl Writing<'_> {
             self.client.batch_execute("COMMIT"),
         );
         let (holds, closings, journals, legs, attempts, wallets, house, committed) = results;
-        holds
-            .and(closings)
-            .and(journals)
-            .and(legs)
-            .and(attempts)
-            .and(wallets)
-            .and(house)?;
+        holds.and(closings).and(journals).and(legs).and(attempts).and(wallets).and(house)?;
         committed
     }
 
@@ -214,17 +208,7 @@ impl Writing<'_> {
         let posted_at = self.posted_at.micros();
         self.send(
             &self.statements.journal,
-            &[
-                &ids,
-                &kinds,
-                &subjects,
-                &seqs,
-                &at,
-                &estimates,
-                &digests,
-                &references,
-                &posted_at,
-            ],
+            &[&ids, &kinds, &subjects, &seqs, &at, &estimates, &digests, &references, &posted_at],
         )
         .await
     }
@@ -284,9 +268,7 @@ impl Writing<'_> {
         let estimates: Vec<_> = costs().map(|c| c.map(|c| c.estimate)).collect();
         let references: Vec<_> = all().map(|a| a.upstream_ref.as_deref()).collect();
         let started: Vec<_> = all().map(|a| a.started_at.micros()).collect();
-        let first: Vec<_> = all()
-            .map(|a| a.first_byte_at.map(Timestamp::micros))
-            .collect();
+        let first: Vec<_> = all().map(|a| a.first_byte_at.map(Timestamp::micros)).collect();
         let ended: Vec<_> = all().map(|a| a.ended_at.micros()).collect();
         self.send(
             &self.statements.attempt,
@@ -314,12 +296,7 @@ impl Writing<'_> {
     }
 
     async fn wallets(&self) -> Result<(), Error> {
-        let changed = || {
-            self.known
-                .wallets
-                .iter()
-                .filter(|(_, wallet)| wallet.changed)
-        };
+        let changed = || self.known.wallets.iter().filter(|(_, wallet)| wallet.changed);
         let accounts: Vec<_> = changed().map(|(account_id, _)| *account_id).collect();
         if accounts.is_empty() {
             return Ok(());
@@ -327,11 +304,7 @@ impl Writing<'_> {
         let column = |of: fn(&Wallet) -> i64| changed().map(|(_, w)| of(w)).collect::<Vec<_>>();
         let (debits, credits) = (column(|w| w.debits), column(|w| w.credits));
         let (held, floors) = (column(|w| w.held), column(|w| w.floor));
-        self.send(
-            &self.statements.wallet,
-            &[&accounts, &debits, &credits, &held, &floors],
-        )
-        .await
+        self.send(&self.statements.wallet, &[&accounts, &debits, &credits, &held, &floors]).await
     }
 
     async fn house(&self) -> Result<(), Error> {
@@ -341,19 +314,9 @@ impl Writing<'_> {
         }
         let accounts: Vec<_> = rows.keys().copied().collect();
         // As text: a sum that leaves 64 bits is for the server to refuse.
-        let debits: Vec<_> = rows
-            .values()
-            .map(|(debits, _)| debits.to_string())
-            .collect();
-        let credits: Vec<_> = rows
-            .values()
-            .map(|(_, credits)| credits.to_string())
-            .collect();
+        let debits: Vec<_> = rows.values().map(|(debits, _)| debits.to_string()).collect();
+        let credits: Vec<_> = rows.values().map(|(_, credits)| credits.to_string()).collect();
         let today = i32::try_from(day(self.posted_at)).unwrap_or(i32::MAX);
-        self.send(
-            &self.statements.house,
-            &[&accounts, &debits, &credits, &today],
-        )
-        .await
+        self.send(&self.statements.house, &[&accounts, &debits, &credits, &today]).await
     }
 }

@@ -1,7 +1,7 @@
 //! One transaction of a batch on SQLite: look up, judge, write, commit.
 //!
-//! Not here: the row writes (`rows`) and who comes next (`batch`). Invariant: after an error nothing
-//! of the batch is in the file, and nothing that it looked up is remembered.
+//! Not here: the row writes (`rows`) and who comes next (`batch`). Invariant: after an error
+//! nothing of the batch is in the file, and nothing that it looked up is remembered.
 
 use std::path::Path;
 

@@ -19,24 +19,12 @@ pub(super) async fn a_settlement_books_both_sides(ledger: &Ledger) {
     ledger.hold(hold.clone()).await.unwrap();
     assert_eq!(wallet(&**ledger, "acme").await, (1_000, 100, 0));
     let settled = ledger.settle(settle(&hold, 90)).await.unwrap();
-    assert_eq!(
-        settled,
-        Settled {
-            charged: 90,
-            uncollected: 0,
-            replayed: false
-        }
-    );
+    assert_eq!(settled, Settled { charged: 90, uncollected: 0, replayed: false });
     assert_eq!(wallet(&**ledger, "acme").await, (910, 0, 0));
     let trial = ledger.trial_balance().await.unwrap();
     let lines: Vec<_> = trial
         .iter()
-        .map(|l| {
-            format!(
-                "{} {} {} {} {}",
-                l.account, l.class, l.currency, l.debits, l.credits
-            )
-        })
+        .map(|l| format!("{} {} {} {} {}", l.account, l.class, l.currency, l.debits, l.credits))
         .collect();
     assert_eq!(
         lines,
@@ -58,40 +46,20 @@ pub(super) async fn postings_are_in_order_and_name_what_they_rest_on(ledger: &Le
     settlement.attempts = vec![attempt(1, false, 3), attempt(2, true, 40)];
     ledger.settle(settlement).await.unwrap();
     let postings = ledger.postings(hold.id).await.unwrap();
-    let numbers: Vec<_> = postings
-        .iter()
-        .map(|p| (p.n, p.component, p.attempt))
-        .collect();
+    let numbers: Vec<_> = postings.iter().map(|p| (p.n, p.component, p.attempt)).collect();
     assert_eq!(
         numbers,
-        [
-            (1, Component::Sale, None),
-            (2, Component::Waste, Some(1)),
-            (3, Component::Cost, Some(2))
-        ]
+        [(1, Component::Sale, None), (2, Component::Waste, Some(1)), (3, Component::Cost, Some(2))]
     );
-    assert!(
-        postings
-            .iter()
-            .all(|p| p.kind == EntryKind::Settle && p.subject == hold.id)
-    );
+    assert!(postings.iter().all(|p| p.kind == EntryKind::Settle && p.subject == hold.id));
     assert!(postings.iter().all(|p| p.journal == postings[0].journal));
     assert_eq!(postings[0].price, Some(("sale".to_owned(), 3)));
     assert_eq!(postings[2].price, Some(("cost".to_owned(), 3)));
     assert!(postings[1].estimate && !postings[2].estimate);
     assert_eq!(postings[1].credit, "payable_estimated:openai");
-    assert!(
-        ledger
-            .postings(Uuid::from_u128(77))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(ledger.postings(Uuid::from_u128(77)).await.unwrap().is_empty());
     let top = ledger.postings(Uuid::from_u128(9)).await.unwrap();
-    assert_eq!(
-        (top[0].reference.as_str(), top[0].kind),
-        ("invoice 1", EntryKind::Topup)
-    );
+    assert_eq!((top[0].reference.as_str(), top[0].kind), ("invoice 1", EntryKind::Topup));
     assert!(top[0].posted_at.micros() > 1_700_000_000_000_000);
 }
 
@@ -102,10 +70,7 @@ pub(super) async fn a_hold_beyond_the_balance_is_refused(ledger: &Ledger) {
     assert_eq!(refused, Err(Error::InsufficientFunds { available: 40 }));
     ledger.hold(hold(3, "acme", 40)).await.unwrap();
     assert_eq!(wallet(&**ledger, "acme").await, (100, 100, 0));
-    assert_eq!(
-        ledger.settle(settle(&hold(2, "acme", 41), 1)).await,
-        Err(Error::HoldUnknown)
-    );
+    assert_eq!(ledger.settle(settle(&hold(2, "acme", 41), 1)).await, Err(Error::HoldUnknown));
 }
 
 pub(super) async fn an_unknown_app_has_nothing_to_hold(ledger: &Ledger) {
@@ -136,10 +101,7 @@ pub(super) async fn the_same_hold_again_has_no_effect(ledger: &Ledger) {
     ledger.post(topup(9, "acme", 100)).await.unwrap();
     let twice = hold(1, "acme", 60);
     ledger.hold(twice.clone()).await.unwrap();
-    let later = crate::ledger::Hold {
-        expires_at: NOON.plus_millis(900_000),
-        ..twice.clone()
-    };
+    let later = crate::ledger::Hold { expires_at: NOON.plus_millis(900_000), ..twice.clone() };
     ledger.hold(later).await.unwrap();
     assert_eq!(wallet(&**ledger, "acme").await, (100, 60, 0));
     ledger.settle(settle(&twice, 60)).await.unwrap();
@@ -152,10 +114,7 @@ pub(super) async fn other_content_under_a_used_id_conflicts(ledger: &Ledger) {
     ledger.post(topup(8, "other", 100)).await.unwrap();
     ledger.hold(hold(1, "acme", 60)).await.unwrap();
     assert_eq!(ledger.hold(hold(1, "acme", 59)).await, Err(Error::Conflict));
-    assert_eq!(
-        ledger.hold(hold(1, "other", 60)).await,
-        Err(Error::Conflict)
-    );
+    assert_eq!(ledger.hold(hold(1, "other", 60)).await, Err(Error::Conflict));
     let mut other_alias = hold(1, "acme", 60);
     other_alias.alias = "claude".into();
     assert_eq!(ledger.hold(other_alias).await, Err(Error::Conflict));
@@ -172,27 +131,14 @@ pub(super) async fn a_settlement_again_is_a_replay(ledger: &Ledger) {
     ledger.hold(hold.clone()).await.unwrap();
     let first = settle(&hold, 50);
     ledger.settle(first.clone()).await.unwrap();
-    let again = crate::ledger::Settlement {
-        at: NOON.plus_millis(5_000),
-        ..first
-    };
+    let again = crate::ledger::Settlement { at: NOON.plus_millis(5_000), ..first };
     let mut calls = JoinSet::new();
     for _ in 0..20 {
         let (ledger, again) = (Arc::clone(ledger), again.clone());
         calls.spawn(async move { ledger.settle(again).await.unwrap() });
     }
-    let replay = Settled {
-        charged: 50,
-        uncollected: 0,
-        replayed: true,
-    };
-    assert!(
-        calls
-            .join_all()
-            .await
-            .into_iter()
-            .all(|settled| settled == replay)
-    );
+    let replay = Settled { charged: 50, uncollected: 0, replayed: true };
+    assert!(calls.join_all().await.into_iter().all(|settled| settled == replay));
     assert_eq!(wallet(&**ledger, "acme").await, (50, 0, 0));
     assert_eq!(ledger.postings(hold.id).await.unwrap().len(), 2);
 }
@@ -209,13 +155,7 @@ pub(super) async fn another_settlement_of_a_closed_hold_conflicts(ledger: &Ledge
     let results = calls.join_all().await;
     let won: Vec<_> = results.iter().filter(|(_, r)| r.is_ok()).collect();
     assert_eq!(won.len(), 1);
-    assert_eq!(
-        results
-            .iter()
-            .filter(|(_, r)| *r == Err(Error::Conflict))
-            .count(),
-        19
-    );
+    assert_eq!(results.iter().filter(|(_, r)| *r == Err(Error::Conflict)).count(), 19);
     assert_eq!(wallet(&**ledger, "acme").await, (100 - won[0].0, 0, 0));
     assert_eq!(ledger.settle(release(&hold)).await, Err(Error::Conflict));
 }
@@ -223,13 +163,7 @@ pub(super) async fn another_settlement_of_a_closed_hold_conflicts(ledger: &Ledge
 pub(super) async fn a_settlement_without_a_hold_is_refused(ledger: &Ledger) {
     let missing = settle(&hold(1, "acme", 60), 50);
     assert_eq!(ledger.settle(missing).await, Err(Error::HoldUnknown));
-    assert!(
-        ledger
-            .postings(Uuid::from_u128(1))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(ledger.postings(Uuid::from_u128(1)).await.unwrap().is_empty());
 }
 
 pub(super) async fn a_release_gives_everything_back_and_posts_nothing(ledger: &Ledger) {
@@ -237,14 +171,7 @@ pub(super) async fn a_release_gives_everything_back_and_posts_nothing(ledger: &L
     ledger.post(topup(9, "acme", 100)).await.unwrap();
     ledger.hold(hold.clone()).await.unwrap();
     let released = ledger.settle(release(&hold)).await.unwrap();
-    assert_eq!(
-        released,
-        Settled {
-            charged: 0,
-            uncollected: 0,
-            replayed: false
-        }
-    );
+    assert_eq!(released, Settled { charged: 0, uncollected: 0, replayed: false });
     assert!(ledger.settle(release(&hold)).await.unwrap().replayed);
     assert_eq!(wallet(&**ledger, "acme").await, (100, 0, 0));
     assert!(ledger.postings(hold.id).await.unwrap().is_empty());
@@ -258,14 +185,8 @@ pub(super) async fn a_release_still_posts_what_was_wasted(ledger: &Ledger) {
     wasted.attempts = vec![attempt(1, false, 4)];
     ledger.settle(wasted).await.unwrap();
     assert_eq!(wallet(&**ledger, "acme").await, (100, 0, 0));
-    assert_eq!(
-        shown(&**ledger, hold.id).await,
-        ["wasted_cost payable_estimated:openai 4 USD"]
-    );
-    assert_eq!(
-        ledger.postings(hold.id).await.unwrap()[0].kind,
-        EntryKind::ReleaseCost
-    );
+    assert_eq!(shown(&**ledger, hold.id).await, ["wasted_cost payable_estimated:openai 4 USD"]);
+    assert_eq!(ledger.postings(hold.id).await.unwrap()[0].kind, EntryKind::ReleaseCost);
 }
 
 pub(super) async fn more_than_the_hold_is_collected_down_to_the_floor(ledger: &Ledger) {
@@ -275,28 +196,11 @@ pub(super) async fn more_than_the_hold_is_collected_down_to_the_floor(ledger: &L
     ledger.hold(second.clone()).await.unwrap();
     // 20 are free beside both holds.
     let settled = ledger.settle(settle(&first, 75)).await.unwrap();
-    assert_eq!(
-        settled,
-        Settled {
-            charged: 50,
-            uncollected: 25,
-            replayed: false
-        }
-    );
+    assert_eq!(settled, Settled { charged: 50, uncollected: 25, replayed: false });
     assert_eq!(wallet(&**ledger, "acme").await, (50, 50, 0));
     let again = ledger.settle(settle(&first, 75)).await.unwrap();
-    assert_eq!(
-        again,
-        Settled {
-            charged: 50,
-            uncollected: 25,
-            replayed: true
-        }
-    );
-    assert_eq!(
-        shown(&**ledger, first.id).await[0],
-        "wallet:acme revenue 50 USD"
-    );
+    assert_eq!(again, Settled { charged: 50, uncollected: 25, replayed: true });
+    assert_eq!(shown(&**ledger, first.id).await[0], "wallet:acme revenue 50 USD");
     let settled = ledger.settle(settle(&second, 51)).await.unwrap();
     assert_eq!((settled.charged, settled.uncollected), (50, 1));
 }
@@ -355,10 +259,7 @@ pub(super) async fn wallets_of_one_app_are_apart_by_currency(ledger: &Ledger) {
     ledger.post(euros).await.unwrap();
     ledger.post(topup(8, "acme", 5)).await.unwrap();
     assert_eq!(ledger.balance("acme", eur()).await.unwrap().posted, 100);
-    assert_eq!(
-        ledger.balance("acme", Currency::USD).await.unwrap().posted,
-        5
-    );
+    assert_eq!(ledger.balance("acme", Currency::USD).await.unwrap().posted, 5);
     let refused = ledger.hold(hold(1, "acme", 6)).await;
     assert_eq!(refused, Err(Error::InsufficientFunds { available: 5 }));
 }
@@ -371,10 +272,7 @@ pub(super) async fn a_topup_happens_once(ledger: &Ledger) {
     let second = ledger.post(again).await.unwrap();
     assert!(second.replayed);
     assert_eq!(second.journal, first.journal);
-    assert_eq!(
-        ledger.post(topup(9, "acme", 101)).await,
-        Err(Error::Conflict)
-    );
+    assert_eq!(ledger.post(topup(9, "acme", 101)).await, Err(Error::Conflict));
     let mut next = topup(9, "acme", 1);
     next.seq = 1;
     assert!(!ledger.post(next).await.unwrap().replayed);
@@ -395,21 +293,9 @@ pub(super) async fn an_entry_that_says_nothing_is_refused(ledger: &Ledger) {
     let refused = |entry: Entry| async move {
         assert!(matches!(ledger.post(entry).await, Err(Error::Refused(_))));
     };
-    refused(Entry {
-        legs: Vec::new(),
-        ..topup(9, "acme", 1)
-    })
-    .await;
-    refused(Entry {
-        kind: EntryKind::Settle,
-        ..topup(9, "acme", 1)
-    })
-    .await;
-    refused(Entry {
-        floor: 1,
-        ..topup(9, "acme", 1)
-    })
-    .await;
+    refused(Entry { legs: Vec::new(), ..topup(9, "acme", 1) }).await;
+    refused(Entry { kind: EntryKind::Settle, ..topup(9, "acme", 1) }).await;
+    refused(Entry { floor: 1, ..topup(9, "acme", 1) }).await;
     let mut zero = topup(9, "acme", 1);
     zero.legs[0].amount = 0;
     refused(zero).await;
@@ -474,13 +360,7 @@ pub(super) async fn many_wallets_at_once_add_up(ledger: &Ledger) {
             ledger.settle(settle(&hold, 30)).await.unwrap()
         });
     }
-    assert!(
-        calls
-            .join_all()
-            .await
-            .iter()
-            .all(|settled| settled.charged == 30)
-    );
+    assert!(calls.join_all().await.iter().all(|settled| settled.charged == 30));
     for n in 0..20 {
         assert_eq!(wallet(&**ledger, &format!("app{n}")).await, (700, 0, 0));
     }
@@ -494,10 +374,7 @@ pub(super) async fn a_sale_of_nothing_still_settles(ledger: &Ledger) {
     ledger.hold(hold.clone()).await.unwrap();
     let mut nothing = settle(&hold, 0);
     nothing.attempts = Vec::new();
-    nothing.close = Close::Settle {
-        sale: 0,
-        estimate: true,
-    };
+    nothing.close = Close::Settle { sale: 0, estimate: true };
     assert!(!ledger.settle(nothing.clone()).await.unwrap().replayed);
     assert!(ledger.settle(nothing).await.unwrap().replayed);
     assert!(ledger.postings(hold.id).await.unwrap().is_empty());
@@ -506,11 +383,5 @@ pub(super) async fn a_sale_of_nothing_still_settles(ledger: &Ledger) {
         credit: Account::Adjustments,
         ..topup(9, "acme", 5).legs.remove(0)
     };
-    ledger
-        .post(Entry {
-            legs: vec![transfer],
-            ..topup(9, "acme", 5)
-        })
-        .await
-        .unwrap();
+    ledger.post(Entry { legs: vec![transfer], ..topup(9, "acme", 5) }).await.unwrap();
 }

@@ -25,11 +25,7 @@ impl Engine for Scripted {
     async fn commit(&mut self, items: &[Item]) -> Result<Vec<Verdict>, Failure> {
         (self.script)(items)?;
         self.seen.lock().push(items.iter().map(letter).collect());
-        let settled = Settled {
-            charged: 0,
-            uncollected: 0,
-            replayed: false,
-        };
+        let settled = Settled { charged: 0, uncollected: 0, replayed: false };
         Ok(items
             .iter()
             .map(|item| match &item.operation {
@@ -57,10 +53,7 @@ fn is_offender(item: &Item) -> bool {
 async fn settlements_go_before_entries_and_entries_before_holds() {
     let (queue, lanes) = queue();
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let engine = Scripted {
-        script: Box::new(|_| Ok(())),
-        seen: Arc::clone(&seen),
-    };
+    let engine = Scripted { script: Box::new(|_| Ok(())), seen: Arc::clone(&seen) };
     let calls = async {
         let _answers = tokio::join!(
             queue.hold(hold(1, "a", 1)),
@@ -78,11 +71,10 @@ async fn settlements_go_before_entries_and_entries_before_holds() {
 async fn an_offender_is_found_by_halving_and_the_order_is_kept() {
     let (queue, lanes) = queue();
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let script = |items: &[Item]| if items.iter().any(is_offender) { Err(Failure::Refused("no".to_owned())) } else { Ok(()) };
-    let engine = Scripted {
-        script: Box::new(script),
-        seen: Arc::clone(&seen),
+    let script = |items: &[Item]| {
+        if items.iter().any(is_offender) { Err(Failure::Refused("no".to_owned())) } else { Ok(()) }
     };
+    let engine = Scripted { script: Box::new(script), seen: Arc::clone(&seen) };
     let counts = Arc::new(Counts::default());
     let queue = Arc::new(queue);
     let mut calls = tokio::task::JoinSet::new();
@@ -94,11 +86,7 @@ async fn an_offender_is_found_by_halving_and_the_order_is_kept() {
     // The calls are queued before the writer starts: one thread, and they were spawned first.
     let writer = tokio::spawn(run(engine, lanes, Arc::<Counts>::clone(&counts)));
     for (n, answer) in calls.join_all().await {
-        let expected = if n == 5 {
-            Err(Error::Refused("no".to_owned()))
-        } else {
-            Ok(())
-        };
+        let expected = if n == 5 { Err(Error::Refused("no".to_owned())) } else { Ok(()) };
         assert_eq!(answer, expected, "{n}");
     }
     writer.await.unwrap();
@@ -110,10 +98,7 @@ async fn an_offender_is_found_by_halving_and_the_order_is_kept() {
 async fn an_outage_refuses_holds_at_once_and_settlements_after_a_while() {
     let (queue, lanes) = queue();
     let script = |_: &[Item]| Err(Failure::Lost("away".to_owned()));
-    let engine = Scripted {
-        script: Box::new(script),
-        seen: Arc::default(),
-    };
+    let engine = Scripted { script: Box::new(script), seen: Arc::default() };
     let started = tokio::time::Instant::now();
     let away = Error::Unavailable("away".to_owned());
     let calls = async {
@@ -137,16 +122,9 @@ async fn a_settlement_is_written_when_the_database_comes_back() {
     let mut tries = 0;
     let script = move |_: &[Item]| {
         tries += 1;
-        if tries < 10 {
-            Err(Failure::Lost("away".to_owned()))
-        } else {
-            Ok(())
-        }
+        if tries < 10 { Err(Failure::Lost("away".to_owned())) } else { Ok(()) }
     };
-    let engine = Scripted {
-        script: Box::new(script),
-        seen: Arc::default(),
-    };
+    let engine = Scripted { script: Box::new(script), seen: Arc::default() };
     let calls = async {
         queue.settle(settle(&hold(4, "a", 1), 1)).await.unwrap();
         drop(queue);
@@ -158,10 +136,8 @@ async fn a_settlement_is_written_when_the_database_comes_back() {
 async fn holds_that_waited_too_long_are_shed_and_settlements_are_not() {
     let (queue, mut lanes) = queue();
     let calls = async {
-        let (held, settled) = tokio::join!(
-            queue.hold(hold(1, "a", 1)),
-            queue.settle(settle(&hold(4, "a", 1), 1))
-        );
+        let (held, settled) =
+            tokio::join!(queue.hold(hold(1, "a", 1)), queue.settle(settle(&hold(4, "a", 1), 1)));
         assert_eq!(held, Err(Error::Overloaded));
         assert!(matches!(settled, Err(Error::Unavailable(_))));
         drop(queue);
@@ -185,22 +161,11 @@ async fn a_full_queue_refuses_holds_and_takes_settlements() {
         calls.spawn(async move { queue.hold(hold(n, "a", 1)).await });
     }
     // The last one finds the queue full and returns at once.
-    assert_eq!(
-        calls.join_next().await.unwrap().unwrap(),
-        Err(Error::Overloaded)
-    );
+    assert_eq!(calls.join_next().await.unwrap().unwrap(), Err(Error::Overloaded));
     let settling = Arc::clone(&queue);
-    calls.spawn(async move {
-        settling
-            .settle(settle(&hold(4, "a", 1), 1))
-            .await
-            .map(|_| ())
-    });
+    calls.spawn(async move { settling.settle(settle(&hold(4, "a", 1), 1)).await.map(|_| ()) });
     drop(queue);
-    let engine = Scripted {
-        script: Box::new(|_| Ok(())),
-        seen: Arc::default(),
-    };
+    let engine = Scripted { script: Box::new(|_| Ok(())), seen: Arc::default() };
     tokio::spawn(run(engine, lanes, Arc::new(Counts::default())));
     let answers = calls.join_all().await;
     assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 4_097);
@@ -210,10 +175,7 @@ async fn a_full_queue_refuses_holds_and_takes_settlements() {
 async fn a_fatal_failure_stops_the_writer_and_says_so() {
     let (queue, lanes) = queue();
     let script = |_: &[Item]| Err(Failure::Fatal("fsync failed".to_owned()));
-    let engine = Scripted {
-        script: Box::new(script),
-        seen: Arc::default(),
-    };
+    let engine = Scripted { script: Box::new(script), seen: Arc::default() };
     let calls = async {
         let stopped = Err(Error::Unavailable("fsync failed".to_owned()));
         assert_eq!(queue.hold(hold(1, "a", 1)).await, stopped);

@@ -13,7 +13,8 @@ fn text(content: &str) -> String {
 
 fn usage(choices: &str, input: u64, output: u64) -> String {
     format!(
-        "data: {{\"choices\":{choices},\"usage\":{{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}}}\n\n"
+        "data: {{\"choices\":{choices},\"usage\":{{\"prompt_tokens\":{input},\
+        \"completion_tokens\":{output}}}}}\n\n"
     )
 }
 
@@ -36,24 +37,14 @@ fn the_terminator_is_held_back_and_what_follows_is_ignored() {
 
 #[test]
 fn an_end_without_terminator_is_a_cut() {
-    for stream in [
-        "",
-        ": wait\n\n",
-        &text("a"),
-        "data: [DON",
-        "data: {\"choices\":",
-    ] {
+    for stream in ["", ": wait\n\n", &text("a"), "data: [DON", "data: {\"choices\":"] {
         assert_eq!(decode(stream).2, Err(Failure::StreamCut), "{stream:?}");
     }
 }
 
 #[test]
 fn a_page_instead_of_a_stream_is_malformed() {
-    for body in [
-        "<html><body>\n\noops</body></html>",
-        "{\"id\":1}",
-        "{\n\n\"a\":1}",
-    ] {
+    for body in ["<html><body>\n\noops</body></html>", "{\"id\":1}", "{\n\n\"a\":1}"] {
         assert_eq!(decode(body).2, Err(Failure::AnswerMalformed), "{body:?}");
     }
 }
@@ -62,14 +53,9 @@ fn a_page_instead_of_a_stream_is_malformed() {
 fn passing_chunks_are_not_copied() {
     let chunk = Bytes::from(format!("{}{}", text("a"), text("b")));
     let mut out = Vec::new();
-    StreamDecoder::new(true)
-        .push(chunk.clone(), &mut out)
-        .unwrap();
+    StreamDecoder::new(true).push(chunk.clone(), &mut out).unwrap();
     assert_eq!(out.len(), 1);
-    assert_eq!(
-        (out[0].as_ptr(), out[0].len()),
-        (chunk.as_ptr(), chunk.len())
-    );
+    assert_eq!((out[0].as_ptr(), out[0].len()), (chunk.as_ptr(), chunk.len()));
 }
 
 #[test]
@@ -103,13 +89,7 @@ fn reports_that_grow_with_the_text_are_believed() {
     let one = r#"[{"index":0,"delta":{"content":"x"}}]"#;
     let stream = usage(one, 5, 1) + &usage(one, 5, 2) + &usage("[]", 5, 3) + DONE;
     let (decoder, _, _) = decode(&stream);
-    assert_eq!(
-        (
-            decoder.usage().unwrap().output_tokens(),
-            decoder.usage_suspect()
-        ),
-        (3, false)
-    );
+    assert_eq!((decoder.usage().unwrap().output_tokens(), decoder.usage_suspect()), (3, false));
 }
 
 #[test]
@@ -117,13 +97,7 @@ fn of_two_final_reports_the_larger_is_believed_and_flagged() {
     for (first, second) in [(3, 9), (9, 3)] {
         let stream = text("a") + &usage("[]", 5, first) + &usage("[]", 5, second) + DONE;
         let (decoder, _, _) = decode(&stream);
-        assert_eq!(
-            (
-                decoder.usage().unwrap().output_tokens(),
-                decoder.usage_suspect()
-            ),
-            (9, true)
-        );
+        assert_eq!((decoder.usage().unwrap().output_tokens(), decoder.usage_suspect()), (9, true));
     }
     let (decoder, _, _) = decode(&(text("a") + &usage("[]", 5, 3) + &usage("[]", 5, 3) + DONE));
     assert!(!decoder.usage_suspect());
@@ -147,10 +121,13 @@ proptest! {
     #[test]
     fn any_split_gives_the_same_bytes_and_the_same_facts(
         parts in prop::collection::vec(prop_oneof![
-            Just(text("héllo")), Just(text("")), Just(usage("[]", 5, 3)), Just(usage("[{}]", 5, 2)),
-            Just(": comment\n\n".to_owned()), Just("data: {\"choices\":[],\"usage\":null}\r\n\r\n".to_owned()),
+            Just(text("héllo")), Just(text("")),
+            Just(usage("[]", 5, 3)), Just(usage("[{}]", 5, 2)),
+            Just(": comment\n\n".to_owned()),
+            Just("data: {\"choices\":[],\"usage\":null}\r\n\r\n".to_owned()),
             Just("data: {\"a\":1,\ndata: \"usage\":null}\n\n".to_owned()), Just(DONE.to_owned()),
-            Just("data: {\"error\":{\"code\":\"slow_down\"}}\n\n".to_owned()), Just("data: {\n\n".to_owned()),
+            Just("data: {\"error\":{\"code\":\"slow_down\"}}\n\n".to_owned()),
+            Just("data: {\n\n".to_owned()),
         ], 0..8),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         include_usage in any::<bool>(),
@@ -165,8 +142,9 @@ proptest! {
                 start = end;
             }
             let result = result.and_then(|()| decoder.end(&mut out));
-            let facts = (decoder.usage(), decoder.usage_suspect(), decoder.has_content(), decoder.is_done());
-            (out.concat(), result, facts, decoder.count_output_tokens())
+            let report = (decoder.usage(), decoder.usage_suspect());
+            let state = (decoder.has_content(), decoder.is_done());
+            (out.concat(), result, report, state, decoder.count_output_tokens())
         };
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
         cuts.sort_unstable();

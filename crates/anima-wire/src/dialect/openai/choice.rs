@@ -24,13 +24,7 @@ pub struct Tally {
 impl Tally {
     /// A tally that keeps this much of the text.
     pub const fn keeping(keep_bytes: usize) -> Self {
-        Self {
-            content: false,
-            bytes: 0,
-            text: String::new(),
-            dropped_bytes: 0,
-            keep_bytes,
-        }
+        Self { content: false, bytes: 0, text: String::new(), dropped_bytes: 0, keep_bytes }
     }
 
     /// Remembers where it stands.
@@ -154,9 +148,7 @@ fn thinking<'a>(
     cursor: &mut Cursor<'a>,
     mut member: impl FnMut(&mut Cursor<'a>, Text<'a>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    cursor
-        .elements(|cursor| cursor.members(&mut member).map(|_| ()))
-        .map(|_| ())
+    cursor.elements(|cursor| cursor.members(&mut member).map(|_| ())).map(|_| ())
 }
 
 /// Reads a tool call, new form or old: names and arguments are generated text.

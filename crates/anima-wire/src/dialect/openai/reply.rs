@@ -69,15 +69,8 @@ impl<'a> Reply<'a> {
             return Err(Error::Unexpected { offset: 0 });
         }
         if reply.report == Report::default() {
-            let inner = reply
-                .choices
-                .map(|choices| choices.report)
-                .unwrap_or_default();
-            reply.report = if spare == Report::default() {
-                inner
-            } else {
-                spare
-            };
+            let inner = reply.choices.map(|choices| choices.report).unwrap_or_default();
+            reply.report = if spare == Report::default() { inner } else { spare };
         }
         Ok(reply)
     }
@@ -154,10 +147,7 @@ mod tests {
             left.replace_range(place, "");
             let mut expected: serde_json::Value = serde_json::from_str(json).unwrap();
             expected.as_object_mut().unwrap().remove("usage");
-            assert_eq!(
-                serde_json::from_str::<serde_json::Value>(&left).unwrap(),
-                expected
-            );
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&left).unwrap(), expected);
         }
     }
 
@@ -182,26 +172,22 @@ mod tests {
         );
         assert_eq!(content(r#"{"content":"a\n"}"#), (true, "a\n".into()));
         assert_eq!(content(r#"{"refusal":"no"}"#), (true, "no".into()));
-        assert_eq!(
-            content(r#"{"reasoning_content":"hm"}"#),
-            (true, "hm".into())
-        );
+        assert_eq!(content(r#"{"reasoning_content":"hm"}"#), (true, "hm".into()));
         assert_eq!(
             content(
-                r#"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\":1}"}}]}"#
+                r#"{"tool_calls":[{"index":0,"id":"c",
+                "function":{"name":"f","arguments":"{\"a\":1}"}}]}"#
             ),
             (true, "f{\"a\":1}".into())
         );
         assert_eq!(
             content(
-                r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"x"}]},{"type":"text","text":"y"}]}"#
+                r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"x"}]},
+                {"type":"text","text":"y"}]}"#
             ),
             (true, "xy".into())
         );
-        assert_eq!(
-            content(r#"{"audio":{"data":"AAAA","transcript":"hi"}}"#),
-            (true, "hi".into())
-        );
+        assert_eq!(content(r#"{"audio":{"data":"AAAA","transcript":"hi"}}"#), (true, "hi".into()));
     }
 
     #[test]

@@ -102,11 +102,7 @@ pub fn read(cursor: &mut Cursor<'_>) -> Result<Report, Error> {
         *slot = slot.or(Count::read(&cursor.value()?));
         Ok::<(), Error>(())
     })?;
-    Ok(if is_object {
-        counts.report()
-    } else {
-        Report::default()
-    })
+    Ok(if is_object { counts.report() } else { Report::default() })
 }
 
 impl Counts {
@@ -146,10 +142,7 @@ impl Counts {
         if *self == Self::default() {
             return Report::default();
         }
-        let nonsense = Report {
-            usage: None,
-            suspect: true,
-        };
+        let nonsense = Report { usage: None, suspect: true };
         if self.all().contains(&Count::Unreadable) {
             return nonsense;
         }
@@ -170,11 +163,7 @@ impl Counts {
         let sum = prompt.saturating_add(completion);
         let outside = reasoning > 0 && total == Some(sum.saturating_add(reasoning));
         let mut suspect = !outside && total.is_some_and(|total| total != sum);
-        let completion = if outside {
-            completion.saturating_add(reasoning)
-        } else {
-            completion
-        };
+        let completion = if outside { completion.saturating_add(reasoning) } else { completion };
         suspect |= prompt > Usage::LIMIT || completion > Usage::LIMIT;
 
         let mut usage = Usage::default();
@@ -207,10 +196,7 @@ impl Counts {
                 (Meter::OutputImageTokens, self.output_image),
             ],
         );
-        Report {
-            usage: Some(usage),
-            suspect,
-        }
+        Report { usage: Some(usage), suspect }
     }
 
     fn all(&self) -> [Count; 10] {
@@ -247,25 +233,18 @@ mod tests {
 
     #[track_caller]
     fn check(json: &str, suspect: bool, meters: &[(Meter, u64)]) {
-        let usage = meters
-            .iter()
-            .fold(Usage::default(), |usage, (m, n)| usage.with(*m, *n));
-        assert_eq!(
-            report(json),
-            Report {
-                usage: Some(usage),
-                suspect
-            },
-            "{json}"
-        );
+        let usage = meters.iter().fold(Usage::default(), |usage, (m, n)| usage.with(*m, *n));
+        assert_eq!(report(json), Report { usage: Some(usage), suspect }, "{json}");
     }
 
     #[test]
     fn nested_counts_become_disjoint() {
         check(
             r#"{"prompt_tokens":100,"completion_tokens":50,"total_tokens":150,
-            "prompt_tokens_details":{"cached_tokens":30,"cache_write_tokens":20,"audio_tokens":10,"text_tokens":40},
-            "completion_tokens_details":{"reasoning_tokens":35,"audio_tokens":5,"accepted_prediction_tokens":3}}"#,
+            "prompt_tokens_details":{"cached_tokens":30,"cache_write_tokens":20,
+            "audio_tokens":10,"text_tokens":40},
+            "completion_tokens_details":{"reasoning_tokens":35,"audio_tokens":5,
+            "accepted_prediction_tokens":3}}"#,
             false,
             &[
                 (Meter::InputTokens, 40),
@@ -287,17 +266,11 @@ mod tests {
                 "completion_tokens_details":{{"reasoning_tokens":4}}}}"#
             )
         };
-        let outside = [
-            (Meter::InputTokens, 10),
-            (Meter::OutputTokens, 5),
-            (Meter::ReasoningTokens, 4),
-        ];
+        let outside =
+            [(Meter::InputTokens, 10), (Meter::OutputTokens, 5), (Meter::ReasoningTokens, 4)];
         check(&usage(19), false, &outside);
-        let inside = [
-            (Meter::InputTokens, 10),
-            (Meter::OutputTokens, 1),
-            (Meter::ReasoningTokens, 4),
-        ];
+        let inside =
+            [(Meter::InputTokens, 10), (Meter::OutputTokens, 1), (Meter::ReasoningTokens, 4)];
         check(&usage(15), false, &inside);
         check(&usage(16), true, &inside);
     }
@@ -311,18 +284,15 @@ mod tests {
             r#""prompt_token_details":{"cached_tokens":6}"#,
         ] {
             let json = format!(r#"{{"prompt_tokens":10,"completion_tokens":0,{cached}}}"#);
-            check(
-                &json,
-                false,
-                &[(Meter::InputTokens, 4), (Meter::CachedInputTokens, 6)],
-            );
+            check(&json, false, &[(Meter::InputTokens, 4), (Meter::CachedInputTokens, 6)]);
         }
     }
 
     #[test]
     fn a_part_larger_than_the_whole_is_clamped_and_flagged() {
         check(
-            r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":12},
+            r#"{"prompt_tokens":10,"completion_tokens":5,
+            "prompt_tokens_details":{"cached_tokens":12},
             "completion_tokens_details":{"reasoning_tokens":9}}"#,
             true,
             &[(Meter::CachedInputTokens, 10), (Meter::ReasoningTokens, 5)],
@@ -344,49 +314,26 @@ mod tests {
     fn unreadable_counts_make_the_report_worthless() {
         for bad in ["-1", "1.5", "\"7\"", "1e3", "true", "{}"] {
             let json = format!(r#"{{"prompt_tokens":{bad},"completion_tokens":1}}"#);
-            assert_eq!(
-                report(&json),
-                Report {
-                    usage: None,
-                    suspect: true
-                },
-                "{json}"
-            );
+            assert_eq!(report(&json), Report { usage: None, suspect: true }, "{json}");
             let json = format!(
-                r#"{{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{{"cached_tokens":{bad}}}}}"#
+                r#"{{"prompt_tokens":9,"completion_tokens":1,
+                "prompt_tokens_details":{{"cached_tokens":{bad}}}}}"#
             );
-            assert_eq!(
-                report(&json),
-                Report {
-                    usage: None,
-                    suspect: true
-                },
-                "{json}"
-            );
+            assert_eq!(report(&json), Report { usage: None, suspect: true }, "{json}");
         }
     }
 
     #[test]
     fn what_is_no_report_reports_nothing() {
-        for json in [
-            "null",
-            "{}",
-            "[]",
-            "7",
-            r#"{"total_tokens":9}"#,
-            r#"{"prompt_tokens":null}"#,
-        ] {
+        for json in ["null", "{}", "[]", "7", r#"{"total_tokens":9}"#, r#"{"prompt_tokens":null}"#]
+        {
             assert_eq!(report(json), Report::default(), "{json}");
         }
     }
 
     #[test]
     fn embeddings_have_no_completion() {
-        check(
-            r#"{"prompt_tokens":8,"total_tokens":8}"#,
-            false,
-            &[(Meter::InputTokens, 8)],
-        );
+        check(r#"{"prompt_tokens":8,"total_tokens":8}"#, false, &[(Meter::InputTokens, 8)]);
     }
 
     proptest! {

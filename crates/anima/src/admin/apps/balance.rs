@@ -17,10 +17,7 @@ use crate::admin::rows::{Place, shown_version};
 /// # Errors
 /// No such app, or the ledger's.
 pub(crate) async fn balance(admin: &Admin, code: &str) -> Result<Value, Problem> {
-    let place = Place {
-        collection: &Apps,
-        app: None,
-    };
+    let place = Place { collection: &Apps, app: None };
     let versions = place.history(admin, code).await?;
     match shown_version(&versions, admin.clock.now()) {
         Some(row) => balance_of(admin, code, &body_of(row)?).await,
@@ -53,6 +50,5 @@ pub(super) async fn balance_of(admin: &Admin, code: &str, app: &App) -> Result<V
 /// # Errors
 /// When the stored credit limit cannot be read, which takes a damaged row.
 pub(super) fn floor_of(app: &App) -> Result<i64, Problem> {
-    app.floor_units()
-        .map_err(|error| Problem::new(Code::Internal, error.to_string()))
+    app.floor_units().map_err(|error| Problem::new(Code::Internal, error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Puts money into an app's wallet: debit the payment provider's clearing account, credit the wallet.
+//! Puts money into an app's wallet: debits the payment provider's clearing account for it.
 //!
 //! The idempotency key names the entry, so a repeated call posts nothing. Invariant: every accepted
 //! call leaves an audit record, a repeated one too, so that a crash between the posting and its
@@ -81,27 +81,13 @@ pub async fn topup(
     let row = live_app(admin, app).await?;
     let amount = amount_of(&payload.amount, row.currency)?;
     if payload.reference.chars().count() > REFERENCE_CHARS_MAX {
-        return Err(Problem::invalid(
-            "reference",
-            "a text of up to 500 characters",
-        ));
+        return Err(Problem::invalid("reference", "a text of up to 500 characters"));
     }
-    let entry = entry(
-        admin,
-        (app, &row),
-        (idempotency_key, amount),
-        payload.reference.clone(),
-    )?;
+    let entry = entry(admin, (app, &row), (idempotency_key, amount), payload.reference.clone())?;
     let posted = admin.stores.ledger.post(entry).await?;
     let balance = balance_of(admin, app, &row).await?;
     let reference = payload.reference;
-    let topup = Topup {
-        id: posted.journal,
-        amount,
-        reference,
-        replayed: posted.replayed,
-        balance,
-    };
+    let topup = Topup { id: posted.journal, amount, reference, replayed: posted.replayed, balance };
     record(admin, actor, app, payload.reason, &topup).await?;
     Ok(topup)
 }
@@ -109,10 +95,7 @@ pub async fn topup(
 fn check_key(key: &str) -> Result<(), Problem> {
     let visible = key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     if key.is_empty() || key.len() > KEY_CHARS_MAX || !visible {
-        return Err(Problem::invalid(
-            "Idempotency-Key",
-            "a header of 1 to 255 ASCII characters",
-        ));
+        return Err(Problem::invalid("Idempotency-Key", "a header of 1 to 255 ASCII characters"));
     }
     Ok(())
 }

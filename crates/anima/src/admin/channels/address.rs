@@ -33,11 +33,7 @@ pub(super) fn check(base_url: &str, allow_private: bool) -> Result<(), Problem> 
     if !port_is_sound(authority) {
         return refuse("a port from 1 to 65535");
     }
-    if uri
-        .path()
-        .split('/')
-        .any(|part| part == "." || part == "..")
-    {
+    if uri.path().split('/').any(|part| part == "." || part == "..") {
         return refuse("a path without `.` and `..`");
     }
     match reach(authority.host()) {
@@ -50,10 +46,7 @@ pub(super) fn check(base_url: &str, allow_private: bool) -> Result<(), Problem> 
 }
 
 fn port_is_sound(authority: &http::uri::Authority) -> bool {
-    let rest = authority
-        .as_str()
-        .strip_prefix(authority.host())
-        .unwrap_or_default();
+    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
 }
 
@@ -67,15 +60,8 @@ enum Reach {
 }
 
 /// Names that lead to this machine, its container host or a cloud's metadata service.
-const PRIVATE_NAMES: &[&str] = &[
-    "localhost",
-    "local",
-    "internal",
-    "localdomain",
-    "home.arpa",
-    "metadata",
-    "instance-data",
-];
+const PRIVATE_NAMES: &[&str] =
+    &["localhost", "local", "internal", "localdomain", "home.arpa", "metadata", "instance-data"];
 
 fn reach(host: &str) -> Reach {
     if let Some(inner) = host.strip_prefix('[') {
@@ -94,18 +80,13 @@ fn reach(host: &str) -> Reach {
         return Reach::Odd;
     }
     let under = |suffix: &&str| {
-        name.strip_suffix(*suffix)
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        name.strip_suffix(*suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
     reach_of(!PRIVATE_NAMES.iter().any(under))
 }
 
 const fn reach_of(public: bool) -> Reach {
-    if public {
-        Reach::Public
-    } else {
-        Reach::Private
-    }
+    if public { Reach::Public } else { Reach::Private }
 }
 
 #[cfg(test)]
@@ -152,11 +133,7 @@ mod tests {
         ] {
             let refused = check(url, false).err().unwrap();
             assert_eq!(refused.member.as_deref(), Some("base_url"), "{url}");
-            assert!(
-                refused.detail.contains("allow_private_network"),
-                "{url}: {}",
-                refused.detail
-            );
+            assert!(refused.detail.contains("allow_private_network"), "{url}: {}", refused.detail);
             assert_eq!(check(url, true), Ok(()), "{url}");
         }
     }

@@ -22,14 +22,8 @@ const SECRET_BYTES_MAX: usize = 16 * 1024;
 /// # Errors
 /// The path of the member.
 pub(super) fn vet(given: Option<&Value>) -> Result<(), Problem> {
-    let entries = given
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    match entries
-        .iter()
-        .position(|entry| entry.get("sealed").is_some())
-    {
+    let entries = given.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    match entries.iter().position(|entry| entry.get("sealed").is_some()) {
         Some(n) => {
             let detail = "is not a member here: expected `code` or `secret`";
             let member = format!("credentials[{n}].sealed");
@@ -62,10 +56,7 @@ pub(super) fn seal(
 ) -> Result<(), Problem> {
     for (n, credential) in credentials.iter_mut().enumerate() {
         let member = format!("credentials[{n}].secret");
-        let kept = credential
-            .sealed
-            .take()
-            .or_else(|| stored.get(&credential.code).cloned());
+        let kept = credential.sealed.take().or_else(|| stored.get(&credential.code).cloned());
         let sealed = match (credential.secret.take().map(Zeroizing::new), kept) {
             (Some(secret), _) if secret.is_empty() || secret.len() > SECRET_BYTES_MAX => {
                 return Err(Problem::invalid(member, "a text of 1 to 16384 bytes"));
@@ -101,11 +92,7 @@ mod tests {
     use super::*;
 
     fn credential(code: &str, secret: Option<&str>) -> Credential {
-        Credential {
-            code: code.to_owned(),
-            secret: secret.map(str::to_owned),
-            sealed: None,
-        }
+        Credential { code: code.to_owned(), secret: secret.map(str::to_owned), sealed: None }
     }
 
     #[test]
@@ -117,19 +104,14 @@ mod tests {
         assert!(written.iter().all(|c| c.secret.is_none()));
         assert_eq!(written[1].sealed.as_deref(), Some("kept"));
         let sealed = written[0].sealed.as_deref().unwrap();
-        assert_eq!(
-            secrets.open("channel|up|new", sealed).unwrap().as_slice(),
-            b"s3cret"
-        );
+        assert_eq!(secrets.open("channel|up|new", sealed).unwrap().as_slice(), b"s3cret");
     }
 
     #[test]
     fn a_credential_needs_a_secret_once() {
         let secrets = Secrets::new(&[7; 32]).unwrap();
         for entry in [credential("a", None), credential("a", Some(""))] {
-            let refused = seal(&secrets, "up", &mut [entry], &BTreeMap::new())
-                .err()
-                .unwrap();
+            let refused = seal(&secrets, "up", &mut [entry], &BTreeMap::new()).err().unwrap();
             assert_eq!(refused.member.as_deref(), Some("credentials[0].secret"));
         }
     }
@@ -137,10 +119,7 @@ mod tests {
     #[test]
     fn only_codes_are_shown() {
         let mut body = Map::new();
-        body.insert(
-            "credentials".into(),
-            json!([{"code": "a", "sealed": "x", "secret": "y"}, 5]),
-        );
+        body.insert("credentials".into(), json!([{"code": "a", "sealed": "x", "secret": "y"}, 5]));
         veil(&mut body);
         assert_eq!(body["credentials"], json!([{"code": "a"}, {"code": null}]));
     }

@@ -1,4 +1,8 @@
 //! One call from HTTP to its verb and back.
+//!
+//! Takes the request apart once, picks the verb, and turns what comes back into a reply or a
+//! problem. Not here: what a verb does. Invariant: a body is read only after its sender was
+//! authenticated and their role let pass.
 
 use axum::RequestExt as _;
 use axum::extract::{OriginalUri, RawPathParams, Request};
@@ -42,21 +46,12 @@ pub(super) async fn serve_alias(admin: &Admin, mut request: Request) -> Response
 
 /// Tells an alias's name from what follows it. `None` when the method fits nothing.
 fn below_alias(method: &Method, rest: &str) -> Option<(Verb, Names)> {
-    let named = |code: &str| Names {
-        code: code.to_owned(),
-        ..Names::default()
-    };
-    let restore = rest
-        .strip_suffix("/restore")
-        .and_then(|rest| rest.rsplit_once("/versions/"));
+    let named = |code: &str| Names { code: code.to_owned(), ..Names::default() };
+    let restore = rest.strip_suffix("/restore").and_then(|rest| rest.rsplit_once("/versions/"));
     match (method, restore, rest.strip_suffix("/versions")) {
-        (&Method::POST, Some((code, n)), _) => Some((
-            Verb::Restore,
-            Names {
-                version: n.to_owned(),
-                ..named(code)
-            },
-        )),
+        (&Method::POST, Some((code, n)), _) => {
+            Some((Verb::Restore, Names { version: n.to_owned(), ..named(code) }))
+        }
         (&Method::GET | &Method::HEAD, _, Some(code)) => Some((Verb::Versions, named(code))),
         (&Method::GET | &Method::HEAD, _, None) => Some((Verb::Read, named(rest))),
         (&Method::PATCH, _, _) => Some((Verb::Change, named(rest))),
@@ -94,35 +89,19 @@ async fn answer(admin: &Admin, action: Action, names: Names, request: Request) -
 async fn take(names: Names, request: Request) -> Result<Call, Problem> {
     let (parts, body) = request.into_parts();
     let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
-        return Err(Problem::new(
-            Code::Unauthorized,
-            "send an admin token as Bearer",
-        ));
+        return Err(Problem::new(Code::Unauthorized, "send an admin token as Bearer"));
     };
-    let original = parts
-        .extensions
-        .get::<OriginalUri>()
-        .map(|uri| uri.0.path());
+    let original = parts.extensions.get::<OriginalUri>().map(|uri| uri.0.path());
     let path = original.unwrap_or_else(|| parts.uri.path()).to_owned();
     let query = call::query(&parts.uri)?;
     let body = call::read(body).await?;
-    Ok(Call {
-        caller,
-        path,
-        names,
-        query,
-        headers: parts.headers,
-        body,
-    })
+    Ok(Call { caller, path, names, query, headers: parts.headers, body })
 }
 
 async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Problem> {
     match action {
         Action::Rows(verb, collection) => {
-            let place = Place {
-                collection,
-                app: call.names.app.as_deref(),
-            };
+            let place = Place { collection, app: call.names.app.as_deref() };
             Box::pin(perform_rows(admin, verb, place, call)).await
         }
         Action::TopUp => topup(admin, call).await,
@@ -144,10 +123,7 @@ async fn perform_rows(
     call: &Call,
 ) -> Result<Reply, Problem> {
     let code = call.names.code.as_str();
-    let writer = Writer {
-        actor: &call.caller.actor,
-        if_match: call.if_match()?,
-    };
+    let writer = Writer { actor: &call.caller.actor, if_match: call.if_match()? };
     if verb != Verb::List {
         call.query_only(&[])?;
     }
@@ -160,16 +136,11 @@ async fn perform_rows(
             if !is_switch(&body) {
                 call.caller.ensure(Role::Admin)?;
             }
-            Ok(Reply::row(
-                place,
-                &rows::change(admin, place, writer, code, body).await?,
-            ))
+            Ok(Reply::row(place, &rows::change(admin, place, writer, code, body).await?))
         }
         Verb::Delete => {
             let body = call.optional_object()?;
-            Ok(Reply::gone(
-                &rows::delete(admin, place, writer, code, body).await?,
-            ))
+            Ok(Reply::gone(&rows::delete(admin, place, writer, code, body).await?))
         }
         Verb::Versions => {
             let versions = place.history(admin, code).await?;
@@ -179,10 +150,7 @@ async fn perform_rows(
         Verb::Restore => {
             let body = call.optional_object()?;
             let which = (code, call.version()?);
-            Ok(Reply::row(
-                place,
-                &rows::restore(admin, place, writer, which, body).await?,
-            ))
+            Ok(Reply::row(place, &rows::restore(admin, place, writer, which, body).await?))
         }
     }
 }
@@ -200,10 +168,7 @@ async fn list(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, Pro
     }
     let after = call.query.get("after").map(String::as_str);
     let (rows, next) = rows::list(admin, place, after, call.limit()?).await?;
-    Ok(Reply::page(
-        rows.iter().map(|row| place.show(row)).collect(),
-        json!(next),
-    ))
+    Ok(Reply::page(rows.iter().map(|row| place.show(row)).collect(), json!(next)))
 }
 
 async fn create(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, Problem> {
@@ -213,19 +178,7 @@ async fn create(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, P
             let (created, secret) = keys::mint(admin, actor, app, body).await?;
             (created, Some(secret))
         }
-        _ => (
-            rows::create(
-                admin,
-                actor,
-                Creation {
-                    place,
-                    minted: None,
-                },
-                body,
-            )
-            .await?,
-            None,
-        ),
+        _ => (rows::create(admin, actor, Creation { place, minted: None }, body).await?, None),
     };
     let location = format!("{}/{}", call.path.trim_end_matches('/'), created.row.code);
     let reply = Reply::row(place, &created).created(location);
@@ -238,20 +191,12 @@ async fn create(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, P
 async fn topup(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
     call.query_only(&[])?;
     let Some(key) = call.headers.get("idempotency-key") else {
-        return Err(Problem::member(
-            Code::InvalidMember,
-            "Idempotency-Key",
-            "is required",
-        ));
+        return Err(Problem::member(Code::InvalidMember, "Idempotency-Key", "is required"));
     };
     let key = key.to_str().unwrap_or_default();
     let (actor, body) = (&call.caller.actor, Value::Object(call.object()?));
     let topup = apps::topup(admin, actor, &call.names.code, key, body).await?;
-    let status = if topup.replayed {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
+    let status = if topup.replayed { StatusCode::OK } else { StatusCode::CREATED };
     Ok(Reply::ok(topup.to_json()).with_status(status))
 }
 
@@ -266,14 +211,8 @@ mod tests {
         };
         let some = |verb, code: &str, n: &str| Some((verb, code.to_owned(), n.to_owned()));
         assert_eq!(told(Method::GET, "a/b"), some(Verb::Read, "a/b", ""));
-        assert_eq!(
-            told(Method::GET, "a/b/versions"),
-            some(Verb::Versions, "a/b", "")
-        );
-        assert_eq!(
-            told(Method::POST, "a/b/versions/3/restore"),
-            some(Verb::Restore, "a/b", "3")
-        );
+        assert_eq!(told(Method::GET, "a/b/versions"), some(Verb::Versions, "a/b", ""));
+        assert_eq!(told(Method::POST, "a/b/versions/3/restore"), some(Verb::Restore, "a/b", "3"));
         assert_eq!(told(Method::PATCH, "a/b"), some(Verb::Change, "a/b", ""));
         assert_eq!(told(Method::DELETE, "a"), some(Verb::Delete, "a", ""));
         assert_eq!(told(Method::POST, "a/b"), None);
@@ -283,9 +222,7 @@ mod tests {
     #[test]
     fn only_a_lone_switch_is_an_operators() {
         let is = |value: Value| is_switch(value.as_object().unwrap());
-        assert!(is(
-            json!({"enabled": false, "reason": "r", "version_no": 1})
-        ));
+        assert!(is(json!({"enabled": false, "reason": "r", "version_no": 1})));
         assert!(!is(json!({"enabled": false, "name": "x"})));
         assert!(!is(json!({"reason": "r"})));
     }

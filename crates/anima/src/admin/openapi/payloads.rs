@@ -1,11 +1,14 @@
 //! The members of each resource's body, as JSON Schema, with the defaults of the types.
+//!
+//! The members that every row has beside its body are in `schemas`. Invariant, held by a test: the
+//! members here are exactly those that the types take.
 
 use serde_json::{Value, json};
 
 use anima_core::config::{Breaker, Resource, RetryBudget, Timeouts};
 use anima_core::usage::Meter;
 
-use super::schemas::{amount, code, integer, list, text};
+use super::schemas::{amount, code, integer, list, text, word};
 
 /// A resource's body.
 #[derive(Debug)]
@@ -29,11 +32,7 @@ pub(crate) fn payload(resource: Resource) -> Payload {
         Resource::App => ("App", app(), &[]),
         Resource::UserApiKey => ("Key", key(), &[]),
     };
-    Payload {
-        name,
-        members,
-        required,
-    }
+    Payload { name, members, required }
 }
 
 fn object(members: &Value, required: &[&str]) -> Value {
@@ -73,7 +72,7 @@ fn channel() -> Value {
             "default": false,
             "description": "Needed for loopback and private addresses",
         },
-        "on_disconnect": { "enum": ["drain", "cancel"], "default": "drain" },
+        "on_disconnect": with_default(word(&["drain", "cancel"], "On hang-up"), json!("drain")),
         "settings": { "type": "object", "description": "The provider's own" },
     })
 }
@@ -104,11 +103,24 @@ fn breaker() -> Value {
     with_default(object(&members, &[]), json!(Breaker::default()))
 }
 
+/// What an alias may serve.
+const KINDS: &[&str] = &[
+    "chat",
+    "embedding",
+    "image",
+    "video",
+    "music",
+    "speech",
+    "transcription",
+    "rerank",
+    "moderation",
+];
+
 fn alias() -> Value {
     let route = json!({
         "channel": code("A channel"),
         "model": text("The model's name there"),
-        "priority": { "type": "integer", "default": 0, "description": "A higher number goes first" },
+        "priority": { "type": "integer", "default": 0, "description": "Higher goes first" },
         "weight": with_default(integer(1, "Share inside the priority"), json!(1)),
     });
     let chain = list(code("An alias"), "Tried in order");
@@ -124,8 +136,7 @@ fn alias() -> Value {
         "deadline_ms": integer(1, "From admission to the answer's end"),
     });
     json!({
-        "kind": { "enum": ["chat", "embedding", "image", "video", "music", "speech",
-            "transcription", "rerank", "moderation"] },
+        "kind": word(KINDS, "Which endpoints serve it"),
         "routes": list(object(&route, &["channel", "model"]), "At least one"),
         "fallbacks": object(&fallbacks, &[]),
         "retry": with_default(object(&retry, &[]), json!(RetryBudget::default())),
@@ -139,13 +150,13 @@ fn price() -> Value {
         "service_tier": text("The tier that the provider reported back"),
     });
     let meter = json!({
-        "meter": { "enum": meters },
+        "meter": word(&meters, "What is counted"),
         "per": with_default(integer(1, "A power of ten up to 1000000000"), json!(1)),
         "amount": amount("For so many units"),
         "when": object(&when, &[]),
     });
     json!({
-        "side": { "enum": ["cost", "sale"] },
+        "side": word(&["cost", "sale"], "Which book"),
         "channel": code("Cost only: the channel"),
         "model": text("Cost only: the upstream model"),
         "alias": code("Sale only: the alias"),
@@ -161,19 +172,18 @@ fn currency() -> Value {
 
 fn quota() -> Value {
     let limit = json!({
-        "kind": { "enum": ["concurrency", "requests", "tokens", "cost"] },
-        "count": { "enum": ["input", "output", "total"], "description": "Tokens only" },
-        "window": { "enum": ["1s", "1m", "1h", "1d", "1mo", "total"],
-            "description": "All but concurrency" },
+        "kind": word(&["concurrency", "requests", "tokens", "cost"], "What is limited"),
+        "count": word(&["input", "output", "total"], "Tokens only"),
+        "window": word(&["1s", "1m", "1h", "1d", "1mo", "total"], "All but concurrency"),
         "limit": { "anyOf": [integer(0, "A count"), amount("Cost only")] },
         "burst": integer(0, "Requests only: how many may come at once"),
-        "on_outage": { "enum": ["share", "closed", "open"], "default": "share" },
+        "on_outage": with_default(word(&["share", "closed", "open"], "Alone"), json!("share")),
     });
     json!({ "limits": list(object(&limit, &["kind", "limit"]), "All of them hold together") })
 }
 
 fn queue_mode() -> Value {
-    json!({ "enum": ["REJECT", "WAIT", "ASYNC"] })
+    word(&["REJECT", "WAIT", "ASYNC"], "What happens over a limit")
 }
 
 fn token_group() -> Value {

@@ -1,5 +1,7 @@
 //! The document's schemas: for each resource what is created, changed and shown, and the replies
 //! that are not rows.
+//!
+//! What a resource's own members are is in `payloads`. Invariant: what is shown has no secret.
 
 use serde_json::{Map, Value, json};
 
@@ -11,6 +13,11 @@ use super::{problem_codes, reference};
 /// A text.
 pub(super) fn text(description: &str) -> Value {
     json!({ "type": "string", "description": description })
+}
+
+/// One of a few words.
+pub(super) fn word(allowed: &[&str], description: &str) -> Value {
+    json!({ "type": "string", "enum": allowed, "description": description })
 }
 
 /// The code of another row.
@@ -60,7 +67,7 @@ pub(super) fn all() -> Value {
     let replies = [
         ("StatedVersion", stated_version()),
         ("Problem", problem()),
-        ("NewTopup", new_topup()),
+        ("NewTopup", topup_payload()),
         ("Topup", topup()),
         ("Balance", balance()),
         ("PostingPage", page(&posting())),
@@ -76,11 +83,7 @@ fn rows(resource: Resource, schemas: &mut Map<String, Value>) {
     let payload = payload(resource);
     let name = payload.name;
     let minted = resource == Resource::UserApiKey;
-    let identity = if minted {
-        &["kid", "app"][..]
-    } else {
-        &["code"][..]
-    };
+    let identity = if minted { &["kid", "app"][..] } else { &["code"][..] };
     let shown = shown(&payload, identity);
     if minted {
         let mut with_secret = shown.clone();
@@ -110,11 +113,7 @@ fn envelope() -> Map<String, Value> {
 
 fn created(payload: &Payload, identity: &[&str]) -> Value {
     let mut members = payload.members.as_object().cloned().unwrap_or_default();
-    members.extend(
-        identity
-            .iter()
-            .map(|name| ((*name).to_owned(), code("The row's name"))),
-    );
+    members.extend(identity.iter().map(|name| ((*name).to_owned(), code("The row's name"))));
     members.extend(envelope());
     let required: Vec<&str> = identity.iter().chain(payload.required).copied().collect();
     json!({ "type": "object", "properties": members, "required": required,
@@ -125,11 +124,7 @@ fn changed(payload: &Payload, identity: &[&str]) -> Value {
     let mut members = Map::new();
     for (name, schema) in payload.members.as_object().into_iter().flatten() {
         let needed = payload.required.contains(&name.as_str());
-        let schema = if needed {
-            schema.clone()
-        } else {
-            nullable(schema)
-        };
+        let schema = if needed { schema.clone() } else { nullable(schema) };
         members.insert(name.clone(), schema);
     }
     let same = "As in the path";
@@ -154,26 +149,15 @@ fn shown(payload: &Payload, identity: &[&str]) -> Value {
     if let Some(credential) = secret {
         credential.remove("secret");
     }
-    members.extend(
-        identity
-            .iter()
-            .map(|name| ((*name).to_owned(), code("The row's name"))),
-    );
+    members.extend(identity.iter().map(|name| ((*name).to_owned(), code("The row's name"))));
     members.insert("version_no".to_owned(), version_no());
-    members.insert(
-        "effective_from".to_owned(),
-        instant("In force from here on"),
-    );
+    members.insert("effective_from".to_owned(), instant("In force from here on"));
     let end = nullable(&instant("In force until just before here; null is open"));
     members.insert("effective_to".to_owned(), end);
     members.insert("enabled".to_owned(), json!({ "type": "boolean" }));
     let fixed = ["version_no", "effective_from", "effective_to", "enabled"];
-    let required: Vec<&str> = identity
-        .iter()
-        .chain(payload.required)
-        .chain(&fixed)
-        .copied()
-        .collect();
+    let required: Vec<&str> =
+        identity.iter().chain(payload.required).chain(&fixed).copied().collect();
     json!({ "type": "object", "properties": members, "required": required })
 }
 
@@ -182,7 +166,7 @@ fn page(item: &Value) -> Value {
         "type": "object",
         "properties": {
             "items": { "type": "array", "items": item },
-            "next": { "description": "Cursor of the next page; null on the last" },
+            "next": { "type": ["string", "integer", "null"], "description": "Cursor of the next page" },
         },
         "required": ["items", "next"],
     })
@@ -204,7 +188,7 @@ fn problem() -> Value {
             "title": text("The same for every problem of this code"),
             "status": { "type": "integer" },
             "detail": text("What to do about it"),
-            "code": { "enum": problem_codes() },
+            "code": word(&problem_codes(), "What went wrong"),
             "errors": {
                 "type": "array",
                 "items": {
@@ -216,13 +200,13 @@ fn problem() -> Value {
                     "required": ["member", "detail"],
                 },
             },
-            "current": { "description": "For version_conflict: the latest version of the row" },
+            "current": { "type": "object", "description": "For version_conflict: the latest version of the row" },
         },
         "required": ["type", "title", "status", "detail", "code"],
     })
 }
 
-fn new_topup() -> Value {
+fn topup_payload() -> Value {
     json!({
         "type": "object",
         "properties": {
@@ -260,19 +244,18 @@ fn balance() -> Value {
 
 /// An object whose members are all there.
 fn closed(members: &Value) -> Value {
-    let names: Vec<&String> = members
-        .as_object()
-        .into_iter()
-        .flat_map(Map::keys)
-        .collect();
+    let names: Vec<&String> = members.as_object().into_iter().flat_map(Map::keys).collect();
     json!({ "type": "object", "properties": members, "required": names })
 }
+
+/// What a leg may be for.
+const COMPONENTS: &[&str] = &["sale", "cost", "waste", "topup", "refund", "adjustment"];
 
 fn posting() -> Value {
     let price = json!({ "code": text("A price"), "version_no": version_no() });
     let members = json!({
         "journal": { "type": "string", "format": "uuid" },
-        "kind": { "enum": ["settle", "release_cost", "topup", "refund", "adjust"] },
+        "kind": word(&["settle", "release_cost", "topup", "refund", "adjust"], "Of the entry"),
         "subject": { "type": "string", "format": "uuid" },
         "request_id": text("The subject as requests write it"),
         "n": integer(1, "Position in the entry"),
@@ -280,7 +263,7 @@ fn posting() -> Value {
         "credit": text("Account"),
         "amount": amount("Above 0"),
         "currency": text("ISO 4217"),
-        "component": { "enum": ["sale", "cost", "waste", "topup", "refund", "adjustment"] },
+        "component": word(COMPONENTS, "What the leg is for"),
         "attempt": nullable(&integer(1, "Which upstream call")),
         "price": nullable(&closed(&price)),
         "estimate": { "type": "boolean", "description": "The usage was not reported" },
@@ -332,8 +315,8 @@ fn audit_record() -> Value {
         "resource": text("Which kind of thing"),
         "code": text("Which one"),
         "reason": text("Why; may be empty"),
-        "before": { "description": "As it was, without secrets" },
-        "after": { "description": "As it is, without secrets" },
+        "before": { "type": ["object", "null"], "description": "As it was, without secrets" },
+        "after": { "type": ["object", "null"], "description": "As it is, without secrets" },
     });
     closed(&members)
 }

@@ -26,10 +26,7 @@ fn the_document_is_the_one_that_is_checked_in() {
 #[test]
 fn the_document_is_sound_openapi() {
     let document: utoipa::openapi::OpenApi = serde_json::from_str(&document()).unwrap();
-    assert_eq!(
-        document.paths.paths.len(),
-        parsed()["paths"].as_object().unwrap().len()
-    );
+    assert_eq!(document.paths.paths.len(), parsed()["paths"].as_object().unwrap().len());
 }
 
 #[test]
@@ -40,10 +37,7 @@ fn every_endpoint_is_documented_and_nothing_else() {
         .unwrap()
         .iter()
         .flat_map(|(path, item)| {
-            item.as_object()
-                .unwrap()
-                .keys()
-                .map(move |method| format!("{method} {path}"))
+            item.as_object().unwrap().keys().map(move |method| format!("{method} {path}"))
         })
         .collect();
     let served: BTreeSet<String> = endpoints::all()
@@ -74,21 +68,12 @@ fn operation_ids_are_unique_and_references_lead_somewhere() {
 fn accepted<B: DeserializeOwned>(mut value: Value, pointer: &str) -> BTreeSet<String> {
     value.pointer_mut(pointer).unwrap()["no such member"] = json!(1);
     let detail = typed::<B>(value).err().unwrap().detail;
-    detail
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
+    detail.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 fn documented(resource: Resource, pointer: &str) -> BTreeSet<String> {
     let members = payload(resource).members;
-    let members = if pointer.is_empty() {
-        &members
-    } else {
-        members.pointer(pointer).unwrap()
-    };
+    let members = if pointer.is_empty() { &members } else { members.pointer(pointer).unwrap() };
     members.as_object().unwrap().keys().cloned().collect()
 }
 
@@ -106,26 +91,14 @@ fn the_schemas_have_exactly_the_members_that_the_types_take() {
     let quota = json!({"limits": [{"kind": "requests", "limit": 1}]});
     let meters = "/meters/items/properties";
     for (accepted, documented) in [
-        (
-            accepted::<Channel>(channel.clone(), ""),
-            documented(R::Channel, ""),
-        ),
-        (
-            accepted::<Channel>(channel.clone(), "/credentials/0"),
-            credential,
-        ),
+        (accepted::<Channel>(channel.clone(), ""), documented(R::Channel, "")),
+        (accepted::<Channel>(channel.clone(), "/credentials/0"), credential),
         (
             accepted::<Channel>(channel.clone(), "/timeouts"),
             documented(R::Channel, "/timeouts/properties"),
         ),
-        (
-            accepted::<Channel>(channel, "/breaker"),
-            documented(R::Channel, "/breaker/properties"),
-        ),
-        (
-            accepted::<Alias>(alias.clone(), ""),
-            documented(R::Alias, ""),
-        ),
+        (accepted::<Channel>(channel, "/breaker"), documented(R::Channel, "/breaker/properties")),
+        (accepted::<Alias>(alias.clone(), ""), documented(R::Alias, "")),
         (
             accepted::<Alias>(alias.clone(), "/routes/0"),
             documented(R::Alias, "/routes/items/properties"),
@@ -134,39 +107,18 @@ fn the_schemas_have_exactly_the_members_that_the_types_take() {
             accepted::<Alias>(alias.clone(), "/fallbacks"),
             documented(R::Alias, "/fallbacks/properties"),
         ),
-        (
-            accepted::<Alias>(alias, "/retry"),
-            documented(R::Alias, "/retry/properties"),
-        ),
-        (
-            accepted::<Price>(price.clone(), ""),
-            documented(R::Price, ""),
-        ),
-        (
-            accepted::<Price>(price.clone(), "/meters/0"),
-            documented(R::Price, meters),
-        ),
+        (accepted::<Alias>(alias, "/retry"), documented(R::Alias, "/retry/properties")),
+        (accepted::<Price>(price.clone(), ""), documented(R::Price, "")),
+        (accepted::<Price>(price.clone(), "/meters/0"), documented(R::Price, meters)),
         (
             accepted::<Price>(price, "/meters/0/when"),
             documented(R::Price, &format!("{meters}/when/properties")),
         ),
-        (
-            accepted::<Quota>(quota.clone(), ""),
-            documented(R::Quota, ""),
-        ),
-        (
-            accepted::<Quota>(quota, "/limits/0"),
-            documented(R::Quota, "/limits/items/properties"),
-        ),
-        (
-            accepted::<TokenGroup>(json!({}), ""),
-            documented(R::TokenGroup, ""),
-        ),
+        (accepted::<Quota>(quota.clone(), ""), documented(R::Quota, "")),
+        (accepted::<Quota>(quota, "/limits/0"), documented(R::Quota, "/limits/items/properties")),
+        (accepted::<TokenGroup>(json!({}), ""), documented(R::TokenGroup, "")),
         (accepted::<App>(json!({}), ""), documented(R::App, "")),
-        (
-            accepted::<Key>(json!({}), ""),
-            documented(R::UserApiKey, ""),
-        ),
+        (accepted::<Key>(json!({}), ""), documented(R::UserApiKey, "")),
     ] {
         assert_eq!(accepted, documented);
     }

@@ -1,10 +1,13 @@
 //! Changes a row: a further version, the live switch, or both.
+//!
+//! The new version is made from the one in force at its start, so a scheduled change is neither
+//! lost nor pulled ahead. Invariant: nothing is written from a version that is not the latest.
 
 use serde_json::{Map, Value};
 
 use anima_store::config::{Change, Error, NewVersion, Row};
 
-use super::{Outcome, Place, Writer, base_version};
+use super::{Outcome, Place, Writer, origin_version};
 use crate::admin::Admin;
 use crate::admin::collection::Draft;
 use crate::admin::envelope::{Envelope, Member};
@@ -24,16 +27,9 @@ pub(crate) async fn change(
 ) -> Result<Outcome, Problem> {
     let mut envelope = Envelope::parse(body, place.identity())?;
     for (member, written) in &envelope.identity {
-        let is = if *member == "app" {
-            place.app.unwrap_or_default()
-        } else {
-            code
-        };
+        let is = if *member == "app" { place.app.unwrap_or_default() } else { code };
         if written != is {
-            return Err(Problem::invalid(
-                *member,
-                "the name in the path: it cannot be changed",
-            ));
+            return Err(Problem::invalid(*member, "the name in the path: it cannot be changed"));
         }
     }
     let history = place.existing(admin, code).await?;
@@ -42,38 +38,19 @@ pub(crate) async fn change(
     if envelope.changes_version() {
         let read = fresh(place, &history, envelope.stated_version(writer.if_match)?)?;
         let version = next_version(admin, place, &envelope, &history).await?;
-        let change = Change::Add {
-            version,
-            read,
-            action: "change",
-        };
+        let change = Change::Add { version, read, action: "change" };
         outcome = Some(place.apply(admin, change, &actor).await?);
     } else if let Some(read) = envelope.version_no.or(writer.if_match) {
         fresh(place, &history, read)?;
     }
     if let Some(enabled) = envelope.enabled {
         let resource = place.resource();
-        let change = Change::Switch {
-            resource,
-            code: code.to_owned(),
-            enabled,
-        };
+        let change = Change::Switch { resource, code: code.to_owned(), enabled };
         let switched = place.apply(admin, change, &actor).await?;
-        return super::read(admin, place, code)
-            .await
-            .map(|shown| match outcome {
-                Some(written) => Outcome {
-                    row: Row {
-                        enabled,
-                        ..written.row
-                    },
-                    ..shown
-                },
-                None => Outcome {
-                    delayed: switched.delayed,
-                    ..shown
-                },
-            });
+        return super::read(admin, place, code).await.map(|shown| match outcome {
+            Some(written) => Outcome { row: Row { enabled, ..written.row }, ..shown },
+            None => Outcome { delayed: switched.delayed, ..shown },
+        });
     }
     outcome.ok_or_else(|| Problem::new(Code::NothingToChange, "name at least one member"))
 }
@@ -100,24 +77,19 @@ async fn next_version(
         Member::Absent | Member::Null => now,
     };
     // What is in force at the new version's start, so that a scheduled change is not pulled ahead.
-    let Some(base) = base_version(history, start) else {
+    let Some(origin) = origin_version(history, start) else {
         return Err(Error::NotFound(place.resource()).into());
     };
-    let (effective_from, effective_to) = envelope.window(now, Some(base))?;
+    let (effective_from, effective_to) = envelope.window(now, Some(origin))?;
     place.collection.vet(&envelope.body)?;
-    let mut body = base.body.clone();
+    let mut body = origin.body.clone();
     merge(&mut body, &envelope.body);
-    let draft = Draft {
-        code: &base.code,
-        body,
-        base: Some(&base.body),
-        history,
-    };
+    let draft = Draft { code: &origin.code, body, origin: Some(&origin.body), history };
     let prepared = place.collection.prepare(admin, draft).await?;
     Ok(NewVersion {
         resource: place.resource(),
-        code: base.code.clone(),
-        app: base.app.clone(),
+        code: origin.code.clone(),
+        app: origin.app.clone(),
         body: prepared.body,
         scope: prepared.scope,
         effective_from,
@@ -161,9 +133,6 @@ mod tests {
         let patch =
             json!({"a": 2, "b": {"y": null, "z": 3}, "c": [3], "d": null, "e": {"f": null}});
         merge(&mut row, patch.as_object().unwrap());
-        assert_eq!(
-            row,
-            json!({"a": 2, "b": {"x": 1, "z": 3}, "c": [3], "e": {}})
-        );
+        assert_eq!(row, json!({"a": 2, "b": {"x": 1, "z": 3}, "c": [3], "e": {}}));
     }
 }

@@ -1,4 +1,7 @@
-//! Creates a row.
+//! Creates a row, or one again whose code was deleted.
+//!
+//! A key's code is minted by the caller; all others are chosen by the admin. Invariant: what is
+//! stored was judged whole, and its code can be written in a path.
 
 use serde_json::{Map, Value};
 
@@ -31,34 +34,19 @@ pub(crate) async fn create(
     body: Map<String, Value>,
 ) -> Result<Outcome, Problem> {
     let Creation { place, minted } = creation;
-    let identity: &[&'static str] = if place.collection.codes() == Codes::Minted {
-        &[]
-    } else {
-        &["code"]
-    };
+    let identity: &[&'static str] =
+        if place.collection.codes() == Codes::Minted { &[] } else { &["code"] };
     let envelope = Envelope::parse(body, identity)?;
     if envelope.version_no.is_some() {
-        return Err(Problem::member(
-            Code::UnknownMember,
-            "version_no",
-            "a new row starts at 1",
-        ));
+        return Err(Problem::member(Code::UnknownMember, "version_no", "a new row starts at 1"));
     }
     let code = code_of(place, &envelope, minted)?;
     let (effective_from, effective_to) = envelope.window::<Value>(admin.clock.now(), None)?;
     let (enabled, reason) = (envelope.enabled, envelope.reason);
     place.collection.vet(&envelope.body)?;
-    let history = admin
-        .stores
-        .config
-        .versions(place.resource(), &code)
-        .await?;
-    let draft = Draft {
-        code: &code,
-        body: Value::Object(envelope.body),
-        base: None,
-        history: &history,
-    };
+    let history = admin.stores.config.versions(place.resource(), &code).await?;
+    let draft =
+        Draft { code: &code, body: Value::Object(envelope.body), origin: None, history: &history };
     let prepared = place.collection.prepare(admin, draft).await?;
     let version = NewVersion {
         resource: place.resource(),
@@ -71,18 +59,11 @@ pub(crate) async fn create(
         secret_hash: minted.map(|key| key.hash),
     };
     let name = actor.name.clone();
-    let actor = Actor {
-        name,
-        reason: reason.unwrap_or_else(|| actor.reason.clone()),
-    };
+    let actor = Actor { name, reason: reason.unwrap_or_else(|| actor.reason.clone()) };
     let created = place.apply(admin, Change::Create(version), &actor).await?;
     if enabled == Some(false) {
         let resource = place.resource();
-        let change = Change::Switch {
-            resource,
-            code,
-            enabled: false,
-        };
+        let change = Change::Switch { resource, code, enabled: false };
         return place.apply(admin, change, &actor).await;
     }
     Ok(created)

@@ -1,4 +1,7 @@
 //! Deletes a row: ends it now and cancels what was scheduled. Its history stays.
+//!
+//! Rows that name it keep naming it; what that means is the snapshot's to judge. Invariant: a
+//! stated version must be the latest, or nothing happens.
 
 use serde_json::{Map, Value};
 
@@ -26,18 +29,10 @@ pub(crate) async fn delete(
     let history = place.existing(admin, code).await?;
     let read = match (envelope.version_no, writer.if_match) {
         (None, None) => None,
-        _ => Some(fresh(
-            place,
-            &history,
-            envelope.stated_version(writer.if_match)?,
-        )?),
+        _ => Some(fresh(place, &history, envelope.stated_version(writer.if_match)?)?),
     };
     let actor = writer.because(envelope.reason.take());
-    let change = Change::Delete {
-        resource: place.resource(),
-        code: code.to_owned(),
-        read,
-    };
+    let change = Change::Delete { resource: place.resource(), code: code.to_owned(), read };
     place.apply(admin, change, &actor).await
 }
 

@@ -1,4 +1,7 @@
-//! Restores an old version: writes a new one that says the same.
+//! Restores an old version: writes a new one that says the same, from now on.
+//!
+//! History is not rewritten and nothing scheduled is cancelled. Invariant: an old body is judged
+//! like a new one.
 
 use serde_json::{Map, Value};
 
@@ -31,12 +34,7 @@ pub(crate) async fn restore(
     let old = numbered(&history, version_no)?;
     let read = fresh(place, &history, envelope.stated_version(writer.if_match)?)?;
     let (body, history) = (old.body.clone(), history.as_slice());
-    let draft = Draft {
-        code,
-        body,
-        base: Some(&old.body),
-        history,
-    };
+    let draft = Draft { code, body, origin: Some(&old.body), history };
     let prepared = place.collection.prepare(admin, draft).await?;
     let version = NewVersion {
         resource: place.resource(),
@@ -49,10 +47,6 @@ pub(crate) async fn restore(
         secret_hash: None,
     };
     let actor = writer.because(envelope.reason.take());
-    let change = Change::Add {
-        version,
-        read,
-        action: "restore",
-    };
+    let change = Change::Add { version, read, action: "restore" };
     place.apply(admin, change, &actor).await
 }

@@ -23,15 +23,8 @@ async fn every_route_asks_for_a_token() {
             assert_eq!(refused.body["code"], "unauthorized");
             assert!(refused.header("www-authenticate").starts_with("Bearer"));
         }
-        let bare = ask(endpoint.method.clone(), &path)
-            .body(Body::empty())
-            .unwrap();
-        assert_eq!(
-            desk.send(bare).await.status,
-            401,
-            "{} {path}",
-            endpoint.method
-        );
+        let bare = ask(endpoint.method.clone(), &path).body(Body::empty()).unwrap();
+        assert_eq!(desk.send(bare).await.status, 401, "{} {path}", endpoint.method);
     }
     let unknown = ask(Method::GET, "/unknown").body(Body::empty()).unwrap();
     assert_eq!(desk.send(unknown).await.status, 401);
@@ -50,15 +43,10 @@ async fn every_role_may_do_its_own_and_no_more() {
             ("admin", true),
         ] {
             let token = format!("at-{role}");
-            let answer = desk
-                .call(&token, endpoint.method.clone(), &path, Some(body.clone()))
-                .await;
+            let answer =
+                desk.call(&token, endpoint.method.clone(), &path, Some(body.clone())).await;
             let passed = answer.status != 403 && answer.status != 401;
-            assert_eq!(
-                passed, allowed,
-                "{role} {} {path}: {}",
-                endpoint.method, answer.text
-            );
+            assert_eq!(passed, allowed, "{role} {} {path}: {}", endpoint.method, answer.text);
         }
         if change {
             let switch = json!({"enabled": false, "reason": "r"});
@@ -75,9 +63,7 @@ async fn every_role_may_do_its_own_and_no_more() {
 #[tokio::test]
 async fn the_document_is_for_everyone() {
     let desk = Desk::open().await;
-    let bare = ask(Method::GET, "/openapi.json")
-        .body(Body::empty())
-        .unwrap();
+    let bare = ask(Method::GET, "/openapi.json").body(Body::empty()).unwrap();
     let document = desk.send(bare).await;
     assert_eq!(
         (document.status.as_u16(), document.header("content-type")),
@@ -94,26 +80,11 @@ async fn a_body_is_bounded_and_must_be_an_object() {
         desk.send(request.body(Body::from(body)).unwrap()).await
     };
     let large = post(vec![b' '; 1024 * 1024 + 1]).await;
-    assert_eq!(
-        (large.status.as_u16(), large.refusal().1),
-        (413, "body_too_large")
-    );
+    assert_eq!((large.status.as_u16(), large.refusal().1), (413, "body_too_large"));
     let deep = [b"{\"a\":".repeat(100_000), b"}".repeat(100_000)].concat();
-    for body in [
-        &b""[..],
-        b"{",
-        b"[]",
-        b"null",
-        b"\"x\"",
-        b"\xff",
-        b"{} {}",
-        &deep,
-    ] {
+    for body in [&b""[..], b"{", b"[]", b"null", b"\"x\"", b"\xff", b"{} {}", &deep] {
         let refused = post(body.to_vec()).await;
-        assert_eq!(
-            (refused.status.as_u16(), refused.refusal().1),
-            (400, "invalid_body")
-        );
+        assert_eq!((refused.status.as_u16(), refused.refusal().1), (400, "invalid_body"));
     }
 }
 
@@ -123,8 +94,6 @@ async fn any_content_type_is_tolerated() {
     let request = ask(Method::POST, "/apps")
         .header("authorization", "bearer at-admin")
         .header("content-type", "text/plain");
-    let created = desk
-        .send(request.body(Body::from(r#"{"code":"a"}"#)).unwrap())
-        .await;
+    let created = desk.send(request.body(Body::from(r#"{"code":"a"}"#)).unwrap()).await;
     assert_eq!(created.status, 201);
 }

@@ -9,14 +9,7 @@ async fn a_provider_must_be_known() {
     body["provider"] = json!("hal9000");
     let refused = desk.post("/channels", body).await;
     assert_eq!(refused.refusal(), (400, "invalid_member", "provider"));
-    assert!(
-        refused.body["detail"]
-            .as_str()
-            .unwrap()
-            .contains("`openai`"),
-        "{}",
-        refused.text
-    );
+    assert!(refused.body["detail"].as_str().unwrap().contains("`openai`"), "{}", refused.text);
 }
 
 #[tokio::test]
@@ -24,17 +17,11 @@ async fn a_private_address_needs_the_permission_also_when_changed() {
     let desk = Desk::open().await;
     let mut body = channel("a");
     body["base_url"] = json!("http://169.254.169.254/latest");
-    assert_eq!(
-        desk.post("/channels", body.clone()).await.refusal().2,
-        "base_url"
-    );
+    assert_eq!(desk.post("/channels", body.clone()).await.refusal().2, "base_url");
     body["allow_private_network"] = json!(true);
     assert_eq!(desk.post("/channels", body).await.status, 201);
     let change = json!({"allow_private_network": false, "version_no": 1});
-    assert_eq!(
-        desk.patch("/channels/a", change).await.refusal().2,
-        "base_url"
-    );
+    assert_eq!(desk.patch("/channels/a", change).await.refusal().2, "base_url");
 }
 
 #[tokio::test]
@@ -56,25 +43,14 @@ async fn credentials_are_kept_replaced_and_removed_by_code() {
     let change = json!({"credentials": [{"code": "y"}, {"code": "z", "secret": "three"}],
         "version_no": 1});
     let changed = desk.patch("/channels/a", change).await;
-    assert_eq!(
-        changed.body["credentials"],
-        json!([{"code": "y"}, {"code": "z"}])
-    );
+    assert_eq!(changed.body["credentials"], json!([{"code": "y"}, {"code": "z"}]));
     assert_eq!(secrets(), ["y=two", "z=three"]);
     let missing = json!({"credentials": [{"code": "x"}], "version_no": 2});
     let missing = desk.patch("/channels/a", missing).await;
-    assert_eq!(
-        missing.refusal(),
-        (400, "invalid_member", "credentials[0].secret")
-    );
-    desk.patch(
-        "/channels/a",
-        json!({"max_concurrency": 3, "version_no": 2}),
-    )
-    .await;
+    assert_eq!(missing.refusal(), (400, "invalid_member", "credentials[0].secret"));
+    desk.patch("/channels/a", json!({"max_concurrency": 3, "version_no": 2})).await;
     assert_eq!(secrets(), ["y=two", "z=three"]);
-    desk.post("/channels/a/versions/1/restore", json!({"version_no": 3}))
-        .await;
+    desk.post("/channels/a/versions/1/restore", json!({"version_no": 3})).await;
     assert_eq!(secrets(), ["x=one", "y=two"]);
 }
 
@@ -83,10 +59,7 @@ async fn a_sealed_secret_cannot_be_planted() {
     let desk = Desk::furnished().await;
     let body = json!({"credentials": [{"code": "main", "sealed": "AAAA"}], "version_no": 1});
     let refused = desk.patch("/channels/up", body).await;
-    assert_eq!(
-        refused.refusal(),
-        (400, "unknown_member", "credentials[0].sealed")
-    );
+    assert_eq!(refused.refusal(), (400, "unknown_member", "credentials[0].sealed"));
 }
 
 #[tokio::test]
@@ -104,12 +77,7 @@ async fn a_secret_is_in_no_reply_no_record_and_no_file() {
     seen.push_str(&desk.patch("/channels/up", wrong).await.text);
     let wrong = json!({"on_disconnect": "canary-five", "version_no": 2});
     seen.push_str(&desk.patch("/channels/up", wrong).await.text);
-    for path in [
-        "/channels",
-        "/channels/up",
-        "/channels/up/versions",
-        "/audit",
-    ] {
+    for path in ["/channels", "/channels/up", "/channels/up/versions", "/audit"] {
         seen.push_str(&desk.get(path).await.text);
     }
     assert!(!seen.contains("canary"), "{seen}");

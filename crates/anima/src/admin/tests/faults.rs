@@ -19,9 +19,7 @@ struct Flaky<S: ?Sized> {
 impl<S: ?Sized> Flaky<S> {
     fn up(&self) -> Result<&S, Error> {
         if self.down.load(Ordering::SeqCst) {
-            return Err(Error::Unavailable(
-                "postgres://secret@host is gone".to_owned(),
-            ));
+            return Err(Error::Unavailable("postgres://secret@host is gone".to_owned()));
         }
         Ok(&self.inner)
     }
@@ -73,13 +71,7 @@ async fn a_token_that_cannot_be_checked_is_not_called_wrong() {
     let down = Arc::new(AtomicBool::new(false));
     let desk = Desk::open_with(|stores| {
         let inner = Arc::clone(&stores.keys);
-        Stores {
-            keys: Arc::new(Flaky {
-                down: Arc::clone(&down),
-                inner,
-            }),
-            ..stores
-        }
+        Stores { keys: Arc::new(Flaky { down: Arc::clone(&down), inner }), ..stores }
     })
     .await;
     assert_eq!(desk.get("/apps").await.status, 200);
@@ -95,13 +87,7 @@ async fn a_change_that_is_stored_but_not_read_back_says_so() {
     let down = Arc::new(AtomicBool::new(false));
     let desk = Desk::open_with(|stores| {
         let inner = Arc::clone(&stores.config);
-        Stores {
-            config: Arc::new(Flaky {
-                down: Arc::clone(&down),
-                inner,
-            }),
-            ..stores
-        }
+        Stores { config: Arc::new(Flaky { down: Arc::clone(&down), inner }), ..stores }
     })
     .await;
     down.store(true, Ordering::SeqCst);
@@ -121,30 +107,15 @@ async fn a_topup_without_its_record_is_healed_by_the_retry() {
     let down = Arc::new(AtomicBool::new(false));
     let desk = Desk::open_with(|stores| {
         let inner = Arc::clone(&stores.config);
-        Stores {
-            config: Arc::new(Flaky {
-                down: Arc::clone(&down),
-                inner,
-            }),
-            ..stores
-        }
+        Stores { config: Arc::new(Flaky { down: Arc::clone(&down), inner }), ..stores }
     })
     .await;
     desk.post("/apps", json!({"code": "a"})).await;
     down.store(true, Ordering::SeqCst);
-    assert_eq!(
-        desk.topup("a", "k", json!({"amount": "1"})).await.status,
-        503
-    );
+    assert_eq!(desk.topup("a", "k", json!({"amount": "1"})).await.status, 503);
     down.store(false, Ordering::SeqCst);
     let retried = desk.topup("a", "k", json!({"amount": "1"})).await;
-    assert_eq!(
-        (retried.status.as_u16(), &retried.body["replayed"]),
-        (200, &json!(true))
-    );
+    assert_eq!((retried.status.as_u16(), &retried.body["replayed"]), (200, &json!(true)));
     assert_eq!(retried.body["balance"]["posted"], "1.00");
-    assert_eq!(
-        desk.row("/audit?limit=1").await["items"][0]["action"],
-        "topup"
-    );
+    assert_eq!(desk.row("/audit?limit=1").await["items"][0]["action"], "topup");
 }

@@ -8,30 +8,20 @@ async fn a_topup_happens_once_per_key() {
     let body = json!({"amount": "10.00", "reference": "invoice 7"});
     let first = desk.topup("acme", "k1", body.clone()).await;
     assert_eq!(first.status, 201, "{}", first.text);
-    assert_eq!(
-        (&first.body["amount"], &first.body["currency"]),
-        (&json!("10.00"), &json!("USD"))
-    );
+    assert_eq!((&first.body["amount"], &first.body["currency"]), (&json!("10.00"), &json!("USD")));
     assert_eq!(first.body["replayed"], false);
     assert_eq!(first.body["balance"]["posted"], "10.00");
     let again = desk.topup("acme", "k1", body).await;
-    assert_eq!(
-        (again.status.as_u16(), &again.body["replayed"]),
-        (200, &json!(true))
-    );
+    assert_eq!((again.status.as_u16(), &again.body["replayed"]), (200, &json!(true)));
     assert_eq!(again.body["id"], first.body["id"]);
     for other in [
         json!({"amount": "10.01", "reference": "invoice 7"}),
         json!({"amount": "10.00", "reference": "invoice 8"}),
     ] {
         let conflict = desk.topup("acme", "k1", other).await;
-        assert_eq!(
-            (conflict.status.as_u16(), conflict.refusal().1),
-            (409, "idempotency_conflict")
-        );
+        assert_eq!((conflict.status.as_u16(), conflict.refusal().1), (409, "idempotency_conflict"));
     }
-    desk.topup("acme", "k2", json!({"amount": "0.000000001"}))
-        .await;
+    desk.topup("acme", "k2", json!({"amount": "0.000000001"})).await;
     let balance = desk.row("/apps/acme/balance").await;
     assert_eq!(
         balance,
@@ -39,13 +29,7 @@ async fn a_topup_happens_once_per_key() {
             "available": "15.000000001", "credit_limit": "5.00"})
     );
     desk.post("/apps", json!({"code": "other"})).await;
-    let other = desk
-        .topup(
-            "other",
-            "k1",
-            json!({"amount": "1", "reference": "invoice 7"}),
-        )
-        .await;
+    let other = desk.topup("other", "k1", json!({"amount": "1", "reference": "invoice 7"})).await;
     assert_eq!(other.status, 201, "a key belongs to its app");
 }
 
@@ -60,29 +44,16 @@ async fn a_topup_is_judged() {
         (json!({"amount": "1e3"}), "amount"),
         (json!({"amount": "0.0000000001"}), "amount"),
         (json!({"amount": "99999999999999"}), "amount"),
-        (
-            json!({"amount": "1", "reference": "x".repeat(501)}),
-            "reference",
-        ),
+        (json!({"amount": "1", "reference": "x".repeat(501)}), "reference"),
         (json!({"amount": "1", "currency": "EUR"}), "currency"),
     ] {
         let refused = desk.topup("acme", "k", body.clone()).await;
-        assert_eq!(
-            (refused.refusal().0, refused.refusal().2),
-            (400, member),
-            "{body}"
-        );
+        assert_eq!((refused.refusal().0, refused.refusal().2), (400, member), "{body}");
     }
     let long = "k".repeat(256);
     let body = json!({"amount": "1"});
-    assert_eq!(
-        desk.topup("acme", &long, body.clone()).await.refusal().2,
-        "Idempotency-Key"
-    );
-    assert_eq!(
-        desk.topup("acme", "", body.clone()).await.refusal().2,
-        "Idempotency-Key"
-    );
+    assert_eq!(desk.topup("acme", &long, body.clone()).await.refusal().2, "Idempotency-Key");
+    assert_eq!(desk.topup("acme", "", body.clone()).await.refusal().2, "Idempotency-Key");
     let none = desk.post("/apps/acme/topups", body.clone()).await;
     assert_eq!(none.refusal(), (400, "invalid_member", "Idempotency-Key"));
     assert_eq!(desk.topup("nobody", "k", body).await.status, 404);
@@ -95,12 +66,8 @@ async fn a_topup_is_in_the_books_and_in_the_log() {
     let body = json!({"amount": "10", "reference": "r", "reason": "paid by wire"});
     let topup = desk.topup("acme", "k", body).await.body;
     let trial = desk.row("/ledger/trial-balance").await;
-    let accounts: Vec<&str> = trial["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|l| l["account"].as_str().unwrap())
-        .collect();
+    let accounts: Vec<&str> =
+        trial["items"].as_array().unwrap().iter().map(|l| l["account"].as_str().unwrap()).collect();
     assert!(accounts.contains(&"psp_clearing") && accounts.contains(&"wallet:acme"));
     assert_eq!(
         trial["totals"],
@@ -110,14 +77,8 @@ async fn a_topup_is_in_the_books_and_in_the_log() {
     assert_eq!(verified["ok"], true);
     assert!(!verified["findings"].as_array().unwrap().is_empty());
     let record = desk.row("/audit?limit=1").await["items"][0].clone();
-    assert_eq!(
-        (&record["action"], &record["code"]),
-        (&json!("topup"), &json!("acme"))
-    );
-    assert_eq!(
-        (&record["actor"], &record["reason"]),
-        (&json!("admin"), &json!("paid by wire"))
-    );
+    assert_eq!((&record["action"], &record["code"]), (&json!("topup"), &json!("acme")));
+    assert_eq!((&record["actor"], &record["reason"]), (&json!("admin"), &json!("paid by wire")));
     assert_eq!(record["after"]["id"], topup["id"]);
 }
 
@@ -154,60 +115,32 @@ async fn postings_are_found_by_every_form_of_an_id() {
     ] {
         let page = desk.row(&format!("/ledger/postings?request_id={id}")).await;
         let posting = &page["items"][0];
-        assert_eq!(
-            posting["request_id"],
-            "req_0192f3c456787abc8def0123456789ab"
-        );
+        assert_eq!(posting["request_id"], "req_0192f3c456787abc8def0123456789ab");
         assert_eq!(
             (&posting["debit"], &posting["credit"]),
             (&json!("psp_clearing"), &json!("wallet:acme"))
         );
-        assert_eq!(
-            (&posting["amount"], &posting["component"]),
-            (&json!("2.50"), &json!("topup"))
-        );
+        assert_eq!((&posting["amount"], &posting["component"]), (&json!("2.50"), &json!("topup")));
     }
     for bad in ["", "?request_id=", "?request_id=req_5", "?request_id=x&y=1"] {
-        assert_eq!(
-            desk.get(&format!("/ledger/postings{bad}")).await.status,
-            400,
-            "{bad}"
-        );
+        assert_eq!(desk.get(&format!("/ledger/postings{bad}")).await.status, 400, "{bad}");
     }
-    let none = desk
-        .row("/ledger/postings?request_id=req_00000000000000000000000000000000")
-        .await;
+    let none = desk.row("/ledger/postings?request_id=req_00000000000000000000000000000000").await;
     assert_eq!(none["items"], json!([]));
 }
 
 #[tokio::test]
 async fn the_currency_of_a_wallet_is_for_ever() {
     let desk = Desk::furnished().await;
-    let change = desk
-        .patch("/apps/acme", json!({"currency": "EUR", "version_no": 1}))
-        .await;
+    let change = desk.patch("/apps/acme", json!({"currency": "EUR", "version_no": 1})).await;
     assert_eq!(change.refusal(), (400, "invalid_member", "currency"));
     desk.topup("acme", "k", json!({"amount": "3"})).await;
     desk.delete("/apps/acme").await;
-    assert_eq!(
-        desk.topup("acme", "k2", json!({"amount": "3"}))
-            .await
-            .status,
-        404
-    );
-    assert_eq!(
-        desk.row("/apps/acme/balance").await["posted"],
-        "3.00",
-        "the books outlive it"
-    );
-    let again = desk
-        .post("/apps", json!({"code": "acme", "currency": "EUR"}))
-        .await;
+    assert_eq!(desk.topup("acme", "k2", json!({"amount": "3"})).await.status, 404);
+    assert_eq!(desk.row("/apps/acme/balance").await["posted"], "3.00", "the books outlive it");
+    let again = desk.post("/apps", json!({"code": "acme", "currency": "EUR"})).await;
     assert_eq!(again.refusal(), (400, "invalid_member", "currency"));
-    assert_eq!(
-        desk.post("/apps", json!({"code": "acme"})).await.status,
-        201
-    );
+    assert_eq!(desk.post("/apps", json!({"code": "acme"})).await.status, 201);
 }
 
 #[tokio::test]
@@ -216,18 +149,11 @@ async fn the_log_tells_each_change_newest_first_in_pages() {
     let request = ask(Method::PATCH, "/apps/acme")
         .header("authorization", "Bearer at-operator")
         .header("x-anima-reason", "fraud, case 12");
-    desk.send(request.body(Body::from(r#"{"enabled":false}"#)).unwrap())
-        .await;
+    desk.send(request.body(Body::from(r#"{"enabled":false}"#)).unwrap()).await;
     let first = desk.row("/audit?limit=1").await;
     let record = &first["items"][0];
-    assert_eq!(
-        (&record["action"], &record["actor"]),
-        (&json!("switch"), &json!("operator"))
-    );
-    assert_eq!(
-        (&record["resource"], &record["code"]),
-        (&json!("app"), &json!("acme"))
-    );
+    assert_eq!((&record["action"], &record["actor"]), (&json!("switch"), &json!("operator")));
+    assert_eq!((&record["resource"], &record["code"]), (&json!("app"), &json!("acme")));
     assert_eq!(record["reason"], "fraud, case 12");
     assert_eq!(
         (&record["before"]["enabled"], &record["after"]["enabled"]),
@@ -235,10 +161,7 @@ async fn the_log_tells_each_change_newest_first_in_pages() {
     );
     let next = first["next"].as_i64().unwrap();
     let second = desk.row(&format!("/audit?before={next}&limit=200")).await;
-    assert_eq!(
-        second["items"].as_array().unwrap().len(),
-        payloads::examples().len()
-    );
+    assert_eq!(second["items"].as_array().unwrap().len(), payloads::examples().len());
     assert_eq!(second["next"], Value::Null);
     assert_eq!(desk.get("/audit?before=x").await.refusal().2, "before");
 }

@@ -32,7 +32,8 @@ pub(super) fn examples() -> Vec<(&'static str, Value)> {
         (
             "/quotas",
             json!({"code": "basic", "limits": [
-                {"kind": "requests", "window": "1s", "limit": 20, "burst": 40, "on_outage": "share"},
+                {"kind": "requests", "window": "1s", "limit": 20, "burst": 40,
+                    "on_outage": "share"},
                 {"kind": "tokens", "count": "total", "window": "1m", "limit": 100_000},
                 {"kind": "cost", "window": "1mo", "limit": "100.00"},
                 {"kind": "concurrency", "limit": 8},
@@ -121,10 +122,7 @@ async fn members_left_out_get_their_defaults() {
     assert_eq!(created["breaker"]["failure_rate"], 50);
     assert_eq!(created["on_disconnect"], "drain");
     let app = desk.post("/apps", json!({"code": "a"})).await.body;
-    assert_eq!(
-        (&app["currency"], &app["credit_limit"]),
-        (&json!("USD"), &json!("0"))
-    );
+    assert_eq!((&app["currency"], &app["credit_limit"]), (&json!("USD"), &json!("0")));
 }
 
 #[tokio::test]
@@ -160,36 +158,18 @@ async fn the_functions_without_http_make_the_same_rows() {
     let (admin, actor) = (&desk.admin, &actor());
     let mut payloads = examples().into_iter().map(|(_, payload)| payload);
     let mut next = || payloads.next().unwrap();
-    super::super::channels::create(admin, actor, next())
-        .await
-        .unwrap();
-    super::super::aliases::create(admin, actor, next())
-        .await
-        .unwrap();
-    super::super::quotas::create(admin, actor, next())
-        .await
-        .unwrap();
-    super::super::token_groups::create(admin, actor, next())
-        .await
-        .unwrap();
-    super::super::prices::create(admin, actor, next())
-        .await
-        .unwrap();
-    super::super::prices::create(admin, actor, next())
-        .await
-        .unwrap();
-    let app = super::super::apps::create(admin, actor, next())
-        .await
-        .unwrap();
+    super::super::channels::create(admin, actor, next()).await.unwrap();
+    super::super::aliases::create(admin, actor, next()).await.unwrap();
+    super::super::quotas::create(admin, actor, next()).await.unwrap();
+    super::super::token_groups::create(admin, actor, next()).await.unwrap();
+    super::super::prices::create(admin, actor, next()).await.unwrap();
+    super::super::prices::create(admin, actor, next()).await.unwrap();
+    let app = super::super::apps::create(admin, actor, next()).await.unwrap();
     assert_eq!((app.code.as_str(), app.version_no), ("acme", 1));
-    let key = super::super::keys::create(admin, actor, "acme", next())
-        .await
-        .unwrap();
+    let key = super::super::keys::create(admin, actor, "acme", next()).await.unwrap();
     assert!(key.secret.contains(&key.row.code));
     let body = json!({"amount": "10.00", "reference": "first"});
-    let topup = super::super::apps::topup(admin, actor, "acme", "first", body)
-        .await
-        .unwrap();
+    let topup = super::super::apps::topup(admin, actor, "acme", "first", body).await.unwrap();
     assert_eq!(topup.balance["available"], "15.00");
     let page = desk.get("/audit").await;
     assert_eq!(page.body["items"][0]["actor"], "test");
@@ -203,17 +183,9 @@ async fn a_change_is_in_force_before_the_reply() {
     let before = pinned();
     assert!(before.alias("gpt-4o").unwrap().enabled);
     assert_eq!(before.channel("up").unwrap().body.max_concurrency, Some(8));
-    desk.patch(
-        "/channels/up",
-        json!({"max_concurrency": 9, "version_no": 1}),
-    )
-    .await;
-    desk.patch("/aliases/gpt-4o", json!({"enabled": false}))
-        .await;
-    assert_eq!(
-        pinned().channel("up").unwrap().body.max_concurrency,
-        Some(9)
-    );
+    desk.patch("/channels/up", json!({"max_concurrency": 9, "version_no": 1})).await;
+    desk.patch("/aliases/gpt-4o", json!({"enabled": false})).await;
+    assert_eq!(pinned().channel("up").unwrap().body.max_concurrency, Some(9));
     assert!(!pinned().alias("gpt-4o").unwrap().enabled);
     desk.delete("/channels/up").await;
     assert!(pinned().channel("up").is_none());

@@ -55,11 +55,9 @@ pub async fn one(
     facts.config_version = caller.pinned.snapshot.rev;
     let found = usable(&caller).find(|a| *a.code == *id).cloned();
     match found {
-        Some(alias) if parts.headers.contains_key("anthropic-version") => reply::json(
-            StatusCode::OK,
-            anthropic::model_object(&model(&alias)),
-            &facts,
-        ),
+        Some(alias) if parts.headers.contains_key("anthropic-version") => {
+            reply::json(StatusCode::OK, anthropic::model_object(&model(&alias)), &facts)
+        }
         Some(alias) => reply::json(StatusCode::OK, openai::model_object(&model(&alias)), &facts),
         None => {
             let message = "The model does not exist or this key may not use it.";
@@ -75,9 +73,5 @@ fn usable(caller: &Caller) -> impl Iterator<Item = &Arc<AliasEntry>> {
 }
 
 fn model(alias: &AliasEntry) -> Model<'_> {
-    Model {
-        id: &alias.code,
-        created_s: alias.since.seconds(),
-        owned_by: OWNER,
-    }
+    Model { id: &alias.code, created_s: alias.since.seconds(), owned_by: OWNER }
 }

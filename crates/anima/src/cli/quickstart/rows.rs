@@ -24,10 +24,7 @@ const CREDIT: &str = "100.00";
 
 /// Who makes these rows, in the audit log.
 pub(super) fn actor() -> Actor {
-    Actor {
-        name: "quickstart".to_owned(),
-        reason: "first start".to_owned(),
-    }
+    Actor { name: "quickstart".to_owned(), reason: "first start".to_owned() }
 }
 
 /// Turns "exists already" into success.
@@ -80,11 +77,7 @@ fn meters(input: &str, output: &str) -> Value {
 
 /// The simulated provider may have another port than at the last start.
 async fn move_channel(admin: &Admin, base_url: &str) -> Result<(), String> {
-    let versions = admin
-        .stores
-        .config
-        .versions(Resource::Channel, CHANNEL)
-        .await;
+    let versions = admin.stores.config.versions(Resource::Channel, CHANNEL).await;
     let versions = versions.map_err(|e| e.to_string())?;
     let Some(latest) = versions.first() else {
         return Ok(());
@@ -93,10 +86,7 @@ async fn move_channel(admin: &Admin, base_url: &str) -> Result<(), String> {
         return Ok(());
     }
     let change = json!({ "version_no": latest.version_no, "base_url": base_url });
-    channels::change(admin, &actor(), CHANNEL, change)
-        .await
-        .map(|_| ())
-        .map_err(|p| p.detail)
+    channels::change(admin, &actor(), CHANNEL, change).await.map(|_| ()).map_err(|p| p.detail)
 }
 
 /// The app and its credit. The credit is posted under one idempotency key: once, however often
@@ -132,15 +122,7 @@ pub(super) async fn key(
 pub(super) async fn admin_token(admin: &Admin) -> Result<Zeroizing<String>, String> {
     let text = Secrets::mint_admin_token();
     let hash = admin.secrets.hash_admin_token(&text);
-    let token = AdminToken {
-        name: "quickstart".to_owned(),
-        role: Role::Admin,
-        hash,
-    };
-    let stored = admin
-        .stores
-        .keys
-        .store_admin_token(token, admin.clock.now())
-        .await;
+    let token = AdminToken { name: "quickstart".to_owned(), role: Role::Admin, hash };
+    let stored = admin.stores.keys.store_admin_token(token, admin.clock.now()).await;
     stored.map(|()| text).map_err(|e| e.to_string())
 }

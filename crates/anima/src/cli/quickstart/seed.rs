@@ -102,12 +102,7 @@ mod tests {
     fn the_seed_reads_and_every_chat_model_has_an_output_price() {
         let seed: Seed = toml::from_str(SEED).unwrap();
         for model in seed.provider.iter().flat_map(|p| &p.models) {
-            assert_eq!(
-                model.kind == "chat",
-                model.output.is_some(),
-                "{}",
-                model.name
-            );
+            assert_eq!(model.kind == "chat", model.output.is_some(), "{}", model.name);
         }
     }
 }

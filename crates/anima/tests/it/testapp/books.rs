@@ -78,11 +78,7 @@ pub(crate) fn nano(text: &str) -> i64 {
 
 #[test]
 fn amounts_are_rounded_once_and_half_to_even() {
-    let rates = Rates {
-        input: "0.0005",
-        cached: "0",
-        output: "0.001",
-    };
+    let rates = Rates { input: "0.0005", cached: "0", output: "0.001" };
     let used = |prompt_tokens, completion_tokens| Usage {
         prompt_tokens,
         completion_tokens,
@@ -91,8 +87,5 @@ fn amounts_are_rounded_once_and_half_to_even() {
     assert_eq!(owed(&rates, &used(1, 0), 1_000), 0);
     assert_eq!(owed(&rates, &used(3, 0), 1_000), 2);
     assert_eq!(owed(&rates, &used(1, 1), 1_000), 2);
-    assert_eq!(
-        (nano("-1.5"), nano("0.000000001"), nano("7")),
-        (-1_500_000_000, 1, 7_000_000_000)
-    );
+    assert_eq!((nano("-1.5"), nano("0.000000001"), nano("7")), (-1_500_000_000, 1, 7_000_000_000));
 }

@@ -62,19 +62,9 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).unwrap();
-        let (head, body) = self
-            .pool
-            .request(request)
-            .await
-            .expect("a reply")
-            .into_parts();
+        let (head, body) = self.pool.request(request).await.expect("a reply").into_parts();
         let status = head.status.as_u16();
-        Streamed {
-            status,
-            headers: head.headers,
-            body,
-            buffer: BytesMut::new(),
-        }
+        Streamed { status, headers: head.headers, body, buffer: BytesMut::new() }
     }
 
     /// Sends bytes piece by piece until the server answers or closes, and gives what it answered.
@@ -121,8 +111,7 @@ impl Streamed {
                 return Some(payload(&event));
             }
             let frame = self.body.frame().await?.ok()?;
-            self.buffer
-                .extend_from_slice(&frame.into_data().unwrap_or_default());
+            self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
         }
     }
 
@@ -131,27 +120,15 @@ impl Streamed {
         let mut complete = true;
         while let Some(frame) = self.body.frame().await {
             match frame {
-                Ok(frame) => self
-                    .buffer
-                    .extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Ok(frame) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
                 Err(_broken) => {
                     complete = false;
                     break;
                 }
             }
         }
-        let Self {
-            status,
-            headers,
-            buffer,
-            ..
-        } = self;
-        Reply {
-            status,
-            headers,
-            body: buffer.freeze(),
-            complete,
-        }
+        let Self { status, headers, buffer, .. } = self;
+        Reply { status, headers, body: buffer.freeze(), complete }
     }
 }
 
@@ -181,22 +158,12 @@ impl Reply {
     /// Status and `error.code`.
     pub(crate) fn refusal(&self) -> (u16, String) {
         let body = self.json();
-        (
-            self.status,
-            body["error"]["code"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        )
+        (self.status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
     }
 
     /// The payloads of a stream's events.
     pub(crate) fn events(&self) -> Vec<String> {
-        self.text()
-            .split("\n\n")
-            .filter(|e| !e.trim().is_empty())
-            .map(payload)
-            .collect()
+        self.text().split("\n\n").filter(|e| !e.trim().is_empty()).map(payload).collect()
     }
 
     /// The last event of a stream as JSON.
@@ -209,8 +176,5 @@ impl Reply {
 /// The lines of an event's `data` fields.
 fn payload(event: &str) -> String {
     let lines = event.lines().filter_map(|line| line.strip_prefix("data:"));
-    lines
-        .map(|line| line.strip_prefix(' ').unwrap_or(line))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }

@@ -64,9 +64,7 @@ impl Place {
 
     /// Takes the database away from under the node. Not possible for an open file.
     pub(crate) async fn destroy(&self) {
-        let Self::Postgres(Scratch { server, name }) = self else {
-            panic!("only for PostgreSQL")
-        };
+        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
         execute(server, &[&format!("DROP DATABASE {name} WITH (FORCE)")]).await;
     }
 }
@@ -75,9 +73,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
             runtime.unwrap().block_on(execute(&server, &[&statement]));
         });
@@ -98,10 +94,7 @@ async fn execute(server: &str, statements: &[&str]) {
 }
 
 /// A variable of the test's own environment.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests take their servers from outside"
-)]
+#[expect(clippy::disallowed_methods, reason = "tests take their servers from outside")]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
