@@ -1,5 +1,6 @@
-//! The data plane: one file per endpoint. Endpoints read and answer; what happens in between is the
-//! relay's.
+//! The data plane: one file per endpoint, or per family of endpoints that differ in little.
+//!
+//! Endpoints read and answer; what happens in between is the relay's, and no endpoint goes past it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
-//! The shared parts of one running node.
+//! The shared parts of one running node, as probes and scrapers see them.
+//!
+//! Not a bag for everybody: stages of the relay and endpoints get what they need, never this.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,4 +1,6 @@
-//! What every endpoint of the data plane shares.
+//! What every endpoint of the data plane shares: sockets, bodies, callers, replies.
+//!
+//! Not here: the endpoints (`api`), the way out (`outbound`).
 
 pub mod body; // a request's body, bounded in size and time
 pub mod caller; // who asks

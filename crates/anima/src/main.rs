@@ -1,4 +1,7 @@
 //! The gateway program: the command line, and nothing else.
+//!
+//! What it does is in the library, where tests reach it. The allocator is chosen here, for only a
+//! program may choose one.
 
 use std::process::ExitCode;
 

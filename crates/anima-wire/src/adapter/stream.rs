@@ -232,11 +232,10 @@ impl Facts {
         if let (None, Some(id)) = (&self.upstream_ref, reply.id.filter(|id| !id.is_empty())) {
             self.upstream_ref = Some(id.decode().into_owned());
         }
-        if let Some(tier) = reply.service_tier {
-            let tier = tier.decode();
-            if self.service_tier.as_deref() != Some(&*tier) {
-                self.service_tier = Some(tier.into_owned());
-            }
+        // Every chunk repeats the tier, so it is decoded only when it changes.
+        let known = self.service_tier.as_ref().map(String::as_bytes);
+        if let Some(tier) = reply.service_tier.filter(|tier| known != Some(tier.raw())) {
+            self.service_tier = Some(tier.decode().into_owned());
         }
         self.note_report(reply.report, reply.stands_alone());
     }

@@ -143,7 +143,7 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
 /// [`Code::InvalidMember`] when it cannot be decoded.
 pub(crate) fn query(uri: &Uri) -> Result<BTreeMap<String, String>, Problem> {
     match Query::try_from_uri(uri) {
-        Ok(Query(members)) => Ok(members),
-        Err(_) => Err(Problem::new(Code::InvalidMember, "the query cannot be decoded")),
+        Ok(Query(members)) if !members.values().any(|text| text.contains('\0')) => Ok(members),
+        Ok(_) | Err(_) => Err(Problem::new(Code::InvalidMember, "the query cannot be decoded")),
     }
 }

@@ -127,12 +127,10 @@ impl Words {
     }
 }
 
-fn query(name: &str, schema: Value, description: &str) -> Value {
-    let mut parameter = json!({ "name": name, "in": "query", "description": description });
-    if let Value::Object(members) = &mut parameter {
-        members.insert("schema".to_owned(), schema);
-    }
-    parameter
+/// A member of the query. `required` is written out where it is false, too.
+fn query(name: &str, schema: &Value, required: bool, description: &str) -> Value {
+    json!({ "name": name, "in": "query", "required": required, "description": description,
+        "schema": schema })
 }
 
 fn header(name: &str, required: bool, description: &str) -> Value {
@@ -155,9 +153,9 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
     match endpoint.action {
         Action::Rows(Verb::List, _) => {
-            parameters.push(query("limit", limit, "Rows of a page"));
+            parameters.push(query("limit", &limit, false, "Rows of a page"));
             let after = "`next` of the page before";
-            parameters.push(query("after", json!({ "type": "string" }), after));
+            parameters.push(query("after", &json!({ "type": "string" }), false, after));
         }
         Action::Rows(Verb::Change | Verb::Delete | Verb::Restore, _) => {
             let description = "The version that was read, in quotes; instead of `version_no`";
@@ -168,16 +166,13 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             parameters.push(header("Idempotency-Key", true, description));
         }
         Action::Postings => {
-            let mut id = query("request_id", json!({ "type": "string" }), "`req_…` or a UUID");
-            if let Value::Object(members) = &mut id {
-                members.insert("required".to_owned(), Value::Bool(true));
-            }
-            parameters.push(id);
+            let text = json!({ "type": "string" });
+            parameters.push(query("request_id", &text, true, "`req_…` or a UUID"));
         }
         Action::Audit => {
-            parameters.push(query("limit", limit, "Records of a page"));
+            parameters.push(query("limit", &limit, false, "Records of a page"));
             let before = "`next` of the page before";
-            parameters.push(query("before", json!({ "type": "integer" }), before));
+            parameters.push(query("before", &json!({ "type": "integer" }), false, before));
         }
         Action::Rows(Verb::Create | Verb::Read | Verb::Versions, _)
         | Action::Balance

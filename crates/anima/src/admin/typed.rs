@@ -37,11 +37,29 @@ pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
 /// # Errors
 /// [`Code::InvalidBody`].
 pub(crate) fn members(body: Value) -> Result<Map<String, Value>, Problem> {
+    if let Some(path) = nul_in(&body, "") {
+        return Err(Problem::invalid(path, "a text without U+0000"));
+    }
     match body {
         Value::Object(members) => Ok(members),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             Err(Problem::new(Code::InvalidBody, "expected a JSON object"))
         }
+    }
+}
+
+/// The path of the first text that holds U+0000, which PostgreSQL cannot store.
+fn nul_in(value: &Value, path: &str) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then(|| path.to_owned()),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(n, item)| nul_in(item, &format!("{path}[{n}]")))
+        }
+        Value::Object(members) => members.iter().find_map(|(name, member)| {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            if name.contains('\0') { Some(path) } else { nul_in(member, &path) }
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
 }
 
@@ -121,6 +139,13 @@ mod tests {
             refused::<Channel>(json!({"provider": "p", "base_url": "u", "credentials": canary}));
         assert_eq!(member, "credentials");
         assert!(!detail.contains("canary"), "{detail}");
+    }
+
+    #[test]
+    fn a_text_that_no_database_can_hold_is_named() {
+        let body = json!({"settings": {"list": ["fine", "not\u{0}"]}});
+        let refused = members(body).err().unwrap();
+        assert_eq!(refused.member.as_deref(), Some("settings.list[1]"));
     }
 
     #[test]

@@ -16,9 +16,11 @@ use crate::ledger::directory::Directory;
 use crate::ledger::operation::{Item, Operation};
 use crate::ledger::plan::{Known, State, StoredHold, Wallet};
 
-/// Commits must be on disk, whatever the server's default; a stronger setting stays.
+/// Commits must be on disk, whatever the server's default; a stronger setting stays. Everything that
+/// a batch does is a look-up by key, and a plan made while a table was small must not scan it later.
 const BEGIN: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL enable_seqscan = off;
     SELECT set_config('synchronous_commit', 'on', true)
     WHERE current_setting('synchronous_commit') = 'off'";
 

@@ -330,7 +330,8 @@ mod tests {
     fn a_caller_cannot_make_a_channel_look_bankrupt_or_locked_out() {
         check(
             400,
-            r#"{"error":{"message":"Invalid value: 'your credit balance is too low, api key not valid'",
+            r#"{"error":{
+            "message":"Invalid value: 'your credit balance is too low, api key not valid'",
             "type":"invalid_request_error","code":"invalid_value"}}"#,
             Failure::RequestRefused,
         );

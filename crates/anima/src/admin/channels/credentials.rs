@@ -47,7 +47,7 @@ pub(super) fn stored(body: &Value) -> BTreeMap<String, String> {
 /// Seals what was written and keeps what was not written again.
 ///
 /// # Errors
-/// A credential without a secret that has none stored; a secret that is empty or too long.
+/// A code that is none; no secret where none is stored; a secret that is empty or too long.
 pub(super) fn seal(
     secrets: &Secrets,
     channel: &str,
@@ -55,6 +55,10 @@ pub(super) fn seal(
     stored: &BTreeMap<String, String>,
 ) -> Result<(), Problem> {
     for (n, credential) in credentials.iter_mut().enumerate() {
+        if !is_name(&credential.code) {
+            let expected = "1 to 64 of A-Z a-z 0-9 . _ : -";
+            return Err(Problem::invalid(format!("credentials[{n}].code"), expected));
+        }
         let member = format!("credentials[{n}].secret");
         let kept = credential.sealed.take().or_else(|| stored.get(&credential.code).cloned());
         let sealed = match (credential.secret.take().map(Zeroizing::new), kept) {
@@ -75,6 +79,12 @@ pub(super) fn seal(
         credential.sealed = Some(sealed);
     }
     Ok(())
+}
+
+/// Whether a code can stand in a log line and a metric's label.
+fn is_name(code: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+    (1..=64).contains(&code.len()) && code.bytes().all(letter)
 }
 
 /// Leaves nothing of a body's credentials but their codes.

@@ -66,6 +66,9 @@ async fn names(request: &mut Request) -> Result<Names, Problem> {
     };
     let mut names = Names::default();
     for (name, value) in &params {
+        if value.contains('\0') {
+            return Err(Problem::new(Code::NotFound, "no such path"));
+        }
         match name {
             "app" => names.app = Some(value.to_owned()),
             "n" => value.clone_into(&mut names.version),

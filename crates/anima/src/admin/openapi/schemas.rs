@@ -166,7 +166,10 @@ fn page(item: &Value) -> Value {
         "type": "object",
         "properties": {
             "items": { "type": "array", "items": item },
-            "next": { "type": ["string", "integer", "null"], "description": "Cursor of the next page" },
+            "next": {
+                "type": ["string", "integer", "null"],
+                "description": "Cursor of the next page; null on the last",
+            },
         },
         "required": ["items", "next"],
     })
@@ -200,7 +203,10 @@ fn problem() -> Value {
                     "required": ["member", "detail"],
                 },
             },
-            "current": { "type": "object", "description": "For version_conflict: the latest version of the row" },
+            "current": {
+                "type": "object",
+                "description": "For version_conflict: the latest version of the row",
+            },
         },
         "required": ["type", "title", "status", "detail", "code"],
     })

@@ -28,6 +28,9 @@ async fn every_route_asks_for_a_token() {
     }
     let unknown = ask(Method::GET, "/unknown").body(Body::empty()).unwrap();
     assert_eq!(desk.send(unknown).await.status, 401);
+    assert_eq!(desk.get("/apps/%00").await.status, 404);
+    assert_eq!(desk.get("/apps/%ff").await.status, 404);
+    assert_eq!(desk.get("/apps?after=%00").await.status, 400);
 }
 
 #[tokio::test]

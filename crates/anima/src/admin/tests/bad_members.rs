@@ -20,6 +20,7 @@ async fn each_rule_names_its_member() {
         (with(0, "/breaker/slow_rate", json!(101)), "invalid_member", "breaker.slow_rate"),
         (with(0, "/max_concurrency", json!(0)), "invalid_member", "max_concurrency"),
         (with(0, "/credentials/0/secret", json!("")), "invalid_member", "credentials[0].secret"),
+        (with(0, "/credentials/0/code", json!("a b")), "invalid_member", "credentials[0].code"),
         (with(1, "/routes", json!([])), "invalid_member", "routes"),
         (with(1, "/routes/0/weight", json!(0)), "invalid_member", "routes[0].weight"),
         (with(1, "/routes/0/channel", json!("no")), "unknown_reference", "routes[0].channel"),
