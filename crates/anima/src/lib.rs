@@ -1,7 +1,7 @@
 //! Runs: HTTP in, HTTP out, loops, processes. The program around the pure crates.
 //!
-//! A library so that tests can start whole nodes in one process. Invariant: two nodes in one process
-//! share nothing but the log.
+//! A library so that tests can start whole nodes in one process. Invariant: two nodes in one
+//! process share nothing but the log.
 
 pub mod admin; // the admin API: configuration, top-ups, audit
 pub mod api; // the data plane: one file per endpoint

@@ -142,8 +142,11 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
 /// # Errors
 /// [`Code::InvalidMember`] when it cannot be decoded.
 pub(crate) fn query(uri: &Uri) -> Result<BTreeMap<String, String>, Problem> {
-    match Query::try_from_uri(uri) {
-        Ok(Query(members)) if !members.values().any(|text| text.contains('\0')) => Ok(members),
-        Ok(_) | Err(_) => Err(Problem::new(Code::InvalidMember, "the query cannot be decoded")),
+    let decoded = Query::<BTreeMap<String, String>>::try_from_uri(uri).ok();
+    // PostgreSQL cannot compare with U+0000, so nothing is named so.
+    let sound = decoded.filter(|Query(members)| !members.values().any(|text| text.contains('\0')));
+    match sound {
+        Some(Query(members)) => Ok(members),
+        None => Err(Problem::new(Code::InvalidMember, "the query cannot be decoded")),
     }
 }

@@ -1,4 +1,7 @@
 //! `anima ledger verify`: the invariants of the books, from the database alone.
+//!
+//! Reads one snapshot, also beside a node that serves; repairs nothing. Invariant: the exit code is
+//! 0 only when every invariant holds. What they are: `docs/integrity.md`.
 
 use anima_core::clock::{Clock as _, mint_id};
 use anima_store::database::{self, Opener};

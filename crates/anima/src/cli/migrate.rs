@@ -1,4 +1,7 @@
 //! `anima migrate`: brings the schema up to date and ends.
+//!
+//! Every start does the same; this is for operators who want it done before. It needs no master key
+//! and listens nowhere.
 
 use anima_store::database;
 

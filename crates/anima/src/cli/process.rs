@@ -1,4 +1,7 @@
 //! What every long-running command needs: a runtime, a socket, and the end by signal.
+//!
+//! Invariant: the first SIGTERM or SIGINT asks for an orderly end, the second ends at once.
+//! Not here: what an orderly end is (`boot`, `http::server`).
 
 use std::future::Future;
 use std::net::SocketAddr;

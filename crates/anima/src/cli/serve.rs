@@ -1,4 +1,7 @@
 //! `anima serve`: a node with the settings given.
+//!
+//! Makes no rows but the first admin token, which is printed this once. Invariant: the address is
+//! printed when the node can serve, not before.
 
 use crate::boot;
 use crate::settings::Flags;

@@ -1,4 +1,7 @@
 //! `anima simulate`: the simulated provider as a server of its own.
+//!
+//! Reads no settings of the gateway, only its own options. What the provider does is
+//! `anima-simulator`'s; see `docs/simulator.md`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prometheus::IntGauge;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -26,26 +25,6 @@ pub struct Arrival {
     pub instant: Instant,
     /// Cancelled when the client leaves.
     pub gone: CancellationToken,
-    /// Counts the request as being served until its last part is gone.
-    pub inflight: Arc<Inflight>,
-}
-
-/// Counts a request as being served while it lives: for a stream until it is settled.
-#[derive(Debug)]
-pub struct Inflight(IntGauge);
-
-impl Inflight {
-    /// Counts one more on the gauge.
-    pub fn enter(gauge: &IntGauge) -> Arc<Self> {
-        gauge.inc();
-        Arc::new(Self(gauge.clone()))
-    }
-}
-
-impl Drop for Inflight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// A call that was admitted.

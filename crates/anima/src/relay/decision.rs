@@ -1,5 +1,7 @@
-//! What happened to a request, written once at its end: the log line and the metrics are views of
-//! it. No prompt, no answer, no secret.
+//! What happened to a request, written once at its end: the log line and the metrics show it.
+//!
+//! Its fields are listed in `docs/logging.md` and `docs/metrics.md`. Invariant: no prompt, no
+//! answer, no secret.
 
 use std::sync::Arc;
 use std::time::Duration;

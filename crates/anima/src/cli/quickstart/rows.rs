@@ -1,5 +1,8 @@
 //! The rows of the first start: the simulated provider with its aliases and prices, an app with
-//! credit, a key. Invariant: what is there already is left as its owner made it.
+//! credit, a key.
+//!
+//! Made through the functions of the admin API, so that nothing here is special. Invariant: what is
+//! there already is left as its owner made it, and credit is posted once.
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
