@@ -67,11 +67,7 @@ async fn main() -> Result<ExitCode, Failure> {
         for wallets in [1, 2_000] {
             for concurrency in [1, 16, 64, 256] {
                 let length = Duration::from_secs(seconds);
-                let load = Load {
-                    wallets,
-                    concurrency,
-                    length,
-                };
+                let load = Load { wallets, concurrency, length };
                 let row = load.run(&stores.ledger, &rng, &batches).await?;
                 println!("| {database} | {wallets} | {concurrency} | {row} |");
             }
@@ -106,10 +102,8 @@ impl Load {
         rng: &Arc<SeededRng>,
         batches: &Batches,
     ) -> Result<String, Failure> {
-        let before = (
-            batches.count.load(Ordering::Relaxed),
-            batches.operations.load(Ordering::Relaxed),
-        );
+        let before =
+            (batches.count.load(Ordering::Relaxed), batches.operations.load(Ordering::Relaxed));
         let (started, cpu) = (Instant::now(), cpu_seconds());
         let mut callers = JoinSet::new();
         for _ in 0..self.concurrency {
@@ -123,9 +117,7 @@ impl Load {
         waits.sort_unstable();
         let requests = f64::from(u32::try_from(waits.len())?);
         let at = |part: usize| {
-            waits
-                .get(waits.len() * part / 100)
-                .map_or(0.0, |w| w.as_secs_f64() * 1e3)
+            waits.get(waits.len() * part / 100).map_or(0.0, |w| w.as_secs_f64() * 1e3)
         };
         let count = batches.count.load(Ordering::Relaxed) - before.0;
         let operations = batches.operations.load(Ordering::Relaxed) - before.1;
@@ -163,16 +155,10 @@ fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let fields = after_name.split_whitespace().skip(11).take(2);
-    fields
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum::<f64>()
-        / TICKS
+    fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a program of its own: this is its clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "a program of its own: this is its clock")]
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let micros = since.map_or(0, |since| since.as_micros());
@@ -184,10 +170,7 @@ fn app(n: u64) -> Arc<str> {
 }
 
 fn price(code: &str) -> PriceRef {
-    PriceRef {
-        code: code.into(),
-        version_no: 1,
-    }
+    PriceRef { code: code.into(), version_no: 1 }
 }
 
 fn topup(subject: Uuid, n: u64) -> Entry {
@@ -231,10 +214,7 @@ fn settlement(hold: &Hold) -> Settlement {
         hold: hold.id,
         app: Arc::clone(&hold.app),
         currency: hold.currency,
-        close: Close::Settle {
-            sale: 1_234_567,
-            estimate: false,
-        },
+        close: Close::Settle { sale: 1_234_567, estimate: false },
         sale_price: hold.sale_price.clone(),
         attempts: vec![Attempt {
             n: 1,
@@ -243,9 +223,7 @@ fn settlement(hold: &Hold) -> Settlement {
             model: "gpt-4o-mini-2024-07-18".into(),
             outcome: "ok",
             served: true,
-            usage: Usage::default()
-                .with(Meter::InputTokens, 812)
-                .with(Meter::OutputTokens, 96),
+            usage: Usage::default().with(Meter::InputTokens, 812).with(Meter::OutputTokens, 96),
             usage_source: UsageSource::Provider,
             cost: Some(AttemptCost {
                 amount: 987_654,

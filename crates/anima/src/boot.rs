@@ -217,9 +217,6 @@ impl Node {
     /// settlements to theirs.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let router = router::router(&self.app, Arc::clone(&self.plane), self.admin.clone());
-        // The tokenizer's tables take a while to build; the first call to need them should not
-        // wait.
-        let warming = tokio::task::spawn_blocking(anima_wire::tokens::warm);
         let healing = tokio::spawn(catch_up(Arc::clone(&self.app), shutdown.clone()));
         let app = Arc::clone(&self.app);
         let stop = async move {
@@ -236,7 +233,6 @@ impl Node {
             );
         }
         healing.abort();
-        warming.abort();
     }
 }
 

@@ -1,4 +1,7 @@
 //! The system's clock and random source. The only place that reads either.
+//!
+//! Everything else takes a `Clock` or an `Rng`, so that tests can set them. Invariant: random bits
+//! are fit for secrets, and none are given twice.
 
 use anima_core::clock::{Clock, Rng, Timestamp};
 

@@ -39,9 +39,7 @@ pub(super) fn both_sides_are_equal(lines: &[TrialLine]) -> Finding {
         sum.0 = sum.0.saturating_add(line.debits);
         sum.1 = sum.1.saturating_add(line.credits);
     }
-    let unequal = sums
-        .into_iter()
-        .filter(|(_, (debits, credits))| debits != credits);
+    let unequal = sums.into_iter().filter(|(_, (debits, credits))| debits != credits);
     let said = unequal.map(|(currency, (debits, credits))| {
         format!("{currency}: debits are {debits}, credits are {credits}")
     });

@@ -4,11 +4,7 @@
 //! [`Judge::judge`], and writes the [`Plan`] in the same transaction. Operations are judged one
 //! after the other, each seeing what the ones before it did.
 //! Invariant: an operation that is refused leaves no trace but a followed floor.
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::float_arithmetic,
-    clippy::as_conversions
-)]
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::sync::Arc;
 
@@ -104,11 +100,7 @@ impl<'a> Judge<'_, 'a> {
             state: State::Open { node: self.node },
         };
         self.known.holds.insert(hold.id, stored);
-        self.plan.holds.push(OpenedHold {
-            hold,
-            account_id,
-            price_id,
-        });
+        self.plan.holds.push(OpenedHold { hold, account_id, price_id });
         Ok(())
     }
 
@@ -116,25 +108,13 @@ impl<'a> Judge<'_, 'a> {
         let settlement = &settle.settlement;
         let wallet = Account::Wallet(Arc::clone(&settlement.app));
         let account_id = self.account(&wallet, settlement.currency)?;
-        let stored = self
-            .known
-            .holds
-            .get(&settlement.hold)
-            .ok_or(Error::HoldUnknown)?;
+        let stored = self.known.holds.get(&settlement.hold).ok_or(Error::HoldUnknown)?;
         if stored.account_id != account_id {
             return Err(Error::Conflict);
         }
         let amount = match stored.state {
-            State::Closed {
-                charged,
-                uncollected,
-                digest,
-            } if digest == settle.digest => {
-                return Ok(Settled {
-                    charged,
-                    uncollected,
-                    replayed: true,
-                });
+            State::Closed { charged, uncollected, digest } if digest == settle.digest => {
+                return Ok(Settled { charged, uncollected, replayed: true });
             }
             State::Closed { .. } => return Err(Error::Conflict),
             // Fenced: another process has taken the hold over, and will close it.
@@ -157,11 +137,7 @@ impl<'a> Judge<'_, 'a> {
         let settlement = &settle.settlement;
         let digest = settle.digest;
         if let Some(stored) = self.known.holds.get_mut(&settlement.hold) {
-            stored.state = State::Closed {
-                charged,
-                uncollected,
-                digest,
-            };
+            stored.state = State::Closed { charged, uncollected, digest };
         }
         self.plan.closings.push(ClosedHold {
             id: settlement.hold,
@@ -170,11 +146,7 @@ impl<'a> Judge<'_, 'a> {
             digest,
             at: settlement.at,
         });
-        Settled {
-            charged,
-            uncollected,
-            replayed: false,
-        }
+        Settled { charged, uncollected, replayed: false }
     }
 
     /// Plans the journal, legs and attempts of a settlement. The wallet is the caller's.
@@ -221,12 +193,7 @@ impl<'a> Judge<'_, 'a> {
             .map(|(attempt, usage)| {
                 let price = attempt.cost.as_ref().map(|cost| self.price(&cost.price));
                 let cost_price_id = price.transpose()?;
-                Ok(AttemptRow {
-                    hold,
-                    attempt,
-                    usage,
-                    cost_price_id,
-                })
+                Ok(AttemptRow { hold, attempt, usage, cost_price_id })
             })
             .collect()
     }
@@ -235,15 +202,8 @@ impl<'a> Judge<'_, 'a> {
         let entry = &post.entry;
         let key = (entry.subject, entry.kind.number(), entry.seq);
         if let Some((journal, digest)) = self.known.gates.get(&key) {
-            let replay = Posted {
-                journal: *journal,
-                replayed: true,
-            };
-            return if *digest == post.digest {
-                Ok(replay)
-            } else {
-                Err(Error::Conflict)
-            };
+            let replay = Posted { journal: *journal, replayed: true };
+            return if *digest == post.digest { Ok(replay) } else { Err(Error::Conflict) };
         }
         let mut wallets = Vec::new();
         for effect in self.effects(&entry.legs)? {
@@ -264,10 +224,7 @@ impl<'a> Judge<'_, 'a> {
         )?;
         self.known.wallets.extend(wallets);
         self.known.gates.insert(key, (id, post.digest));
-        Ok(Posted {
-            journal: id,
-            replayed: false,
-        })
+        Ok(Posted { journal: id, replayed: false })
     }
 
     fn effects(&self, legs: &[Leg]) -> Result<Vec<Effect>, Error> {
@@ -281,14 +238,9 @@ impl<'a> Judge<'_, 'a> {
                 }
                 let account_id = self.account(account, leg.currency)?;
                 let at = effects.iter().position(|e| e.account_id == account_id);
-                let mut effect = at.map_or(
-                    Effect {
-                        account_id,
-                        debits: 0,
-                        credits: 0,
-                    },
-                    |at| effects.swap_remove(at),
-                );
+                let mut effect = at.map_or(Effect { account_id, debits: 0, credits: 0 }, |at| {
+                    effects.swap_remove(at)
+                });
                 effect.debits = effect.debits.checked_add(debit).ok_or_else(too_large)?;
                 effect.credits = effect.credits.checked_add(credit).ok_or_else(too_large)?;
                 effects.push(effect);
@@ -329,32 +281,21 @@ impl<'a> Judge<'_, 'a> {
             currency: leg.currency,
             component: leg.component.number(),
             attempt: leg.attempt,
-            price_id: leg
-                .price
-                .as_ref()
-                .map(|price| self.price(price))
-                .transpose()?,
+            price_id: leg.price.as_ref().map(|price| self.price(price)).transpose()?,
             estimate: leg.estimate,
         })
     }
 
     fn account(&self, account: &Account, currency: Currency) -> Result<i64, Error> {
-        self.directory
-            .account(account, currency)
-            .ok_or_else(|| not_loaded("an account"))
+        self.directory.account(account, currency).ok_or_else(|| not_loaded("an account"))
     }
 
     fn price(&self, price: &PriceRef) -> Result<i64, Error> {
-        self.directory
-            .price(price)
-            .ok_or_else(|| not_loaded("a price"))
+        self.directory.price(price).ok_or_else(|| not_loaded("a price"))
     }
 
     fn wallet(&mut self, account_id: i64) -> Result<&mut Wallet, Error> {
-        self.known
-            .wallets
-            .get_mut(&account_id)
-            .ok_or_else(|| not_loaded("a wallet"))
+        self.known.wallets.get_mut(&account_id).ok_or_else(|| not_loaded("a wallet"))
     }
 }
 
@@ -362,19 +303,11 @@ impl<'a> Judge<'_, 'a> {
 /// take the wallet below the floor that the entry brings.
 fn moved(wallet: &Wallet, effect: &Effect, floor: i64) -> Result<Wallet, Error> {
     let mut after = *wallet;
-    after.debits = wallet
-        .debits
-        .checked_add(effect.debits)
-        .ok_or_else(too_large)?;
-    after.credits = wallet
-        .credits
-        .checked_add(effect.credits)
-        .ok_or_else(too_large)?;
+    after.debits = wallet.debits.checked_add(effect.debits).ok_or_else(too_large)?;
+    after.credits = wallet.credits.checked_add(effect.credits).ok_or_else(too_large)?;
     after.changed = true;
     if effect.debits > effect.credits && after.above(floor) < 0 {
-        return Err(Error::InsufficientFunds {
-            available: wallet.above(floor),
-        });
+        return Err(Error::InsufficientFunds { available: wallet.above(floor) });
     }
     after.follow_floor(floor);
     Ok(after)

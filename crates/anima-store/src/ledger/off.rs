@@ -23,11 +23,7 @@ impl LedgerStore for Off {
     }
 
     async fn settle(&self, _settlement: Settlement) -> Result<Settled, Error> {
-        Ok(Settled {
-            charged: 0,
-            uncollected: 0,
-            replayed: false,
-        })
+        Ok(Settled { charged: 0, uncollected: 0, replayed: false })
     }
 
     async fn post(&self, _entry: Entry) -> Result<Posted, Error> {
@@ -35,12 +31,7 @@ impl LedgerStore for Off {
     }
 
     async fn balance(&self, _app: &str, currency: Currency) -> Result<Balance, Error> {
-        Ok(Balance {
-            currency,
-            posted: 0,
-            held: 0,
-            floor: 0,
-        })
+        Ok(Balance { currency, posted: 0, held: 0, floor: 0 })
     }
 
     async fn postings(&self, _subject: Uuid) -> Result<Vec<Posting>, Error> {

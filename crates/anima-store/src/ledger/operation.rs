@@ -74,11 +74,7 @@ impl Waiter {
             (Self::Settle(to), Verdict::Settled(result)) => to.send(result).is_err(),
             (Self::Post(to), Verdict::Posted(result)) => to.send(result).is_err(),
             (waiter, verdict) => {
-                tracing::error!(
-                    ?waiter,
-                    ?verdict,
-                    "a ledger verdict does not fit its operation"
-                );
+                tracing::error!(?waiter, ?verdict, "a ledger verdict does not fit its operation");
                 return;
             }
         };
@@ -102,9 +98,7 @@ impl Operation {
     /// Checks a hold for what no store could accept.
     pub(super) fn hold(hold: Hold) -> Result<Self, Error> {
         if hold.amount < 0 || hold.floor > 0 {
-            return Err(Error::Refused(
-                "a hold's amount is below 0 or its floor above".into(),
-            ));
+            return Err(Error::Refused("a hold's amount is below 0 or its floor above".into()));
         }
         Ok(Self::Hold(hold))
     }
@@ -119,21 +113,11 @@ impl Operation {
         if sale < 0 || negative.into_iter().any(|cost| cost.amount < 0) {
             return Err(Error::Refused("a sale or a cost is below 0".into()));
         }
-        let usages = settlement
-            .attempts
-            .iter()
-            .map(|a| serde_json::to_string(&a.usage));
-        let usages = usages
-            .collect::<Result<_, _>>()
-            .map_err(|e| Error::Refused(e.to_string()))?;
+        let usages = settlement.attempts.iter().map(|a| serde_json::to_string(&a.usage));
+        let usages = usages.collect::<Result<_, _>>().map_err(|e| Error::Refused(e.to_string()))?;
         let legs = legs(&settlement, sale);
         let digest = digest::of_settlement(&settlement);
-        Ok(Self::Settle(Box::new(PreparedSettlement {
-            settlement,
-            legs,
-            usages,
-            digest,
-        })))
+        Ok(Self::Settle(Box::new(PreparedSettlement { settlement, legs, usages, digest })))
     }
 
     /// Checks an entry for what is no entry.
@@ -145,11 +129,7 @@ impl Operation {
         let wrong = wrong.or_else(|| entry.legs.is_empty().then_some("an entry without legs"));
         let odd = |leg: &Leg| leg.amount <= 0 || leg.debit == leg.credit;
         let wrong = wrong.or_else(|| {
-            entry
-                .legs
-                .iter()
-                .any(odd)
-                .then_some("a leg of nothing, or of one account to itself")
+            entry.legs.iter().any(odd).then_some("a leg of nothing, or of one account to itself")
         });
         let wrong = wrong.or_else(|| (entry.floor > 0).then_some("a floor above 0"));
         if let Some(why) = wrong {
@@ -164,10 +144,7 @@ impl Operation {
         match self {
             Self::Hold(hold) => see(&Account::Wallet(hold.app.clone()), hold.currency),
             Self::Settle(s) => {
-                see(
-                    &Account::Wallet(s.settlement.app.clone()),
-                    s.settlement.currency,
-                );
+                see(&Account::Wallet(s.settlement.app.clone()), s.settlement.currency);
             }
             Self::Post(post) => {
                 let sides = post
@@ -175,9 +152,7 @@ impl Operation {
                     .legs
                     .iter()
                     .flat_map(|leg| [(&leg.debit, leg.currency), (&leg.credit, leg.currency)]);
-                sides
-                    .filter(|(a, _)| a.is_gated())
-                    .for_each(|(a, currency)| see(a, currency));
+                sides.filter(|(a, _)| a.is_gated()).for_each(|(a, currency)| see(a, currency));
             }
         }
     }
@@ -202,19 +177,11 @@ impl Operation {
             Self::Hold(hold) => see(&hold.sale_price),
             Self::Settle(settle) => {
                 see(&settle.settlement.sale_price);
-                let costs = settle
-                    .settlement
-                    .attempts
-                    .iter()
-                    .filter_map(|a| a.cost.as_ref());
+                let costs = settle.settlement.attempts.iter().filter_map(|a| a.cost.as_ref());
                 costs.for_each(|cost| see(&cost.price));
             }
             Self::Post(post) => {
-                post.entry
-                    .legs
-                    .iter()
-                    .filter_map(|leg| leg.price.as_ref())
-                    .for_each(see);
+                post.entry.legs.iter().filter_map(|leg| leg.price.as_ref()).for_each(see);
             }
         }
     }

@@ -3,11 +3,7 @@
 //! Plain rows, the same for both databases: a store fills [`Known`] under its locks and writes a
 //! [`Plan`] in the same transaction. Nothing is decided here; that is `judge`'s part.
 //! Invariant: a plan's rows name accounts and prices by ids that exist.
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::float_arithmetic,
-    clippy::as_conversions
-)]
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -37,11 +33,7 @@ pub(super) enum State {
     /// Open, and who may close it.
     Open { node: Uuid },
     /// Closed, and by what.
-    Closed {
-        charged: i64,
-        uncollected: i64,
-        digest: Digest,
-    },
+    Closed { charged: i64, uncollected: i64, digest: Digest },
 }
 
 /// A stored hold.
@@ -141,10 +133,7 @@ pub(super) const fn day(posted_at: Timestamp) -> i64 {
 impl Wallet {
     /// What is left above `floor`.
     pub(super) const fn above(&self, floor: i64) -> i64 {
-        self.credits
-            .saturating_sub(self.debits)
-            .saturating_sub(self.held)
-            .saturating_sub(floor)
+        self.credits.saturating_sub(self.debits).saturating_sub(self.held).saturating_sub(floor)
     }
 
     /// Takes over a floor, unless the wallet is below it already.

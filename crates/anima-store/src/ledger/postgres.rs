@@ -78,11 +78,7 @@ pub(crate) fn open(url: &str, readers: Pool, opener: &Opener) -> Result<Postgres
     });
     let writers = writers.collect();
     let folder = tokio::spawn(fold(shared, readers.clone()));
-    Ok(PostgresLedger {
-        writers,
-        readers,
-        folder,
-    })
+    Ok(PostgresLedger { writers, readers, folder })
 }
 
 impl Drop for PostgresLedger {
@@ -104,10 +100,7 @@ async fn fold(shared: Arc<Shared>, pool: Pool) {
         }
         let folded = async {
             let client = pool.get().await.map_err(|e| Chain(&e).to_string())?;
-            client
-                .execute(FOLD_BALANCES, &[])
-                .await
-                .map_err(|e| Chain(&e).to_string())
+            client.execute(FOLD_BALANCES, &[]).await.map_err(|e| Chain(&e).to_string())
         };
         if let Err(why) = folded.await {
             shared.unfolded.store(true, Ordering::Relaxed);
@@ -126,9 +119,7 @@ impl PostgresLedger {
         (app, currency).hash(&mut hasher);
         let count = u64::try_from(self.writers.len().max(1)).unwrap_or(1);
         let at = usize::try_from(hasher.finish() % count).unwrap_or(0);
-        self.writers
-            .get(at)
-            .ok_or_else(|| Error::Unavailable("there is no writer".to_owned()))
+        self.writers.get(at).ok_or_else(|| Error::Unavailable("there is no writer".to_owned()))
     }
 
     async fn reader(&self) -> Result<Object, Error> {
@@ -141,14 +132,8 @@ impl PostgresLedger {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
         let client = self.reader().await?;
-        let statement = client
-            .prepare_cached(query)
-            .await
-            .map_err(|e| unavailable(&e))?;
-        client
-            .query(&statement, parameters)
-            .await
-            .map_err(|e| unavailable(&e))
+        let statement = client.prepare_cached(query).await.map_err(|e| unavailable(&e))?;
+        client.query(&statement, parameters).await.map_err(|e| unavailable(&e))
     }
 }
 
@@ -159,22 +144,17 @@ impl LedgerStore for PostgresLedger {
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
-        self.writer(&settlement.app, settlement.currency)?
-            .settle(settlement)
-            .await
+        self.writer(&settlement.app, settlement.currency)?.settle(settlement).await
     }
 
     async fn post(&self, entry: Entry) -> Result<Posted, Error> {
         // Any writer could take it, for each locks what it touches; this one has it locked already.
-        let wallet = entry
-            .legs
-            .iter()
-            .find_map(|leg| match (&leg.debit, &leg.credit) {
-                (Account::Wallet(app), _) | (_, Account::Wallet(app)) => {
-                    Some((Arc::clone(app), leg.currency))
-                }
-                _ => None,
-            });
+        let wallet = entry.legs.iter().find_map(|leg| match (&leg.debit, &leg.credit) {
+            (Account::Wallet(app), _) | (_, Account::Wallet(app)) => {
+                Some((Arc::clone(app), leg.currency))
+            }
+            _ => None,
+        });
         let (app, currency) = wallet.unwrap_or_else(|| ("".into(), Currency::USD));
         self.writer(&app, currency)?.post(entry).await
     }
@@ -182,20 +162,14 @@ impl LedgerStore for PostgresLedger {
     async fn balance(&self, app: &str, currency: Currency) -> Result<Balance, Error> {
         let code = Account::Wallet(app.into()).to_string();
         let rows = self.read(BALANCE, &[&code, &currency.code()]).await?;
-        let found = rows
-            .first()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
-        let found = found
-            .transpose()
-            .map_err(|e: tokio_postgres::Error| unavailable(&e))?;
+        let found = rows.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+        let found = found.transpose().map_err(|e: tokio_postgres::Error| unavailable(&e))?;
         Ok(reports::balance(currency, found))
     }
 
     async fn postings(&self, subject: Uuid) -> Result<Vec<Posting>, Error> {
         let rows = self.read(POSTINGS, &[&subject]).await?;
-        let rows = rows
-            .iter()
-            .map(|row| posting_row(row).map_err(|e| unavailable(&e))?.read());
+        let rows = rows.iter().map(|row| posting_row(row).map_err(|e| unavailable(&e))?.read());
         rows.collect()
     }
 
@@ -211,16 +185,9 @@ impl LedgerStore for PostgresLedger {
             .map_err(|e| unavailable(&e))?;
         let mut findings = Vec::with_capacity(CHECKS.len().saturating_add(1));
         for check in CHECKS {
-            findings.push(
-                run_check(&transaction, check, now)
-                    .await
-                    .map_err(|e| unavailable(&e))?,
-            );
+            findings.push(run_check(&transaction, check, now).await.map_err(|e| unavailable(&e))?);
         }
-        let rows = transaction
-            .query(LINES, &[])
-            .await
-            .map_err(|e| unavailable(&e))?;
+        let rows = transaction.query(LINES, &[]).await.map_err(|e| unavailable(&e))?;
         let trial = reports::trial_balance(lines(&rows).map_err(|e| unavailable(&e))?)?;
         findings.insert(1, invariants::both_sides_are_equal(&trial));
         transaction.rollback().await.map_err(|e| unavailable(&e))?;
@@ -271,18 +238,12 @@ async fn run_check(
     check: &Check,
     now: Timestamp,
 ) -> Result<Finding, tokio_postgres::Error> {
-    let checked: i64 = transaction
-        .query_one(check.counted, &[])
-        .await?
-        .try_get(0)?;
+    let checked: i64 = transaction.query_one(check.counted, &[]).await?.try_get(0)?;
     let statement = transaction.prepare(check.breaches).await?;
     let rows = match statement.params().len() {
         0 => transaction.query(&statement, &[]).await?,
         _ => transaction.query(&statement, &[&now.micros()]).await?,
     };
-    let breaches = rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()?;
+    let breaches = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     Ok(check.finding(checked, breaches))
 }

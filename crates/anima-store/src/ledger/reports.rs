@@ -78,12 +78,7 @@ fn currency(code: &str) -> Result<Currency, Error> {
 /// The wallet, or an empty one.
 pub(super) fn balance(currency: Currency, found: Option<(i64, i64, i64)>) -> Balance {
     let (posted, held, floor) = found.unwrap_or_default();
-    Balance {
-        currency,
-        posted,
-        held,
-        floor,
-    }
+    Balance { currency, posted, held, floor }
 }
 
 impl PostingRow {
@@ -116,23 +111,15 @@ pub(super) fn trial_balance(lines: Vec<Line>) -> Result<Vec<TrialLine>, Error> {
         let currency = currency(&line.currency)?;
         let amount = |text: &str| text.parse::<i128>().map_err(|e| damaged(&e.to_string()));
         let (debits, credits) = (amount(&line.debits)?, amount(&line.credits)?);
-        let sum = sums
-            .entry((line.account.clone(), currency))
-            .or_insert_with(|| TrialLine {
-                account: line.account,
-                class: line.class,
-                currency,
-                debits: 0,
-                credits: 0,
-            });
-        sum.debits = sum
-            .debits
-            .checked_add(debits)
-            .ok_or_else(|| damaged("a sum"))?;
-        sum.credits = sum
-            .credits
-            .checked_add(credits)
-            .ok_or_else(|| damaged("a sum"))?;
+        let sum = sums.entry((line.account.clone(), currency)).or_insert_with(|| TrialLine {
+            account: line.account,
+            class: line.class,
+            currency,
+            debits: 0,
+            credits: 0,
+        });
+        sum.debits = sum.debits.checked_add(debits).ok_or_else(|| damaged("a sum"))?;
+        sum.credits = sum.credits.checked_add(credits).ok_or_else(|| damaged("a sum"))?;
     }
     let moved = |line: &TrialLine| line.debits != 0 || line.credits != 0;
     Ok(sums.into_values().filter(moved).collect())

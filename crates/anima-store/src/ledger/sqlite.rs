@@ -61,14 +61,8 @@ pub(crate) fn open(path: &Path, opener: &Opener) -> Result<SqliteLedger, OpenErr
         .name("ledger-writer".to_owned())
         .spawn(move || runtime.block_on(batch::run(engine, lanes, observer)))
         .map_err(|e| unreachable(&e))?;
-    let readers = Readers {
-        path: path.to_owned(),
-        idle: Mutex::new(Vec::new()),
-    };
-    Ok(SqliteLedger {
-        writer,
-        readers: Arc::new(readers),
-    })
+    let readers = Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
+    Ok(SqliteLedger { writer, readers: Arc::new(readers) })
 }
 
 impl Readers {
@@ -123,9 +117,7 @@ impl LedgerStore for SqliteLedger {
         let found = self.read(move |connection| {
             let mut statement = connection.prepare_cached(BALANCE)?;
             let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-            statement
-                .query_row((code, currency.code()), columns)
-                .optional()
+            statement.query_row((code, currency.code()), columns).optional()
         });
         Ok(reports::balance(currency, found.await?))
     }
@@ -144,17 +136,12 @@ impl LedgerStore for SqliteLedger {
             .read(move |connection| {
                 // One snapshot for all checks, on books that go on being written.
                 let transaction = connection.transaction()?;
-                let findings = CHECKS
-                    .iter()
-                    .map(|check| run_check(&transaction, check, now));
+                let findings = CHECKS.iter().map(|check| run_check(&transaction, check, now));
                 let findings = findings.collect::<rusqlite::Result<Vec<_>>>()?;
                 Ok((findings, lines(&transaction)?))
             })
             .await?;
-        findings.insert(
-            1,
-            invariants::both_sides_are_equal(&reports::trial_balance(lines)?),
-        );
+        findings.insert(1, invariants::both_sides_are_equal(&reports::trial_balance(lines)?));
         Ok(findings)
     }
 

@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use anima_core::failure::Failure;
 use anima_core::ledger::Attempt;
+use anima_core::usage::Meter;
 
 use super::attempt::{Answered, Exhausted, Kind};
-use super::booking::Delivered;
+use super::booking::{self, Delivered};
 use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
@@ -85,7 +86,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
             Outcome { answer, served_model, attempts }
         }
         Kind::Whole(answer, body) => {
-            let delivered = delivered(&call, &answer);
+            let delivered = delivered(&call, answer).await;
             let booked = (failed, trial, delivered, "ok");
             let settled = settle::served(&relay, &call, open, booked).await;
             decision.total = call.arrival.instant.elapsed();
@@ -119,17 +120,18 @@ fn unbooked() -> Refusal {
     Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
 }
 
-fn delivered(call: &Call, answer: &anima_wire::adapter::Answer) -> Delivered {
+async fn delivered(call: &Call, answer: Box<anima_wire::adapter::Answer>) -> Delivered {
     let believed = answer.usage.filter(|_| !answer.usage_suspect);
-    let generates = super::admit::meters(call.request.endpoint)
-        .contains(&anima_core::usage::Meter::OutputTokens);
+    let generates = super::admit::meters(call.request.endpoint).contains(&Meter::OutputTokens);
     let silent = believed.is_none_or(|u| u.output_tokens() == 0);
-    Delivered {
-        reported: believed,
-        tier: answer.service_tier.clone(),
-        counted_output: if believed.is_none() { answer.count_output_tokens() } else { 0 },
-        empty: generates && silent && answer.text_bytes == 0,
-    }
+    let empty = generates && silent && answer.text_bytes == 0;
+    let tier = answer.service_tier.clone();
+    let counted_output = if believed.is_none() && generates && !empty {
+        booking::counted(move || answer.count_output_tokens()).await
+    } else {
+        0
+    };
+    Delivered { reported: believed, tier, counted_output, empty }
 }
 
 async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhausted) -> Outcome {

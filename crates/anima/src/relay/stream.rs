@@ -25,7 +25,7 @@ use anima_core::ledger::Attempt;
 use anima_wire::adapter::{StreamDecoder, neutral_message};
 
 use super::attempt::Started;
-use super::booking::Delivered;
+use super::booking::{self, Delivered};
 use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
@@ -217,14 +217,14 @@ impl Drop for RelayStream {
 }
 
 /// Books a stream that reached its end, and gives the event to close it with.
-async fn end(mut flow: Flow, failure: Option<Failure>) -> Bytes {
+async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
     let id = id_text(flow.call.arrival.id);
     let terminator = flow.decoder.terminator();
     let request_error =
         |failure: Failure| StreamDecoder::error_event(failure, neutral_message(failure), &id);
     let outcome = failure.map_or("ok", Failure::reason);
-    let delivered = delivered(&mut flow.decoder);
-    let Flow { relay, call, open, failed, trial, mut decision, upstream, .. } = flow;
+    let Flow { relay, call, open, failed, trial, mut decision, upstream, decoder, .. } = flow;
+    let delivered = delivered(decoder).await;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
     decision.outcome = outcome;
@@ -265,9 +265,9 @@ async fn abandoned(mut flow: Flow) {
     if flow.trial.on_disconnect == OnDisconnect::Drain && !flow.decoder.is_done() {
         drain(&mut flow).await;
     }
-    let delivered = delivered(&mut flow.decoder);
     let outcome = Failure::ClientGone.reason();
-    let Flow { relay, call, open, failed, trial, mut decision, .. } = flow;
+    let Flow { relay, call, open, failed, trial, mut decision, decoder, .. } = flow;
+    let delivered = delivered(decoder).await;
     let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
     decision.outcome = outcome;
     decision.receipt = settled.ok();
@@ -294,14 +294,16 @@ async fn drain(flow: &mut Flow) {
     }
 }
 
-/// What went through, as booking wants it.
-fn delivered(decoder: &mut StreamDecoder) -> Delivered {
+/// What went through, as booking wants it. Counting takes a while and is needed only without a
+/// report, so it is done on a thread that may block.
+async fn delivered(mut decoder: StreamDecoder) -> Delivered {
     let believed = decoder.usage().filter(|_| !decoder.usage_suspect());
     let empty = !decoder.has_content() && believed.is_none_or(|u| u.output_tokens() == 0);
-    Delivered {
-        reported: believed,
-        tier: decoder.service_tier().map(str::to_owned),
-        counted_output: if believed.is_none() { decoder.count_output_tokens() } else { 0 },
-        empty,
-    }
+    let tier = decoder.service_tier().map(str::to_owned);
+    let counted_output = if believed.is_none() && !empty {
+        booking::counted(move || decoder.count_output_tokens()).await
+    } else {
+        0
+    };
+    Delivered { reported: believed, tier, counted_output, empty }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::testapp::{
-    BACKUP_SECRET, COST, Leg, Reply, SALE, TestApp, nano, on_both, owed, variable,
+    BACKUP_SECRET, COST, Leg, MAIN_SECRET, Reply, SALE, TestApp, nano, on_both, owed, variable,
 };
 
 on_both! {
@@ -96,16 +96,23 @@ fn plans(count: usize) -> Vec<Plan> {
 }
 
 async fn rows(app: &TestApp) {
+    // Only who falls silent is waited for so shortly: a busy machine must not look silent.
     let timeouts = json!({"first_byte_ms": 150, "idle_ms": 150});
-    app.patch("/channels/main", json!({ "timeouts": timeouts })).await;
+    app.channel("hasty", MAIN_SECRET, json!({ "timeouts": timeouts })).await;
     app.channel("backup", BACKUP_SECRET, json!({})).await;
     for (n, fault) in FAULTS.iter().enumerate() {
         let model = if fault.is_empty() { "sim-chat".into() } else { format!("fault:{fault}") };
-        app.alias(&format!("f{n}"), "chat", &[("main", &model)]).await;
-        app.alias(&format!("b{n}"), "chat", &[("main", &model), ("backup", "sim-backup")]).await;
+        let first = if is_silent(&model) { "hasty" } else { "main" };
+        app.alias(&format!("f{n}"), "chat", &[(first, &model)]).await;
+        let routes = [(first, model.as_str()), ("backup", "sim-backup")];
+        app.alias(&format!("b{n}"), "chat", &routes).await;
     }
     app.alias("e0", "embedding", &[("main", "sim-embedding")]).await;
     app.alias("e1", "embedding", &[("main", "fault:usage-missing")]).await;
+}
+
+fn is_silent(model: &str) -> bool {
+    model.starts_with("fault:silent")
 }
 
 /// What the client saw of a call.
@@ -209,7 +216,11 @@ fn check(seen: &Seen, calls: &[Call], legs: &[Leg]) {
     for leg in legs.iter().filter(|l| l.component != "sale") {
         let n = usize::try_from(leg.attempt.unwrap()).unwrap();
         assert!(n <= calls.len(), "{}", shown());
-        let channel = if calls[n - 1].model == "sim-backup" { "backup" } else { "main" };
+        let channel = match calls[n - 1].model.as_str() {
+            "sim-backup" => "backup",
+            model if is_silent(model) => "hasty",
+            _ => "main",
+        };
         let payable = if leg.estimate { "payable_estimated" } else { "payable" };
         assert_eq!(leg.credit, format!("{payable}:{channel}"), "{}", shown());
     }

@@ -16,8 +16,9 @@ use crate::ledger::directory::Directory;
 use crate::ledger::operation::{Item, Operation};
 use crate::ledger::plan::{Known, State, StoredHold, Wallet};
 
-/// Commits must be on disk, whatever the server's default; a stronger setting stays. Everything that
-/// a batch does is a look-up by key, and a plan made while a table was small must not scan it later.
+/// Commits must be on disk, whatever the server's default; a stronger setting stays. Everything
+/// that a batch does is a look-up by key, and a plan made while a table was small must not scan it
+/// later, when it is large.
 const BEGIN: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL enable_seqscan = off;

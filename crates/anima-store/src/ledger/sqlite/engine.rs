@@ -46,17 +46,12 @@ impl Engine {
         connection
             .pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))
             .map_err(|e| OpenError::Unreachable(e.to_string()))?;
-        Ok(Self {
-            connection,
-            node,
-            directory: Directory::default(),
-        })
+        Ok(Self { connection, node, directory: Directory::default() })
     }
 
     fn write(&mut self, items: &[Item]) -> rusqlite::Result<Vec<Verdict>> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let posted_at = now(&transaction)?;
         intern(&transaction, &mut self.directory, items)?;
         let mut known = load(&transaction, &self.directory, items)?;
@@ -94,11 +89,8 @@ fn failure(error: &rusqlite::Error) -> Failure {
     let is = |codes: &[ErrorCode]| codes.contains(&code.code);
     // After a failed sync the system may have dropped what it should have written and say so only
     // once: the file must not be trusted before it has been opened anew.
-    let unsynced = [
-        rusqlite::ffi::SQLITE_IOERR_FSYNC,
-        rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC,
-    ]
-    .contains(&code.extended_code);
+    let unsynced = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC]
+        .contains(&code.extended_code);
     if unsynced || is(&[ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase]) {
         Failure::Fatal(why)
     } else if is(&[
@@ -119,9 +111,7 @@ fn failure(error: &rusqlite::Error) -> Failure {
 /// The database's clock, which is also the other backend's way to tell when something was posted.
 fn now(transaction: &Transaction<'_>) -> rusqlite::Result<Timestamp> {
     const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000";
-    let micros = transaction
-        .prepare_cached(NOW)?
-        .query_row([], |row| row.get(0))?;
+    let micros = transaction.prepare_cached(NOW)?.query_row([], |row| row.get(0))?;
     Ok(Timestamp::from_micros(micros))
 }
 
@@ -162,9 +152,7 @@ fn account_id(
     if let Some(id) = found {
         return Ok(id);
     }
-    transaction
-        .prepare_cached(CURRENCY)?
-        .execute((currency.code(), currency.scale()))?;
+    transaction.prepare_cached(CURRENCY)?.execute((currency.code(), currency.scale()))?;
     let normal = match account.normal() {
         Normal::Debit => "D",
         Normal::Credit => "C",
@@ -181,10 +169,7 @@ fn price_id(transaction: &Transaction<'_>, price: &PriceRef) -> rusqlite::Result
     const FIND: &str = "SELECT id FROM price_ref WHERE code = ?1 AND version_no = ?2";
     const MAKE: &str = "INSERT INTO price_ref (code, version_no) VALUES (?1, ?2)";
     let row = (&*price.code, price.version_no);
-    let found = transaction
-        .prepare_cached(FIND)?
-        .query_row(row, |row| row.get(0))
-        .optional()?;
+    let found = transaction.prepare_cached(FIND)?.query_row(row, |row| row.get(0)).optional()?;
     match found {
         Some(id) => Ok(id),
         None => transaction.prepare_cached(MAKE)?.insert(row),
@@ -209,9 +194,7 @@ fn load(
     accounts.dedup();
     let mut wallet = transaction.prepare_cached(WALLET)?;
     for account_id in accounts {
-        known
-            .wallets
-            .insert(account_id, wallet.query_row([account_id], wallet_row)?);
+        known.wallets.insert(account_id, wallet.query_row([account_id], wallet_row)?);
     }
     load_holds_and_gates(transaction, items, &mut known)?;
     Ok(known)
@@ -237,10 +220,7 @@ fn load_holds_and_gates(
                 let key: GateKey = (entry.subject, entry.kind.number(), entry.seq);
                 let row = (key.0.into_bytes(), key.1, key.2);
                 let gate = |row: &Row<'_>| Ok((Uuid::from_bytes(row.get(0)?), row.get(1)?));
-                let found = transaction
-                    .prepare_cached(GATE)?
-                    .query_row(row, gate)
-                    .optional()?;
+                let found = transaction.prepare_cached(GATE)?.query_row(row, gate).optional()?;
                 known.gates.extend(found.map(|gate| (key, gate)));
                 continue;
             }
@@ -264,9 +244,7 @@ fn wallet_row(row: &Row<'_>) -> rusqlite::Result<Wallet> {
 fn stored_hold(row: &Row<'_>) -> rusqlite::Result<StoredHold> {
     let digest: Option<Digest> = row.get(8)?;
     let state = match digest {
-        None => State::Open {
-            node: Uuid::from_bytes(row.get(5)?),
-        },
+        None => State::Open { node: Uuid::from_bytes(row.get(5)?) },
         Some(digest) => State::Closed {
             charged: row.get::<_, Option<i64>>(6)?.unwrap_or(0),
             uncollected: row.get(7)?,

@@ -65,11 +65,7 @@ fn closings(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusql
     }
     let mut statement = transaction.prepare_cached(CLOSE)?;
     for row in &plan.closings {
-        let state = if row.settled.is_some() {
-            "SETTLED"
-        } else {
-            "RELEASED"
-        };
+        let state = if row.settled.is_some() { "SETTLED" } else { "RELEASED" };
         let changed = statement.execute(params![
             row.id.as_bytes(),
             node.as_bytes(),

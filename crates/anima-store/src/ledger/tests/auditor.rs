@@ -74,40 +74,22 @@ impl Model {
             wallet.floor = hold.floor;
         }
         if free - hold.amount < hold.floor {
-            return Err(Error::InsufficientFunds {
-                available: free - hold.floor,
-            });
+            return Err(Error::InsufficientFunds { available: free - hold.floor });
         }
         wallet.held += hold.amount;
-        self.holds.insert(
-            hold.id,
-            Held {
-                hold: hold.clone(),
-                closed: None,
-            },
-        );
+        self.holds.insert(hold.id, Held { hold: hold.clone(), closed: None });
         Ok(())
     }
 
     fn settle(&mut self, settlement: &Settlement) -> Result<Settled, Error> {
-        let held = self
-            .holds
-            .get_mut(&settlement.hold)
-            .ok_or(Error::HoldUnknown)?;
+        let held = self.holds.get_mut(&settlement.hold).ok_or(Error::HoldUnknown)?;
         if held.hold.app != settlement.app {
             return Err(Error::Conflict);
         }
         if let Some((first, settled)) = &held.closed {
             let same = (&first.close, &first.attempts) == (&settlement.close, &settlement.attempts);
-            let replay = Settled {
-                replayed: true,
-                ..*settled
-            };
-            return if same {
-                Ok(replay)
-            } else {
-                Err(Error::Conflict)
-            };
+            let replay = Settled { replayed: true, ..*settled };
+            return if same { Ok(replay) } else { Err(Error::Conflict) };
         }
         let wallet = self.wallets.get_mut(&*settlement.app).unwrap();
         let sale = match settlement.close {
@@ -118,11 +100,7 @@ impl Model {
         let charged = collectable(sale, held.hold.amount, free);
         wallet.posted -= charged;
         wallet.held -= held.hold.amount;
-        let settled = Settled {
-            charged,
-            uncollected: sale - charged,
-            replayed: false,
-        };
+        let settled = Settled { charged, uncollected: sale - charged, replayed: false };
         held.closed = Some((settlement.clone(), settled));
         Ok(settled)
     }
@@ -130,11 +108,7 @@ impl Model {
     fn post(&mut self, entry: &Entry) -> Result<bool, Error> {
         let key = (entry.subject, entry.kind.number(), entry.seq);
         if let Some(first) = self.entries.get(&key) {
-            return if first.legs == entry.legs {
-                Ok(true)
-            } else {
-                Err(Error::Conflict)
-            };
+            return if first.legs == entry.legs { Ok(true) } else { Err(Error::Conflict) };
         }
         let leg = &entry.legs[0];
         let (code, change) = if leg.credit.is_gated() {
@@ -146,9 +120,7 @@ impl Model {
         let wallet = self.wallets.entry(app).or_default();
         let free = wallet.posted - wallet.held;
         if change < 0 && free + change < entry.floor {
-            return Err(Error::InsufficientFunds {
-                available: free - entry.floor,
-            });
+            return Err(Error::InsufficientFunds { available: free - entry.floor });
         }
         wallet.posted += change;
         if free + change >= entry.floor {
@@ -172,11 +144,7 @@ impl Dice {
 
     fn asked(&self, app: &str, app_no: u64) -> Asked {
         // Few ids per app, so that they meet again; now and then another app's.
-        let owner = if self.below(20) == 0 {
-            self.below(APPS)
-        } else {
-            app_no
-        };
+        let owner = if self.below(20) == 0 { self.below(APPS) } else { app_no };
         let id = u128::from(1_000 * (owner + 1) + self.below(40));
         match self.below(10) {
             0..4 => {
@@ -253,15 +221,8 @@ async fn audit(ledger: &Arc<dyn LedgerStore>, seed: u64) {
     }
     for (id, held) in &model.holds {
         let sale = ledger.postings(*id).await.unwrap();
-        let sale = sale
-            .iter()
-            .filter(|p| p.credit == "revenue")
-            .map(|p| p.amount)
-            .sum::<i64>();
-        let charged = held
-            .closed
-            .as_ref()
-            .map_or(0, |(_, settled)| settled.charged);
+        let sale = sale.iter().filter(|p| p.credit == "revenue").map(|p| p.amount).sum::<i64>();
+        let charged = held.closed.as_ref().map_or(0, |(_, settled)| settled.charged);
         assert_eq!(sale, charged, "seed {seed}, {id}");
     }
     assert_clean(&**ledger).await;

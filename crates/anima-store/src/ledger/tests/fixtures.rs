@@ -47,10 +47,7 @@ pub(in crate::ledger) const NODE: Uuid = Uuid::from_u128(0xA11A);
 pub(in crate::ledger) const NOON: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 
 pub(in crate::ledger) fn opener() -> Opener {
-    Opener {
-        node: NODE,
-        observer: Arc::new(Counts::default()),
-    }
+    Opener { node: NODE, observer: Arc::new(Counts::default()) }
 }
 
 pub(in crate::ledger) fn eur() -> Currency {
@@ -58,10 +55,7 @@ pub(in crate::ledger) fn eur() -> Currency {
 }
 
 pub(in crate::ledger) fn price(code: &str) -> PriceRef {
-    PriceRef {
-        code: code.into(),
-        version_no: 3,
-    }
+    PriceRef { code: code.into(), version_no: 3 }
 }
 
 pub(in crate::ledger) fn hold(n: u128, app: &str, amount: i64) -> Hold {
@@ -84,10 +78,7 @@ pub(in crate::ledger) fn settle(hold: &Hold, sale: i64) -> Settlement {
         hold: hold.id,
         app: Arc::clone(&hold.app),
         currency: hold.currency,
-        close: Close::Settle {
-            sale,
-            estimate: false,
-        },
+        close: Close::Settle { sale, estimate: false },
         sale_price: hold.sale_price.clone(),
         attempts: vec![attempt(1, true, 7)],
         at: NOON.plus_millis(900),
@@ -95,11 +86,7 @@ pub(in crate::ledger) fn settle(hold: &Hold, sale: i64) -> Settlement {
 }
 
 pub(in crate::ledger) fn release(hold: &Hold) -> Settlement {
-    Settlement {
-        close: Close::Release,
-        attempts: Vec::new(),
-        ..settle(hold, 0)
-    }
+    Settlement { close: Close::Release, attempts: Vec::new(), ..settle(hold, 0) }
 }
 
 pub(in crate::ledger) fn attempt(n: i16, served: bool, cost: i64) -> Attempt {
@@ -110,9 +97,7 @@ pub(in crate::ledger) fn attempt(n: i16, served: bool, cost: i64) -> Attempt {
         model: "gpt-5".into(),
         outcome: if served { "ok" } else { "upstream_error" },
         served,
-        usage: Usage::default()
-            .with(Meter::InputTokens, 11)
-            .with(Meter::OutputTokens, 5),
+        usage: Usage::default().with(Meter::InputTokens, 11).with(Meter::OutputTokens, 5),
         usage_source: UsageSource::Provider,
         cost: Some(AttemptCost {
             amount: cost,
@@ -131,19 +116,9 @@ pub(in crate::ledger) fn attempt(n: i16, served: bool, cost: i64) -> Attempt {
 pub(in crate::ledger) fn topup(n: u128, app: &str, amount: i64) -> Entry {
     let wallet = Account::Wallet(app.into());
     let (kind, component, debit, credit) = if amount > 0 {
-        (
-            EntryKind::Topup,
-            Component::Topup,
-            Account::PspClearing,
-            wallet,
-        )
+        (EntryKind::Topup, Component::Topup, Account::PspClearing, wallet)
     } else {
-        (
-            EntryKind::Adjust,
-            Component::Adjustment,
-            wallet,
-            Account::Adjustments,
-        )
+        (EntryKind::Adjust, Component::Adjustment, wallet, Account::Adjustments)
     };
     Entry {
         subject: Uuid::from_u128(n),
@@ -167,12 +142,7 @@ pub(in crate::ledger) fn topup(n: u128, app: &str, amount: i64) -> Entry {
 
 /// The wallet's posted, held and floor.
 pub(in crate::ledger) async fn wallet(ledger: &dyn LedgerStore, app: &str) -> (i64, i64, i64) {
-    let Balance {
-        posted,
-        held,
-        floor,
-        ..
-    } = ledger.balance(app, Currency::USD).await.unwrap();
+    let Balance { posted, held, floor, .. } = ledger.balance(app, Currency::USD).await.unwrap();
     (posted, held, floor)
 }
 

@@ -15,10 +15,7 @@ async fn books() -> Option<Books> {
     let place = postgres().await?;
     migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
     let ledger = opened(&place, &opener());
-    Some(Books {
-        ledger: Arc::new(ledger),
-        place: Box::new(place),
-    })
+    Some(Books { ledger: Arc::new(ledger), place: Box::new(place) })
 }
 
 fn opened(place: &Scratch, opener: &Opener) -> PostgresLedger {
@@ -40,25 +37,19 @@ async fn used() -> Option<Scratch> {
 
 async fn execute(place: &Scratch, statements: &str) -> Result<(), String> {
     let client = pool(&place.url(), 1).unwrap().get().await.unwrap();
-    client.batch_execute(statements).await.map_err(|e| {
-        e.as_db_error()
-            .map_or_else(|| e.to_string(), |e| e.message().to_owned())
-    })
+    client
+        .batch_execute(statements)
+        .await
+        .map_err(|e| e.as_db_error().map_or_else(|| e.to_string(), |e| e.message().to_owned()))
 }
 
 #[tokio::test]
 async fn a_hold_outlives_the_process_and_is_fenced_from_the_next_one() {
     let Some(place) = used().await else { return };
-    let next = Opener {
-        node: uuid::Uuid::from_u128(0xB),
-        ..opener()
-    };
+    let next = Opener { node: uuid::Uuid::from_u128(0xB), ..opener() };
     let next = opened(&place, &next);
     let open_hold = hold(2, "acme", 50);
-    assert_eq!(
-        next.settle(settle(&open_hold, 5)).await,
-        Err(Error::HoldUnknown)
-    );
+    assert_eq!(next.settle(settle(&open_hold, 5)).await, Err(Error::HoldUnknown));
     assert_eq!(wallet(&next, "acme").await, (910, 50, 0));
     let same = opened(&place, &opener());
     assert_eq!(same.settle(settle(&open_hold, 5)).await.unwrap().charged, 5);
@@ -84,10 +75,7 @@ async fn what_is_written_stays_as_it_was_written() {
     ] {
         let why = execute(&place, statement).await.unwrap_err();
         let guards = ["append-only", "hold is closed", "check constraint"];
-        assert!(
-            guards.iter().any(|guard| why.contains(guard)),
-            "{statement}: {why}"
-        );
+        assert!(guards.iter().any(|guard| why.contains(guard)), "{statement}: {why}");
     }
 }
 
@@ -95,26 +83,14 @@ async fn what_is_written_stays_as_it_was_written() {
 async fn verification_finds_what_was_damaged() {
     let damages: &[(&str, &[&str])] = &[
         ("SELECT 1", &[]),
-        (
-            "UPDATE leg SET amount = amount + 1 WHERE component = 1",
-            &["I3", "I5"],
-        ),
-        (
-            "UPDATE leg SET currency = 'EUR' WHERE component = 2",
-            &["I1"],
-        ),
-        (
-            "UPDATE leg SET credit_id = 999 WHERE component = 2",
-            &["I1", "I3"],
-        ),
+        ("UPDATE leg SET amount = amount + 1 WHERE component = 1", &["I3", "I5"]),
+        ("UPDATE leg SET currency = 'EUR' WHERE component = 2", &["I1"]),
+        ("UPDATE leg SET credit_id = 999 WHERE component = 2", &["I1", "I3"]),
         (
             "INSERT INTO balance_delta SELECT account_id, day, 1, 0 FROM balance_delta LIMIT 1",
             &["I2", "I3"],
         ),
-        (
-            "UPDATE gated_balance SET credits = credits + 1",
-            &["I2", "I3"],
-        ),
+        ("UPDATE gated_balance SET credits = credits + 1", &["I2", "I3"]),
         ("UPDATE gated_balance SET held = held + 1", &["I3"]),
         (
             "ALTER TABLE gated_balance DROP CONSTRAINT gated_balance_check,
@@ -123,14 +99,8 @@ async fn verification_finds_what_was_damaged() {
         ),
         ("UPDATE hold SET settled = 91 WHERE settled = 90", &["I5"]),
         ("DELETE FROM journal WHERE kind = 1", &["I1", "I5"]),
-        (
-            "UPDATE hold SET expires_at = 5 WHERE state = 'HELD'",
-            &["I6"],
-        ),
-        (
-            "UPDATE attempt SET hold = '00112233-4455-6677-8899-aabbccddeeff'",
-            &["I7"],
-        ),
+        ("UPDATE hold SET expires_at = 5 WHERE state = 'HELD'", &["I6"]),
+        ("UPDATE attempt SET hold = '00112233-4455-6677-8899-aabbccddeeff'", &["I7"]),
         (
             "UPDATE journal SET kind = 4, subject = (SELECT id FROM hold WHERE settled = 90)
           WHERE kind = 3;
@@ -149,10 +119,7 @@ async fn verification_finds_what_was_damaged() {
         );
         execute(&place, &unguarded).await.unwrap();
         let findings = opened(&place, &opener()).verify(NOON).await.unwrap();
-        let found = findings
-            .iter()
-            .filter(|f| !f.breaches.is_empty())
-            .map(|f| f.invariant);
+        let found = findings.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant);
         assert_eq!(&found.collect::<Vec<_>>(), invariants, "{damage}");
     }
 }
@@ -176,10 +143,7 @@ async fn nodes_share_a_wallet_and_never_overdraw_it() {
     let Some(place) = used().await else { return };
     let mut calls = tokio::task::JoinSet::new();
     for node in 0..3_u128 {
-        let opener = Opener {
-            node: uuid::Uuid::from_u128(node),
-            ..opener()
-        };
+        let opener = Opener { node: uuid::Uuid::from_u128(node), ..opener() };
         let ledger = Arc::new(opened(&place, &opener));
         for n in 0..200 {
             let ledger = Arc::clone(&ledger);
@@ -192,11 +156,7 @@ async fn nodes_share_a_wallet_and_never_overdraw_it() {
     }
     let results = calls.join_all().await;
     // 910 are posted and 50 of them held.
-    assert_eq!(
-        results.iter().filter(|r| r.is_ok()).count(),
-        86,
-        "{results:?}"
-    );
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 86, "{results:?}");
     let ledger = opened(&place, &opener());
     assert_eq!(wallet(&ledger, "acme").await, (50, 50, 0));
     assert_clean(&ledger).await;
@@ -220,11 +180,7 @@ async fn a_settlement_survives_the_loss_of_every_connection() {
         assert_eq!(settling.await.unwrap().unwrap().charged, 10);
     }
     // The pool of readers learns of a lost connection when it uses it.
-    while ledger
-        .balance("acme", anima_core::money::Currency::USD)
-        .await
-        .is_err()
-    {}
+    while ledger.balance("acme", anima_core::money::Currency::USD).await.is_err() {}
     assert_eq!(wallet(&*ledger, "acme").await, (10_810, 50, 0));
     while ledger.verify(NOON).await.is_err() {}
     assert_clean(&*ledger).await;

@@ -17,10 +17,7 @@ async fn books() -> Option<Books> {
     let path = place.path().join("a.db");
     sqlite::migrate(&mut sqlite::open(&path).unwrap()).unwrap();
     let ledger = open(&path, &opener()).unwrap();
-    Some(Books {
-        ledger: Arc::new(ledger),
-        place: Box::new(place),
-    })
+    Some(Books { ledger: Arc::new(ledger), place: Box::new(place) })
 }
 
 /// A file with a settled hold, an open one and a top-up.
@@ -44,10 +41,7 @@ async fn a_hold_outlives_the_process_and_is_fenced_from_the_next_one() {
     next.node = uuid::Uuid::from_u128(0xB);
     let next = open(&path, &next).unwrap();
     let open_hold = hold(2, "acme", 50);
-    assert_eq!(
-        next.settle(settle(&open_hold, 5)).await,
-        Err(Error::HoldUnknown)
-    );
+    assert_eq!(next.settle(settle(&open_hold, 5)).await, Err(Error::HoldUnknown));
     assert_eq!(wallet(&next, "acme").await, (910, 50, 0));
     let same = open(&path, &opener()).unwrap();
     assert_eq!(same.settle(settle(&open_hold, 5)).await.unwrap().charged, 5);
@@ -71,10 +65,7 @@ async fn what_is_written_stays_as_it_was_written() {
         "UPDATE hold SET state = 'HELD', settled = NULL, digest = NULL, closed_at = NULL",
     ] {
         let error = connection.execute(statement, []).unwrap_err().to_string();
-        assert!(
-            error.contains("append-only") || error.contains("hold is"),
-            "{statement}: {error}"
-        );
+        assert!(error.contains("append-only") || error.contains("hold is"), "{statement}: {error}");
     }
     for (statement, constraint) in [
         ("UPDATE gated_balance SET held = 2000", "CHECK"),
@@ -93,11 +84,7 @@ async fn noticed(damage: &str) -> Vec<&'static str> {
     plant(&path, damage);
     let ledger = open(&path, &opener()).unwrap();
     let findings = ledger.verify(NOON).await.unwrap();
-    findings
-        .iter()
-        .filter(|f| !f.breaches.is_empty())
-        .map(|f| f.invariant)
-        .collect()
+    findings.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant).collect()
 }
 
 fn plant(path: &Path, damage: &str) {
@@ -110,9 +97,7 @@ fn plant(path: &Path, damage: &str) {
         .map(Result::unwrap)
         .collect();
     for trigger in triggers {
-        connection
-            .execute_batch(&format!("DROP TRIGGER {trigger}"))
-            .unwrap();
+        connection.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
     }
     connection
         .execute_batch("PRAGMA ignore_check_constraints = ON; PRAGMA foreign_keys = OFF")
@@ -124,42 +109,18 @@ fn plant(path: &Path, damage: &str) {
 async fn verification_finds_what_was_damaged() {
     let damages: &[(&str, &[&str])] = &[
         ("SELECT 1", &[]),
-        (
-            "UPDATE leg SET amount = amount + 1 WHERE component = 2",
-            &["I3"],
-        ),
-        (
-            "UPDATE leg SET amount = amount + 1 WHERE component = 1",
-            &["I3", "I5"],
-        ),
-        (
-            "UPDATE leg SET currency = 'EUR' WHERE component = 2",
-            &["I1"],
-        ),
-        (
-            "UPDATE leg SET credit_id = 999 WHERE component = 2",
-            &["I1", "I3"],
-        ),
-        (
-            "UPDATE house_balance SET debits = debits + 1 WHERE debits = 7",
-            &["I2", "I3"],
-        ),
-        (
-            "UPDATE gated_balance SET credits = credits + 1",
-            &["I2", "I3"],
-        ),
+        ("UPDATE leg SET amount = amount + 1 WHERE component = 2", &["I3"]),
+        ("UPDATE leg SET amount = amount + 1 WHERE component = 1", &["I3", "I5"]),
+        ("UPDATE leg SET currency = 'EUR' WHERE component = 2", &["I1"]),
+        ("UPDATE leg SET credit_id = 999 WHERE component = 2", &["I1", "I3"]),
+        ("UPDATE house_balance SET debits = debits + 1 WHERE debits = 7", &["I2", "I3"]),
+        ("UPDATE gated_balance SET credits = credits + 1", &["I2", "I3"]),
         ("UPDATE gated_balance SET held = held + 1", &["I3"]),
         ("UPDATE gated_balance SET floor = 900", &["I4"]),
         ("UPDATE hold SET settled = 91 WHERE settled = 90", &["I5"]),
         ("DELETE FROM journal WHERE kind = 1", &["I1", "I5"]),
-        (
-            "UPDATE hold SET expires_at = 5 WHERE state = 'HELD'",
-            &["I6"],
-        ),
-        (
-            "UPDATE attempt SET hold = x'00112233445566778899aabbccddeeff'",
-            &["I7"],
-        ),
+        ("UPDATE hold SET expires_at = 5 WHERE state = 'HELD'", &["I6"]),
+        ("UPDATE attempt SET hold = x'00112233445566778899aabbccddeeff'", &["I7"]),
         (
             "UPDATE journal SET kind = 4, subject = (SELECT id FROM hold WHERE settled = 90)
              WHERE kind = 3;
