@@ -16,15 +16,7 @@ use crate::servers::Kind;
 /// # Errors
 /// When something does not build or start, or when the benchmark counts a failed request.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    cargo::step(&[
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "anima",
-        "-p",
-        "anima-bench",
-    ])?;
+    cargo::step(&["build", "--release", "--locked", "-p", "anima", "-p", "anima-bench"])?;
     let scratch = scratch_parent();
     let mut services = Services::start(&[Kind::Postgres], &scratch)?;
     let release = release_folder();
@@ -41,11 +33,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 
 fn scratch_parent() -> PathBuf {
     let disk = Path::new("/var/tmp");
-    if disk.is_dir() {
-        disk.to_path_buf()
-    } else {
-        std::env::temp_dir()
-    }
+    if disk.is_dir() { disk.to_path_buf() } else { std::env::temp_dir() }
 }
 
 fn release_folder() -> PathBuf {

@@ -37,9 +37,7 @@ pub(crate) fn step(arguments: &[&str]) -> Result<()> {
 pub(crate) fn finish(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     println!("xtask: {shown}");
-    let status = command
-        .status()
-        .with_context(|| format!("failed to start `{shown}`"))?;
+    let status = command.status().with_context(|| format!("failed to start `{shown}`"))?;
     ensure!(status.success(), "`{shown}` ended with {status}");
     Ok(())
 }
@@ -52,9 +50,6 @@ pub(crate) fn has_tool(name: &str) -> bool {
 }
 
 fn shown(command: &Command) -> String {
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(std::ffi::OsStr::to_string_lossy)
-        .collect();
+    let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_string_lossy).collect();
     format!("cargo {}", arguments.join(" "))
 }

@@ -13,15 +13,7 @@ pub(crate) fn run() -> Result<()> {
     cargo::step(&["fmt", "--all", "--check"])?;
     tidy::run()?;
     licences()?;
-    let lint = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let lint = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     cargo::step(&lint)?;
     let mut documentation = cargo::command(&["doc", "--workspace", "--no-deps", "--locked"]);
     cargo::finish(documentation.env("RUSTDOCFLAGS", "-D warnings"))?;

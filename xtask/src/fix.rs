@@ -10,13 +10,7 @@ use crate::cargo;
 /// # Errors
 /// When a step fails, for example because the code does not compile.
 pub(crate) fn run() -> Result<()> {
-    let repair = [
-        "clippy",
-        "--fix",
-        "--workspace",
-        "--all-targets",
-        "--allow-dirty",
-    ];
+    let repair = ["clippy", "--fix", "--workspace", "--all-targets", "--allow-dirty"];
     cargo::step(&[&repair[..], &["--allow-staged"]].concat())?;
     cargo::step(&["fmt", "--all"])
 }

@@ -33,14 +33,8 @@ impl Services {
     pub(crate) fn start(kinds: &[Kind], parent: &Path) -> Result<Self> {
         let program = env::current_exe().context("failed to find this program")?;
         let mut command = Command::new(program);
-        command
-            .arg("keeper")
-            .arg(parent)
-            .args(kinds.iter().map(|kind| kind.name()));
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0);
+        command.arg("keeper").arg(parent).args(kinds.iter().map(|kind| kind.name()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut keeper = command.spawn().context("failed to start the keeper")?;
         let (Some(lifeline), Some(words)) = (keeper.stdin.take(), keeper.stdout.take()) else {
             bail!("the keeper has no pipes");
@@ -51,11 +45,7 @@ impl Services {
             match line.split_once('=') {
                 Some((name, value)) => environment.push((name.to_owned(), value.to_owned())),
                 None if line == "ready" => {
-                    return Ok(Self {
-                        keeper,
-                        lifeline,
-                        environment,
-                    });
+                    return Ok(Self { keeper, lifeline, environment });
                 }
                 None => println!("xtask: {line}"),
             }
@@ -69,9 +59,7 @@ impl Services {
     /// # Errors
     /// When it cannot start. How it ended is the caller's to judge.
     pub(crate) fn run(&mut self, command: &mut Command) -> Result<ExitStatus> {
-        command
-            .envs(self.environment.iter().cloned())
-            .process_group(0);
+        command.envs(self.environment.iter().cloned()).process_group(0);
         let mut child = command.spawn().context("failed to start the command")?;
         writeln!(self.lifeline, "group {}", child.id()).context("failed to tell the keeper")?;
         let status = child.wait().context("failed to wait for the command")?;
@@ -85,9 +73,7 @@ impl Services {
     /// When the keeper cannot be waited for.
     pub(crate) fn stop(mut self) -> Result<()> {
         drop(self.lifeline);
-        self.keeper
-            .wait()
-            .context("failed to wait for the keeper")?;
+        self.keeper.wait().context("failed to wait for the keeper")?;
         Ok(())
     }
 }
@@ -145,8 +131,7 @@ fn end_group(group: &str) {
 /// Whether the group still had a member. The shell's own `kill`: a small image may have no other.
 fn signal_group(signal: &str, group: &str) -> bool {
     let mut kill = Command::new("sh");
-    kill.arg("-c")
-        .arg(format!("kill -s {signal} -- -{group} 2>/dev/null"));
+    kill.arg("-c").arg(format!("kill -s {signal} -- -{group} 2>/dev/null"));
     kill.status().is_ok_and(|status| status.success())
 }
 

@@ -6,11 +6,7 @@
 //! Invariant: a verb that ends well leaves no process and no scratch folder behind, and neither
 //! does one that is interrupted (see `keeper.rs`).
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the verbs talk to a terminal"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the verbs talk to a terminal")]
 
 mod bench;
 mod cargo;

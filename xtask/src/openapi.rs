@@ -41,18 +41,8 @@ fn document() -> Result<Vec<u8>> {
     let mut program =
         cargo::command(&["run", "--quiet", "--locked", "-p", "anima", "--", "openapi"]);
     println!("xtask: cargo run -p anima -- openapi");
-    let output = program
-        .stderr(Stdio::inherit())
-        .output()
-        .context("failed to start cargo")?;
-    ensure!(
-        output.status.success(),
-        "`anima openapi` ended with {}",
-        output.status
-    );
-    ensure!(
-        output.stdout.starts_with(b"{"),
-        "`anima openapi` did not print a JSON object"
-    );
+    let output = program.stderr(Stdio::inherit()).output().context("failed to start cargo")?;
+    ensure!(output.status.success(), "`anima openapi` ended with {}", output.status);
+    ensure!(output.stdout.starts_with(b"{"), "`anima openapi` did not print a JSON object");
     Ok(output.stdout)
 }

@@ -86,8 +86,5 @@ pub(crate) fn start(kind: Kind, scratch: &Path) -> Result<Server> {
 /// A port that is free now. Another program may take it before we do, so callers try again.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("failed to find a free port")?;
-    Ok(listener
-        .local_addr()
-        .context("failed to read the port")?
-        .port())
+    Ok(listener.local_addr().context("failed to read the port")?.port())
 }

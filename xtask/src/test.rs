@@ -16,10 +16,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut services = Services::start(&[Kind::Postgres, Kind::Redis], &std::env::temp_dir())?;
     let mut tests = cargo::command(&["test", "--workspace", "--locked"]);
     tests.args(arguments);
-    println!(
-        "xtask: cargo test --workspace --locked {}",
-        arguments.join(" ")
-    );
+    println!("xtask: cargo test --workspace --locked {}", arguments.join(" "));
     let status = services.run(&mut tests);
     services.stop()?;
     let status = status?;

@@ -38,12 +38,7 @@ pub(crate) struct Finding {
 
 impl Finding {
     fn new(rule: &'static str, place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            rule,
-            place: place.into(),
-            message: message.into(),
-            size: None,
-        }
+        Self { rule, place: place.into(), message: message.into(), size: None }
     }
 
     fn of_size(mut self, size: usize) -> Self {
@@ -66,11 +61,7 @@ pub(crate) fn run() -> Result<()> {
     for finding in &findings {
         println!("{finding}");
     }
-    ensure!(
-        findings.is_empty(),
-        "{} house rules are broken",
-        findings.len()
-    );
+    ensure!(findings.is_empty(), "{} house rules are broken", findings.len());
     Ok(())
 }
 

@@ -153,6 +153,8 @@ failures! {
     ServiceSuspended: Gateway 503 "server_error" "service_suspended" Never Error Ignores Nothing false;
     /// The ledger or another store does not answer.
     ServiceUnavailable: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Nothing true;
+    /// This node is being stopped and the call did not end in time.
+    ShuttingDown: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Delivered true;
     /// No channel is left to try.
     NoHealthyChannel: Gateway 503 "server_error" "no_healthy_channel" Never Error Ignores Nothing true;
     /// The caller left before the answer.
@@ -201,13 +203,14 @@ failures! {
 
 impl Failure {
     /// The stable word for this failure alone: the metric label, the outcome of an attempt, and
-    /// `error.reason` beside the wire's own `code`, which several failures may share.
+    /// `anima.reason` beside the wire's own `code`, which several failures may share.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is named by its code")]
     pub const fn reason(self) -> &'static str {
         match self {
             Self::KeyMissing => "missing_api_key",
             Self::KeyDisabled => "disabled_api_key",
             Self::KeyExpired => "expired_api_key",
+            Self::ShuttingDown => "shutting_down",
             Self::RequestRefused => "upstream_refused_request",
             Self::RateLimited => "upstream_rate_limited",
             Self::FirstByteTimeout => "first_byte_timeout",

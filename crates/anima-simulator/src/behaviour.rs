@@ -151,10 +151,7 @@ impl Behaviour {
         if let Some(options) = model.strip_prefix("fault:") {
             return Self::parse(options);
         }
-        match model
-            .strip_prefix("sim-")
-            .and_then(|rest| rest.split_once('+'))
-        {
+        match model.strip_prefix("sim-").and_then(|rest| rest.split_once('+')) {
             Some((_, options)) => Self::parse(options),
             None => Ok(Self::default()),
         }

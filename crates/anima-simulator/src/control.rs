@@ -54,21 +54,13 @@ pub(crate) fn answer(
         },
         ("health", "GET") => {
             let log = simulator.log();
-            let health = Health {
-                status: "ok",
-                calls: log.arrived(),
-                lost_entries: log.lost(),
-            };
+            let health = Health { status: "ok", calls: log.arrived(), lost_entries: log.lost() };
             (200, json(&health))
         }
-        ("calls" | "script" | "health", _) => refused(&ErrorBody::no_path(
-            405,
-            format!("Not allowed to {method} on {name}."),
-        )),
-        _ => refused(&ErrorBody::no_path(
-            404,
-            format!("The simulator has no {name}."),
-        )),
+        ("calls" | "script" | "health", _) => {
+            refused(&ErrorBody::no_path(405, format!("Not allowed to {method} on {name}.")))
+        }
+        _ => refused(&ErrorBody::no_path(404, format!("The simulator has no {name}."))),
     }
 }
 

@@ -85,13 +85,7 @@ pub fn decide(ask: &Ask<'_>, script: &Script, counts: &Counts, turn: Turn<'_>) -
         truth.rule = Some(index);
         behaviour = behaviour.overlaid(&rule.behaviour);
     }
-    let scene = Scene {
-        script,
-        turn,
-        body: ask.body,
-        model: facts.model,
-        behaviour: &behaviour,
-    };
+    let scene = Scene { script, turn, body: ask.body, model: facts.model, behaviour: &behaviour };
     scene.open(inquiry, truth)
 }
 
@@ -102,12 +96,7 @@ fn facts<'a>(ask: &Ask<'a>, inquiry: Option<&'a Inquiry<'_>>) -> Facts<'a> {
         Some(Inquiry::Model(model)) => (model.as_str(), false),
         Some(Inquiry::Models) | None => ("", false),
     };
-    Facts {
-        endpoint: inquiry::endpoint(ask.path),
-        model,
-        stream,
-        key: ask.key,
-    }
+    Facts { endpoint: inquiry::endpoint(ask.path), model, stream, key: ask.key }
 }
 
 /// The behaviour that the model's name asks for, when key and model are accepted.
@@ -130,10 +119,7 @@ fn admit(
                 )));
             }
             let own = Behaviour::of_model(facts.model).map_err(|error| {
-                ErrorBody::no_model(format!(
-                    "The model `{}` does not exist: {error}",
-                    facts.model
-                ))
+                ErrorBody::no_model(format!("The model `{}` does not exist: {error}", facts.model))
             })?;
             // A model's own faults are for calls to it, not for reading its card.
             let card = matches!(inquiry, Ok(Inquiry::Model(_)));
@@ -195,17 +181,10 @@ impl Scene<'_> {
         if draft.content_type == EVENT_STREAM {
             headers.push((CACHE_CONTROL, HeaderValue::from_static("no-cache")));
         }
-        headers.extend(
-            draft
-                .declared
-                .map(|length| (CONTENT_LENGTH, HeaderValue::from(length))),
-        );
+        headers.extend(draft.declared.map(|length| (CONTENT_LENGTH, HeaderValue::from(length))));
         Reply {
             latency_ms,
-            head: Head::Status {
-                status: 200,
-                headers,
-            },
+            head: Head::Status { status: 200, headers },
             steps: draft.steps,
             truth: Truth {
                 billing: draft.billing,
@@ -247,10 +226,7 @@ impl Scene<'_> {
         }
         draft.steps.push(Step::Send(Piece {
             bytes: body.into(),
-            tokens: draft
-                .usage
-                .completion_tokens
-                .saturating_sub(draft.usage.reasoning_tokens),
+            tokens: draft.usage.completion_tokens.saturating_sub(draft.usage.reasoning_tokens),
             content: false,
             reports_usage: draft.reported.is_some(),
         }));
@@ -270,20 +246,16 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 fn head(turn: Turn<'_>, content_type: &'static str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::with_capacity(4);
     headers.push((CONTENT_TYPE, HeaderValue::from_static(content_type)));
-    headers.extend(
-        HeaderValue::from_str(turn.id)
-            .ok()
-            .map(|id| (REQUEST_ID, id)),
-    );
+    headers.extend(HeaderValue::from_str(turn.id).ok().map(|id| (REQUEST_ID, id)));
     headers
 }
 
 /// Tokens of the prompt and of the longest answer that the caller allows.
 fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
     match inquiry {
-        Inquiry::Completion(completion) => completion
-            .prompt_tokens
-            .saturating_add(completion.cap.unwrap_or(0)),
+        Inquiry::Completion(completion) => {
+            completion.prompt_tokens.saturating_add(completion.cap.unwrap_or(0))
+        }
         Inquiry::Embedding(embedding) => embedding.inputs.iter().map(|input| input.tokens).sum(),
         Inquiry::Models | Inquiry::Model(_) => 0,
     }
@@ -292,18 +264,9 @@ fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
 fn refused(error: &ErrorBody, truth: Truth, turn: Turn<'_>, latency_ms: u64) -> Reply {
     Reply {
         latency_ms,
-        head: Head::Status {
-            status: error.status,
-            headers: head(turn, JSON),
-        },
-        steps: vec![Step::Send(Piece {
-            bytes: error.json().into(),
-            ..Piece::default()
-        })],
-        truth: Truth {
-            outcome: Outcome::Refused,
-            ..truth
-        },
+        head: Head::Status { status: error.status, headers: head(turn, JSON) },
+        steps: vec![Step::Send(Piece { bytes: error.json().into(), ..Piece::default() })],
+        truth: Truth { outcome: Outcome::Refused, ..truth },
     }
 }
 
@@ -311,11 +274,7 @@ fn refused(error: &ErrorBody, truth: Truth, turn: Turn<'_>, latency_ms: u64) -> 
 fn pad(text: &mut Vec<u8>, tail: usize, bytes: u32) {
     let rest = text.split_off(text.len().saturating_sub(tail));
     text.extend_from_slice(b",\"obfuscation\":\"");
-    text.resize(
-        text.len()
-            .saturating_add(usize::try_from(bytes).unwrap_or(0)),
-        b'x',
-    );
+    text.resize(text.len().saturating_add(usize::try_from(bytes).unwrap_or(0)), b'x');
     text.push(b'"');
     text.extend_from_slice(&rest);
 }

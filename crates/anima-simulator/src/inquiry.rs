@@ -200,17 +200,12 @@ fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
 fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
     let prompts = inputs(&body.prompt.0, "prompt")?;
     let stream = body.stream.unwrap_or(false);
-    let (n, best_of) = (
-        choices(body.n, "n")?,
-        choices(body.best_of.or(body.n), "best_of")?,
-    );
+    let (n, best_of) = (choices(body.n, "n")?, choices(body.best_of.or(body.n), "best_of")?);
     if best_of < n {
         return Err(ErrorBody::invalid("best_of must be at least n"));
     }
     if stream && best_of > n {
-        return Err(ErrorBody::invalid(
-            "best_of greater than n cannot be streamed",
-        ));
+        return Err(ErrorBody::invalid("best_of greater than n cannot be streamed"));
     }
     Ok(Completion {
         dialect: Dialect::Text,
@@ -227,11 +222,9 @@ fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
 fn embedding(body: EmbeddingBody<'_>) -> Result<Embedding<'_>, ErrorBody> {
     inputs(&body.input.0, "input")?;
     let dimensions = body.dimensions.map(|dimensions| {
-        NonZeroU32::new(dimensions)
-            .filter(|n| n.get() <= DIMENSIONS_MAX)
-            .ok_or_else(|| {
-                ErrorBody::invalid(format!("dimensions must be from 1 to {DIMENSIONS_MAX}"))
-            })
+        NonZeroU32::new(dimensions).filter(|n| n.get() <= DIMENSIONS_MAX).ok_or_else(|| {
+            ErrorBody::invalid(format!("dimensions must be from 1 to {DIMENSIONS_MAX}"))
+        })
     });
     Ok(Embedding {
         model: body.model,
@@ -246,9 +239,7 @@ fn choices(asked: Option<u32>, member: &str) -> Result<u32, ErrorBody> {
     if (1..=CHOICES_MAX).contains(&choices) {
         Ok(choices)
     } else {
-        Err(ErrorBody::invalid(format!(
-            "{member} must be from 1 to {CHOICES_MAX}"
-        )))
+        Err(ErrorBody::invalid(format!("{member} must be from 1 to {CHOICES_MAX}")))
     }
 }
 
@@ -293,9 +284,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

@@ -35,31 +35,15 @@ pub(crate) struct Player {
 
 impl Player {
     pub(crate) fn new(steps: Vec<Step>, record: Record) -> Self {
-        Self {
-            steps: steps.into(),
-            waiting: None,
-            record: Some(record),
-            flushed: false,
-        }
+        Self { steps: steps.into(), waiting: None, record: Some(record), flushed: false }
     }
 
     /// A body that is not part of the simulation.
     pub(crate) fn plain(body: Vec<u8>) -> Self {
-        let piece = Piece {
-            bytes: body.into(),
-            ..Piece::default()
-        };
-        let steps = if piece.bytes.is_empty() {
-            VecDeque::new()
-        } else {
-            [Step::Send(piece)].into()
-        };
-        Self {
-            steps,
-            waiting: None,
-            record: None,
-            flushed: false,
-        }
+        let piece = Piece { bytes: body.into(), ..Piece::default() };
+        let steps =
+            if piece.bytes.is_empty() { VecDeque::new() } else { [Step::Send(piece)].into() };
+        Self { steps, waiting: None, record: None, flushed: false }
     }
 
     fn finish(&mut self) {
@@ -83,8 +67,7 @@ impl Player {
 pub(crate) fn moment(ms: u64) -> Instant {
     let now = Instant::now();
     // A script may ask for more than the clock can hold.
-    now.checked_add(Duration::from_millis(ms))
-        .unwrap_or_else(|| now + THIRTY_YEARS)
+    now.checked_add(Duration::from_millis(ms)).unwrap_or_else(|| now + THIRTY_YEARS)
 }
 
 impl Body for Player {

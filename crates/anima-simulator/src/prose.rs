@@ -59,16 +59,11 @@ pub(crate) fn answer(seed: u64, length: AnswerLength, cap: u64) -> Answer {
         };
         let count = u64::try_from(words.len()).unwrap_or(u64::MAX);
         if whole || count >= cap {
-            return Answer {
-                words,
-                capped: !whole,
-            };
+            return Answer { words, capped: !whole };
         }
         let [.., low] = mix(seed, count).to_be_bytes();
         let word = WORDS.get(usize::from(low % 64)).copied().unwrap_or("a");
-        bytes = bytes
-            .saturating_add(word.len())
-            .saturating_add(usize::from(!words.is_empty()));
+        bytes = bytes.saturating_add(word.len()).saturating_add(usize::from(!words.is_empty()));
         words.push(word);
     }
 }
@@ -89,29 +84,18 @@ mod tests {
         assert_eq!((capped.words.len(), capped.capped), (5, true));
         assert_eq!(capped.words, by_tokens.words[..5]);
         assert!(!answer(1, AnswerLength::Tokens(5), 5).capped);
-        let bytes = answer(1, AnswerLength::Bytes(600), u64::MAX)
-            .words
-            .join(" ")
-            .len();
+        let bytes = answer(1, AnswerLength::Bytes(600), u64::MAX).words.join(" ").len();
         assert!((600..610).contains(&bytes), "{bytes}");
     }
 
     #[test]
     fn words_need_no_escaping() {
-        assert!(
-            WORDS
-                .iter()
-                .all(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()))
-        );
+        assert!(WORDS.iter().all(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())));
     }
 
     #[test]
     fn a_hash_sees_every_byte_and_the_seed() {
-        let hashes = [
-            hash(0, b"abcdefghi"),
-            hash(0, b"abcdefghj"),
-            hash(0, b"bbcdefghi"),
-        ];
+        let hashes = [hash(0, b"abcdefghi"), hash(0, b"abcdefghj"), hash(0, b"bbcdefghi")];
         assert_ne!(hashes[0], hashes[1]);
         assert_ne!(hashes[0], hashes[2]);
         assert_ne!(hash(0, b"abcdefghi"), hash(1, b"abcdefghi"));

@@ -40,11 +40,7 @@ impl ErrorBody {
     pub(crate) fn scripted(status: u16, code: Option<&str>) -> Self {
         let (kind, usual_code) = usual(status);
         // OpenAI answers this one code with a type of its own.
-        let kind = if code == Some("insufficient_quota") {
-            "insufficient_quota"
-        } else {
-            kind
-        };
+        let kind = if code == Some("insufficient_quota") { "insufficient_quota" } else { kind };
         Self {
             status,
             message: format!("The simulated provider answers {status}, as its script says."),
@@ -66,25 +62,15 @@ impl ErrorBody {
 
     pub(crate) fn wrong_key() -> Self {
         let message = "Incorrect API key provided.".to_owned();
-        Self {
-            message,
-            ..Self::scripted(401, None)
-        }
+        Self { message, ..Self::scripted(401, None) }
     }
 
     pub(crate) fn no_model(message: String) -> Self {
-        Self {
-            message,
-            param: Some("model"),
-            ..Self::scripted(404, None)
-        }
+        Self { message, param: Some("model"), ..Self::scripted(404, None) }
     }
 
     pub(crate) fn no_path(status: u16, message: String) -> Self {
-        Self {
-            status,
-            ..Self::invalid(message)
-        }
+        Self { status, ..Self::invalid(message) }
     }
 
     pub(crate) fn context_length(maximum: u64, wanted: u64) -> Self {
@@ -132,19 +118,11 @@ mod tests {
             (429, "rate_limit_error", Some("rate_limit_exceeded")),
             (500, "server_error", None),
             (502, "server_error", None),
-            (
-                503,
-                "service_unavailable_error",
-                Some("server_is_overloaded"),
-            ),
+            (503, "service_unavailable_error", Some("server_is_overloaded")),
         ];
         for (status, kind, code) in table {
             let error = ErrorBody::scripted(status, None);
-            assert_eq!(
-                (error.kind, error.code.as_deref()),
-                (kind, code),
-                "{status}"
-            );
+            assert_eq!((error.kind, error.code.as_deref()), (kind, code), "{status}");
         }
         let quota = ErrorBody::scripted(429, Some("insufficient_quota"));
         assert_eq!(

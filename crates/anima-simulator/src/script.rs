@@ -158,30 +158,18 @@ impl When {
         };
         endpoint
             && self.stream.is_none_or(|stream| stream == facts.stream)
-            && self
-                .model
-                .as_ref()
-                .is_none_or(|glob| glob.matches(facts.model))
-            && self
-                .key
-                .as_ref()
-                .is_none_or(|glob| glob.matches(facts.key.unwrap_or_default()))
+            && self.model.as_ref().is_none_or(|glob| glob.matches(facts.model))
+            && self.key.as_ref().is_none_or(|glob| glob.matches(facts.key.unwrap_or_default()))
     }
 
     /// Whether the call is taken, moving the counter. `salt` keeps the draws of two rules apart.
     fn takes(&self, count: &mut Count, salt: u64) -> bool {
         count.seen = count.seen.saturating_add(1);
-        let Some(left) = count
-            .seen
-            .checked_sub(self.after.unwrap_or(0))
-            .filter(|&n| n > 0)
-        else {
+        let Some(left) = count.seen.checked_sub(self.after.unwrap_or(0)).filter(|&n| n > 0) else {
             return false;
         };
         let taken = self.every.is_none_or(|every| left % every == 0)
-            && self
-                .percent
-                .is_none_or(|share| share.takes(prose::mix(salt, count.seen)))
+            && self.percent.is_none_or(|share| share.takes(prose::mix(salt, count.seen)))
             && self.times.is_none_or(|times| count.taken < times);
         if taken {
             count.taken = count.taken.saturating_add(1);

@@ -56,10 +56,7 @@ struct Active {
 
 impl Active {
     fn new(script: Script) -> Arc<Self> {
-        Arc::new(Self {
-            counts: Counts::new(&script),
-            script,
-        })
+        Arc::new(Self { counts: Counts::new(&script), script })
     }
 }
 
@@ -67,10 +64,7 @@ impl Simulator {
     /// A simulator whose log is in memory.
     pub fn new(script: Script) -> Self {
         let log = Arc::new(Log::in_memory(LogSettings::default()));
-        Self {
-            active: RwLock::new(Active::new(script)),
-            log,
-        }
+        Self { active: RwLock::new(Active::new(script)), log }
     }
 
     /// A simulator with another log.
@@ -79,10 +73,7 @@ impl Simulator {
     ///
     /// The log file cannot be opened or read.
     pub fn with_log(script: Script, settings: LogSettings) -> io::Result<Self> {
-        Ok(Self {
-            active: RwLock::new(Active::new(script)),
-            log: Log::open(settings)?,
-        })
+        Ok(Self { active: RwLock::new(Active::new(script)), log: Log::open(settings)? })
     }
 
     /// The logged calls, in order of their numbers.
@@ -175,28 +166,15 @@ impl Simulator {
         let id = call_id(active.script.seed, number);
         let received_ms = unix_ms();
         let key = bearer(&parts.headers);
-        let ask = Ask {
-            method: &parts.method,
-            path: parts.uri.path(),
-            key,
-            body,
-        };
-        let turn = Turn {
-            id: &id,
-            created_s: received_ms / 1000,
-        };
+        let ask = Ask { method: &parts.method, path: parts.uri.path(), key, body };
+        let turn = Turn { id: &id, created_s: received_ms / 1000 };
         let reply = decide(&ask, &active.script, &active.counts, turn);
         let mut record = Record::open(&self.log, number, reply.truth, |truth| {
             entry(
                 truth,
                 &reply.head,
                 &parts.headers,
-                &Arrival {
-                    number,
-                    id: &id,
-                    received_ms,
-                    key,
-                },
+                &Arrival { number, id: &id, received_ms, key },
             )
         });
         if reply.latency_ms > 0 {
@@ -244,9 +222,7 @@ fn plain(status: u16, json: Vec<u8>) -> Response<Player> {
     let mut response = Response::new(Player::plain(json));
     *response.status_mut() = status_code(status);
     let json = http::HeaderValue::from_static("application/json");
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, json);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response
 }
 
@@ -265,11 +241,7 @@ struct Arrival<'a> {
 fn entry(truth: &Truth, head: &Head, headers: &HeaderMap, arrival: &Arrival<'_>) -> Call {
     let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
     let tail = |key: &str| {
-        let start = key
-            .char_indices()
-            .rev()
-            .nth(3)
-            .map_or(0, |(place, _)| place);
+        let start = key.char_indices().rev().nth(3).map_or(0, |(place, _)| place);
         key.get(start..).unwrap_or_default().to_owned()
     };
     Call {
@@ -310,9 +282,7 @@ fn call_id(seed: u64, number: u64) -> String {
     reason = "the provider's own clock, only shown in `created` and in the log; no decision uses it"
 )]
 fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -41,11 +41,7 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            cap: CAP_DEFAULT,
-            file: None,
-        }
+        Self { enabled: true, cap: CAP_DEFAULT, file: None }
     }
 }
 
@@ -131,11 +127,7 @@ impl Log {
             }
             Some(_) | None => (None, 0),
         };
-        Ok(Arc::new(Self {
-            journal,
-            next: AtomicU64::new(last),
-            ..Self::in_memory(settings)
-        }))
+        Ok(Arc::new(Self { journal, next: AtomicU64::new(last), ..Self::in_memory(settings) }))
     }
 
     /// A log without a file.
@@ -168,11 +160,7 @@ impl Log {
     /// Enters a call. Numbers may arrive slightly out of order; the log stays sorted.
     fn enter(&self, call: Call) {
         let mut kept = self.kept.lock();
-        let later = kept
-            .iter()
-            .rev()
-            .take_while(|other| other.number > call.number)
-            .count();
+        let later = kept.iter().rev().take_while(|other| other.number > call.number).count();
         let place = kept.len().saturating_sub(later);
         kept.insert(place, call);
         while kept.len() > self.settings.cap {

@@ -68,11 +68,7 @@ impl Reported {
 
     /// The same for an answer whose usage has no completion.
     pub(crate) fn without_completion(self) -> Self {
-        Self {
-            completion_tokens: 0,
-            total_tokens: self.prompt_tokens,
-            ..self
-        }
+        Self { completion_tokens: 0, total_tokens: self.prompt_tokens, ..self }
     }
 
     /// The usage object of a chat or text completion.

@@ -179,10 +179,7 @@ mod tests {
     }
 
     fn opener() -> Opener {
-        Opener {
-            node: Uuid::from_u128(7),
-            observer: Arc::new(Deaf),
-        }
+        Opener { node: Uuid::from_u128(7), observer: Arc::new(Deaf) }
     }
 
     #[test]
@@ -190,15 +187,9 @@ mod tests {
         let sqlite = Location::parse("sqlite://a/b.db").unwrap();
         assert_eq!(sqlite, Location::Sqlite("a/b.db".into()));
         let url = "postgres://u:secret@h/d";
-        assert_eq!(
-            Location::parse(url).unwrap(),
-            Location::Postgres(url.to_owned())
-        );
+        assert_eq!(Location::parse(url).unwrap(), Location::Postgres(url.to_owned()));
         for wrong in ["sqlite://", "mysql://h/d", "a.db", ""] {
-            assert!(
-                matches!(Location::parse(wrong), Err(OpenError::NotUrl)),
-                "{wrong}"
-            );
+            assert!(matches!(Location::parse(wrong), Err(OpenError::NotUrl)), "{wrong}");
         }
     }
 
@@ -213,18 +204,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::Sqlite(folder.path().join("new/a.db"));
         migrate(&location).await.unwrap();
-        open(&location, &opener())
-            .await
-            .unwrap()
-            .ping()
-            .await
-            .unwrap();
-        open(&location, &opener())
-            .await
-            .unwrap()
-            .ping()
-            .await
-            .unwrap();
+        open(&location, &opener()).await.unwrap().ping().await.unwrap();
+        open(&location, &opener()).await.unwrap().ping().await.unwrap();
     }
 
     #[tokio::test]

@@ -28,9 +28,7 @@ pub struct SecretHash {
 
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretHash")
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
+        f.debug_struct("SecretHash").field("expires_at", &self.expires_at).finish_non_exhaustive()
     }
 }
 
@@ -68,9 +66,7 @@ impl Role {
 
     /// Reads the word.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Viewer, Self::Operator, Self::Admin]
-            .into_iter()
-            .find(|r| r.name() == name)
+        [Self::Viewer, Self::Operator, Self::Admin].into_iter().find(|r| r.name() == name)
     }
 }
 
@@ -87,9 +83,7 @@ pub struct AdminToken {
 
 impl fmt::Debug for AdminToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdminToken")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("AdminToken").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -64,9 +64,7 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
         config.application_name("anima");
     }
     let connector = tls::connector(&config, &trust)?;
-    let recycling = ManagerConfig {
-        recycling_method: RecyclingMethod::Fast,
-    };
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     Pool::builder(Manager::from_config(config, connector, recycling))
         .max_size(size)
         .runtime(Runtime::Tokio1)
@@ -74,12 +72,7 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
         .create_timeout(Some(CONNECT))
         .recycle_timeout(Some(WAIT))
         .post_create(Hook::async_fn(|client, _| {
-            Box::pin(async move {
-                client
-                    .batch_execute(SESSION)
-                    .await
-                    .map_err(HookError::Backend)
-            })
+            Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
         }))
         .build()
         .map_err(|e| unreachable(&e))
@@ -91,10 +84,7 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
 /// # Errors
 /// [`OpenError::Unreachable`] or [`OpenError::Migration`].
 pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
-    let client = pool
-        .get()
-        .await
-        .map_err(|e| OpenError::Unreachable(Chain(&e).to_string()))?;
+    let client = pool.get().await.map_err(|e| OpenError::Unreachable(Chain(&e).to_string()))?;
     // The lock lives as long as its connection, which therefore does not go back to the pool.
     let mut client = Object::take(client);
     let failed = |e: tokio_postgres::Error| OpenError::Migration(Chain(&e).to_string());

@@ -27,9 +27,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
             runtime.unwrap().block_on(execute(&server, &[&statement]));
         });
@@ -65,10 +63,7 @@ async fn execute(server: &str, statements: &[&str]) {
     driver.await.unwrap().unwrap();
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests take the server's address from outside"
-)]
+#[expect(clippy::disallowed_methods, reason = "tests take the server's address from outside")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

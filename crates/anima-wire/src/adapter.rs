@@ -129,6 +129,7 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         | Failure::ServiceSuspended
         | Failure::ServiceUnavailable
         | Failure::NoHealthyChannel => "the service is not available: try again shortly",
+        Failure::ShuttingDown => "this gateway is being restarted: try again",
         Failure::Internal => "this gateway failed: report the request id",
     }
 }

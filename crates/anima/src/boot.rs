@@ -121,6 +121,8 @@ fn relay(
             drain: Duration::from_millis(settings.drain_timeout_ms),
         },
         tasks: TaskTracker::new(),
+        cut: CancellationToken::new(),
+        database_down: AtomicBool::new(false),
     })
 }
 
@@ -217,13 +219,19 @@ impl Node {
     /// settlements to theirs.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let router = router::router(&self.app, Arc::clone(&self.plane), self.admin.clone());
-        let healing = tokio::spawn(catch_up(Arc::clone(&self.app), shutdown.clone()));
+        let healing = tokio::spawn(catch_up(
+            Arc::clone(&self.app),
+            Arc::clone(&self.plane),
+            shutdown.clone(),
+        ));
         let app = Arc::clone(&self.app);
         let stop = async move {
             shutdown.cancelled().await;
             app.draining.store(true, Ordering::Relaxed);
         };
-        server::serve(listener, router, stop, self.shutdown_within).await;
+        let cut = self.plane.relay.cut.clone();
+        server::serve(listener, router, stop, (self.shutdown_within, cut.clone())).await;
+        cut.cancel();
         let tasks = &self.plane.relay.tasks;
         tasks.close();
         if tokio::time::timeout(self.shutdown_within, tasks.wait()).await.is_err() {
@@ -237,7 +245,7 @@ impl Node {
 }
 
 /// Heals what another node changed.
-async fn catch_up(app: Arc<App>, shutdown: CancellationToken) {
+async fn catch_up(app: Arc<App>, plane: Arc<Plane>, shutdown: CancellationToken) {
     let mut every = tokio::time::interval(CATCH_UP_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -245,7 +253,9 @@ async fn catch_up(app: Arc<App>, shutdown: CancellationToken) {
             _ = every.tick() => {}
             () = shutdown.cancelled() => return,
         }
-        if let Err(error) = app.live.catch_up().await {
+        let caught_up = app.live.catch_up().await;
+        plane.relay.note_database(caught_up.is_err());
+        if let Err(error) = caught_up {
             tracing::warn!(%error, "failed to look for changes of the configuration");
         }
     }

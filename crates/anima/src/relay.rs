@@ -5,7 +5,9 @@
 //! released by code that a leaving client cannot cancel.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use anima_core::clock::{Clock, Rng};
@@ -46,6 +48,23 @@ pub struct Relay {
     pub limits: Limits,
     /// Every task that owns money; shutdown waits for it.
     pub tasks: TaskTracker,
+    /// Cancelled when a node that shuts down may wait no longer: what still streams ends here.
+    pub cut: CancellationToken,
+    /// Set while the database does not answer.
+    pub database_down: AtomicBool,
+}
+
+impl Relay {
+    /// Notes whether the database answers, for `x-anima-degraded` and the metric of that name.
+    pub fn note_database(&self, down: bool) {
+        self.database_down.store(down, Ordering::Relaxed);
+        self.metrics.degraded("database", down);
+    }
+
+    /// Which dependency is down, if one is.
+    pub fn degraded(&self) -> Option<&'static str> {
+        self.database_down.load(Ordering::Relaxed).then_some("database")
+    }
 }
 
 /// Bounds on one call, from the settings.

@@ -46,7 +46,7 @@ fn operations(app: Arc<App>) -> Router {
         .route("/actuator/health", get(actuator::health))
         .route("/actuator/health/liveness", get(actuator::liveness))
         .route("/actuator/health/readiness", get(actuator::readiness))
-        .route("/actuator/info", get(actuator::info))
+        .route("/actuator/info", get(actuator::about))
         .route("/actuator/prometheus", get(actuator::prometheus))
         .route("/metrics", get(actuator::prometheus))
         .route("/healthz", get(actuator::health))

@@ -39,12 +39,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: vec![0; BUFFER_BYTES],
-            from: 0,
-            to: 0,
-        })
+        Ok(Self { stream, buffer: vec![0; BUFFER_BYTES], from: 0, to: 0 })
     }
 
     /// Sends a request and reads the answer; the body's bytes go to `take` as they arrive.
@@ -145,16 +140,12 @@ fn unknown(what: &'static str) -> io::Error {
 
 /// Where `needle` starts.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes
-        .windows(needle.len())
-        .position(|window| window == needle)
+    bytes.windows(needle.len()).position(|window| window == needle)
 }
 
 fn parse_head(head: &[u8]) -> io::Result<(u16, Framing)> {
     let head = str::from_utf8(head).map_err(|_error| unknown("a head that is not text"))?;
-    let status = head
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3)?.parse().ok());
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
     let status = status.ok_or_else(|| unknown("no status line"))?;
     for line in head.lines().skip(1) {
         let Some((name, value)) = line.split_once(':') else {
@@ -162,9 +153,7 @@ fn parse_head(head: &[u8]) -> io::Result<(u16, Framing)> {
         };
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
-            let length = value
-                .parse()
-                .map_err(|_error| unknown("a length that is no number"))?;
+            let length = value.parse().map_err(|_error| unknown("a length that is no number"))?;
             return Ok((status, Framing::Length(length)));
         }
         if name.eq_ignore_ascii_case("transfer-encoding") && value == "chunked" {

@@ -25,14 +25,9 @@ pub(crate) fn durable_append(folder: &Path) -> Result<Duration> {
     let mut times = Vec::new();
     for _ in 0..200 {
         let start = Instant::now();
-        file.write_all(&record)
-            .and_then(|()| file.sync_data())
-            .context("failed to append")?;
+        file.write_all(&record).and_then(|()| file.sync_data()).context("failed to append")?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    times
-        .get(times.len() / 2)
-        .copied()
-        .context("nothing was timed")
+    times.get(times.len() / 2).copied().context("nothing was timed")
 }

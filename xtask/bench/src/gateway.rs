@@ -51,15 +51,10 @@ pub(crate) async fn start(
     let log = scratch.join(format!("{}.log", kind.word()));
     let mut process = Process::start(&mut command, &log)?;
     let line = process.first_line().with_context(|| {
-        format!(
-            "the gateway said: {}",
-            std::fs::read_to_string(&log).unwrap_or_default()
-        )
+        format!("the gateway said: {}", std::fs::read_to_string(&log).unwrap_or_default())
     })?;
     let said: Value = serde_json::from_str(&line).context("the first line is not JSON")?;
-    let key = set_up(&said, upstream)
-        .await
-        .context("failed to set the gateway up")?;
+    let key = set_up(&said, upstream).await.context("failed to set the gateway up")?;
     let (address, prefix) = split_url(text(&said, "base_url")?)?;
     let mut target = Target::new(kind, address, &prefix, &key);
     target.process = Some(process.id());
@@ -74,9 +69,7 @@ async fn set_up(said: &Value, upstream: SocketAddr) -> Result<String> {
         let (cost, sale) = (format!("cost-{model}"), format!("sale-{model}"));
         let bought = json!({"channel": "bench", "model": model});
         admin.create("/prices", &price(&cost, bought)).await?;
-        admin
-            .create("/prices", &price(&sale, json!({"alias": model})))
-            .await?;
+        admin.create("/prices", &price(&sale, json!({"alias": model}))).await?;
         let route = json!({"channel": "bench", "model": model, "priority": 1, "weight": 1});
         let alias = json!({"code": model, "kind": "chat", "routes": [route]});
         admin.create("/aliases", &alias).await?;
@@ -88,9 +81,7 @@ async fn set_up(said: &Value, upstream: SocketAddr) -> Result<String> {
     admin.create("/apps", &app).await?;
     let credit = json!({"amount": "1000000.00", "reference": "benchmark"});
     admin.create("/apps/bench/topups", &credit).await?;
-    let key = admin
-        .create("/apps/bench/keys", &json!({"name": "bench"}))
-        .await?;
+    let key = admin.create("/apps/bench/keys", &json!({"name": "bench"})).await?;
     Ok(text(&key, "secret")?.to_owned())
 }
 
@@ -106,11 +97,7 @@ fn channel(upstream: SocketAddr) -> Value {
 
 /// The side is told by what the price is for.
 fn price(code: &str, mut of: Value) -> Value {
-    let side = if of.get("channel").is_some() {
-        "cost"
-    } else {
-        "sale"
-    };
+    let side = if of.get("channel").is_some() { "cost" } else { "sale" };
     let meters = json!([
         {"meter": "input_tokens", "per": 1_000_000, "amount": "2.50"},
         {"meter": "output_tokens", "per": 1_000_000, "amount": "10.00"},
@@ -125,10 +112,7 @@ fn price(code: &str, mut of: Value) -> Value {
 }
 
 fn text<'a>(object: &'a Value, member: &str) -> Result<&'a str> {
-    object
-        .get(member)
-        .and_then(Value::as_str)
-        .with_context(|| format!("no `{member}`"))
+    object.get(member).and_then(Value::as_str).with_context(|| format!("no `{member}`"))
 }
 
 /// A connection to the admin API.
@@ -142,15 +126,8 @@ struct Admin {
 impl Admin {
     async fn connect(url: &str, token: &str) -> Result<Self> {
         let (address, prefix) = split_url(url)?;
-        let connection = Connection::open(address)
-            .await
-            .context("failed to connect")?;
-        Ok(Self {
-            connection,
-            address,
-            prefix,
-            token: token.to_owned(),
-        })
+        let connection = Connection::open(address).await.context("failed to connect")?;
+        Ok(Self { connection, address, prefix, token: token.to_owned() })
     }
 
     async fn create(&mut self, path: &str, row: &Value) -> Result<Value> {
@@ -159,17 +136,10 @@ impl Admin {
         // Only the top-up needs the key; the others ignore it.
         let request = with_idempotency(&request, &path);
         let mut body = Vec::new();
-        let exchange = self
-            .connection
-            .exchange(&request, |bytes| body.extend_from_slice(bytes));
-        let status = exchange
-            .await
-            .with_context(|| format!("POST {path} got no answer"))?;
+        let exchange = self.connection.exchange(&request, |bytes| body.extend_from_slice(bytes));
+        let status = exchange.await.with_context(|| format!("POST {path} got no answer"))?;
         let said = String::from_utf8_lossy(&body);
-        ensure!(
-            (200..300).contains(&status),
-            "POST {path} was answered {status}: {said}"
-        );
+        ensure!((200..300).contains(&status), "POST {path} was answered {status}: {said}");
         serde_json::from_slice(&body).with_context(|| format!("POST {path} did not answer JSON"))
     }
 }

@@ -57,11 +57,8 @@ pub(crate) async fn closed(job: &Job, concurrency: usize, length: Duration) -> R
     let end = start + length;
     let mut workers = JoinSet::new();
     for connection in connections {
-        let mut worker = Worker {
-            job: job.clone(),
-            connection: Some(connection),
-            tally: Rc::clone(&tally),
-        };
+        let mut worker =
+            Worker { job: job.clone(), connection: Some(connection), tally: Rc::clone(&tally) };
         workers.spawn_local(async move {
             while Instant::now() < end {
                 worker.call(Instant::now()).await;
@@ -122,9 +119,7 @@ impl Worker {
             None => Connection::open(self.job.address).await?,
         };
         let mut watch = Watch::new(self.job.shape, due);
-        let status = connection
-            .exchange(&self.job.request, |bytes| watch.take(bytes))
-            .await?;
+        let status = connection.exchange(&self.job.request, |bytes| watch.take(bytes)).await?;
         let record = watch.verdict(status)?;
         self.connection = Some(connection);
         Ok(record)

@@ -20,11 +20,8 @@ struct Stat {
 /// CPU seconds, user and system, that a process and its children have used so far.
 pub(crate) fn cpu_seconds(process: u32) -> f64 {
     let all = all_stats();
-    let ticks: u64 = family(process, &all)
-        .iter()
-        .filter_map(|id| all.get(id))
-        .map(|s| s.ticks)
-        .sum();
+    let ticks: u64 =
+        family(process, &all).iter().filter_map(|id| all.get(id)).map(|s| s.ticks).sum();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ticks")]
     let ticks = ticks as f64;
     ticks / TICKS_PER_SECOND
@@ -33,11 +30,7 @@ pub(crate) fn cpu_seconds(process: u32) -> f64 {
 /// Resident memory of a process and its children, in MiB.
 pub(crate) fn resident_mib(process: u32) -> f64 {
     let all = all_stats();
-    family(process, &all)
-        .iter()
-        .filter_map(|id| resident_kib(*id))
-        .sum::<f64>()
-        / 1024.0
+    family(process, &all).iter().filter_map(|id| resident_kib(*id)).sum::<f64>() / 1024.0
 }
 
 /// Cores that we may use.
@@ -60,15 +53,11 @@ pub(crate) fn pin(process: u32, cores: &str) -> bool {
 pub(crate) fn description(cores: usize) -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = processors
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model =
+        processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown processor", |(_, name)| name);
     let architecture = std::env::consts::ARCH;
-    format!(
-        "{cores} cores, {model}, Linux {} {architecture}",
-        release.trim()
-    )
+    format!("{cores} cores, {model}, Linux {} {architecture}", release.trim())
 }
 
 /// Today, from the system's own `date`.
@@ -86,20 +75,13 @@ pub(crate) fn version(program: &str, option: &str) -> String {
         return format!("{program}: not found");
     };
     let said = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&said)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned()
 }
 
 fn all_stats() -> BTreeMap<u32, Stat> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let id = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
+        let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
         if let Some((id, stat)) = id.and_then(|id| Some((id, stat(id)?))) {
             all.insert(id, stat);
         }
@@ -112,24 +94,16 @@ fn stat(process: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
-    let ticks = fields
-        .get(11..15)?
-        .iter()
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        ticks,
-    })
+    let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(Stat { parent: fields.get(1)?.parse().ok()?, ticks })
 }
 
 /// The process and all that descend from it.
 fn family(process: u32, all: &BTreeMap<u32, Stat>) -> BTreeSet<u32> {
     let mut members = BTreeSet::from([process]);
     loop {
-        let children = all
-            .iter()
-            .filter(|(id, stat)| members.contains(&stat.parent) && !members.contains(id));
+        let children =
+            all.iter().filter(|(id, stat)| members.contains(&stat.parent) && !members.contains(id));
         let children: Vec<u32> = children.map(|(id, _)| *id).collect();
         if children.is_empty() {
             return members;

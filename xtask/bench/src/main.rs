@@ -6,11 +6,7 @@
 //! Not a test: it fails only when a request fails. Not for the network: loopback only.
 //! Invariant: all figures of a table come from one run on one machine, and say which.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for a terminal"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod connection;
 mod disk;
@@ -46,9 +42,7 @@ fn main() -> ExitCode {
 
 /// Gives the number of requests that failed.
 fn run(arguments: &[String]) -> Result<u64> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if arguments.first().is_some_and(|word| word == "upstream") {
         runtime.block_on(upstream::serve())?;
         return Ok(0);

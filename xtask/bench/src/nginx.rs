@@ -29,12 +29,7 @@ pub(crate) fn start(upstream: SocketAddr, scratch: &Path) -> Result<(Process, Ta
     let file = folder.join("nginx.conf");
     fs::write(&file, configuration(address, upstream)).context("failed to configure nginx")?;
     let mut command = Command::new(program());
-    command
-        .arg("-p")
-        .arg(&folder)
-        .arg("-c")
-        .arg(&file)
-        .args(["-e", "error.log"]);
+    command.arg("-p").arg(&folder).arg("-c").arg(&file).args(["-e", "error.log"]);
     let mut process = Process::start(&mut command, &folder.join("said"))
         .context("install nginx, or leave it out with --only")?;
     for _ in 0..100 {
@@ -49,19 +44,12 @@ pub(crate) fn start(upstream: SocketAddr, scratch: &Path) -> Result<(Process, Ta
         }
         sleep(Duration::from_millis(50));
     }
-    bail!(
-        "nginx does not start: {}",
-        fs::read_to_string(folder.join("said")).unwrap_or_default()
-    )
+    bail!("nginx does not start: {}", fs::read_to_string(folder.join("said")).unwrap_or_default())
 }
 
 /// Debian keeps it where a plain user's PATH does not look.
 pub(crate) fn program() -> &'static str {
-    if Path::new("/usr/sbin/nginx").is_file() {
-        "/usr/sbin/nginx"
-    } else {
-        "nginx"
-    }
+    if Path::new("/usr/sbin/nginx").is_file() { "/usr/sbin/nginx" } else { "nginx" }
 }
 
 fn configuration(address: SocketAddr, upstream: SocketAddr) -> String {

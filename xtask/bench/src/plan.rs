@@ -52,11 +52,7 @@ impl Plan {
         };
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
-            let mut value = || {
-                words
-                    .next()
-                    .with_context(|| format!("{word} needs a value"))
-            };
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--quick" => {}
                 "--out" => plan.table = Some(value()?.into()),

@@ -28,13 +28,8 @@ impl Process {
     pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let shown = command.get_program().to_string_lossy().into_owned();
         let log = fs::File::create(log).context("failed to create a log")?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("failed to start {shown}"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().with_context(|| format!("failed to start {shown}"))?;
         let words = child.stdout.take().map(BufReader::new);
         Ok(Self { child, words })
     }
@@ -53,9 +48,7 @@ impl Process {
             bail!("the first line was read before");
         };
         let mut line = String::new();
-        words
-            .read_line(&mut line)
-            .context("failed to read the first line")?;
+        words.read_line(&mut line).context("failed to read the first line")?;
         if line.is_empty() {
             bail!("ended without a word");
         }
@@ -87,10 +80,7 @@ impl Drop for Process {
         if self.runs()
             && let Err(error) = self.stop()
         {
-            eprintln!(
-                "anima-bench: failed to stop process {}: {error}",
-                self.child.id()
-            );
+            eprintln!("anima-bench: failed to stop process {}: {error}", self.child.id());
         }
     }
 }

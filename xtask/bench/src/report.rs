@@ -40,17 +40,8 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
 
 fn text(plan: &Plan, results: &Results) -> Result<String> {
     let mut out = String::from("# Benchmarks\n\n");
-    let Plan {
-        command,
-        rounds,
-        phase,
-        ..
-    } = plan;
-    writeln!(
-        out,
-        "Made by `{command}` on {}. Load generator, upstream",
-        machine::today()
-    )?;
+    let Plan { command, rounds, phase, .. } = plan;
+    writeln!(out, "Made by `{command}` on {}. Load generator, upstream", machine::today())?;
     writeln!(
         out,
         "(the simulated provider) and proxies share one machine: {}.",
@@ -69,21 +60,9 @@ fn text(plan: &Plan, results: &Results) -> Result<String> {
 
 fn setting(out: &mut String, plan: &Plan, results: &Results) -> Result<()> {
     writeln!(out, "## How it was measured\n")?;
-    writeln!(
-        out,
-        "- Yardstick: {}.",
-        machine::version(nginx::program(), "-v")
-    )?;
-    writeln!(
-        out,
-        "- One durable append of 4 KiB to this disk takes {:.2} ms.",
-        results.append_ms
-    )?;
-    if let Some(url) = plan
-        .postgres
-        .as_deref()
-        .filter(|_| plan.kinds.contains(&Kind::Postgres))
-    {
+    writeln!(out, "- Yardstick: {}.", machine::version(nginx::program(), "-v"))?;
+    writeln!(out, "- One durable append of 4 KiB to this disk takes {:.2} ms.", results.append_ms)?;
+    if let Some(url) = plan.postgres.as_deref().filter(|_| plan.kinds.contains(&Kind::Postgres)) {
         let durable = "its default durability";
         writeln!(
             out,
@@ -102,20 +81,13 @@ fn setting(out: &mut String, plan: &Plan, results: &Results) -> Result<()> {
         "- CPU is user plus system time of the proxy's process and its children, from the"
     )?;
     writeln!(out, "  kernel; a database server is not in it, SQLite is.")?;
-    writeln!(
-        out,
-        "- Open loop: latency counts from when the request was due, sent or not.\n"
-    )?;
+    writeln!(out, "- Open loop: latency counts from when the request was due, sent or not.\n")?;
     Ok(())
 }
 
 /// Where it listened, without its name and password.
 fn server(url: &str) -> &'static str {
-    if url.contains("@127.0.0.1") {
-        "over loopback"
-    } else {
-        "elsewhere"
-    }
+    if url.contains("@127.0.0.1") { "over loopback" } else { "elsewhere" }
 }
 
 /// The median over the rounds of one figure; `None` when it was not measured.
@@ -125,12 +97,7 @@ fn median(
     kind: Kind,
     figure: impl Fn(&Tally) -> f64,
 ) -> Option<f64> {
-    let mut values: Vec<f64> = results
-        .phases
-        .get(&(phase, kind))?
-        .iter()
-        .map(figure)
-        .collect();
+    let mut values: Vec<f64> = results.phases.get(&(phase, kind))?.iter().map(figure).collect();
     values.retain(|value| value.is_finite());
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()

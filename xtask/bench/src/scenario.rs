@@ -54,12 +54,8 @@ pub(crate) enum Phase {
     PinnedPaced,
 }
 
-const PINNED: [Phase; 4] = [
-    Phase::PinnedJson,
-    Phase::PinnedPrompt,
-    Phase::PinnedStream,
-    Phase::PinnedPaced,
-];
+const PINNED: [Phase; 4] =
+    [Phase::PinnedJson, Phase::PinnedPrompt, Phase::PinnedStream, Phase::PinnedPaced];
 
 /// All that was measured.
 #[derive(Debug, Default)]
@@ -105,9 +101,7 @@ async fn measure(plan: &Plan) -> Result<Results> {
     sleep(Duration::from_secs(1)).await;
     for target in &stage.targets {
         if let Some(process) = target.process {
-            results
-                .rest_mib
-                .insert(target.kind, machine::resident_mib(process));
+            results.rest_mib.insert(target.kind, machine::resident_mib(process));
         }
     }
     for round in 1..=plan.rounds {
@@ -127,10 +121,7 @@ async fn measure(plan: &Plan) -> Result<Results> {
 fn shared_phases(plan: &Plan) -> Vec<Phase> {
     let closed = plan.concurrency.iter().map(|count| Phase::Closed(*count));
     let open = plan.rates.iter().map(|rate| Phase::Open(*rate));
-    closed
-        .chain(open)
-        .chain([Phase::Streams(1), Phase::Streams(PINNED_CONCURRENCY)])
-        .collect()
+    closed.chain(open).chain([Phase::Streams(1), Phase::Streams(PINNED_CONCURRENCY)]).collect()
 }
 
 /// Everything that runs during a measurement.
@@ -147,9 +138,7 @@ impl Stage {
     async fn set(plan: &Plan, scratch: &Path) -> Result<Self> {
         let mut command = Command::new(env::current_exe().context("failed to find this program")?);
         let mut provider = Process::start(command.arg("upstream"), &scratch.join("upstream.log"))?;
-        let line = provider
-            .first_line()
-            .context("failed to start the upstream")?;
+        let line = provider.first_line().context("failed to start the upstream")?;
         let (address, _) = split_url(&format!("http://{}", line.trim()))?;
         let upstream = provider.id();
         let mut processes = Vec::new();
@@ -173,12 +162,7 @@ impl Stage {
         }
         processes.push(provider);
         let cores = machine::cores();
-        Ok(Self {
-            targets,
-            upstream,
-            cores,
-            _processes: processes,
-        })
+        Ok(Self { targets, upstream, cores, _processes: processes })
     }
 
     /// Gives each proxy the first core and everything else of ours the others, or takes that back.
@@ -188,21 +172,12 @@ impl Stage {
             return false;
         }
         let all = format!("0-{last}");
-        let (proxies, others) = if apart {
-            ("0".to_owned(), format!("1-{last}"))
-        } else {
-            (all.clone(), all)
-        };
-        let ours = [process::id(), self.upstream]
-            .into_iter()
-            .map(|id| (id, &others));
-        let theirs = self
-            .targets
-            .iter()
-            .filter_map(|target| Some((target.process?, &proxies)));
+        let (proxies, others) =
+            if apart { ("0".to_owned(), format!("1-{last}")) } else { (all.clone(), all) };
+        let ours = [process::id(), self.upstream].into_iter().map(|id| (id, &others));
+        let theirs = self.targets.iter().filter_map(|target| Some((target.process?, &proxies)));
         // Ours first: the proxies are our children, and would be moved along.
-        ours.chain(theirs)
-            .fold(true, |done, (id, cores)| machine::pin(id, cores) && done)
+        ours.chain(theirs).fold(true, |done, (id, cores)| machine::pin(id, cores) && done)
     }
 
     /// One phase on every target.
@@ -223,11 +198,7 @@ impl Stage {
                 tally.cpu_seconds = machine::cpu_seconds(process) - before;
             }
             say(phase, target.kind, &tally);
-            results
-                .phases
-                .entry((phase, target.kind))
-                .or_default()
-                .push(tally);
+            results.phases.entry((phase, target.kind)).or_default().push(tally);
         }
         Ok(())
     }
@@ -255,11 +226,7 @@ fn job(phase: Phase, target: &Target) -> Job {
     let streamed = shape == Shape::Stream;
     let message = json!({"role": "user", "content": prompt});
     let body = json!({"messages": [message], "model": model, "stream": streamed}).to_string();
-    Job {
-        address: target.address,
-        request: Rc::from(target.chat(&body, streamed)),
-        shape,
-    }
+    Job { address: target.address, request: Rc::from(target.chat(&body, streamed)), shape }
 }
 
 /// Words in no order that a cache could know, always the same.
@@ -272,9 +239,7 @@ fn prompt(bytes: usize) -> String {
     let mut state = 1_u32;
     while text.len() < bytes {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let word = usize::try_from(state >> 28)
-            .ok()
-            .and_then(|at| WORDS.get(at));
+        let word = usize::try_from(state >> 28).ok().and_then(|at| WORDS.get(at));
         text.push_str(word.unwrap_or(&"lamp"));
         text.push(' ');
     }
@@ -308,10 +273,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.folder) {
-            eprintln!(
-                "anima-bench: failed to remove {}: {error}",
-                self.folder.display()
-            );
+            eprintln!("anima-bench: failed to remove {}: {error}", self.folder.display());
         }
     }
 }

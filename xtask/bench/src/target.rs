@@ -25,13 +25,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// In the order in which tables show them.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Direct,
-        Self::Nginx,
-        Self::Unbilled,
-        Self::Sqlite,
-        Self::Postgres,
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Direct, Self::Nginx, Self::Unbilled, Self::Sqlite, Self::Postgres];
 
     /// For the command line.
     pub(crate) fn word(self) -> &'static str {
@@ -94,29 +89,13 @@ impl Target {
     /// With the same prefix for streams.
     pub(crate) fn new(kind: Kind, address: SocketAddr, prefix: &str, key: &str) -> Self {
         let (prefix, key) = (prefix.to_owned(), key.to_owned());
-        Self {
-            kind,
-            address,
-            stream_prefix: prefix.clone(),
-            prefix,
-            key,
-            process: None,
-        }
+        Self { kind, address, stream_prefix: prefix.clone(), prefix, key, process: None }
     }
 
     /// The bytes of a chat request with this JSON body.
     pub(crate) fn chat(&self, body: &str, streamed: bool) -> Vec<u8> {
-        let prefix = if streamed {
-            &self.stream_prefix
-        } else {
-            &self.prefix
-        };
-        post(
-            self.address,
-            &format!("{prefix}/chat/completions"),
-            &self.key,
-            body,
-        )
+        let prefix = if streamed { &self.stream_prefix } else { &self.prefix };
+        post(self.address, &format!("{prefix}/chat/completions"), &self.key, body)
     }
 }
 
@@ -136,20 +115,12 @@ pub(crate) fn post(address: SocketAddr, path: &str, key: &str, body: &str) -> Ve
 /// # Errors
 /// For anything but plain HTTP on a literal address with a port.
 pub(crate) fn split_url(url: &str) -> Result<(SocketAddr, String)> {
-    let rest = url
-        .strip_prefix("http://")
-        .with_context(|| format!("not plain HTTP: {url}"))?;
-    let (host, path) = rest
-        .split_once('/')
-        .map_or((rest, String::new()), |(host, path)| {
-            (host, format!("/{}", path.trim_end_matches('/')))
-        });
+    let rest = url.strip_prefix("http://").with_context(|| format!("not plain HTTP: {url}"))?;
+    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| {
+        (host, format!("/{}", path.trim_end_matches('/')))
+    });
     let host = host.replace("localhost", "127.0.0.1");
-    Ok((
-        host.parse()
-            .with_context(|| format!("no address in {url}"))?,
-        path,
-    ))
+    Ok((host.parse().with_context(|| format!("no address in {url}"))?, path))
 }
 
 #[cfg(test)]

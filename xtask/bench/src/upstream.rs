@@ -29,11 +29,7 @@ fn script() -> Result<Script> {
     let rules = serde_json::json!([{"match": {"model": PACED}, "do": pace}]);
     let rules = serde_json::from_value(rules).context("failed to write the script")?;
     let defaults = Behaviour::parse(&answer())?;
-    Ok(Script {
-        defaults,
-        rules,
-        ..Script::default()
-    })
+    Ok(Script { defaults, rules, ..Script::default() })
 }
 
 /// Runs until it is stopped.
@@ -41,17 +37,8 @@ fn script() -> Result<Script> {
 /// # Errors
 /// When no port can be had.
 pub(crate) async fn serve() -> Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .context("failed to listen")?;
-    println!(
-        "{}",
-        listener
-            .local_addr()
-            .context("failed to read the address")?
-    );
-    Arc::new(Simulator::new(script()?))
-        .serve(listener, future::pending())
-        .await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("failed to listen")?;
+    println!("{}", listener.local_addr().context("failed to read the address")?);
+    Arc::new(Simulator::new(script()?)).serve(listener, future::pending()).await;
     Ok(())
 }

@@ -43,10 +43,7 @@ pub(super) fn find(programs: &[&str]) -> Option<PathBuf> {
     };
     let candidates = env::split_paths(&path).chain(debian_folders());
     let has_all = |folder: &PathBuf| programs.iter().all(|name| folder.join(name).is_file());
-    candidates
-        .filter(|folder| folder.join(first).is_file())
-        .filter_map(real)
-        .find(has_all)
+    candidates.filter(|folder| folder.join(first).is_file()).filter_map(real).find(has_all)
 }
 
 /// Newest version first.
@@ -56,33 +53,22 @@ fn debian_folders() -> Vec<PathBuf> {
     };
     let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     folders.sort_by_key(|folder| {
-        let version = folder
-            .file_name()
-            .and_then(|name| name.to_str())
-            .map(str::parse::<u32>);
+        let version = folder.file_name().and_then(|name| name.to_str()).map(str::parse::<u32>);
         std::cmp::Reverse(version.and_then(Result::ok).unwrap_or(0))
     });
-    folders
-        .into_iter()
-        .map(|folder| folder.join("bin"))
-        .collect()
+    folders.into_iter().map(|folder| folder.join("bin")).collect()
 }
 
 fn install(package: &str) -> Result<()> {
     eprintln!("xtask: {package} is missing; installing it with apt-get");
-    for arguments in [
-        &["update", "-q"][..],
-        &["install", "-qy", "--no-install-recommends", package],
-    ] {
+    for arguments in
+        [&["update", "-q"][..], &["install", "-qy", "--no-install-recommends", package]]
+    {
         let mut apt = Command::new("apt-get");
         apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
         apt.stdin(Stdio::null()).stdout(Stdio::null());
         let status = apt.status().context("failed to start apt-get")?;
-        ensure!(
-            status.success(),
-            "`apt-get {}` ended with {status}",
-            arguments.join(" ")
-        );
+        ensure!(status.success(), "`apt-get {}` ended with {status}", arguments.join(" "));
     }
     Ok(())
 }

@@ -46,27 +46,10 @@ pub(super) fn start(scratch: &Path) -> Result<Running> {
     let programs = install::folder_of(&["pg_ctl", "initdb", "postgres"], "postgresql")?;
     let folder = scratch.join("postgres");
     fs::create_dir(&folder).context("failed to create PostgreSQL's folder")?;
-    let owner = if install::is_root() {
-        Some(give_away(&folder)?)
-    } else {
-        None
-    };
-    let place = Place {
-        programs,
-        folder,
-        owner,
-    };
-    let options = [
-        "-U",
-        "postgres",
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--no-locale",
-        "--no-sync",
-    ];
-    place
-        .run("initdb", &options)
-        .context("failed to set up PostgreSQL")?;
+    let owner = if install::is_root() { Some(give_away(&folder)?) } else { None };
+    let place = Place { programs, folder, owner };
+    let options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"];
+    place.run("initdb", &options).context("failed to set up PostgreSQL")?;
     for _ in 0..3 {
         let port = free_port()?;
         if place.start_on(port).is_ok() {
@@ -83,35 +66,21 @@ impl Place {
         let options =
             format!("-p {port} -k {sockets} -c listen_addresses=127.0.0.1 -c max_connections=200");
         let log = self.folder.join("log").display().to_string();
-        self.run(
-            "pg_ctl",
-            &["-o", &options, "-l", &log, "-w", "-t", "60", "start"],
-        )
+        self.run("pg_ctl", &["-o", &options, "-l", &log, "-w", "-t", "60", "start"])
     }
 
     /// Runs one of PostgreSQL's programs on our cluster, silently unless it fails.
     fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
         let mut command = self.as_owner(&self.programs.join(program))?;
-        command
-            .arg("-D")
-            .arg(self.folder.join("cluster"))
-            .args(arguments);
+        command.arg("-D").arg(self.folder.join("cluster")).args(arguments);
         command.current_dir(&self.folder).stdin(Stdio::null());
         // Not through pipes: the server that pg_ctl leaves behind would keep them open.
         let words = self.folder.join(format!("{program}.out"));
         let file = fs::File::create(&words).context("failed to create a log")?;
-        command
-            .stdout(file.try_clone().context("failed to share a log")?)
-            .stderr(file);
-        let status = command
-            .status()
-            .with_context(|| format!("failed to start {program}"))?;
+        command.stdout(file.try_clone().context("failed to share a log")?).stderr(file);
+        let status = command.status().with_context(|| format!("failed to start {program}"))?;
         let said = fs::read_to_string(&words).unwrap_or_default();
-        ensure!(
-            status.success(),
-            "{program} ended with {status}: {}",
-            said.trim()
-        );
+        ensure!(status.success(), "{program} ended with {status}: {}", said.trim());
         Ok(())
     }
 
@@ -130,23 +99,16 @@ impl Place {
         } else {
             bail!("PostgreSQL does not run as root, and neither setpriv nor runuser is there");
         }
-        command
-            .env("HOME", &self.folder)
-            .env("PATH", env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", &self.folder).env("PATH", env::var_os("PATH").unwrap_or_default());
         Ok(command)
     }
 }
 
 /// Makes an unprivileged user the owner of `folder`, and names it.
 fn give_away(folder: &Path) -> Result<&'static str> {
-    let owner = ["postgres", "nobody"]
-        .into_iter()
-        .find(|user| group_of(user).is_ok());
+    let owner = ["postgres", "nobody"].into_iter().find(|user| group_of(user).is_ok());
     let owner = owner.context("there is neither a user `postgres` nor a user `nobody`")?;
-    let chown = Command::new("chown")
-        .arg(format!("{owner}:"))
-        .arg(folder)
-        .status();
+    let chown = Command::new("chown").arg(format!("{owner}:")).arg(folder).status();
     let status = chown.context("failed to start chown")?;
     ensure!(status.success(), "chown ended with {status}");
     Ok(owner)
@@ -154,10 +116,7 @@ fn give_away(folder: &Path) -> Result<&'static str> {
 
 /// The id of the user's own group.
 fn group_of(user: &str) -> Result<String> {
-    let output = Command::new("id")
-        .args(["-g", user])
-        .stderr(Stdio::null())
-        .output();
+    let output = Command::new("id").args(["-g", user]).stderr(Stdio::null()).output();
     let output = output.context("failed to start id")?;
     ensure!(output.status.success(), "there is no user `{user}`");
     Ok(String::from_utf8_lossy(output.stdout.trim_ascii()).into_owned())

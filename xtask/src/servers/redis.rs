@@ -58,13 +58,8 @@ pub(super) fn start(scratch: &Path) -> Result<Running> {
         let log = File::create(scratch.join("redis.log")).context("failed to create a log")?;
         let mut command = Command::new(&program);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-        command
-            .args(["--save", "", "--appendonly", "no", "--dir"])
-            .arg(scratch);
-        command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(Stdio::inherit());
+        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(scratch);
+        command.stdin(Stdio::null()).stdout(log).stderr(Stdio::inherit());
         let child = command.spawn().context("failed to start redis-server")?;
         let mut running = Running { child, port };
         if running.comes_up() {

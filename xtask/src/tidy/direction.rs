@@ -13,10 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("crates/anima-wire", &["anima-core"]),
     ("crates/anima-store", &["anima-core"]),
     ("crates/anima-simulator", &[]),
-    (
-        "crates/anima",
-        &["anima-core", "anima-simulator", "anima-store", "anima-wire"],
-    ),
+    ("crates/anima", &["anima-core", "anima-simulator", "anima-store", "anima-wire"]),
     ("xtask", &[]),
     ("xtask/bench", &["anima-simulator"]),
 ];
@@ -79,11 +76,7 @@ fn manifest(path: &str, text: &str, found: &mut Vec<Finding>) {
     for name in dependencies(text) {
         let ours = name.starts_with("anima") || name == "xtask";
         if ours && !allowed.contains(&name) {
-            found.push(Finding::new(
-                "dependency-direction",
-                path,
-                format!("depends on {name}"),
-            ));
+            found.push(Finding::new("dependency-direction", path, format!("depends on {name}")));
         }
         if PURE.contains(&package) && IMPURE.iter().any(|start| name.starts_with(start)) {
             let message = format!("a pure crate depends on {name}");
@@ -122,19 +115,13 @@ fn program(source: &Source, inner: &str, found: &mut Vec<Finding>) {
         found.push(Finding::new("module-direction", place, message));
     };
     for (number, line) in source.live.lines().enumerate() {
-        for end in ENDS
-            .iter()
-            .filter(|end| **end != home && !ENTRIES.contains(&inner))
-        {
+        for end in ENDS.iter().filter(|end| **end != home && !ENTRIES.contains(&inner)) {
             if line.contains(&format!("crate::{end}")) {
                 report(number, format!("only the entry points use `{end}`"));
             }
         }
         if home == "relay" && line.contains("crate::app::") {
-            report(
-                number,
-                "a stage takes what it needs, not the whole App".to_owned(),
-            );
+            report(number, "a stage takes what it needs, not the whole App".to_owned());
         }
         if let Some(stage) = calls_sibling(inner, line) {
             report(number, format!("a stage calls the stage `{stage}`"));
@@ -169,10 +156,7 @@ mod tests {
     #[test]
     fn wire_must_not_know_the_store() {
         let text = "[dependencies]\nanima-core.workspace = true\nanima-store.workspace = true\n";
-        assert_eq!(
-            rules("crates/anima-wire/Cargo.toml", text),
-            ["dependency-direction"]
-        );
+        assert_eq!(rules("crates/anima-wire/Cargo.toml", text), ["dependency-direction"]);
     }
 
     #[test]
@@ -185,25 +169,16 @@ mod tests {
 
     #[test]
     fn a_new_crate_is_a_decision() {
-        assert_eq!(
-            rules("crates/anima-more/Cargo.toml", ""),
-            ["dependency-direction"]
-        );
+        assert_eq!(rules("crates/anima-more/Cargo.toml", ""), ["dependency-direction"]);
     }
 
     #[test]
     fn stages_share_types_but_do_not_call_each_other() {
-        assert_eq!(
-            calls_sibling("relay/settle.rs", "use crate::relay::hold::Hold;"),
-            None
-        );
+        assert_eq!(calls_sibling("relay/settle.rs", "use crate::relay::hold::Hold;"), None);
         assert_eq!(
             calls_sibling("relay/settle.rs", "    crate::relay::hold::take(x)"),
             Some("hold")
         );
-        assert_eq!(
-            calls_sibling("relay/chat.rs", "use crate::relay::hold;"),
-            None
-        );
+        assert_eq!(calls_sibling("relay/chat.rs", "use crate::relay::hold;"), None);
     }
 }

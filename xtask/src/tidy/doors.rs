@@ -24,23 +24,13 @@ const DOORS: &[Door] = &[
     Door {
         rule: "one-http-client",
         homes: &["crates/anima/src/outbound"],
-        code: &[
-            "hyper_util::client",
-            "hyper::client",
-            "hyper_rustls",
-            "reqwest::",
-        ],
+        code: &["hyper_util::client", "hyper::client", "hyper_rustls", "reqwest::"],
         instead: "outgoing HTTP goes through `outbound`, which holds the limits and the guard",
     },
     Door {
         rule: "one-database-home",
         homes: &["crates/anima-store/"],
-        code: &[
-            "rusqlite::",
-            "tokio_postgres::",
-            "deadpool_postgres::",
-            "refinery::",
-        ],
+        code: &["rusqlite::", "tokio_postgres::", "deadpool_postgres::", "refinery::"],
         instead: "databases are `anima-store`'s; use one of its traits",
     },
     Door {
@@ -62,10 +52,7 @@ const SQL: &[(&str, &str)] = &[
 ];
 
 pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
-    let ours = tree
-        .sources
-        .iter()
-        .filter(|source| source.path.starts_with("crates/"));
+    let ours = tree.sources.iter().filter(|source| source.path.starts_with("crates/"));
     for source in ours.filter(|source| !source.is_test()) {
         for door in DOORS {
             doors(source, door, found);
@@ -91,23 +78,11 @@ fn statements(source: &Source, found: &mut Vec<Finding>) {
         return;
     }
     let live = source.live_lines();
-    for (line, text) in source
-        .lexed
-        .strings
-        .iter()
-        .filter(|(line, _)| *line <= live)
-    {
+    for (line, text) in source.lexed.strings.iter().filter(|(line, _)| *line <= live) {
         let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        if SQL
-            .iter()
-            .any(|(start, then)| flat.starts_with(start) && flat.contains(then))
-        {
+        if SQL.iter().any(|(start, then)| flat.starts_with(start) && flat.contains(then)) {
             let place = format!("{}:{line}", source.path);
-            found.push(Finding::new(
-                "sql-in-store",
-                place,
-                "SQL is written in `anima-store` only",
-            ));
+            found.push(Finding::new("sql-in-store", place, "SQL is written in `anima-store` only"));
         }
     }
 }
@@ -117,10 +92,7 @@ mod tests {
     use super::*;
 
     fn rules(path: &str, text: &str) -> Vec<&'static str> {
-        let tree = Tree {
-            sources: vec![Source::new(path, text)],
-            ..Tree::default()
-        };
+        let tree = Tree { sources: vec![Source::new(path, text)], ..Tree::default() };
         let mut found = Vec::new();
         check(&tree, &mut found);
         found.iter().map(|finding| finding.rule).collect()
@@ -137,10 +109,7 @@ mod tests {
     #[test]
     fn the_environment_is_for_settings() {
         let text = "let a = std::env::var(\"A\");\n";
-        assert_eq!(
-            rules("crates/anima/src/boot.rs", text),
-            ["environment-in-settings"]
-        );
+        assert_eq!(rules("crates/anima/src/boot.rs", text), ["environment-in-settings"]);
         assert!(rules("crates/anima/src/settings/file.rs", text).is_empty());
         assert!(rules("crates/anima/tests/it/main.rs", text).is_empty());
     }

@@ -38,10 +38,7 @@ pub(super) fn apply(list: &[Exception], found: Vec<Finding>) -> Vec<Finding> {
         if size > exception.size {
             left.push(finding);
         } else if size < exception.size {
-            left.push(outdated(
-                exception,
-                &format!("it is {size} now: lower the exception"),
-            ));
+            left.push(outdated(exception, &format!("it is {size} now: lower the exception")));
         }
     }
     let unused = list.iter().zip(used).filter(|(_, used)| !used);
@@ -58,12 +55,8 @@ fn outdated(exception: &Exception, what: &str) -> Finding {
 mod tests {
     use super::*;
 
-    const LONG: Exception = Exception {
-        rule: "file-size",
-        place: "a.rs",
-        size: 600,
-        reason: "it is one table",
-    };
+    const LONG: Exception =
+        Exception { rule: "file-size", place: "a.rs", size: 600, reason: "it is one table" };
 
     fn finding(size: usize) -> Finding {
         Finding::new("file-size", "a.rs", "too long").of_size(size)

@@ -17,12 +17,7 @@ pub(super) struct Lexed {
 
 /// Takes `text` apart.
 pub(super) fn lex(text: &str) -> Lexed {
-    let mut lexer = Lexer {
-        rest: text.chars().collect(),
-        at: 0,
-        line: 1,
-        out: Lexed::default(),
-    };
+    let mut lexer = Lexer { rest: text.chars().collect(), at: 0, line: 1, out: Lexed::default() };
     while lexer.step() {}
     lexer.out
 }
@@ -79,12 +74,7 @@ impl Lexer {
 
     /// The number of `#` before the quote, when a raw string starts `ahead` of here.
     fn raw_hashes(&self, ahead: usize) -> Option<usize> {
-        let hashes = self
-            .rest
-            .iter()
-            .skip(self.at + ahead)
-            .take_while(|c| **c == '#')
-            .count();
+        let hashes = self.rest.iter().skip(self.at + ahead).take_while(|c| **c == '#').count();
         (self.peek(ahead + hashes) == '"').then_some(hashes)
     }
 
@@ -180,10 +170,7 @@ mod tests {
     #[test]
     fn raw_strings_end_at_their_own_hashes() {
         let lexed = lex("f(r#\"a \" b\"#, br\"\\\", for_r);");
-        assert_eq!(
-            lexed.strings,
-            vec![(1, "a \" b".to_owned()), (1, "\\".to_owned())]
-        );
+        assert_eq!(lexed.strings, vec![(1, "a \" b".to_owned()), (1, "\\".to_owned())]);
         assert!(lexed.code.ends_with(", for_r);"));
     }
 

@@ -14,17 +14,10 @@ const WORDS: &[&str] = &[
 ];
 
 /// Names of the contract: settings, admin members, paths.
-const FIXED: &[&str] = &[
-    "base_url",
-    "data_dir",
-    "actuator_info",
-    "data_plane",
-    "data_key",
-];
+const FIXED: &[&str] = &["base_url", "data_dir", "actuator_info", "data_plane", "data_key"];
 
-const KEYWORDS: &[&str] = &[
-    "fn", "struct", "enum", "trait", "mod", "type", "const", "static", "union",
-];
+const KEYWORDS: &[&str] =
+    &["fn", "struct", "enum", "trait", "mod", "type", "const", "static", "union"];
 
 pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
     for source in &tree.sources {
@@ -39,10 +32,7 @@ pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
 }
 
 fn file(source: &Source, found: &mut Vec<Finding>) {
-    let inner = source
-        .path
-        .split_once("/src/")
-        .map_or("", |(_, inner)| inner);
+    let inner = source.path.split_once("/src/").map_or("", |(_, inner)| inner);
     for name in inner.trim_end_matches(".rs").split('/') {
         if let Some(problem) = problem(name) {
             found.push(Finding::new("banned-names", source.path.as_str(), problem));
@@ -64,9 +54,7 @@ fn defined(line: &str) -> Option<&str> {
     if is_associated || !KEYWORDS.contains(&keyword) {
         return None;
     }
-    name.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .next()
-        .filter(|name| !name.is_empty())
+    name.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
 }
 
 fn problem(name: &str) -> Option<String> {
@@ -78,9 +66,7 @@ fn problem(name: &str) -> Option<String> {
         return Some(format!("`{name}`: no `get_` or `new_` in front"));
     }
     let word = snake.split('_').find(|word| WORDS.contains(word))?;
-    Some(format!(
-        "`{name}`: `{word}` says nothing; name it by its subject"
-    ))
+    Some(format!("`{name}`: `{word}` says nothing; name it by its subject"))
 }
 
 fn snake(name: &str) -> String {
@@ -102,33 +88,21 @@ mod tests {
 
     #[test]
     fn empty_words_are_refused_wherever_they_stand() {
-        for name in [
-            "utils",
-            "RequestInfo",
-            "new_user",
-            "get_key",
-            "DATA_MAX",
-            "chat_v2",
-        ] {
+        for name in ["utils", "RequestInfo", "new_user", "get_key", "DATA_MAX", "chat_v2"] {
             assert!(problem(name).is_some(), "{name}");
         }
     }
 
     #[test]
     fn words_of_the_contract_and_longer_words_are_names() {
-        for name in [
-            "base_url", "data_dir", "new", "Database", "informed", "baseline", "Implied",
-        ] {
+        for name in ["base_url", "data_dir", "new", "Database", "informed", "baseline", "Implied"] {
             assert_eq!(problem(name), None, "{name}");
         }
     }
 
     #[test]
     fn only_definitions_are_judged() {
-        assert_eq!(
-            defined("    pub(crate) const fn plan(x: u8) {"),
-            Some("plan")
-        );
+        assert_eq!(defined("    pub(crate) const fn plan(x: u8) {"), Some("plan"));
         assert_eq!(defined("impl Foo for Bar {"), None);
         assert_eq!(defined("let info = 3;"), None);
         assert_eq!(defined("    type Data = Bytes;"), None);

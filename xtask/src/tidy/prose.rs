@@ -23,9 +23,7 @@ pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
         }
     }
     for (path, text) in &tree.others {
-        let judged = [".sql", ".lua", ".sh"]
-            .iter()
-            .any(|end| path.ends_with(end));
+        let judged = [".sql", ".lua", ".sh"].iter().any(|end| path.ends_with(end));
         if judged && text.lines().any(is_for_later) {
             let message = "a note for later names its issue, as in `TODO(#12)`";
             found.push(Finding::new("no-bare-todo", path.as_str(), message));
@@ -35,21 +33,9 @@ pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
 
 /// `lib.rs` is a table of contents and may be longer; a test file may be shorter.
 fn opening(source: &Source, found: &mut Vec<Finding>) {
-    let lines = source
-        .text
-        .lines()
-        .take_while(|line| line.starts_with("//!"))
-        .count();
-    let least = if source.is_test() {
-        1
-    } else {
-        *OPENING.start()
-    };
-    let most = if source.path.ends_with("/lib.rs") {
-        usize::MAX
-    } else {
-        *OPENING.end()
-    };
+    let lines = source.text.lines().take_while(|line| line.starts_with("//!")).count();
+    let least = if source.is_test() { 1 } else { *OPENING.start() };
+    let most = if source.path.ends_with("/lib.rs") { usize::MAX } else { *OPENING.end() };
     if lines < least || lines > most {
         let message = format!("opens with {lines} lines of `//!`; wanted are {least} to 15");
         found.push(Finding::new("opening-words", source.path.as_str(), message));
@@ -80,8 +66,6 @@ mod tests {
         assert!(is_for_later("// TODO: more"));
         assert!(is_for_later("-- FIXME"));
         assert!(!is_for_later("// TODO(#12): more"));
-        assert!(!is_for_later(
-            "// mentions `TODO` as a word, and METHODXXXS"
-        ));
+        assert!(!is_for_later("// mentions `TODO` as a word, and METHODXXXS"));
     }
 }

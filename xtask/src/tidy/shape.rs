@@ -86,9 +86,7 @@ fn blocks<'a>(code: &'a str, keyword: &str) -> Vec<Block<'a>> {
             continue;
         }
         let name = rest.get(keyword.len()..).unwrap_or_default();
-        let name = name
-            .split(|c: char| !c.is_alphanumeric() && c != '_')
-            .next();
+        let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next();
         if let (Some(name), Some(body)) = (name.filter(|name| !name.is_empty()), body(rest)) {
             let lines = body.matches('\n').count() + 1;
             found.push(Block { name, body, lines });
@@ -123,10 +121,7 @@ mod tests {
     #[test]
     fn a_function_is_counted_from_its_name_to_its_last_brace() {
         let code = "fn a(x: [u8; 2]) {\n    if b {\n    }\n}\nfn c();\nlet f: fn(u8) = x;\n";
-        let sizes: Vec<_> = blocks(code, "fn ")
-            .iter()
-            .map(|b| (b.name, b.lines))
-            .collect();
+        let sizes: Vec<_> = blocks(code, "fn ").iter().map(|b| (b.name, b.lines)).collect();
         assert_eq!(sizes, [("a", 4)]);
     }
 
@@ -143,9 +138,7 @@ mod tests {
     #[test]
     fn methods_are_counted_per_trait() {
         let code = "pub trait T {\n    fn a();\n    fn b() {}\n}\n";
-        let methods = blocks(code, "trait ")
-            .first()
-            .map(|b| b.body.matches("fn ").count());
+        let methods = blocks(code, "trait ").first().map(|b| b.body.matches("fn ").count());
         assert_eq!(methods, Some(2));
     }
 }

@@ -11,13 +11,7 @@ use anyhow::{Context, Result};
 use super::lexer::{self, Lexed};
 
 /// Folders that hold nothing to judge.
-const SKIPPED: &[&str] = &[
-    "target",
-    "fixtures",
-    "snapshots",
-    "node_modules",
-    "anima-data",
-];
+const SKIPPED: &[&str] = &["target", "fixtures", "snapshots", "node_modules", "anima-data"];
 
 /// One Rust file.
 #[derive(Debug)]
@@ -36,17 +30,8 @@ impl Source {
     /// Reads text as the file at `path`.
     pub(super) fn new(path: &str, text: &str) -> Self {
         let lexed = lexer::lex(text);
-        let live = if is_test(path) {
-            String::new()
-        } else {
-            before_tests(&lexed.code).to_owned()
-        };
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            lexed,
-            live,
-        }
+        let live = if is_test(path) { String::new() } else { before_tests(&lexed.code).to_owned() };
+        Self { path: path.to_owned(), text: text.to_owned(), lexed, live }
     }
 
     /// Whether the whole file is test code.
@@ -89,10 +74,7 @@ impl Tree {
         let mut names = Vec::new();
         for entry in fs::read_dir(root.join(folder)).with_context(failed)? {
             let entry = entry.with_context(failed)?;
-            names.push((
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.path().is_dir(),
-            ));
+            names.push((entry.file_name().to_string_lossy().into_owned(), entry.path().is_dir()));
         }
         names.sort();
         for (name, is_folder) in names {
@@ -109,9 +91,7 @@ impl Tree {
     fn take(&mut self, root: &Path, path: String) -> Result<()> {
         let bytes = fs::read(root.join(&path)).with_context(|| format!("failed to read {path}"))?;
         let text = String::from_utf8(bytes).unwrap_or_default();
-        let is_rust = Path::new(&path)
-            .extension()
-            .is_some_and(|extension| extension == "rs");
+        let is_rust = Path::new(&path).extension().is_some_and(|extension| extension == "rs");
         if is_rust {
             self.sources.push(Source::new(&path, &text));
         } else if path.ends_with("/Cargo.toml") {

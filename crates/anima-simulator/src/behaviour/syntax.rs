@@ -66,24 +66,16 @@ struct Word<'a> {
 
 impl Word<'_> {
     fn wrong(self, problem: &'static str) -> FaultError {
-        FaultError::Argument {
-            word: self.name.to_owned(),
-            problem,
-        }
+        FaultError::Argument { word: self.name.to_owned(), problem }
     }
 
     fn number<N: std::str::FromStr>(self) -> Result<N, FaultError> {
         let text = self.argument.ok_or_else(|| self.wrong("needs a number"))?;
-        text.parse()
-            .map_err(|_parse| self.wrong("needs a non-negative whole number"))
+        text.parse().map_err(|_parse| self.wrong("needs a non-negative whole number"))
     }
 
     fn number_or<N: std::str::FromStr>(self, otherwise: N) -> Result<N, FaultError> {
-        if self.argument.is_none() {
-            Ok(otherwise)
-        } else {
-            self.number()
-        }
+        if self.argument.is_none() { Ok(otherwise) } else { self.number() }
     }
 
     fn bare<T>(self, value: T) -> Result<T, FaultError> {
@@ -100,12 +92,7 @@ impl Word<'_> {
         let status = status
             .filter(|status| (300..600).contains(status))
             .ok_or_else(|| self.wrong("needs a status from 300 to 599"))?;
-        let mut refusal = Refusal {
-            status,
-            code: None,
-            retry_after: None,
-            retry_after_ms: None,
-        };
+        let mut refusal = Refusal { status, code: None, retry_after: None, retry_after_ms: None };
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -126,9 +113,7 @@ impl Word<'_> {
         match slot {
             None => *slot = Some(value),
             Some(_) => {
-                return Err(FaultError::Conflict {
-                    word: self.name.to_owned(),
-                });
+                return Err(FaultError::Conflict { word: self.name.to_owned() });
             }
         }
         Ok(())
@@ -164,15 +149,9 @@ fn apply(behaviour: &mut Behaviour, name: &str, argument: Option<&str>) -> Resul
 
 fn ending(word: Word<'_>, hyphened: &str) -> Result<Ending, FaultError> {
     match hyphened {
-        "cut-stream" => Ok(Ending::Cut {
-            after: word.number_or(0)?,
-        }),
-        "silent-stream" => Ok(Ending::Silence {
-            after: word.number_or(0)?,
-        }),
-        "error-in-200" => Ok(Ending::Error {
-            after: word.number_or(0)?,
-        }),
+        "cut-stream" => Ok(Ending::Cut { after: word.number_or(0)? }),
+        "silent-stream" => Ok(Ending::Silence { after: word.number_or(0)? }),
+        "error-in-200" => Ok(Ending::Error { after: word.number_or(0)? }),
         _ => word.bare(Ending::NoDone),
     }
 }
@@ -180,12 +159,8 @@ fn ending(word: Word<'_>, hyphened: &str) -> Result<Ending, FaultError> {
 fn damage(word: Word<'_>, hyphened: &str) -> Result<Damage, FaultError> {
     match hyphened {
         "bad-json" => word.bare(Damage::BadJson),
-        "bad-sse" => Ok(Damage::BadSse {
-            at: word.number_or(1)?,
-        }),
-        "huge-line" => Ok(Damage::HugeLine {
-            bytes: word.number_or(HUGE_LINE_DEFAULT)?,
-        }),
+        "bad-sse" => Ok(Damage::BadSse { at: word.number_or(1)? }),
+        "huge-line" => Ok(Damage::HugeLine { bytes: word.number_or(HUGE_LINE_DEFAULT)? }),
         _ => word.bare(Damage::ContentLength),
     }
 }
@@ -197,22 +172,13 @@ fn opening(word: Word<'_>, hyphened: &str) -> Result<Opening, FaultError> {
         "status" => word.refusal().map(Opening::Refuse),
         "401" => {
             word.bare(())?;
-            Word {
-                name: word.name,
-                argument: Some("401"),
-            }
-            .refusal()
-            .map(Opening::Refuse)
+            Word { name: word.name, argument: Some("401") }.refusal().map(Opening::Refuse)
         }
         "context-length" => match word.argument {
             None => Ok(Opening::ContextLength { maximum: None }),
-            Some(_) => Ok(Opening::ContextLength {
-                maximum: Some(word.number()?),
-            }),
+            Some(_) => Ok(Opening::ContextLength { maximum: Some(word.number()?) }),
         },
-        _ => Err(FaultError::Unknown {
-            word: word.name.to_owned(),
-        }),
+        _ => Err(FaultError::Unknown { word: word.name.to_owned() }),
     }
 }
 
@@ -222,9 +188,7 @@ impl fmt::Display for Opening {
             Self::Silent => f.write_str("silent"),
             Self::Reset => f.write_str("reset"),
             Self::ContextLength { maximum: None } => f.write_str("context-length"),
-            Self::ContextLength {
-                maximum: Some(tokens),
-            } => write!(f, "context-length:{tokens}"),
+            Self::ContextLength { maximum: Some(tokens) } => write!(f, "context-length:{tokens}"),
             Self::Refuse(refusal) => {
                 write!(f, "status:{}", refusal.status)?;
                 let details = [
@@ -296,8 +260,7 @@ impl fmt::Display for Behaviour {
             self.usage.map(|lie| lie.to_string()),
             self.answer.map(|length| length.to_string()),
             self.chunks.map(|chunks| format!("chunks:{chunks}")),
-            self.reasoning_tokens
-                .map(|tokens| format!("reasoning:{tokens}")),
+            self.reasoning_tokens.map(|tokens| format!("reasoning:{tokens}")),
             self.cached_tokens.map(|tokens| format!("cached:{tokens}")),
         ];
         f.write_str(&options.into_iter().flatten().collect::<Vec<_>>().join("+"))

@@ -40,19 +40,13 @@ pub(super) fn generate(scene: &Scene<'_>, completion: &Completion<'_>) -> Materi
         let answer = prose::answer(prose::mix(seed, u64::from(index)), length, cap);
         let words = u64::try_from(answer.words.len()).unwrap_or(u64::MAX);
         usage.reasoning_tokens = usage.reasoning_tokens.saturating_add(reasoning);
-        usage.completion_tokens = usage
-            .completion_tokens
-            .saturating_add(reasoning)
-            .saturating_add(words);
+        usage.completion_tokens =
+            usage.completion_tokens.saturating_add(reasoning).saturating_add(words);
         if index < completion.choices {
             answers.push(answer);
         }
     }
-    Material {
-        answers,
-        usage,
-        reported: Reported::of(&usage, scene.behaviour.usage),
-    }
+    Material { answers, usage, reported: Reported::of(&usage, scene.behaviour.usage) }
 }
 
 /// The plan of a JSON answer.
@@ -78,11 +72,7 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
     body.push(']');
     if let Some(reported) = &material.reported {
         let usage = reported.completion_json();
-        let times = if scene.behaviour.usage == Some(UsageLie::Twice) {
-            2
-        } else {
-            1
-        };
+        let times = if scene.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
         for _ in 0..times {
             body.push_str(",\"usage\":");
             body.push_str(&usage);
@@ -99,20 +89,12 @@ fn push_choice(body: &mut String, dialect: Dialect, index: usize, answer: &Answe
     let index = index.to_string();
     let (before, after) = match dialect {
         Dialect::Chat => (
-            [
-                "{\"index\":",
-                &index,
-                ",\"message\":{\"role\":\"assistant\",\"content\":\"",
-            ],
-            [
-                "\",\"refusal\":null,\"annotations\":[]},\"logprobs\":null",
-                "",
-            ],
+            ["{\"index\":", &index, ",\"message\":{\"role\":\"assistant\",\"content\":\""],
+            ["\",\"refusal\":null,\"annotations\":[]},\"logprobs\":null", ""],
         ),
-        Dialect::Text => (
-            ["{\"text\":\"", "", ""],
-            ["\",\"logprobs\":null,\"index\":", index.as_str()],
-        ),
+        Dialect::Text => {
+            (["{\"text\":\"", "", ""], ["\",\"logprobs\":null,\"index\":", index.as_str()])
+        }
     };
     body.extend(before);
     for (place, word) in answer.words.iter().enumerate() {

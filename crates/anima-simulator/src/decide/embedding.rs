@@ -15,16 +15,10 @@ use crate::usage::{Reported, Usage};
 
 /// The plan of an embeddings answer.
 pub(super) fn plan(scene: &Scene<'_>, embedding: &Embedding<'_>) -> Draft {
-    let dimensions = embedding
-        .dimensions
-        .unwrap_or(scene.script.embedding_dimensions)
-        .get();
+    let dimensions = embedding.dimensions.unwrap_or(scene.script.embedding_dimensions).get();
     let seed = prose::hash(scene.script.seed, scene.model.as_bytes());
     let prompt_tokens = embedding.inputs.iter().map(|input| input.tokens).sum();
-    let usage = Usage {
-        prompt_tokens,
-        ..Usage::default()
-    };
+    let usage = Usage { prompt_tokens, ..Usage::default() };
     let reported = Reported::of(&usage, scene.behaviour.usage).map(Reported::without_completion);
     let empty = scene.behaviour.answer == Some(AnswerLength::Tokens(0));
     let mut body = b"{\"object\":\"list\",\"data\":[".to_vec();
@@ -38,11 +32,7 @@ pub(super) fn plan(scene: &Scene<'_>, embedding: &Embedding<'_>) -> Draft {
     body.extend_from_slice(b"],\"model\":");
     body.extend_from_slice(scene.model_json().as_bytes());
     if let Some(reported) = &reported {
-        let times = if scene.behaviour.usage == Some(UsageLie::Twice) {
-            2
-        } else {
-            1
-        };
+        let times = if scene.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
         for _ in 0..times {
             body.extend_from_slice(b",\"usage\":");
             body.extend_from_slice(reported.embedding_json().as_bytes());
@@ -56,10 +46,7 @@ fn push_item(body: &mut Vec<u8>, index: usize, vector: &[f32], base64: bool) {
     let head = format!("{{\"object\":\"embedding\",\"index\":{index},\"embedding\":");
     body.extend_from_slice(head.as_bytes());
     if base64 {
-        let bytes: Vec<u8> = vector
-            .iter()
-            .flat_map(|member| member.to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = vector.iter().flat_map(|member| member.to_le_bytes()).collect();
         body.push(b'"');
         body.extend_from_slice(STANDARD.encode(bytes).as_bytes());
         body.push(b'"');
@@ -79,11 +66,7 @@ fn vector(seed: u64, input: Input, dimensions: u32) -> Vec<f32> {
             f32::from(i16::from_be_bytes([high, low])) + 0.5
         })
         .collect();
-    let length = members
-        .iter()
-        .map(|member| member * member)
-        .sum::<f32>()
-        .sqrt();
+    let length = members.iter().map(|member| member * member).sum::<f32>().sqrt();
     for member in &mut members {
         *member /= length;
     }

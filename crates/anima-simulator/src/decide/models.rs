@@ -13,17 +13,8 @@ const EXAMPLES: [&str; 2] = ["sim-chat", "sim-embedding"];
 
 /// The plan of the list.
 pub(super) fn list(scene: &Scene<'_>) -> Draft {
-    let exact: Vec<&str> = scene
-        .script
-        .models
-        .iter()
-        .filter_map(|glob| glob.name())
-        .collect();
-    let names = if scene.script.models.is_empty() {
-        EXAMPLES.as_slice()
-    } else {
-        &exact
-    };
+    let exact: Vec<&str> = scene.script.models.iter().filter_map(|glob| glob.name()).collect();
+    let names = if scene.script.models.is_empty() { EXAMPLES.as_slice() } else { &exact };
     let cards: Vec<String> = names.iter().map(|name| card(name)).collect();
     let body = format!("{{\"object\":\"list\",\"data\":[{}]}}", cards.join(","));
     scene.json(body.into_bytes(), Usage::default(), None)

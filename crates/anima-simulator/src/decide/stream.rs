@@ -47,10 +47,7 @@ impl<'a> Cuts<'a> {
     fn of(answer: &'a Answer, chunks: Option<u32>) -> Self {
         let words = answer.words.as_slice();
         let wanted = chunks.map_or(words.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
-        Self {
-            words,
-            chunks: wanted.max(1).min(words.len()),
-        }
+        Self { words, chunks: wanted.max(1).min(words.len()) }
     }
 
     /// The words of a chunk; all chunks have the same number of words, give or take one.
@@ -59,8 +56,7 @@ impl<'a> Cuts<'a> {
         if chunk >= self.chunks {
             return None;
         }
-        self.words
-            .get(bound(chunk)?..bound(chunk.saturating_add(1))?)
+        self.words.get(bound(chunk)?..bound(chunk.saturating_add(1))?)
     }
 }
 
@@ -88,11 +84,7 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
         Some(Ending::Cut { .. }) => (Some(Step::Cut), Billing::Streamed, Outcome::Cut),
         Some(Ending::Silence { .. }) => (Some(Step::Silence), Billing::Streamed, Outcome::Silent),
         Some(Ending::Error { after }) => {
-            let billing = if after == 0 {
-                Billing::Nothing
-            } else {
-                Billing::Streamed
-            };
+            let billing = if after == 0 { Billing::Nothing } else { Billing::Streamed };
             tape.error();
             (None, billing, Outcome::Failed)
         }
@@ -113,10 +105,7 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
 
 fn tape(scene: &Scene<'_>, completion: &Completion<'_>) -> Tape {
     let (prefix, object) = match completion.dialect {
-        Dialect::Chat => (
-            "chatcmpl",
-            "chat.completion.chunk\",\"service_tier\":\"default",
-        ),
+        Dialect::Chat => ("chatcmpl", "chat.completion.chunk\",\"service_tier\":\"default"),
         Dialect::Text => ("cmpl", "text_completion"),
     };
     let head = format!(
@@ -126,28 +115,14 @@ fn tape(scene: &Scene<'_>, completion: &Completion<'_>) -> Tape {
         scene.turn.created_s,
         scene.model_json()
     );
-    let tail = if completion.include_usage {
-        "],\"usage\":null}\n\n"
-    } else {
-        "]}\n\n"
-    };
-    Tape {
-        dialect: completion.dialect,
-        head,
-        tail,
-        bytes: Vec::new(),
-        marks: Vec::new(),
-    }
+    let tail = if completion.include_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" };
+    Tape { dialect: completion.dialect, head, tail, bytes: Vec::new(), marks: Vec::new() }
 }
 
 /// Writes the content chunks of all choices in turn, at most `stop_after` of them.
 fn contents(scene: &Scene<'_>, tape: &mut Tape, material: &Material, stop_after: Option<u32>) {
     let chunks = scene.behaviour.chunks;
-    let cuts: Vec<Cuts<'_>> = material
-        .answers
-        .iter()
-        .map(|a| Cuts::of(a, chunks))
-        .collect();
+    let cuts: Vec<Cuts<'_>> = material.answers.iter().map(|a| Cuts::of(a, chunks)).collect();
     let rounds = cuts.iter().map(|cuts| cuts.chunks).max().unwrap_or(0);
     let mut written = 0u32;
     for round in 0..rounds {
@@ -158,11 +133,7 @@ fn contents(scene: &Scene<'_>, tape: &mut Tape, material: &Material, stop_after:
             if stop_after.is_some_and(|limit| written >= limit) {
                 return;
             }
-            let pause = if written == 0 {
-                None
-            } else {
-                scene.behaviour.pace_ms
-            };
+            let pause = if written == 0 { None } else { scene.behaviour.pace_ms };
             written = written.saturating_add(1);
             let start = tape.bytes.len();
             tape.content(index, words, round == 0);
@@ -212,17 +183,10 @@ fn finish(scene: &Scene<'_>, tape: &mut Tape, material: &Material) {
     }
     if let Some(reported) = &material.reported {
         let usage = reported.completion_json();
-        let times = if scene.behaviour.usage == Some(UsageLie::Twice) {
-            2
-        } else {
-            1
-        };
+        let times = if scene.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
         for _ in 0..times {
             tape.push(&[&tape.head.clone(), "],\"usage\":", &usage, "}\n\n"]);
-            tape.mark(Mark {
-                reports_usage: true,
-                ..Mark::default()
-            });
+            tape.mark(Mark { reports_usage: true, ..Mark::default() });
         }
     }
     if scene.behaviour.ending.is_none() {
@@ -239,10 +203,7 @@ impl Tape {
     }
 
     fn mark(&mut self, mark: Mark) {
-        self.marks.push(Mark {
-            end: self.bytes.len(),
-            ..mark
-        });
+        self.marks.push(Mark { end: self.bytes.len(), ..mark });
     }
 
     fn roles(&mut self, choices: usize) {
@@ -272,11 +233,7 @@ impl Tape {
         match self.dialect {
             Dialect::Chat => self.push(&["},\"logprobs\":null,\"finish_reason\":"]),
             Dialect::Text => {
-                self.push(&[
-                    "\",\"index\":",
-                    index,
-                    ",\"logprobs\":null,\"finish_reason\":",
-                ]);
+                self.push(&["\",\"index\":", index, ",\"logprobs\":null,\"finish_reason\":"]);
             }
         }
         match finish {
@@ -303,8 +260,7 @@ impl Tape {
 
     fn error(&mut self) {
         self.bytes.extend_from_slice(b"data: ");
-        self.bytes
-            .extend_from_slice(&ErrorBody::scripted(500, None).json());
+        self.bytes.extend_from_slice(&ErrorBody::scripted(500, None).json());
         self.bytes.extend_from_slice(b"\n\n");
         self.mark(Mark::default());
     }

@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::script::Endpoint;
 
-const TURN: Turn<'static> = Turn {
-    id: "simcall_0000000000000001",
-    created_s: 1_700_000_000,
-};
+const TURN: Turn<'static> = Turn { id: "simcall_0000000000000001", created_s: 1_700_000_000 };
 
 struct Plan {
     reply: Reply,
@@ -24,15 +21,8 @@ impl Plan {
     }
 
     fn with(script: &Script, method: &Method, path: &str, body: &str) -> Self {
-        let ask = Ask {
-            method,
-            path,
-            key: None,
-            body: body.as_bytes(),
-        };
-        Self {
-            reply: decide(&ask, script, &Counts::new(script), TURN),
-        }
+        let ask = Ask { method, path, key: None, body: body.as_bytes() };
+        Self { reply: decide(&ask, script, &Counts::new(script), TURN) }
     }
 
     /// A chat with one message of 8 bytes (6 tokens) and answers of 4 tokens.
@@ -41,18 +31,11 @@ impl Plan {
             r#"{{"model": "{model}", "messages": [{{"role": "user", "content": "8 bytes."}}]
                 {more}}}"#
         );
-        Self::of(
-            r#"{"defaults": {"answer_tokens": 4}}"#,
-            "/v1/chat/completions",
-            &body,
-        )
+        Self::of(r#"{"defaults": {"answer_tokens": 4}}"#, "/v1/chat/completions", &body)
     }
 
     fn stream(model: &str) -> Self {
-        Self::chat(
-            model,
-            r#", "stream": true, "stream_options": {"include_usage": true}"#,
-        )
+        Self::chat(model, r#", "stream": true, "stream_options": {"include_usage": true}"#)
     }
 
     fn status(&self) -> u16 {
@@ -63,13 +46,8 @@ impl Plan {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        let Head::Status { headers, .. } = &self.reply.head else {
-            panic!("no head")
-        };
-        headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.to_str().unwrap())
+        let Head::Status { headers, .. } = &self.reply.head else { panic!("no head") };
+        headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.to_str().unwrap())
     }
 
     fn pieces(&self) -> Vec<&Piece> {
@@ -81,10 +59,7 @@ impl Plan {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        self.pieces()
-            .iter()
-            .flat_map(|piece| piece.bytes.to_vec())
-            .collect()
+        self.pieces().iter().flat_map(|piece| piece.bytes.to_vec()).collect()
     }
 
     fn text(&self) -> String {
@@ -99,18 +74,12 @@ impl Plan {
     fn events(&self) -> Vec<String> {
         let text = self.text();
         let events = text.strip_suffix("\n\n").unwrap_or(&text).split("\n\n");
-        events
-            .map(|event| event.strip_prefix("data: ").unwrap().to_owned())
-            .collect()
+        events.map(|event| event.strip_prefix("data: ").unwrap().to_owned()).collect()
     }
 
     fn chunks(&self) -> Vec<Value> {
         let events = self.events();
-        events
-            .iter()
-            .filter(|e| *e != "[DONE]")
-            .map(|e| serde_json::from_str(e).unwrap())
-            .collect()
+        events.iter().filter(|e| *e != "[DONE]").map(|e| serde_json::from_str(e).unwrap()).collect()
     }
 
     /// Completion tokens billed once everything is sent, and content chunks.
@@ -142,10 +111,7 @@ fn a_json_answer_has_the_shape_of_openai() {
     assert_eq!(plan.header("x-request-id"), Some(TURN.id));
     assert_eq!(plan.reply.truth.billing, Billing::Whole);
     assert_eq!(plan.reply.truth.outcome, Outcome::Answered);
-    assert_eq!(
-        plan.reply.truth.reported,
-        Reported::of(&plan.reply.truth.usage, None)
-    );
+    assert_eq!(plan.reply.truth.reported, Reported::of(&plan.reply.truth.usage, None));
 }
 
 #[test]
@@ -167,44 +133,20 @@ fn a_stream_is_exactly_openais() {
     };
     let words: Vec<String> = plan.chunks()[1..3]
         .iter()
-        .map(|chunk| {
-            chunk["choices"][0]["delta"]["content"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        })
+        .map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().unwrap().to_owned())
         .collect();
     let expected = [
-        chunk(
-            &choice(r#""role":"assistant","content":"","refusal":null"#, "null"),
-            "null",
-        ),
-        chunk(
-            &choice(&format!(r#""content":"{}""#, words[0]), "null"),
-            "null",
-        ),
-        chunk(
-            &choice(&format!(r#""content":"{}""#, words[1]), "null"),
-            "null",
-        ),
+        chunk(&choice(r#""role":"assistant","content":"","refusal":null"#, "null"), "null"),
+        chunk(&choice(&format!(r#""content":"{}""#, words[0]), "null"), "null"),
+        chunk(&choice(&format!(r#""content":"{}""#, words[1]), "null"), "null"),
         chunk(&choice("", "\"stop\""), "null"),
-        chunk(
-            "",
-            r#"{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}"#,
-        ),
+        chunk("", r#"{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}"#),
         "data: [DONE]\n\n".to_owned(),
     ];
     assert_eq!(plan.text(), expected.concat());
     assert!(!words[0].starts_with(' ') && words[1].starts_with(' '));
-    assert_eq!(
-        plan.header("content-type"),
-        Some("text/event-stream; charset=utf-8")
-    );
-    let reports: Vec<bool> = plan
-        .pieces()
-        .iter()
-        .map(|piece| piece.reports_usage)
-        .collect();
+    assert_eq!(plan.header("content-type"), Some("text/event-stream; charset=utf-8"));
+    let reports: Vec<bool> = plan.pieces().iter().map(|piece| piece.reports_usage).collect();
     assert_eq!(reports, [false, false, false, false, true, false]);
 }
 
@@ -221,11 +163,7 @@ fn a_stream_that_did_not_ask_for_usage_never_mentions_it() {
 fn the_caps_of_the_caller_end_an_answer_with_length() {
     for (more, tokens, finish) in [
         (r#", "max_tokens": 3"#, 3, "length"),
-        (
-            r#", "max_completion_tokens": 1, "max_tokens": 3"#,
-            1,
-            "length",
-        ),
+        (r#", "max_completion_tokens": 1, "max_tokens": 3"#, 1, "length"),
         (r#", "max_tokens": 4"#, 4, "stop"),
         (r#", "max_tokens": 0"#, 0, "length"),
     ] {
@@ -233,11 +171,7 @@ fn the_caps_of_the_caller_end_an_answer_with_length() {
         assert_eq!(body["usage"]["completion_tokens"], tokens, "{more}");
         assert_eq!(body["choices"][0]["finish_reason"], finish, "{more}");
         let chunks = Plan::chat("sim-chat", &format!(r#"{more}, "stream": true"#)).chunks();
-        assert_eq!(
-            chunks.last().unwrap()["choices"][0]["finish_reason"],
-            finish,
-            "{more}"
-        );
+        assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], finish, "{more}");
     }
 }
 
@@ -281,12 +215,8 @@ fn chunks_share_the_words_evenly() {
         ("empty+chunks:4", vec![]),
     ] {
         let plan = Plan::stream(&format!("fault:{options}"));
-        let found: Vec<u64> = plan
-            .pieces()
-            .iter()
-            .filter(|piece| piece.content)
-            .map(|piece| piece.tokens)
-            .collect();
+        let found: Vec<u64> =
+            plan.pieces().iter().filter(|piece| piece.content).map(|piece| piece.tokens).collect();
         assert_eq!(found, counts, "{options}");
     }
     let bench = Plan::stream("fault:answer-bytes:600+chunks:50");
@@ -300,14 +230,7 @@ fn a_stream_and_a_json_answer_of_text_completions_have_their_own_shape() {
     assert_eq!(json["object"], "text_completion");
     assert_eq!(json["choices"][1]["index"], 1);
     assert_eq!(json["choices"][1]["finish_reason"], "length");
-    assert_eq!(
-        json["choices"][0]["text"]
-            .as_str()
-            .unwrap()
-            .split(' ')
-            .count(),
-        2
-    );
+    assert_eq!(json["choices"][0]["text"].as_str().unwrap().split(' ').count(), 2);
     assert_eq!(
         json["usage"],
         json!({"prompt_tokens": 2, "completion_tokens": 4, "total_tokens": 6})
@@ -323,10 +246,7 @@ fn a_stream_and_a_json_answer_of_text_completions_have_their_own_shape() {
     let body = r#"{"model": "m", "prompt": "abcd", "max_tokens": 2, "n": 1, "best_of": 3}"#;
     let best = Plan::of("{}", "/v1/completions", body).json();
     assert_eq!(
-        (
-            best["choices"].as_array().unwrap().len(),
-            &best["usage"]["completion_tokens"]
-        ),
+        (best["choices"].as_array().unwrap().len(), &best["usage"]["completion_tokens"]),
         (1, &json!(6))
     );
 }
@@ -338,35 +258,19 @@ fn vectors_are_of_unit_length_and_the_same_in_both_forms() {
         Plan::of("{}", "/v1/embeddings", &body).json()
     };
     let floats = ask(r#", "dimensions": 5, "encoding_format": "float""#);
-    assert_eq!(
-        floats["usage"],
-        json!({"prompt_tokens": 3, "total_tokens": 3})
-    );
+    assert_eq!(floats["usage"], json!({"prompt_tokens": 3, "total_tokens": 3}));
     let vector: Vec<f32> = serde_json::from_value(floats["data"][0]["embedding"].clone()).unwrap();
     assert_eq!(vector.len(), 5);
     assert!((vector.iter().map(|member| member * member).sum::<f32>() - 1.0).abs() < 1e-5);
-    assert_eq!(
-        floats["data"][0]["embedding"],
-        floats["data"][2]["embedding"]
-    );
-    assert_ne!(
-        floats["data"][0]["embedding"],
-        floats["data"][1]["embedding"]
-    );
+    assert_eq!(floats["data"][0]["embedding"], floats["data"][2]["embedding"]);
+    assert_ne!(floats["data"][0]["embedding"], floats["data"][1]["embedding"]);
     let packed = ask(r#", "dimensions": 5, "encoding_format": "base64""#);
     let text = packed["data"][0]["embedding"].as_str().unwrap();
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .unwrap();
-    let unpacked: Vec<f32> = bytes
-        .chunks(4)
-        .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
-        .collect();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+    let unpacked: Vec<f32> =
+        bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
     assert_eq!(unpacked, vector);
-    assert_eq!(
-        ask("")["data"][0]["embedding"].as_array().unwrap().len(),
-        64
-    );
+    assert_eq!(ask("")["data"][0]["embedding"].as_array().unwrap().len(), 64);
 }
 
 #[test]
@@ -383,10 +287,7 @@ fn models_are_listed_and_shown() {
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
     assert_eq!(get(named, "/v1/models/gpt-5").1["object"], "model");
     let (status, error) = get(named, "/v1/models/o1");
-    assert_eq!(
-        (status, &error["error"]["code"]),
-        (404, &json!("model_not_found"))
-    );
+    assert_eq!((status, &error["error"]["code"]), (404, &json!("model_not_found")));
     assert_eq!(get("{}", "/v1/models/fault:status:503").0, 200);
 }
 
@@ -397,41 +298,15 @@ fn keys_models_and_bodies_are_checked_in_this_order() {
     let counts = Counts::new(&script);
     for (key, body, status, code) in [
         (None, "{", 401, json!("invalid_api_key")),
-        (
-            Some("wrong"),
-            r#"{"model": "gpt-4o", "messages": [{}]}"#,
-            401,
-            json!("invalid_api_key"),
-        ),
+        (Some("wrong"), r#"{"model": "gpt-4o", "messages": [{}]}"#, 401, json!("invalid_api_key")),
         (Some("right"), "{", 400, Value::Null),
-        (
-            Some("right"),
-            r#"{"model": "o1", "messages": [{}]}"#,
-            404,
-            json!("model_not_found"),
-        ),
-        (
-            Some("right"),
-            r#"{"model": "gpt-4o", "messages": [{}]}"#,
-            200,
-            Value::Null,
-        ),
+        (Some("right"), r#"{"model": "o1", "messages": [{}]}"#, 404, json!("model_not_found")),
+        (Some("right"), r#"{"model": "gpt-4o", "messages": [{}]}"#, 200, Value::Null),
     ] {
         let (method, path) = (&Method::POST, "/v1/chat/completions");
-        let ask = Ask {
-            method,
-            path,
-            key,
-            body: body.as_bytes(),
-        };
-        let plan = Plan {
-            reply: decide(&ask, &script, &counts, TURN),
-        };
-        assert_eq!(
-            (plan.status(), &plan.json()["error"]["code"]),
-            (status, &code),
-            "{body}"
-        );
+        let ask = Ask { method, path, key, body: body.as_bytes() };
+        let plan = Plan { reply: decide(&ask, &script, &counts, TURN) };
+        assert_eq!((plan.status(), &plan.json()["error"]["code"]), (status, &code), "{body}");
         let refused = status != 200;
         assert_eq!(plan.reply.truth.outcome == Outcome::Refused, refused);
         assert_eq!(plan.reply.truth.billing == Billing::Nothing, refused);
@@ -441,63 +316,29 @@ fn keys_models_and_bodies_are_checked_in_this_order() {
 #[test]
 fn an_unknown_path_is_still_a_call() {
     let plan = Plan::of("{}", "/v1/other", "{}");
-    assert_eq!(
-        (plan.status(), plan.reply.truth.endpoint),
-        (404, Endpoint::Unknown)
-    );
+    assert_eq!((plan.status(), plan.reply.truth.endpoint), (404, Endpoint::Unknown));
 }
 
 #[test]
 fn refusing_faults_bill_nothing() {
     for (fault, status, kind, code) in [
         ("status:500", 500, "server_error", Value::Null),
-        (
-            "status:503",
-            503,
-            "service_unavailable_error",
-            json!("server_is_overloaded"),
-        ),
-        (
-            "status:429",
-            429,
-            "rate_limit_error",
-            json!("rate_limit_exceeded"),
-        ),
+        ("status:503", 503, "service_unavailable_error", json!("server_is_overloaded")),
+        ("status:429", 429, "rate_limit_error", json!("rate_limit_exceeded")),
         (
             "status:429:code=insufficient_quota",
             429,
             "insufficient_quota",
             json!("insufficient_quota"),
         ),
-        (
-            "401",
-            401,
-            "invalid_request_error",
-            json!("invalid_api_key"),
-        ),
-        (
-            "context-length",
-            400,
-            "invalid_request_error",
-            json!("context_length_exceeded"),
-        ),
-        (
-            "context-length:5",
-            400,
-            "invalid_request_error",
-            json!("context_length_exceeded"),
-        ),
-        (
-            "no-such-fault",
-            404,
-            "invalid_request_error",
-            json!("model_not_found"),
-        ),
+        ("401", 401, "invalid_request_error", json!("invalid_api_key")),
+        ("context-length", 400, "invalid_request_error", json!("context_length_exceeded")),
+        ("context-length:5", 400, "invalid_request_error", json!("context_length_exceeded")),
+        ("no-such-fault", 404, "invalid_request_error", json!("model_not_found")),
     ] {
-        for plan in [
-            Plan::chat(&format!("fault:{fault}"), ""),
-            Plan::stream(&format!("fault:{fault}")),
-        ] {
+        for plan in
+            [Plan::chat(&format!("fault:{fault}"), ""), Plan::stream(&format!("fault:{fault}"))]
+        {
             let error = &plan.json()["error"];
             assert_eq!(
                 (plan.status(), &error["type"], &error["code"]),
@@ -510,18 +351,12 @@ fn refusing_faults_bill_nothing() {
         }
     }
     assert_eq!(Plan::chat("fault:context-length:6", "").status(), 200);
-    assert_eq!(
-        Plan::chat("fault:context-length:6", r#", "max_tokens": 1"#).status(),
-        400
-    );
+    assert_eq!(Plan::chat("fault:context-length:6", r#", "max_tokens": 1"#).status(), 400);
 }
 
 #[test]
 fn delays_of_refusals_are_headers() {
-    let plan = Plan::chat(
-        "fault:status:429:retry-after=2:retry-after-ms=1500+latency:9",
-        "",
-    );
+    let plan = Plan::chat("fault:status:429:retry-after=2:retry-after-ms=1500+latency:9", "");
     assert_eq!(plan.header("retry-after"), Some("2"));
     assert_eq!(plan.header("retry-after-ms"), Some("1500"));
     assert_eq!(plan.reply.latency_ms, 9);
@@ -529,19 +364,12 @@ fn delays_of_refusals_are_headers() {
 
 #[test]
 fn headless_faults_have_no_steps_and_no_bill() {
-    for (fault, head, outcome) in [
-        ("silent", Head::Silent, Outcome::Silent),
-        ("reset", Head::Reset, Outcome::Reset),
-    ] {
+    for (fault, head, outcome) in
+        [("silent", Head::Silent, Outcome::Silent), ("reset", Head::Reset, Outcome::Reset)]
+    {
         let reply = Plan::stream(&format!("fault:{fault}+latency:7")).reply;
-        assert_eq!(
-            (&reply.head, reply.steps.len(), reply.latency_ms),
-            (&head, 0, 7)
-        );
-        assert_eq!(
-            (reply.truth.outcome, reply.truth.billing),
-            (outcome, Billing::Nothing)
-        );
+        assert_eq!((&reply.head, reply.steps.len(), reply.latency_ms), (&head, 0, 7));
+        assert_eq!((reply.truth.outcome, reply.truth.billing), (outcome, Billing::Nothing));
     }
 }
 
@@ -575,30 +403,9 @@ fn early_ends_of_streams_bill_what_was_made() {
         ("cut-stream:3", Some(Step::Cut), 3, 3, 4, Outcome::Cut),
         ("cut-stream:0", Some(Step::Cut), 0, 0, 0, Outcome::Cut),
         ("cut-stream:9", Some(Step::Cut), 4, 4, 5, Outcome::Cut),
-        (
-            "cut-stream:2+reasoning:5",
-            Some(Step::Cut),
-            7,
-            2,
-            3,
-            Outcome::Cut,
-        ),
-        (
-            "silent-stream:2",
-            Some(Step::Silence),
-            2,
-            2,
-            3,
-            Outcome::Silent,
-        ),
-        (
-            "silent-stream",
-            Some(Step::Silence),
-            0,
-            0,
-            0,
-            Outcome::Silent,
-        ),
+        ("cut-stream:2+reasoning:5", Some(Step::Cut), 7, 2, 3, Outcome::Cut),
+        ("silent-stream:2", Some(Step::Silence), 2, 2, 3, Outcome::Silent),
+        ("silent-stream", Some(Step::Silence), 0, 0, 0, Outcome::Silent),
         ("error-in-200", None, 0, 0, 1, Outcome::Failed),
         ("error-in-200:2", None, 2, 2, 4, Outcome::Failed),
         ("no-done", None, 4, 4, 7, Outcome::Answered),
@@ -609,11 +416,7 @@ fn early_ends_of_streams_bill_what_was_made() {
         assert_eq!(plan.sent(), (billed, chunks), "{fault}");
         assert_eq!(plan.pieces().len(), events, "{fault}");
         assert_eq!(plan.reply.truth.outcome, outcome, "{fault}");
-        let end = plan
-            .reply
-            .steps
-            .last()
-            .filter(|step| !matches!(step, Step::Send(_)));
+        let end = plan.reply.steps.last().filter(|step| !matches!(step, Step::Send(_)));
         assert_eq!(end, last.as_ref(), "{fault}");
         assert_eq!(plan.text().contains("[DONE]"), fault == "empty", "{fault}");
     }
@@ -624,15 +427,9 @@ fn early_ends_of_streams_bill_what_was_made() {
 #[test]
 fn an_error_in_a_json_200_bills_nothing() {
     let plan = Plan::chat("fault:error-in-200", "");
-    assert_eq!(
-        (plan.status(), &plan.json()["error"]["type"]),
-        (200, &json!("server_error"))
-    );
+    assert_eq!((plan.status(), &plan.json()["error"]["type"]), (200, &json!("server_error")));
     assert_eq!(plan.sent().0, 0);
-    assert_eq!(
-        (plan.reply.truth.outcome, plan.reply.truth.reported),
-        (Outcome::Failed, None)
-    );
+    assert_eq!((plan.reply.truth.outcome, plan.reply.truth.reported), (Outcome::Failed, None));
 }
 
 #[test]
@@ -644,10 +441,7 @@ fn lies_about_usage_leave_the_bill_honest() {
     for (fault, expected) in [
         ("usage-missing", vec![]),
         ("usage-twice", vec![told(6, 4), told(6, 4)]),
-        (
-            "usage-absurd",
-            vec![told(1_000_000_000_000, 1_000_000_000_000)],
-        ),
+        ("usage-absurd", vec![told(1_000_000_000_000, 1_000_000_000_000)]),
         ("usage-negative", vec![told(-6, -4)]),
     ] {
         let stream = Plan::stream(&format!("fault:{fault}"));
@@ -659,31 +453,18 @@ fn lies_about_usage_leave_the_bill_honest() {
             .collect();
         assert_eq!(found, expected, "{fault}");
         let plan = Plan::chat(&format!("fault:{fault}"), "");
-        assert_eq!(
-            plan.text().matches("\"usage\":").count(),
-            expected.len(),
-            "{fault}"
-        );
+        assert_eq!(plan.text().matches("\"usage\":").count(), expected.len(), "{fault}");
         for plan in [plan, stream] {
             let usage = plan.reply.truth.usage;
             assert_eq!((usage.prompt_tokens, plan.sent().0), (6, 4), "{fault}");
-            let reported = plan
-                .reply
-                .truth
-                .reported
-                .map(|reported| reported.total_tokens);
-            let total = expected
-                .first()
-                .map(|usage| usage["total_tokens"].as_i64().unwrap());
+            let reported = plan.reply.truth.reported.map(|reported| reported.total_tokens);
+            let total = expected.first().map(|usage| usage["total_tokens"].as_i64().unwrap());
             assert_eq!(reported, total, "{fault}");
         }
     }
     let body = r#"{"model": "fault:usage-negative", "input": "abcd"}"#;
     let embedding = Plan::of("{}", "/v1/embeddings", body);
-    assert_eq!(
-        embedding.json()["usage"],
-        json!({"prompt_tokens": -1, "total_tokens": -1})
-    );
+    assert_eq!(embedding.json()["usage"], json!({"prompt_tokens": -1, "total_tokens": -1}));
 }
 
 #[test]
@@ -697,10 +478,7 @@ fn damaged_json_is_billed_in_full() {
     let declared: usize = short.header("content-length").unwrap().parse().unwrap();
     assert_eq!(declared, short.bytes().len() + 64);
     assert_eq!(short.reply.steps[1..], [Step::Cut]);
-    assert_eq!(
-        (short.sent().0, short.reply.truth.outcome),
-        (4, Outcome::Cut)
-    );
+    assert_eq!((short.sent().0, short.reply.truth.outcome), (4, Outcome::Cut));
 
     let huge = Plan::chat("fault:huge-line:5000", "");
     assert_eq!(huge.json()["obfuscation"].as_str().unwrap().len(), 5000);
@@ -716,21 +494,15 @@ fn damaged_streams_are_billed_in_full() {
 
     for (fault, at) in [("bad-sse", 1), ("bad-sse:3", 3)] {
         let plan = Plan::stream(&format!("fault:{fault}"));
-        let spoilt: Vec<bool> = plan
-            .pieces()
-            .iter()
-            .map(|piece| std::str::from_utf8(&piece.bytes).is_err())
-            .collect();
+        let spoilt: Vec<bool> =
+            plan.pieces().iter().map(|piece| std::str::from_utf8(&piece.bytes).is_err()).collect();
         assert_eq!(spoilt.iter().position(|bad| *bad), Some(at), "{fault}");
         assert_eq!(spoilt.iter().filter(|bad| **bad).count(), 1);
         assert_eq!(plan.sent(), (4, 4));
     }
 
     let huge = Plan::stream("fault:huge-line:5000");
-    assert_eq!(
-        huge.chunks()[1]["obfuscation"].as_str().unwrap().len(),
-        5000
-    );
+    assert_eq!(huge.chunks()[1]["obfuscation"].as_str().unwrap().len(), 5000);
     let plain = Plan::stream("fault:content-length");
     assert_eq!(plain.header("content-length"), None);
 }
@@ -749,10 +521,7 @@ fn layers_lie_over_each_other_and_the_rule_is_named() {
 #[test]
 fn a_model_name_is_escaped_where_it_is_repeated() {
     let body = r#"{"model": "odd\"\n\u00e9", "messages": [{"content": "x"}]}"#;
-    assert_eq!(
-        Plan::of("{}", "/v1/chat/completions", body).json()["model"],
-        "odd\"\né"
-    );
+    assert_eq!(Plan::of("{}", "/v1/chat/completions", body).json()["model"], "odd\"\né");
 }
 
 /// One of every kind.

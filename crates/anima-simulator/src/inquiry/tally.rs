@@ -123,18 +123,12 @@ struct InputsVisitor;
 
 impl Input {
     fn of_text(text: &str) -> Self {
-        Self {
-            tokens: tokens_of(length(text)),
-            hash: prose::hash(0, text.as_bytes()),
-        }
+        Self { tokens: tokens_of(length(text)), hash: prose::hash(0, text.as_bytes()) }
     }
 
     /// An input of tokens grows by one.
     fn with_token(self, token: u64) -> Self {
-        Self {
-            tokens: self.tokens.saturating_add(1),
-            hash: prose::mix(self.hash, token),
-        }
+        Self { tokens: self.tokens.saturating_add(1), hash: prose::mix(self.hash, token) }
     }
 }
 
@@ -164,9 +158,7 @@ impl<'de> Visitor<'de> for InputsVisitor {
             }
         }
         if bare.is_some() && !inputs.is_empty() {
-            return Err(de::Error::custom(
-                "an array holds tokens or inputs, not both",
-            ));
+            return Err(de::Error::custom("an array holds tokens or inputs, not both"));
         }
         inputs.extend(bare);
         Ok(Inputs(inputs))

@@ -3,12 +3,7 @@
 use super::*;
 
 fn ask<'a>(path: &'a str, body: &'a str) -> Ask<'a> {
-    Ask {
-        method: &Method::POST,
-        path,
-        key: None,
-        body: body.as_bytes(),
-    }
+    Ask { method: &Method::POST, path, key: None, body: body.as_bytes() }
 }
 
 fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
@@ -61,10 +56,7 @@ fn a_message_costs_four_tokens_and_one_per_begun_four_bytes() {
 
 #[test]
 fn a_plain_model_name_is_borrowed_from_the_body() {
-    let chat = completion(
-        CHAT,
-        r#"{"model": "gpt-4o", "messages": [{"content": "x"}]}"#,
-    );
+    let chat = completion(CHAT, r#"{"model": "gpt-4o", "messages": [{"content": "x"}]}"#);
     assert!(matches!(chat.model, Cow::Borrowed("gpt-4o")));
 }
 
@@ -74,10 +66,7 @@ fn the_newer_name_of_the_cap_wins() {
                    "max_completion_tokens": 5, "n": 2, "stream": true,
                    "stream_options": {"include_usage": true}}"#;
     let chat = completion(CHAT, body);
-    assert_eq!(
-        (chat.cap, chat.choices, chat.stream, chat.include_usage),
-        (Some(5), 2, true, true)
-    );
+    assert_eq!((chat.cap, chat.choices, chat.stream, chat.include_usage), (Some(5), 2, true, true));
 }
 
 #[test]
@@ -90,21 +79,14 @@ fn all_four_forms_of_prompts_and_inputs_are_counted() {
     ];
     for (input, tokens) in table {
         let body = format!(r#"{{"model": "m", "input": {input}}}"#);
-        let counted: Vec<u64> = embedding(&body)
-            .inputs
-            .iter()
-            .map(|input| input.tokens)
-            .collect();
+        let counted: Vec<u64> = embedding(&body).inputs.iter().map(|input| input.tokens).collect();
         assert_eq!(counted, tokens, "{input}");
     }
     let text = completion(
         "/v1/completions",
         r#"{"model": "m", "prompt": ["abcd", "abcd"], "n": 2, "best_of": 3}"#,
     );
-    assert_eq!(
-        (text.prompt_tokens, text.choices, text.generated, text.cap),
-        (2, 4, 6, Some(16))
-    );
+    assert_eq!((text.prompt_tokens, text.choices, text.generated, text.cap), (2, 4, 6, Some(16)));
 }
 
 #[test]
@@ -122,14 +104,8 @@ fn what_openai_refuses_in_chats_is_refused() {
         ("[]", "Invalid request body"),
         (r#"{"messages": [{}]}"#, "missing field `model`"),
         (r#"{"model": "m", "messages": []}"#, "[] is too short"),
-        (
-            r#"{"model": "m", "messages": [{"content": 7}]}"#,
-            "text, an array of content parts",
-        ),
-        (
-            r#"{"model": "m", "messages": [{}], "n": 0}"#,
-            "n must be from 1 to 128",
-        ),
+        (r#"{"model": "m", "messages": [{"content": 7}]}"#, "text, an array of content parts"),
+        (r#"{"model": "m", "messages": [{}], "n": 0}"#, "n must be from 1 to 128"),
         (
             r#"{"model": "m", "messages": [{}], "stream_options": {"include_usage": true}}"#,
             "only allowed when 'stream' is enabled",
@@ -147,22 +123,10 @@ fn what_openai_refuses_elsewhere_is_refused() {
     for (path, more, message) in [
         (text, r#""prompt": []"#, "prompt must have"),
         (text, r#""prompt": "x", "n": 3, "best_of": 2"#, "at least n"),
-        (
-            text,
-            r#""prompt": "x", "stream": true, "best_of": 2"#,
-            "cannot be streamed",
-        ),
+        (text, r#""prompt": "x", "stream": true, "best_of": 2"#, "cannot be streamed"),
         (vectors, r#""input": ["x", 1]"#, "not both"),
-        (
-            vectors,
-            r#""input": "x", "dimensions": 0"#,
-            "dimensions must be from 1 to 8192",
-        ),
-        (
-            vectors,
-            r#""input": "x", "encoding_format": "hex""#,
-            "unknown variant `hex`",
-        ),
+        (vectors, r#""input": "x", "dimensions": 0"#, "dimensions must be from 1 to 8192"),
+        (vectors, r#""input": "x", "encoding_format": "hex""#, "unknown variant `hex`"),
     ] {
         let (status, found) = refused(path, &format!(r#"{{"model": "m", {more}}}"#));
         assert_eq!(status, 400, "{more}");
@@ -173,15 +137,9 @@ fn what_openai_refuses_elsewhere_is_refused() {
 #[test]
 fn a_wrong_path_or_method_is_refused() {
     let (status, message) = refused("/v1/other", "{}");
-    assert_eq!(
-        (status, message.as_str()),
-        (404, "Unknown request URL: POST /v1/other.")
-    );
+    assert_eq!((status, message.as_str()), (404, "Unknown request URL: POST /v1/other."));
     let (status, message) = refused("/v1/models", "");
-    assert_eq!(
-        (status, message.as_str()),
-        (405, "Not allowed to POST on /v1/models.")
-    );
+    assert_eq!((status, message.as_str()), (405, "Not allowed to POST on /v1/models."));
 }
 
 #[test]
@@ -191,15 +149,7 @@ fn a_model_name_in_a_path_may_be_encoded() {
         ("/v1/models/fault%3Astatus:503", "fault:status:503"),
         ("/v1/models/odd%zz%", "odd%zz%"),
     ] {
-        let ask = Ask {
-            method: &Method::GET,
-            path,
-            key: None,
-            body: b"",
-        };
-        assert!(
-            matches!(read(&ask), Ok(Inquiry::Model(name)) if name == model),
-            "{path}"
-        );
+        let ask = Ask { method: &Method::GET, path, key: None, body: b"" };
+        assert!(matches!(read(&ask), Ok(Inquiry::Model(name)) if name == model), "{path}");
     }
 }

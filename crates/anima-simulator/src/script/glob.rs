@@ -84,11 +84,7 @@ mod tests {
             ("*a", "baa", true),
         ];
         for (pattern, text, expected) in table {
-            assert_eq!(
-                Glob::new(pattern).matches(text),
-                expected,
-                "{pattern} over {text}"
-            );
+            assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern} over {text}");
         }
     }
 }

@@ -10,55 +10,29 @@ fn refused(json: &str) -> String {
     Script::from_json(json.as_bytes()).unwrap_err().to_string()
 }
 
-const CHAT: Facts<'_> = Facts {
-    endpoint: Endpoint::Chat,
-    model: "gpt-4o",
-    stream: false,
-    key: Some("k-one"),
-};
+const CHAT: Facts<'_> =
+    Facts { endpoint: Endpoint::Chat, model: "gpt-4o", stream: false, key: Some("k-one") };
 
 /// The calls, from 1, that a script with one rule takes.
 fn taken(when: &str, calls: u64) -> Vec<u64> {
-    let script = script(&format!(
-        r#"{{"rules": [{{"match": {when}, "do": "reset"}}]}}"#
-    ));
+    let script = script(&format!(r#"{{"rules": [{{"match": {when}, "do": "reset"}}]}}"#));
     let counts = Counts::new(&script);
-    (1..=calls)
-        .filter(|_| script.choose(&CHAT, &counts).is_some())
-        .collect()
+    (1..=calls).filter(|_| script.choose(&CHAT, &counts).is_some()).collect()
 }
 
 #[test]
 fn an_unknown_or_impossible_member_is_named() {
     for (json, expected) in [
-        (
-            r#"{"sed": 1}"#,
-            "unknown field `sed`, expected one of `seed`, `api_keys`",
-        ),
-        (
-            r#"{"rules": [{"match": {"modle": "x"}, "do": {}}]}"#,
-            "unknown field `modle`",
-        ),
+        (r#"{"sed": 1}"#, "unknown field `sed`, expected one of `seed`, `api_keys`"),
+        (r#"{"rules": [{"match": {"modle": "x"}, "do": {}}]}"#, "unknown field `modle`"),
         (r#"{"rules": [{"match": {}}]}"#, "missing field `do`"),
-        (
-            r#"{"rules": [{"do": {"explode": true}}]}"#,
-            "unknown option \"explode\"",
-        ),
-        (
-            r#"{"rules": [{"match": {"every": 0}, "do": {}}]}"#,
-            "expected a nonzero u64",
-        ),
-        (
-            r#"{"rules": [{"match": {"percent": 101}, "do": {}}]}"#,
-            "percent must be from 0 to 100",
-        ),
+        (r#"{"rules": [{"do": {"explode": true}}]}"#, "unknown option \"explode\""),
+        (r#"{"rules": [{"match": {"every": 0}, "do": {}}]}"#, "expected a nonzero u64"),
+        (r#"{"rules": [{"match": {"percent": 101}, "do": {}}]}"#, "percent must be from 0 to 100"),
         (r#"{"rules": ["#, "at line 1 column 11"),
     ] {
         let message = refused(json);
-        assert!(
-            message.starts_with("the script is not valid: "),
-            "{message}"
-        );
+        assert!(message.starts_with("the script is not valid: "), "{message}");
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -100,24 +74,12 @@ fn only_calls_that_a_rule_concerns_move_its_counter() {
     );
     let counts = Counts::new(&script);
     let choose = |facts: &Facts<'_>| script.choose(facts, &counts).map(|(index, _)| index);
-    let stream = Facts {
-        stream: true,
-        ..CHAT
-    };
+    let stream = Facts { stream: true, ..CHAT };
     assert_eq!(choose(&stream), None);
     assert_eq!(choose(&CHAT), None);
     assert_eq!(choose(&stream), Some(0));
-    assert_eq!(
-        choose(&Facts {
-            key: Some("k-two"),
-            ..CHAT
-        }),
-        Some(1)
-    );
+    assert_eq!(choose(&Facts { key: Some("k-two"), ..CHAT }), Some(1));
     assert_eq!(choose(&Facts { key: None, ..CHAT }), None);
-    let models = Facts {
-        endpoint: Endpoint::Models,
-        ..CHAT
-    };
+    let models = Facts { endpoint: Endpoint::Models, ..CHAT };
     assert_eq!(choose(&models), Some(2));
 }

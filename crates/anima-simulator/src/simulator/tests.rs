@@ -31,12 +31,7 @@ async fn start(script: &str) -> Running {
     let server = tokio::spawn(Arc::clone(&simulator).serve(listener, async {
         stopped.await.unwrap_or_default();
     }));
-    Running {
-        simulator,
-        address,
-        stop,
-        server,
-    }
+    Running { simulator, address, stop, server }
 }
 
 fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
@@ -71,11 +66,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
         if text.contains(end) {
             return text;
         }
-        assert_ne!(
-            stream.read_buf(&mut bytes).await.unwrap(),
-            0,
-            "closed after {text}"
-        );
+        assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "closed after {text}");
     }
 }
 
@@ -89,11 +80,7 @@ async fn read_all(mut stream: TcpStream) -> String {
 /// Waits until the only call has this outcome.
 async fn outcome(simulator: &Simulator, wanted: Outcome) -> Call {
     loop {
-        if let Some(call) = simulator
-            .calls()
-            .pop()
-            .filter(|call| call.outcome == wanted)
-        {
+        if let Some(call) = simulator.calls().pop().filter(|call| call.outcome == wanted) {
             return call;
         }
         tokio::task::yield_now().await;
@@ -126,10 +113,7 @@ async fn two_calls_on_one_connection_are_answered_and_logged() {
     assert!(first.contains(&format!("x-request-id: {}\r\n", calls[0].id)));
     assert!(first.contains(&format!("\"id\":\"chatcmpl-{}\"", calls[0].id)));
     let call = &calls[0];
-    assert_eq!(
-        (call.number, call.status, call.outcome),
-        (1, Some(200), Outcome::Answered)
-    );
+    assert_eq!((call.number, call.status, call.outcome), (1, Some(200), Outcome::Answered));
     assert_eq!(
         (call.endpoint, call.model.as_str(), call.stream),
         (Endpoint::Chat, "sim-chat", false)
@@ -137,10 +121,7 @@ async fn two_calls_on_one_connection_are_answered_and_logged() {
     assert_eq!(call.attempt_id.as_deref(), Some("att_1"));
     assert_eq!(call.request_id.as_deref(), Some("req_1"));
     assert_eq!(call.key_tail.as_deref(), Some("tail"));
-    assert_eq!(
-        (call.billed.prompt_tokens, call.billed.completion_tokens),
-        (6, 3)
-    );
+    assert_eq!((call.billed.prompt_tokens, call.billed.completion_tokens), (6, 3));
     assert_eq!(call.reported.unwrap().total_tokens, 9);
     assert!(!call.caller_left);
 }
@@ -184,10 +165,7 @@ async fn a_body_may_be_shorter_than_it_declares() {
     let running = start("{}").await;
     let text = read_all(connect(&running, &chat("fault:content-length", false)).await).await;
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.contains(&format!("content-length: {}", body.len() + 64)),
-        "{head}"
-    );
+    assert!(head.contains(&format!("content-length: {}", body.len() + 64)), "{head}");
     assert_eq!(running.simulator.calls()[0].outcome, Outcome::Cut);
 }
 
@@ -228,14 +206,8 @@ async fn a_silent_stream_stops_after_its_chunks_and_stays_open() {
     drop(stream);
     running.simulator.idle().await;
     let call = &running.simulator.calls()[0];
-    assert_eq!(
-        (call.outcome, call.caller_left, call.chunks),
-        (Outcome::Silent, true, 2)
-    );
-    assert_eq!(
-        (call.billed.prompt_tokens, call.billed.completion_tokens),
-        (6, 2)
-    );
+    assert_eq!((call.outcome, call.caller_left, call.chunks), (Outcome::Silent, true, 2));
+    assert_eq!((call.billed.prompt_tokens, call.billed.completion_tokens), (6, 2));
 }
 
 #[tokio::test]
@@ -247,14 +219,8 @@ async fn a_caller_that_leaves_is_noticed_and_billed_for_what_it_got() {
     drop(stream);
     running.simulator.idle().await;
     let call = &running.simulator.calls()[0];
-    assert_eq!(
-        (call.outcome, call.caller_left, call.chunks),
-        (Outcome::Left, true, 1)
-    );
-    assert_eq!(
-        (call.billed.prompt_tokens, call.billed.completion_tokens),
-        (6, 1)
-    );
+    assert_eq!((call.outcome, call.caller_left, call.chunks), (Outcome::Left, true, 1));
+    assert_eq!((call.billed.prompt_tokens, call.billed.completion_tokens), (6, 1));
 }
 
 #[tokio::test]
@@ -265,10 +231,7 @@ async fn a_caller_that_leaves_before_a_json_answer_still_pays() {
     drop(stream);
     running.simulator.idle().await;
     let call = &running.simulator.calls()[0];
-    assert_eq!(
-        (call.outcome, call.billed.completion_tokens),
-        (Outcome::Left, 5)
-    );
+    assert_eq!((call.outcome, call.billed.completion_tokens), (Outcome::Left, 5));
     assert_eq!(call.reported, None);
 }
 
@@ -288,20 +251,11 @@ async fn a_shutdown_stops_open_calls_and_returns() {
 async fn the_script_and_the_log_are_steered_over_http() {
     let running = start("{}").await;
     let health = json!({"status": "ok", "calls": 0, "lost_entries": 0});
-    assert_eq!(
-        control(&running, "GET", "/_simulator/health", "").await,
-        (200, health)
-    );
+    assert_eq!(control(&running, "GET", "/_simulator/health", "").await, (200, health));
     let script = r#"{"seed": 5, "rules": [{"match": {"times": 1}, "do": {"status": 503}}]}"#;
     let (status, shown) = control(&running, "PUT", "/_simulator/script", script).await;
-    assert_eq!(
-        (status, &shown["rules"][0]["do"]),
-        (200, &json!("status:503"))
-    );
-    assert_eq!(
-        control(&running, "GET", "/_simulator/script", "").await,
-        (200, shown)
-    );
+    assert_eq!((status, &shown["rules"][0]["do"]), (200, &json!("status:503")));
+    assert_eq!(control(&running, "GET", "/_simulator/script", "").await, (200, shown));
     let mut stream = connect(&running, &chat("any", false)).await;
     read_until(&mut stream, "server_is_overloaded").await;
     stream.write_all(&chat("any", false)).await.unwrap();
@@ -309,71 +263,29 @@ async fn the_script_and_the_log_are_steered_over_http() {
 
     let (_, calls) = control(&running, "GET", "/_simulator/calls", "").await;
     assert_eq!(calls.as_array().unwrap().len(), 2);
-    assert_eq!(
-        (&calls[0]["status"], &calls[0]["rule"]),
-        (&json!(503), &json!(0))
-    );
+    assert_eq!((&calls[0]["status"], &calls[0]["rule"]), (&json!(503), &json!(0)));
     assert_eq!(
         (&calls[0]["outcome"], &calls[1]["outcome"]),
         (&json!("refused"), &json!("answered"))
     );
     let (_, later) = control(&running, "GET", "/_simulator/calls?after=1&limit=9", "").await;
-    assert_eq!(
-        later.as_array().unwrap()[..],
-        calls.as_array().unwrap()[1..]
-    );
-    assert_eq!(
-        control(&running, "DELETE", "/_simulator/calls", "").await,
-        (204, Value::Null)
-    );
-    assert_eq!(
-        control(&running, "GET", "/_simulator/calls", "").await,
-        (200, json!([]))
-    );
+    assert_eq!(later.as_array().unwrap()[..], calls.as_array().unwrap()[1..]);
+    assert_eq!(control(&running, "DELETE", "/_simulator/calls", "").await, (204, Value::Null));
+    assert_eq!(control(&running, "GET", "/_simulator/calls", "").await, (200, json!([])));
 }
 
 #[tokio::test]
 async fn wrong_control_requests_are_refused_and_change_nothing() {
     let running = start(r#"{"seed": 3}"#).await;
     for (method, path, body, status, message) in [
-        (
-            "PUT",
-            "/_simulator/script",
-            r#"{"sed": 1}"#,
-            400,
-            "unknown field `sed`",
-        ),
-        (
-            "POST",
-            "/_simulator/script",
-            "",
-            405,
-            "Not allowed to POST on script.",
-        ),
-        (
-            "GET",
-            "/_simulator/calls?since=1",
-            "",
-            400,
-            "Only after=N and limit=N",
-        ),
-        (
-            "GET",
-            "/_simulator/other",
-            "",
-            404,
-            "The simulator has no other.",
-        ),
+        ("PUT", "/_simulator/script", r#"{"sed": 1}"#, 400, "unknown field `sed`"),
+        ("POST", "/_simulator/script", "", 405, "Not allowed to POST on script."),
+        ("GET", "/_simulator/calls?since=1", "", 400, "Only after=N and limit=N"),
+        ("GET", "/_simulator/other", "", 404, "The simulator has no other."),
     ] {
         let (found, error) = control(&running, method, path, body).await;
         assert_eq!(found, status);
-        assert!(
-            error["error"]["message"]
-                .as_str()
-                .unwrap()
-                .contains(message),
-            "{error}"
-        );
+        assert!(error["error"]["message"].as_str().unwrap().contains(message), "{error}");
     }
     assert_eq!(running.simulator.script().seed, 3);
     assert_eq!(running.simulator.calls(), []);
@@ -387,10 +299,7 @@ async fn simulators_live_side_by_side() {
         read_until(&mut stream, "fp_simulator\"}").await;
     }
     assert_ne!(one.simulator.calls()[0].id, two.simulator.calls()[0].id);
-    assert_eq!(
-        (one.simulator.calls().len(), two.simulator.calls().len()),
-        (1, 1)
-    );
+    assert_eq!((one.simulator.calls().len(), two.simulator.calls().len()), (1, 1));
 }
 
 #[tokio::test]

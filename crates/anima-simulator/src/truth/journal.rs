@@ -22,33 +22,21 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens or creates a file, and says the highest number in it.
     pub(super) fn open(path: &Path) -> io::Result<(Self, u64)> {
-        let last = if path.exists() {
-            read_file(path)?.last().map_or(0, |c| c.number)
-        } else {
-            0
-        };
+        let last = if path.exists() { read_file(path)?.last().map_or(0, |c| c.number) } else { 0 };
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         if last > 0 {
             // Ends the line that a kill may have broken.
             file.write_all(b"\n")?;
         }
-        Ok((
-            Self {
-                file,
-                lost: AtomicU64::new(0),
-            },
-            last,
-        ))
+        Ok((Self { file, lost: AtomicU64::new(0) }, last))
     }
 
     /// Appends an entry. A full disk does not stop the answers: the loss is counted instead.
     pub(super) fn append(&self, call: &Call) {
-        let written = serde_json::to_vec(call)
-            .map_err(io::Error::from)
-            .and_then(|mut line| {
-                line.push(b'\n');
-                (&self.file).write_all(&line)
-            });
+        let written = serde_json::to_vec(call).map_err(io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            (&self.file).write_all(&line)
+        });
         if written.is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -16,10 +16,7 @@ fn truth(billing: Billing) -> Truth {
             cached_tokens: 2,
             reasoning_tokens: 4,
         },
-        reported: Some(Reported {
-            prompt_tokens: 7,
-            ..Reported::default()
-        }),
+        reported: Some(Reported { prompt_tokens: 7, ..Reported::default() }),
         outcome: Outcome::Answered,
     }
 }
@@ -51,19 +48,11 @@ fn record(log: &Arc<Log>, billing: Billing) -> Record {
 }
 
 fn piece(tokens: u64, reports_usage: bool) -> Piece {
-    Piece {
-        tokens,
-        content: tokens > 0,
-        reports_usage,
-        ..Piece::default()
-    }
+    Piece { tokens, content: tokens > 0, reports_usage, ..Piece::default() }
 }
 
 fn in_memory(cap: usize) -> Arc<Log> {
-    Arc::new(Log::in_memory(LogSettings {
-        cap,
-        ..LogSettings::default()
-    }))
+    Arc::new(Log::in_memory(LogSettings { cap, ..LogSettings::default() }))
 }
 
 fn numbers(calls: &[Call]) -> Vec<u64> {
@@ -76,10 +65,7 @@ fn an_entry_exists_before_the_first_piece() {
     let _open = record(&log, Billing::Streamed);
     let entry = &log.after(0)[0];
     assert_eq!(entry.outcome, Outcome::Open);
-    assert_eq!(
-        (entry.billed.prompt_tokens, entry.billed.completion_tokens),
-        (7, 4)
-    );
+    assert_eq!((entry.billed.prompt_tokens, entry.billed.completion_tokens), (7, 4));
 }
 
 #[test]
@@ -115,13 +101,7 @@ fn a_dropped_entry_says_why_it_ended() {
     let ends: Vec<_> = log
         .after(0)
         .iter()
-        .map(|call| {
-            (
-                call.outcome,
-                call.caller_left,
-                call.billed.completion_tokens,
-            )
-        })
+        .map(|call| (call.outcome, call.caller_left, call.billed.completion_tokens))
         .collect();
     assert_eq!(
         ends,
@@ -161,10 +141,7 @@ fn late_entries_are_sorted_in() {
 
 #[test]
 fn a_disabled_log_keeps_nothing_but_counts() {
-    let log = Arc::new(Log::in_memory(LogSettings {
-        enabled: false,
-        ..LogSettings::default()
-    }));
+    let log = Arc::new(Log::in_memory(LogSettings { enabled: false, ..LogSettings::default() }));
     let mut open = record(&log, Billing::Whole);
     open.finish();
     assert_eq!((log.after(0).len(), log.arrived()), (0, 1));
@@ -174,12 +151,7 @@ fn a_disabled_log_keeps_nothing_but_counts() {
 fn a_file_survives_a_kill_and_a_second_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("calls.jsonl");
-    let open = || {
-        Log::open(LogSettings {
-            file: Some(path.clone()),
-            ..LogSettings::default()
-        })
-    };
+    let open = || Log::open(LogSettings { file: Some(path.clone()), ..LogSettings::default() });
     let log = open().unwrap();
     let mut ended = record(&log, Billing::Whole);
     ended.finish();
@@ -194,18 +166,8 @@ fn a_file_survives_a_kill_and_a_second_start() {
     log.clear();
     drop(record(&log, Billing::Whole));
     let calls = read_file(&path).unwrap();
-    let ends: Vec<_> = calls
-        .iter()
-        .map(|call| (call.number, call.outcome))
-        .collect();
-    assert_eq!(
-        ends,
-        [
-            (1, Outcome::Answered),
-            (2, Outcome::Open),
-            (3, Outcome::Left)
-        ]
-    );
+    let ends: Vec<_> = calls.iter().map(|call| (call.number, call.outcome)).collect();
+    assert_eq!(ends, [(1, Outcome::Answered), (2, Outcome::Open), (3, Outcome::Left)]);
     assert_eq!(calls[0].billed.completion_tokens, 9);
     assert_eq!(log.lost(), 0);
 }

@@ -88,22 +88,13 @@ pub(super) struct Writes {
 pub(super) fn decide(change: &Change, found: &Found, now: Timestamp) -> Result<Writes, Error> {
     match change {
         Change::Create(version) => create(version, found, now),
-        Change::Add {
-            version,
-            read,
-            action,
-        } => {
+        Change::Add { version, read, action } => {
             let head = live(found, version.resource)?;
             unchanged(head, found, *read)?;
             write(version, head.clone(), found, now, action)
         }
-        Change::Switch {
-            resource, enabled, ..
-        } => {
-            let head = Head {
-                enabled: *enabled,
-                ..live(found, *resource)?.clone()
-            };
+        Change::Switch { resource, enabled, .. } => {
+            let head = Head { enabled: *enabled, ..live(found, *resource)?.clone() };
             Ok(Writes::of("switch", head))
         }
         Change::Delete { resource, read, .. } => {
@@ -130,11 +121,7 @@ impl Writes {
 }
 
 fn live(found: &Found, resource: Resource) -> Result<&Head, Error> {
-    found
-        .head
-        .as_ref()
-        .filter(|h| h.deleted_at.is_none())
-        .ok_or(Error::NotFound(resource))
+    found.head.as_ref().filter(|h| h.deleted_at.is_none()).ok_or(Error::NotFound(resource))
 }
 
 fn unchanged(head: &Head, found: &Found, read: i64) -> Result<(), Error> {
@@ -143,10 +130,7 @@ fn unchanged(head: &Head, found: &Found, read: i64) -> Result<(), Error> {
     }
     match &found.latest {
         Some(row) => Err(Error::VersionConflict(Box::new(row.clone()))),
-        None => Err(Error::Damaged(format!(
-            "version {} is missing",
-            head.version_no
-        ))),
+        None => Err(Error::Damaged(format!("version {} is missing", head.version_no))),
     }
 }
 
@@ -156,10 +140,7 @@ fn create(version: &NewVersion, found: &Found, now: Timestamp) -> Result<Writes,
         return Err(Error::NotFound(Resource::App));
     }
     if resource == Resource::Price && version.scope.is_none() {
-        return Err(Error::Damaged(format!(
-            "price `{}` has no scope",
-            version.code
-        )));
+        return Err(Error::Damaged(format!("price `{}` has no scope", version.code)));
     }
     let fresh = |version_no, changed_at| Head {
         app: version.app.clone(),
@@ -188,14 +169,7 @@ fn write(
 ) -> Result<Writes, Error> {
     let floor = now.max(head.changed_at);
     let version_no = head.version_no.saturating_add(1);
-    let mut writes = Writes::of(
-        action,
-        Head {
-            version_no,
-            changed_at: floor,
-            ..head
-        },
-    );
+    let mut writes = Writes::of(action, Head { version_no, changed_at: floor, ..head });
     let mut start = version.effective_from.unwrap_or(floor).max(floor);
     let mut current = found.windows.iter().find(|w| w.holds(start));
     if current.is_some_and(|w| w.from == start && w.from <= floor) {
@@ -214,11 +188,7 @@ fn write(
     let end = version.effective_to.or_else(|| next.map(|w| w.from));
     fits(start, end, next)?;
     apart(start, end, &found.rivals)?;
-    writes.insert = Some(Window {
-        version_no,
-        from: start,
-        to: end,
-    });
+    writes.insert = Some(Window { version_no, from: start, to: end });
     writes.answer = Some(version_no);
     Ok(writes)
 }
@@ -226,16 +196,12 @@ fn write(
 fn fits(start: Timestamp, end: Option<Timestamp>, next: Option<&Window>) -> Result<(), Error> {
     let Some(end) = end else { return Ok(()) };
     if end <= start {
-        return Err(Error::Overlap(format!(
-            "it ends at {end}, which is not after {start}"
-        )));
+        return Err(Error::Overlap(format!("it ends at {end}, which is not after {start}")));
     }
     match next {
         Some(w) if w.from < end => {
             let (no, from) = (w.version_no, w.from);
-            Err(Error::Overlap(format!(
-                "version {no} is scheduled from {from}"
-            )))
+            Err(Error::Overlap(format!("version {no} is scheduled from {from}")))
         }
         _ => Ok(()),
     }
@@ -248,9 +214,7 @@ fn apart(start: Timestamp, end: Option<Timestamp>, rivals: &[Rival]) -> Result<(
     match rivals.iter().find(meets) {
         Some(r) => {
             let (code, from) = (&r.code, r.from);
-            Err(Error::Overlap(format!(
-                "price `{code}` is for the same from {from}"
-            )))
+            Err(Error::Overlap(format!("price `{code}` is for the same from {from}")))
         }
         None => Ok(()),
     }

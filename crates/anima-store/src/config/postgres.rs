@@ -24,9 +24,7 @@ pub(crate) struct PostgresConfig(pub(crate) Pool);
 
 impl std::fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("PostgresConfig")
-            .field(&self.0.status())
-            .finish()
+        f.debug_tuple("PostgresConfig").field(&self.0.status()).finish()
     }
 }
 
@@ -120,12 +118,7 @@ async fn rows(
     values: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, Error> {
     let statement = client.prepare_cached(text).await?;
-    client
-        .query(&statement, values)
-        .await?
-        .iter()
-        .map(read_row)
-        .collect()
+    client.query(&statement, values).await?.iter().map(read_row).collect()
 }
 
 async fn row(
@@ -228,13 +221,7 @@ async fn find(tx: &Transaction<'_>, change: &Change, now: Timestamp) -> Result<F
         None => Vec::new(),
     };
     let windows = windows(tx, resource, code, now).await?;
-    Ok(Found {
-        head,
-        windows,
-        latest,
-        rivals,
-        app_exists,
-    })
+    Ok(Found { head, windows, latest, rivals, app_exists })
 }
 
 async fn head(tx: &Transaction<'_>, resource: Resource, code: &str) -> Result<Option<Head>, Error> {
@@ -261,11 +248,7 @@ async fn windows(
     let rows = tx.query(&statement, &[&code, &At(now)]).await?;
     let window = |row: &tokio_postgres::Row| {
         let from = row.try_get::<_, At>(1)?.0;
-        Ok(Window {
-            version_no: row.try_get(0)?,
-            from,
-            to: time(row, 2)?,
-        })
+        Ok(Window { version_no: row.try_get(0)?, from, to: time(row, 2)? })
     };
     rows.iter().map(window).collect()
 }
@@ -280,11 +263,7 @@ async fn rivals(
     let rows = tx.query(&statement, &[&scope, &code, &At(now)]).await?;
     let rival = |row: &tokio_postgres::Row| {
         let from = row.try_get::<_, At>(1)?.0;
-        Ok(Rival {
-            code: row.try_get(0)?,
-            from,
-            to: time(row, 2)?,
-        })
+        Ok(Rival { code: row.try_get(0)?, from, to: time(row, 2)? })
     };
     rows.iter().map(rival).collect()
 }
@@ -305,15 +284,8 @@ async fn write_versions(
     }
     if let (Some(version), Some(window)) = (change.version(), writes.insert) {
         let (from, to, at) = (At(window.from), window.to.map(At), At(now));
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-            &code,
-            &window.version_no,
-            &from,
-            &to,
-            &version.body,
-            &at,
-            &actor.name,
-        ];
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&code, &window.version_no, &from, &to, &version.body, &at, &actor.name];
         match resource {
             Resource::Price => values.push(&version.scope),
             Resource::UserApiKey => values.push(&writes.head.app),

@@ -76,29 +76,19 @@ macro_rules! list_text {
 
 macro_rules! as_of_text {
     ($table:literal, $own:ident) => {
-        concat!(
-            select_rows!($table),
-            where_as_of!($table),
-            "AND h.code = $2"
-        )
+        concat!(select_rows!($table), where_as_of!($table), "AND h.code = $2")
     };
 }
 
 macro_rules! version_text {
     ($table:literal, $own:ident) => {
-        concat!(
-            select_rows!($table),
-            "WHERE v.code = $1 AND v.version_no = $2"
-        )
+        concat!(select_rows!($table), "WHERE v.code = $1 AND v.version_no = $2")
     };
 }
 
 macro_rules! versions_text {
     ($table:literal, $own:ident) => {
-        concat!(
-            select_rows!($table),
-            "WHERE v.code = $1 ORDER BY v.version_no DESC"
-        )
+        concat!(select_rows!($table), "WHERE v.code = $1 ORDER BY v.version_no DESC")
     };
 }
 
@@ -136,21 +126,13 @@ macro_rules! insert_text {
 
 macro_rules! cancel_text {
     ($table:literal, $own:ident) => {
-        concat!(
-            "UPDATE ",
-            $table,
-            " SET cancelled_at = $1 WHERE code = $2 AND version_no = $3"
-        )
+        concat!("UPDATE ", $table, " SET cancelled_at = $1 WHERE code = $2 AND version_no = $3")
     };
 }
 
 macro_rules! close_text {
     ($table:literal, $own:ident) => {
-        concat!(
-            "UPDATE ",
-            $table,
-            " SET effective_to = $1 WHERE code = $2 AND version_no = $3"
-        )
+        concat!("UPDATE ", $table, " SET effective_to = $1 WHERE code = $2 AND version_no = $3")
     };
 }
 

@@ -35,11 +35,7 @@ impl From<rusqlite::Error> for Error {
                 | E::IntegralValueOutOfRange(..)
                 | E::InvalidColumnType(..)
         );
-        if damaged {
-            Self::Damaged(text)
-        } else {
-            Self::Unavailable(text)
-        }
+        if damaged { Self::Damaged(text) } else { Self::Unavailable(text) }
     }
 }
 
@@ -78,16 +74,12 @@ impl ConfigStore for SqliteConfig {
 
     async fn versions(&self, resource: Resource, code: &str) -> Result<Vec<Row>, Error> {
         let code = code.to_owned();
-        self.0
-            .read(move |tx| rows(tx, resource, sql::versions(resource), params![code]))
-            .await
+        self.0.read(move |tx| rows(tx, resource, sql::versions(resource), params![code])).await
     }
 
     async fn change(&self, change: Change, actor: &Actor, now: Timestamp) -> Result<Row, Error> {
         let actor = actor.clone();
-        self.0
-            .write(move |tx| apply(tx, &change, &actor, now))
-            .await
+        self.0.write(move |tx| apply(tx, &change, &actor, now)).await
     }
 
     async fn record(&self, record: AuditRecord) -> Result<(), Error> {
@@ -95,9 +87,7 @@ impl ConfigStore for SqliteConfig {
     }
 
     async fn audit(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditRecord>, Error> {
-        self.0
-            .read(move |tx| audit(tx, before.unwrap_or(i64::MAX), limit))
-            .await
+        self.0.read(move |tx| audit(tx, before.unwrap_or(i64::MAX), limit)).await
     }
 }
 
@@ -145,9 +135,7 @@ fn read_row(resource: Resource, row: &rusqlite::Row<'_>) -> Result<Row, Error> {
 }
 
 fn time(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row
-        .get::<_, Option<i64>>(column)?
-        .map(Timestamp::from_micros))
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
 }
 
 fn micros(at: Option<Timestamp>) -> Option<i64> {
@@ -171,14 +159,7 @@ fn apply(
 ) -> Result<Row, Error> {
     let (resource, code) = change.target();
     let rev: i64 = tx.query_row(sql::RAISE_REV, [], |row| row.get(0))?;
-    let as_of = || {
-        row(
-            tx,
-            resource,
-            sql::as_of(resource),
-            params![now.micros(), code],
-        )
-    };
+    let as_of = || row(tx, resource, sql::as_of(resource), params![now.micros(), code]);
     let before = as_of()?;
     let found = find(tx, change, now)?;
     let writes = decide(change, &found, now)?;
@@ -198,22 +179,13 @@ fn find(tx: &Transaction<'_>, change: &Change, now: Timestamp) -> Result<Found, 
     let (resource, code) = change.target();
     let head = head(tx, resource, code)?;
     let latest = match &head {
-        Some(head) => row(
-            tx,
-            resource,
-            sql::version(resource),
-            params![code, head.version_no],
-        )?,
+        Some(head) => row(tx, resource, sql::version(resource), params![code, head.version_no])?,
         None => None,
     };
     let mut statement = tx.prepare_cached(sql::windows(resource))?;
     let windows = statement.query_map(params![code, now.micros()], |row| {
         let from = Timestamp::from_micros(row.get(1)?);
-        Ok(Window {
-            version_no: row.get(0)?,
-            from,
-            to: time(row, 2)?,
-        })
+        Ok(Window { version_no: row.get(0)?, from, to: time(row, 2)? })
     })?;
     let windows = windows.collect::<Result<_, _>>()?;
     let version = change.version();
@@ -225,13 +197,7 @@ fn find(tx: &Transaction<'_>, change: &Change, now: Timestamp) -> Result<Found, 
         Some(scope) => rivals(tx, scope, code, now)?,
         None => Vec::new(),
     };
-    Ok(Found {
-        head,
-        windows,
-        latest,
-        rivals,
-        app_exists,
-    })
+    Ok(Found { head, windows, latest, rivals, app_exists })
 }
 
 fn head(tx: &Transaction<'_>, resource: Resource, code: &str) -> Result<Option<Head>, Error> {
@@ -256,11 +222,7 @@ fn rivals(
     let mut statement = tx.prepare_cached(sql::RIVALS)?;
     let rivals = statement.query_map(params![scope, code, now.micros()], |row| {
         let from = Timestamp::from_micros(row.get(1)?);
-        Ok(Rival {
-            code: row.get(0)?,
-            from,
-            to: time(row, 2)?,
-        })
+        Ok(Rival { code: row.get(0)?, from, to: time(row, 2)? })
     })?;
     Ok(rivals.collect::<Result<_, _>>()?)
 }
@@ -274,29 +236,16 @@ fn write_versions(
 ) -> Result<(), Error> {
     let (resource, code) = change.target();
     for version_no in &writes.cancel {
-        tx.execute(
-            sql::cancel(resource),
-            params![now.micros(), code, version_no],
-        )?;
+        tx.execute(sql::cancel(resource), params![now.micros(), code, version_no])?;
     }
     if let Some((version_no, end)) = writes.close {
-        tx.execute(
-            sql::close(resource),
-            params![end.micros(), code, version_no],
-        )?;
+        tx.execute(sql::close(resource), params![end.micros(), code, version_no])?;
     }
     if let (Some(version), Some(window)) = (change.version(), writes.insert) {
         let (from, to) = (window.from.micros(), micros(window.to));
         let (body, at) = (version.body.to_string(), now.micros());
-        let mut values: Vec<&dyn ToSql> = vec![
-            &code,
-            &window.version_no,
-            &from,
-            &to,
-            &body,
-            &at,
-            &actor.name,
-        ];
+        let mut values: Vec<&dyn ToSql> =
+            vec![&code, &window.version_no, &from, &to, &body, &at, &actor.name];
         match resource {
             Resource::Price => values.push(&version.scope),
             Resource::UserApiKey => values.push(&writes.head.app),

@@ -36,11 +36,7 @@ pub(crate) async fn on_sqlite<F: Future<Output = ()>>(rule: impl FnOnce(Pair) ->
     let folder = tempfile::tempdir().unwrap();
     let connections = Arc::new(Connections::open(&folder.path().join("a.db")).unwrap());
     let config = Arc::new(SqliteConfig(Arc::clone(&connections)));
-    rule(Pair {
-        config,
-        keys: Arc::new(SqliteKeys(connections)),
-    })
-    .await;
+    rule(Pair { config, keys: Arc::new(SqliteKeys(connections)) }).await;
 }
 
 /// Runs a rule on a new PostgreSQL database, if there is a server.
@@ -51,11 +47,7 @@ pub(crate) async fn on_postgres<F: Future<Output = ()>>(rule: impl FnOnce(Pair) 
     let pool = crate::postgres::pool(&scratch.url(), 4).unwrap();
     crate::postgres::migrate(&pool).await.unwrap();
     let config = Arc::new(PostgresConfig(pool.clone()));
-    rule(Pair {
-        config,
-        keys: Arc::new(PostgresKeys(pool)),
-    })
-    .await;
+    rule(Pair { config, keys: Arc::new(PostgresKeys(pool)) }).await;
 }
 
 /// One test per rule and database.
@@ -110,10 +102,7 @@ pub(crate) const fn later(seconds: i64) -> Timestamp {
 
 /// Who writes.
 pub(crate) fn actor() -> Actor {
-    Actor {
-        name: "ada".to_owned(),
-        reason: "because".to_owned(),
-    }
+    Actor { name: "ada".to_owned(), reason: "because".to_owned() }
 }
 
 /// An alias's body that says `model`.
@@ -137,9 +126,7 @@ pub(crate) fn draft(resource: Resource, code: &str, body: Value) -> NewVersion {
 
 impl Pair {
     pub(crate) async fn create(&self, version: NewVersion, now: Timestamp) -> Result<Row, Error> {
-        self.config
-            .change(Change::Create(version), &actor(), now)
-            .await
+        self.config.change(Change::Create(version), &actor(), now).await
     }
 
     pub(crate) async fn add(
@@ -148,11 +135,7 @@ impl Pair {
         version: NewVersion,
         now: Timestamp,
     ) -> Result<Row, Error> {
-        let change = Change::Add {
-            version,
-            read,
-            action: "change",
-        };
+        let change = Change::Add { version, read, action: "change" };
         self.config.change(change, &actor(), now).await
     }
 
@@ -163,11 +146,7 @@ impl Pair {
         enabled: bool,
         now: Timestamp,
     ) -> Result<Row, Error> {
-        let change = Change::Switch {
-            resource,
-            code: code.to_owned(),
-            enabled,
-        };
+        let change = Change::Switch { resource, code: code.to_owned(), enabled };
         self.config.change(change, &actor(), now).await
     }
 
@@ -178,11 +157,7 @@ impl Pair {
         read: Option<i64>,
         now: Timestamp,
     ) -> Result<Row, Error> {
-        let change = Change::Delete {
-            resource,
-            code: code.to_owned(),
-            read,
-        };
+        let change = Change::Delete { resource, code: code.to_owned(), read };
         self.config.change(change, &actor(), now).await
     }
 
@@ -194,12 +169,7 @@ impl Pair {
         after: Option<&str>,
         now: Timestamp,
     ) -> Vec<(String, i64)> {
-        let page = Page {
-            resource,
-            app,
-            after,
-            limit: 2,
-        };
+        let page = Page { resource, app, after, limit: 2 };
         let rows = self.config.list(page, now).await.unwrap();
         rows.into_iter().map(|r| (r.code, r.version_no)).collect()
     }

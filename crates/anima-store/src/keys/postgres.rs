@@ -19,9 +19,7 @@ pub(crate) struct PostgresKeys(pub(crate) Pool);
 
 impl std::fmt::Debug for PostgresKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("PostgresKeys")
-            .field(&self.0.status())
-            .finish()
+        f.debug_tuple("PostgresKeys").field(&self.0.status()).finish()
     }
 }
 
@@ -31,10 +29,7 @@ impl KeyStore for PostgresKeys {
         let client = self.0.get().await?;
         let statement = client.prepare_cached(sql::KEY).await?;
         let rows = client.query(&statement, &[&kid, &At(now)]).await?;
-        let parts = rows
-            .iter()
-            .map(|row| part(kid, row))
-            .collect::<Result<_, _>>()?;
+        let parts = rows.iter().map(|row| part(kid, row)).collect::<Result<_, _>>()?;
         sql::record(kid, parts)
     }
 
@@ -52,14 +47,9 @@ impl KeyStore for PostgresKeys {
         let mut client = self.0.get().await?;
         let tx = client.transaction().await?;
         let hash = token.hash.as_slice();
-        tx.execute(sql::DELETE_ADMIN_TOKEN, &[&token.name, &hash])
-            .await?;
+        tx.execute(sql::DELETE_ADMIN_TOKEN, &[&token.name, &hash]).await?;
         let role = token.role.name();
-        tx.execute(
-            sql::INSERT_ADMIN_TOKEN,
-            &[&token.name, &role, &hash, &At(now)],
-        )
-        .await?;
+        tx.execute(sql::INSERT_ADMIN_TOKEN, &[&token.name, &role, &hash, &At(now)]).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -74,10 +64,7 @@ impl KeyStore for PostgresKeys {
 fn part(kid: &str, row: &tokio_postgres::Row) -> Result<Part, Error> {
     match row.try_get::<_, i32>(0)? {
         0 => Ok(Part::Head),
-        1 => Ok(Part::Secret {
-            hash: row.try_get(8)?,
-            expires_at: time(row, 5)?,
-        }),
+        1 => Ok(Part::Secret { hash: row.try_get(8)?, expires_at: time(row, 5)? }),
         2 => Ok(Part::Key(version(row)?)),
         3 => Ok(Part::App(version(row)?)),
         other => Err(sql::unknown_part(kid, other.into())),

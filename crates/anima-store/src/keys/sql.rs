@@ -52,10 +52,7 @@ pub(super) enum Part {
     /// The key exists.
     Head,
     /// A hash.
-    Secret {
-        hash: Vec<u8>,
-        expires_at: Option<Timestamp>,
-    },
+    Secret { hash: Vec<u8>, expires_at: Option<Timestamp> },
     /// A version of the key.
     Key(Row),
     /// A version of its app.
@@ -64,11 +61,7 @@ pub(super) enum Part {
 
 /// Puts the parts together.
 pub(super) fn record(kid: &str, parts: Vec<Part>) -> Result<Option<KeyRecord>, Error> {
-    let mut record = KeyRecord {
-        secrets: Vec::new(),
-        key: Vec::new(),
-        app: Vec::new(),
-    };
+    let mut record = KeyRecord { secrets: Vec::new(), key: Vec::new(), app: Vec::new() };
     if parts.is_empty() {
         return Ok(None);
     }
@@ -76,10 +69,7 @@ pub(super) fn record(kid: &str, parts: Vec<Part>) -> Result<Option<KeyRecord>, E
         match part {
             Part::Head => {}
             Part::Secret { hash, expires_at } => {
-                record.secrets.push(SecretHash {
-                    hash: hash_of(kid, &hash)?,
-                    expires_at,
-                });
+                record.secrets.push(SecretHash { hash: hash_of(kid, &hash)?, expires_at });
             }
             Part::Key(row) => record.key.push(typed(Resource::UserApiKey, row)?),
             Part::App(row) => record.app.push(typed(Resource::App, row)?),
@@ -101,9 +91,7 @@ pub(super) fn unknown_part(kid: &str, part: i64) -> Error {
 /// An admin token from its columns.
 pub(super) fn admin_token(name: String, role: &str, hash: [u8; 32]) -> Result<AdminToken, Error> {
     let Some(role) = Role::parse(role) else {
-        return Err(Error::Damaged(format!(
-            "admin token `{name}` has role `{role}`"
-        )));
+        return Err(Error::Damaged(format!("admin token `{name}` has role `{role}`")));
     };
     Ok(AdminToken { name, role, hash })
 }

@@ -75,10 +75,7 @@ fn part(kid: &str, row: &rusqlite::Row<'_>) -> Result<Part, Error> {
     let to = row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros);
     match row.get::<_, i64>(0)? {
         0 => Ok(Part::Head),
-        1 => Ok(Part::Secret {
-            hash: row.get(8)?,
-            expires_at: to,
-        }),
+        1 => Ok(Part::Secret { hash: row.get(8)?, expires_at: to }),
         2 => Ok(Part::Key(version(Resource::UserApiKey, row, to)?)),
         3 => Ok(Part::App(version(Resource::App, row, to)?)),
         other => Err(sql::unknown_part(kid, other)),

@@ -61,15 +61,10 @@ pub(super) fn connector(
         .map_err(|e| OpenError::Unreachable(e.to_string()))?;
     let verifies = matches!(trust, Trust::File(_)) || config.get_ssl_mode() == SslMode::Require;
     let client = if verifies {
-        builder
-            .with_root_certificates(roots(trust)?)
-            .with_no_client_auth()
+        builder.with_root_certificates(roots(trust)?).with_no_client_auth()
     } else {
         let any = Arc::new(AnyCertificate(provider));
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(any)
-            .with_no_client_auth()
+        builder.dangerous().with_custom_certificate_verifier(any).with_no_client_auth()
     };
     Ok(MakeRustlsConnect::new(client))
 }
@@ -87,11 +82,7 @@ fn roots(trust: &Trust) -> Result<RootCertStore, OpenError> {
         let certificate = certificate.map_err(|e| failed(&e))?;
         store.add(certificate).map_err(|e| failed(&e))?;
     }
-    if store.is_empty() {
-        Err(failed(&"it holds no certificate"))
-    } else {
-        Ok(store)
-    }
+    if store.is_empty() { Err(failed(&"it holds no certificate")) } else { Ok(store) }
 }
 
 /// Accepts any certificate whose owner holds its key.

@@ -25,9 +25,7 @@ pub(crate) struct Connections {
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Connections").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -40,11 +38,7 @@ impl Connections {
         let mut writer = super::open(path)?;
         super::migrate(&mut writer)?;
         let readers = Mutex::new(vec![super::open_reader(path)?]);
-        Ok(Self {
-            path: path.to_owned(),
-            writer: Mutex::new(writer),
-            readers,
-        })
+        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), readers })
     }
 
     /// Reads in one transaction, so from one state of the database.
@@ -57,9 +51,7 @@ impl Connections {
     ) -> Result<T, Error> {
         let connections = Arc::clone(self);
         let reading = tokio::task::spawn_blocking(move || connections.read_now(work));
-        reading
-            .await
-            .map_err(|e| Error::Unavailable(e.to_string()))?
+        reading.await.map_err(|e| Error::Unavailable(e.to_string()))?
     }
 
     /// Writes in one transaction, which is on disk when this returns `Ok`.
@@ -79,9 +71,7 @@ impl Connections {
             transaction.commit()?;
             Ok(done)
         });
-        writing
-            .await
-            .map_err(|e| Error::Unavailable(e.to_string()))?
+        writing.await.map_err(|e| Error::Unavailable(e.to_string()))?
     }
 
     fn read_now<T>(

@@ -164,7 +164,7 @@ impl StreamDecoder {
 
     /// The event that closes a stream which failed after its first byte. No terminator follows.
     pub fn error_event(failure: Failure, message: &str, request_id: &str) -> Bytes {
-        let extra = json!({ "request_id": request_id });
+        let extra = json!({ "reason": failure.reason(), "request_id": request_id });
         let body = openai::error_body(failure, message, None, Some(&extra));
         Bytes::from([b"data: ", body.as_ref(), b"\n\n"].concat())
     }

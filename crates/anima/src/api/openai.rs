@@ -68,7 +68,12 @@ impl Plane {
     /// Facts about a request that just came in.
     fn facts(&self) -> Facts {
         let id = mint_id(self.relay.clock.now(), &*self.relay.rng);
-        Facts { id, config_version: self.relay.live.rev(), ..Facts::default() }
+        Facts {
+            id,
+            config_version: self.relay.live.rev(),
+            degraded: self.relay.degraded(),
+            ..Facts::default()
+        }
     }
 
     /// Checks the key of a request.

@@ -50,7 +50,7 @@ pub async fn readiness(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET /actuator/info`.
-pub async fn info(State(app): State<Arc<App>>) -> Json<Value> {
+pub async fn about(State(app): State<Arc<App>>) -> Json<Value> {
     Json(json!({
         "build": { "name": "anima", "version": env!("CARGO_PKG_VERSION") },
         "config": { "version": app.live.rev() },

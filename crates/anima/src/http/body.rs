@@ -85,7 +85,7 @@ mod tests {
             Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 1024]))
         });
         let endless = Body::from_stream(pieces);
-        let refusal = read(endless, 10_000, Duration::from_secs(60)).await.unwrap_err();
+        let refusal = read(endless, 10_000, Duration::from_mins(1)).await.unwrap_err();
         assert_eq!(refusal.failure, Failure::BodyTooLarge);
     }
 
@@ -93,7 +93,7 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up_on() {
         let silent = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
         let refusal =
-            read(Body::from_stream(silent), 10_000, Duration::from_secs(60)).await.unwrap_err();
+            read(Body::from_stream(silent), 10_000, Duration::from_mins(1)).await.unwrap_err();
         assert_eq!(refusal.failure, Failure::BodyTimeout);
     }
 

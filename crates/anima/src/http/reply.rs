@@ -7,16 +7,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use uuid::Uuid;
 
 use anima_core::failure::Failure;
 use anima_wire::surface::openai;
-
-/// A Retry-After above this is not obeyed by the SDKs but turned into fast retries, so it goes with
-/// `x-should-retry: false` (`wire` 4.1, consequence 1).
-const RETRY_AFTER_OBEYED_MS: u64 = 60_000;
 
 /// What every reply says about how it came about.
 #[derive(Debug, Clone, Default)]
@@ -85,19 +81,14 @@ pub fn id_text(id: Uuid) -> String {
 
 /// A refusal in `OpenAI`'s format.
 pub fn refuse(refusal: &Refusal, facts: &Facts) -> Response<Body> {
-    let row = refusal.failure.row();
     // Several failures share a code of the wire; the reason tells them apart (`wire` 4.2).
     let reason = serde_json::json!({ "reason": refusal.failure.reason() });
     let body = openai::error_body(refusal.failure, &refusal.message, refusal.param, Some(&reason));
-    let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let (status, head) = openai::error_head(refusal.failure, refusal.retry_after_ms);
     let mut response = json(status, body, facts);
-    let headers = response.headers_mut();
-    let obeyed = refusal.retry_after_ms.is_none_or(|ms| ms <= RETRY_AFTER_OBEYED_MS);
-    let should = if row.should_retry && obeyed { "true" } else { "false" };
-    headers.insert(SHOULD_RETRY, HeaderValue::from_static(should));
+    response.headers_mut().extend(head);
     if let Some(ms) = refusal.retry_after_ms {
-        headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
-        headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+        response.headers_mut().insert(RETRY_AFTER_MS, HeaderValue::from(ms));
     }
     response
 }
@@ -123,7 +114,6 @@ pub fn event_stream(body: Body, facts: &Facts) -> Response<Body> {
     response
 }
 
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -156,6 +146,9 @@ impl Facts {
 
 #[cfg(test)]
 mod tests {
+    use anima_wire::surface::openai::SHOULD_RETRY;
+    use http::header::RETRY_AFTER;
+
     use super::*;
 
     #[test]

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 /// A request's head must be complete within this.
@@ -23,15 +24,19 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 100;
 /// Bytes of one request's head; hyper also reads bodies through this buffer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a stream that was cut may take to be settled and to send its error event: as long as a
+/// settlement is tried (`ledger/batch`).
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Concurrent HTTP/2 streams of one connection.
 const H2_STREAMS_MAX: u32 = 200;
 
-/// Serves until `shutdown`, then lets running requests finish within `grace`.
+/// Serves until `shutdown`, then lets running requests finish within `grace`. What is still running
+/// then is told to end by `cut`, and has [`LAST_WORDS`] to do so.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     shutdown: impl Future<Output = ()>,
-    grace: Duration,
+    (grace, cut): (Duration, CancellationToken),
 ) {
     let builder = builder();
     let graceful = GracefulShutdown::new();
@@ -51,8 +56,14 @@ pub async fn serve(
         }
     }
     drop(listener);
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!("connections were still open at the end of the shutdown");
+    let mut closing = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(grace, &mut closing).await.is_ok() {
+        return;
+    }
+    tracing::warn!("calls were still running at the end of the shutdown; ending them");
+    cut.cancel();
+    if tokio::time::timeout(LAST_WORDS, closing).await.is_err() {
+        tracing::error!("connections were still open at the end of the shutdown");
     }
 }
 

@@ -49,7 +49,12 @@ pub async fn run(relay: Arc<Relay>, call: Arc<Call>) -> Outcome {
     };
     let open = match hold::place(&relay.ledger, &call, &relay.limits).await {
         Ok(open) => open,
-        Err(refusal) => return refused(&relay, &call, refusal),
+        Err(refusal) => {
+            if refusal.failure == Failure::ServiceUnavailable {
+                relay.note_database(true);
+            }
+            return refused(&relay, &call, refusal);
+        }
     };
     match attempt::run(&relay, &call, &plan).await {
         Ok(answered) => answer(relay, call, open, answered).await,

@@ -18,6 +18,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use anima_core::config::OnDisconnect;
 use anima_core::failure::Failure;
@@ -70,6 +71,8 @@ pub struct RelayStream {
     /// Used by each push, so that no chunk allocates a list.
     scratch: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
+    /// Fires when the node may wait no longer for its streams.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     phase: Phase,
     inflight: Option<Inflight>,
 }
@@ -91,6 +94,7 @@ impl RelayStream {
         let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
         let deadline = trial.deadline(&call);
         let last_chunk = Instant::now();
+        let cut = Box::pin(relay.cut.clone().cancelled_owned());
         let flow = Flow {
             relay,
             call,
@@ -108,6 +112,7 @@ impl RelayStream {
             ready: started.ready.into(),
             scratch: Vec::new(),
             timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
+            cut,
             phase: Phase::Relaying(Box::new(flow)),
             inflight: None,
         }
@@ -135,7 +140,7 @@ impl RelayStream {
             return Poll::Ready(());
         }
         let Poll::Ready(frame) = Pin::new(&mut flow.upstream).poll_frame(cx) else {
-            return self.poll_timer(cx);
+            return self.poll_bounds(cx);
         };
         let outcome = match frame {
             Some(Ok(frame)) => {
@@ -153,6 +158,15 @@ impl RelayStream {
             self.finish(Some(failure));
         }
         Poll::Ready(())
+    }
+
+    /// What ends a stream while its upstream is silent.
+    fn poll_bounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            self.finish(Some(Failure::ShuttingDown));
+            return Poll::Ready(());
+        }
+        self.poll_timer(cx)
     }
 
     /// The timer is set once and only looked at when it fires: re-arming it for each chunk would
@@ -263,7 +277,11 @@ async fn read_out(mut upstream: Incoming) {
 async fn abandoned(mut flow: Flow) {
     flow.relay.metrics.drains.inc();
     if flow.trial.on_disconnect == OnDisconnect::Drain && !flow.decoder.is_done() {
-        drain(&mut flow).await;
+        let cut = flow.relay.cut.clone();
+        tokio::select! {
+            () = drain(&mut flow) => {}
+            () = cut.cancelled() => {}
+        }
     }
     let outcome = Failure::ClientGone.reason();
     let Flow { relay, call, open, failed, trial, mut decision, decoder, .. } = flow;

@@ -28,11 +28,8 @@ pub(crate) async fn open(job: &Job, rate: u32, length: Duration) -> Result<Tally
     let queue = Rc::new(Queue::default());
     let mut workers = JoinSet::new();
     for connection in connect(job, CONNECTIONS).await? {
-        let mut worker = Worker {
-            job: job.clone(),
-            connection: Some(connection),
-            tally: Rc::clone(&tally),
-        };
+        let mut worker =
+            Worker { job: job.clone(), connection: Some(connection), tally: Rc::clone(&tally) };
         let queue = Rc::clone(&queue);
         workers.spawn_local(async move {
             while let Some(due) = queue.next().await {

@@ -50,19 +50,14 @@ impl Tally {
     pub(crate) fn empty() -> Result<Self> {
         let histogram =
             || Histogram::new_with_max(LONGEST_US, 3).context("failed to make a histogram");
-        Ok(Self {
-            latency: Some(histogram()?),
-            first_byte: Some(histogram()?),
-            ..Self::default()
-        })
+        Ok(Self { latency: Some(histogram()?), first_byte: Some(histogram()?), ..Self::default() })
     }
 
     /// Adds an answer.
     pub(crate) fn record(&mut self, record: Record) {
-        for (histogram, value) in [
-            (&mut self.latency, record.latency_us),
-            (&mut self.first_byte, record.first_byte_us),
-        ] {
+        for (histogram, value) in
+            [(&mut self.latency, record.latency_us), (&mut self.first_byte, record.first_byte_us)]
+        {
             if let Some(histogram) = histogram {
                 histogram.saturating_record(value);
             }
@@ -134,10 +129,7 @@ fn at(histogram: Option<&Histogram<u64>>, percentile: f64) -> f64 {
     float(histogram.map_or(0, |histogram| histogram.value_at_percentile(percentile))) / 1000.0
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of a phase are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "counts of a phase are far below 2^52")]
 fn float(count: u64) -> f64 {
     count as f64
 }
@@ -150,19 +142,11 @@ mod tests {
     fn figures_are_per_answer() {
         let mut tally = Tally::empty().unwrap();
         for latency_us in [1000, 3000] {
-            tally.record(Record {
-                latency_us,
-                first_byte_us: 500,
-                events: 5,
-                bytes: 10,
-            });
+            tally.record(Record { latency_us, first_byte_us: 500, events: 5, bytes: 10 });
         }
         tally.fail("reset");
         (tally.seconds, tally.cpu_seconds) = (2.0, 0.001);
-        assert_eq!(
-            (tally.answered(), tally.rate(), tally.failed()),
-            (2.0, 1.0, 1)
-        );
+        assert_eq!((tally.answered(), tally.rate(), tally.failed()), (2.0, 1.0, 1));
         assert!((tally.latency_ms(99.0) - 3.0).abs() < 0.01);
         assert!((tally.cpu_us_per_request() - 500.0).abs() < 0.01);
         assert!((tally.cpu_us_per_event() - 100.0).abs() < 0.01);

@@ -45,9 +45,7 @@ impl Watch {
         if self.shape == Shape::Stream {
             self.count_events(bytes);
         }
-        let last = bytes
-            .get(bytes.len().saturating_sub(TAIL_BYTES)..)
-            .unwrap_or_default();
+        let last = bytes.get(bytes.len().saturating_sub(TAIL_BYTES)..).unwrap_or_default();
         self.tail.extend_from_slice(last);
         let surplus = self.tail.len().saturating_sub(TAIL_BYTES);
         self.tail.drain(..surplus);
@@ -85,10 +83,7 @@ impl Watch {
 }
 
 fn micros(from: Instant, to: Instant) -> u64 {
-    to.saturating_duration_since(from)
-        .as_micros()
-        .try_into()
-        .unwrap_or(u64::MAX)
+    to.saturating_duration_since(from).as_micros().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -106,11 +101,7 @@ mod tests {
     #[test]
     fn a_stream_without_its_end_is_a_failure() {
         assert!(watched(&[b"data: {}\n\n"]).verdict(200).is_err());
-        assert!(
-            watched(&[b"data: {}\n\ndata: [DONE]\n\n"])
-                .verdict(500)
-                .is_err()
-        );
+        assert!(watched(&[b"data: {}\n\ndata: [DONE]\n\n"]).verdict(500).is_err());
     }
 
     #[test]

@@ -28,10 +28,7 @@ enum Bound {
 }
 
 pub(super) fn write(out: &mut String, results: &Results) -> Result<()> {
-    writeln!(
-        out,
-        "## Ratios\n\n| what | measured | aim | |\n|---|--:|--:|---|"
-    )?;
+    writeln!(out, "## Ratios\n\n| what | measured | aim | |\n|---|--:|--:|---|")?;
     for promise in promises(results) {
         let (sign, aim) = match promise.bound {
             Bound::AtMost(aim) => ("≤", aim),
@@ -41,14 +38,9 @@ pub(super) fn write(out: &mut String, results: &Results) -> Result<()> {
             Bound::AtMost(aim) => value <= aim,
             Bound::AtLeast(aim) => value >= aim,
         });
-        let verdict = kept.map_or(
-            "not measured",
-            |kept| if kept { "met" } else { "**missed**" },
-        );
+        let verdict = kept.map_or("not measured", |kept| if kept { "met" } else { "**missed**" });
         let unit = promise.unit;
-        let measured = promise
-            .measured
-            .map_or_else(|| "–".to_owned(), |value| number(value, unit));
+        let measured = promise.measured.map_or_else(|| "–".to_owned(), |value| number(value, unit));
         writeln!(
             out,
             "| {} | {measured} | {sign} {} | {verdict} |",
@@ -85,18 +77,9 @@ fn times_nginx(
 fn cpu(results: &Results) -> Vec<Promise> {
     let promise = |(what, phase, kind, aim): (_, _, _, _)| {
         let by_event = matches!(phase, Phase::PinnedPaced | Phase::PinnedStream);
-        let figure = if by_event {
-            Tally::cpu_us_per_event
-        } else {
-            Tally::cpu_us_per_request
-        };
+        let figure = if by_event { Tally::cpu_us_per_event } else { Tally::cpu_us_per_request };
         let measured = times_nginx(results, phase, kind, figure);
-        Promise {
-            what,
-            measured,
-            bound: Bound::AtMost(aim),
-            unit: " ×",
-        }
+        Promise { what, measured, bound: Bound::AtMost(aim), unit: " ×" }
     };
     let (json, prompt) = (Phase::PinnedJson, Phase::PinnedPrompt);
     let (paced, burst) = (Phase::PinnedPaced, Phase::PinnedStream);
@@ -105,42 +88,12 @@ fn cpu(results: &Results) -> Vec<Promise> {
         ("CPU per request, billing off : nginx", json, off, 3.0),
         ("CPU per request, SQLite : nginx", json, sqlite, 7.0),
         ("CPU per request, PostgreSQL : nginx", json, postgres, 7.0),
-        (
-            "CPU per chunk, one every 2 ms, billing off : nginx",
-            paced,
-            off,
-            2.0,
-        ),
-        (
-            "CPU per chunk, one every 2 ms, SQLite : nginx",
-            paced,
-            sqlite,
-            2.0,
-        ),
-        (
-            "CPU per chunk, all at once, billing off : nginx",
-            burst,
-            off,
-            2.0,
-        ),
-        (
-            "CPU per chunk, all at once, SQLite : nginx",
-            burst,
-            sqlite,
-            2.0,
-        ),
-        (
-            "CPU per 128 KiB prompt, billing off : nginx",
-            prompt,
-            off,
-            2.5,
-        ),
-        (
-            "CPU per 128 KiB prompt, SQLite : nginx",
-            prompt,
-            sqlite,
-            2.5,
-        ),
+        ("CPU per chunk, one every 2 ms, billing off : nginx", paced, off, 2.0),
+        ("CPU per chunk, one every 2 ms, SQLite : nginx", paced, sqlite, 2.0),
+        ("CPU per chunk, all at once, billing off : nginx", burst, off, 2.0),
+        ("CPU per chunk, all at once, SQLite : nginx", burst, sqlite, 2.0),
+        ("CPU per 128 KiB prompt, billing off : nginx", prompt, off, 2.5),
+        ("CPU per 128 KiB prompt, SQLite : nginx", prompt, sqlite, 2.5),
     ];
     all.map(promise).into()
 }
@@ -162,16 +115,8 @@ fn throughput(results: &Results) -> Vec<Promise> {
     let failed: u64 = results.phases.values().flatten().map(Tally::failed).sum();
     let failed = u32::try_from(failed).map_or(f64::INFINITY, f64::from);
     vec![
-        rate(
-            "billed requests at 256 connections, SQLite",
-            Kind::Sqlite,
-            4000.0,
-        ),
-        rate(
-            "billed requests at 256 connections, PostgreSQL",
-            Kind::Postgres,
-            2000.0,
-        ),
+        rate("billed requests at 256 connections, SQLite", Kind::Sqlite, 4000.0),
+        rate("billed requests at 256 connections, PostgreSQL", Kind::Postgres, 2000.0),
         memory("memory at 256 connections, SQLite", Kind::Sqlite),
         memory("memory at 256 connections, PostgreSQL", Kind::Postgres),
         Promise {
@@ -188,55 +133,18 @@ fn latency(results: &Results) -> Vec<Promise> {
     let added = |what, phase, kind, figure: fn(&Tally) -> f64, aim| {
         let direct = median(results, phase, Kind::Direct, figure);
         let through = median(results, phase, kind, figure);
-        let measured = through
-            .zip(direct)
-            .map(|(through, direct)| through - direct);
-        Promise {
-            what,
-            measured,
-            bound: Bound::AtMost(aim),
-            unit: " ms",
-        }
+        let measured = through.zip(direct).map(|(through, direct)| through - direct);
+        Promise { what, measured, bound: Bound::AtMost(aim), unit: " ms" }
     };
     let (busy, alone) = (Phase::Closed(16), Phase::Streams(1));
     let whole: fn(&Tally) -> f64 = |tally| tally.latency_ms(50.0);
     let first: fn(&Tally) -> f64 = |tally| tally.first_byte_ms(50.0);
     let (sqlite, postgres) = (Kind::Sqlite, Kind::Postgres);
     vec![
-        added(
-            "added p50 at 16 connections, SQLite",
-            busy,
-            sqlite,
-            whole,
-            2.0 * commit + 0.5,
-        ),
-        added(
-            "added p50 at 16 connections, PostgreSQL",
-            busy,
-            postgres,
-            whole,
-            2.0 * commit + 0.5,
-        ),
-        added(
-            "added first byte, billing off",
-            alone,
-            Kind::Unbilled,
-            first,
-            1.0,
-        ),
-        added(
-            "added first byte, SQLite (1 ms and the hold)",
-            alone,
-            sqlite,
-            first,
-            1.0 + commit,
-        ),
-        added(
-            "added first byte, PostgreSQL (the same)",
-            alone,
-            postgres,
-            first,
-            1.0 + commit,
-        ),
+        added("added p50 at 16 connections, SQLite", busy, sqlite, whole, 2.0 * commit + 0.5),
+        added("added p50 at 16 connections, PostgreSQL", busy, postgres, whole, 2.0 * commit + 0.5),
+        added("added first byte, billing off", alone, Kind::Unbilled, first, 1.0),
+        added("added first byte, SQLite (1 ms and the hold)", alone, sqlite, first, 1.0 + commit),
+        added("added first byte, PostgreSQL (the same)", alone, postgres, first, 1.0 + commit),
     ]
 }

@@ -27,18 +27,14 @@ const LATENCIES: [Column; 6] = [
 ];
 
 const PER_CORE: [Column; 4] = [
-    ("CPU s/1,000 requests", 4, |tally| {
-        tally.cpu_us_per_request() / 1000.0
-    }),
+    ("CPU s/1,000 requests", 4, |tally| tally.cpu_us_per_request() / 1000.0),
     ("per second", 0, Tally::rate),
     ("p50 ms", 2, |tally| tally.latency_ms(50.0)),
     ("bytes of answer", 0, Tally::bytes_each),
 ];
 
 const STREAMS: [Column; 6] = [
-    ("CPU s/1,000 chunks", 5, |tally| {
-        tally.cpu_us_per_event() / 1000.0
-    }),
+    ("CPU s/1,000 chunks", 5, |tally| tally.cpu_us_per_event() / 1000.0),
     ("streams/s", 0, Tally::rate),
     ("first byte p50 ms", 2, |tally| tally.first_byte_ms(50.0)),
     ("first byte p99 ms", 2, |tally| tally.first_byte_ms(99.0)),
@@ -50,28 +46,14 @@ const MEMORY: [Column; 1] = [("MiB at 256 connections", 1, |tally| tally.residen
 
 pub(super) fn write(out: &mut String, plan: &Plan, results: &Results) -> Result<()> {
     writeln!(out, "## Closed loop\n")?;
-    let closed = plan
-        .concurrency
-        .iter()
-        .map(|n| (format!("{n} connections"), Phase::Closed(*n)));
+    let closed = plan.concurrency.iter().map(|n| (format!("{n} connections"), Phase::Closed(*n)));
     table(out, results, &closed.collect::<Vec<_>>(), &LATENCIES)?;
     writeln!(out, "## Open loop\n")?;
-    let open = plan
-        .rates
-        .iter()
-        .map(|rate| (format!("{rate} requests/s"), Phase::Open(*rate)));
+    let open = plan.rates.iter().map(|rate| (format!("{rate} requests/s"), Phase::Open(*rate)));
     table(out, results, &open.collect::<Vec<_>>(), &LATENCIES)?;
     writeln!(out, "## Per core, 16 connections\n")?;
-    let pinned = [
-        ("short prompt", Phase::PinnedJson),
-        ("128 KiB prompt", Phase::PinnedPrompt),
-    ];
-    table(
-        out,
-        results,
-        &pinned.map(|(title, phase)| (title.to_owned(), phase)),
-        &PER_CORE,
-    )?;
+    let pinned = [("short prompt", Phase::PinnedJson), ("128 KiB prompt", Phase::PinnedPrompt)];
+    table(out, results, &pinned.map(|(title, phase)| (title.to_owned(), phase)), &PER_CORE)?;
     writeln!(out, "## Streams of {CHUNKS} chunks\n")?;
     let streams = [
         ("per core, at once, 16 connections", Phase::PinnedStream),
@@ -79,12 +61,7 @@ pub(super) fn write(out: &mut String, plan: &Plan, results: &Results) -> Result<
         ("1 connection", Phase::Streams(1)),
         ("16 connections", Phase::Streams(16)),
     ];
-    table(
-        out,
-        results,
-        &streams.map(|(title, phase)| (title.to_owned(), phase)),
-        &STREAMS,
-    )?;
+    table(out, results, &streams.map(|(title, phase)| (title.to_owned(), phase)), &STREAMS)?;
     memory(out, plan, results)?;
     failures(out, results)
 }
@@ -101,9 +78,7 @@ fn table(
     for (title, phase) in phases {
         for kind in Kind::ALL {
             if results.phases.contains_key(&(*phase, kind)) {
-                let cells = columns
-                    .iter()
-                    .map(|column| cell(results, *phase, kind, *column));
+                let cells = columns.iter().map(|column| cell(results, *phase, kind, *column));
                 let cells = cells.collect::<Vec<_>>().join(" | ");
                 writeln!(out, "| {title} | {} | {cells} |", kind.title())?;
             }
@@ -126,9 +101,7 @@ fn memory(out: &mut String, plan: &Plan, results: &Results) -> Result<()> {
     )?;
     for kind in plan.kinds.iter().filter(|kind| **kind != Kind::Direct) {
         let rest = results.rest_mib.get(kind).copied().unwrap_or(f64::NAN);
-        let full = MEMORY
-            .map(|column| cell(results, Phase::Closed(256), *kind, column))
-            .concat();
+        let full = MEMORY.map(|column| cell(results, Phase::Closed(256), *kind, column)).concat();
         writeln!(out, "| {} | {rest:.1} | {full} |", kind.title())?;
     }
     writeln!(out)?;

@@ -16,12 +16,7 @@ fn with(change: impl FnOnce(&mut Behaviour)) -> Behaviour {
 }
 
 fn refusal(status: u16) -> Refusal {
-    Refusal {
-        status,
-        code: None,
-        retry_after: None,
-        retry_after_ms: None,
-    }
+    Refusal { status, code: None, retry_after: None, retry_after_ms: None }
 }
 
 #[test]
@@ -87,23 +82,14 @@ fn a_status_takes_its_details_in_any_order() {
 fn a_wrong_option_is_refused_by_name() {
     assert!(refused("explode").starts_with("unknown option \"explode\"; known are: latency, "));
     assert_eq!(refused("latency"), "option \"latency\" needs a number");
-    assert_eq!(
-        refused("latency:soon"),
-        "option \"latency\" needs a non-negative whole number"
-    );
+    assert_eq!(refused("latency:soon"), "option \"latency\" needs a non-negative whole number");
     assert_eq!(refused("reset:1"), "option \"reset\" takes no argument");
-    assert_eq!(
-        refused("status:99"),
-        "option \"status\" needs a status from 300 to 599"
-    );
+    assert_eq!(refused("status:99"), "option \"status\" needs a status from 300 to 599");
     assert_eq!(
         refused("status:429:after=2"),
         "option \"status\" knows only code, retry-after and retry-after-ms"
     );
-    assert_eq!(
-        refused("silent+reset"),
-        "option \"reset\" contradicts an earlier option"
-    );
+    assert_eq!(refused("silent+reset"), "option \"reset\" contradicts an earlier option");
 }
 
 #[test]
@@ -112,29 +98,17 @@ fn a_json_object_and_the_text_say_the_same() {
         r#"{"status": "429:retry-after=2", "latency": 20, "usage_missing": true, "empty": false}"#,
     )
     .unwrap();
-    assert_eq!(
-        Ok(object),
-        parse("status:429:retry-after=2+latency:20+usage-missing")
-    );
+    assert_eq!(Ok(object), parse("status:429:retry-after=2+latency:20+usage-missing"));
     let error = serde_json::from_str::<Behaviour>(r#"{"statsu": 503}"#).unwrap_err();
-    assert!(
-        error.to_string().starts_with("unknown option \"statsu\""),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("unknown option \"statsu\""), "{error}");
 }
 
 #[test]
 fn only_names_that_ask_for_it_carry_options() {
-    assert_eq!(
-        Behaviour::of_model("gpt-4o+reset"),
-        Ok(Behaviour::default())
-    );
+    assert_eq!(Behaviour::of_model("gpt-4o+reset"), Ok(Behaviour::default()));
     assert_eq!(Behaviour::of_model("sim-chat"), Ok(Behaviour::default()));
     assert_eq!(Behaviour::of_model("sim-chat+pace:1"), parse("pace:1"));
-    assert_eq!(
-        Behaviour::of_model("fault:pace:1+reset"),
-        parse("pace:1+reset")
-    );
+    assert_eq!(Behaviour::of_model("fault:pace:1+reset"), parse("pace:1+reset"));
     assert!(Behaviour::of_model("fault:unheard-of").is_err());
 }
 
@@ -142,10 +116,7 @@ fn only_names_that_ask_for_it_carry_options() {
 fn the_later_layer_wins_field_by_field() {
     let under = parse("latency:1+pace:2").unwrap();
     let over = parse("latency:9+chunks:3").unwrap();
-    assert_eq!(
-        under.overlaid(&over),
-        parse("latency:9+pace:2+chunks:3").unwrap()
-    );
+    assert_eq!(under.overlaid(&over), parse("latency:9+pace:2+chunks:3").unwrap());
 }
 
 fn options() -> impl Strategy<Value = String> {

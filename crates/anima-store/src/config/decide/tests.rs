@@ -13,11 +13,7 @@ fn at(micros: i64) -> Timestamp {
 }
 
 fn window(version_no: i64, from: i64, to: Option<i64>) -> Window {
-    Window {
-        version_no,
-        from: at(from),
-        to: to.map(at),
-    }
+    Window { version_no, from: at(from), to: to.map(at) }
 }
 
 fn found(windows: Vec<Window>) -> Found {
@@ -37,12 +33,7 @@ fn found(windows: Vec<Window>) -> Found {
         enabled: true,
         body: json!({}),
     };
-    Found {
-        head: Some(head),
-        windows,
-        latest: Some(latest),
-        ..Found::default()
-    }
+    Found { head: Some(head), windows, latest: Some(latest), ..Found::default() }
 }
 
 fn add(found: &Found, from: Option<i64>, to: Option<i64>) -> Result<Writes, Error> {
@@ -57,15 +48,7 @@ fn add(found: &Found, from: Option<i64>, to: Option<i64>) -> Result<Writes, Erro
         effective_to: to.map(at),
         secret_hash: None,
     };
-    decide(
-        &Change::Add {
-            version,
-            read,
-            action: "change",
-        },
-        found,
-        NOW,
-    )
+    decide(&Change::Add { version, read, action: "change" }, found, NOW)
 }
 
 /// The start and the end that are asked for.
@@ -77,79 +60,28 @@ type Short = (Vec<i64>, Option<(i64, i64)>, (i64, Option<i64>));
 fn short(writes: Writes) -> Short {
     let window = writes.insert.unwrap();
     let close = writes.close.map(|(n, end)| (n, end.micros()));
-    (
-        writes.cancel,
-        close,
-        (window.from.micros(), window.to.map(Timestamp::micros)),
-    )
+    (writes.cancel, close, (window.from.micros(), window.to.map(Timestamp::micros)))
 }
 
 #[test]
 fn a_version_closes_what_is_in_force_and_ends_at_what_is_scheduled() {
     let open = [window(1, 10, None)];
     let one_ahead = [window(1, 10, Some(2_000)), window(2, 2_000, None)];
-    let two_ahead = [
-        window(1, 10, Some(2_000)),
-        window(2, 2_000, Some(3_000)),
-        window(3, 3_000, None),
-    ];
+    let two_ahead =
+        [window(1, 10, Some(2_000)), window(2, 2_000, Some(3_000)), window(3, 3_000, None)];
     let gap = [window(1, 10, Some(1_500)), window(2, 2_000, None)];
     let cases: [(&[Window], Wanted, Short); 11] = [
-        (
-            &open,
-            (None, None),
-            (vec![], Some((1, 1_000)), (1_000, None)),
-        ),
-        (
-            &open,
-            (Some(5_000), None),
-            (vec![], Some((1, 5_000)), (5_000, None)),
-        ),
-        (
-            &open,
-            (Some(5_000), Some(6_000)),
-            (vec![], Some((1, 5_000)), (5_000, Some(6_000))),
-        ),
-        (
-            &one_ahead,
-            (None, None),
-            (vec![], Some((1, 1_000)), (1_000, Some(2_000))),
-        ),
-        (
-            &one_ahead,
-            (Some(1_200), None),
-            (vec![], Some((1, 1_200)), (1_200, Some(2_000))),
-        ),
-        (
-            &one_ahead,
-            (Some(2_500), None),
-            (vec![], Some((2, 2_500)), (2_500, None)),
-        ),
-        (
-            &one_ahead,
-            (None, Some(2_000)),
-            (vec![], Some((1, 1_000)), (1_000, Some(2_000))),
-        ),
-        (
-            &one_ahead,
-            (Some(2_000), None),
-            (vec![2], None, (2_000, None)),
-        ),
-        (
-            &two_ahead,
-            (Some(2_000), None),
-            (vec![2], None, (2_000, Some(3_000))),
-        ),
-        (
-            &two_ahead,
-            (None, Some(1_100)),
-            (vec![], Some((1, 1_000)), (1_000, Some(1_100))),
-        ),
-        (
-            &gap,
-            (Some(1_700), None),
-            (vec![], None, (1_700, Some(2_000))),
-        ),
+        (&open, (None, None), (vec![], Some((1, 1_000)), (1_000, None))),
+        (&open, (Some(5_000), None), (vec![], Some((1, 5_000)), (5_000, None))),
+        (&open, (Some(5_000), Some(6_000)), (vec![], Some((1, 5_000)), (5_000, Some(6_000)))),
+        (&one_ahead, (None, None), (vec![], Some((1, 1_000)), (1_000, Some(2_000)))),
+        (&one_ahead, (Some(1_200), None), (vec![], Some((1, 1_200)), (1_200, Some(2_000)))),
+        (&one_ahead, (Some(2_500), None), (vec![], Some((2, 2_500)), (2_500, None))),
+        (&one_ahead, (None, Some(2_000)), (vec![], Some((1, 1_000)), (1_000, Some(2_000)))),
+        (&one_ahead, (Some(2_000), None), (vec![2], None, (2_000, None))),
+        (&two_ahead, (Some(2_000), None), (vec![2], None, (2_000, Some(3_000)))),
+        (&two_ahead, (None, Some(1_100)), (vec![], Some((1, 1_000)), (1_000, Some(1_100)))),
+        (&gap, (Some(1_700), None), (vec![], None, (1_700, Some(2_000)))),
     ];
     for (windows, (from, to), expected) in cases {
         let writes = add(&found(windows.to_vec()), from, to).unwrap();
@@ -160,23 +92,15 @@ fn a_version_closes_what_is_in_force_and_ends_at_what_is_scheduled() {
 #[test]
 fn a_version_that_would_swallow_a_scheduled_one_is_refused_and_names_it() {
     let found = found(vec![window(1, 10, Some(2_000)), window(2, 2_000, None)]);
-    let Err(Error::Overlap(text)) = add(&found, None, Some(2_001)) else {
-        panic!("not refused")
-    };
+    let Err(Error::Overlap(text)) = add(&found, None, Some(2_001)) else { panic!("not refused") };
     assert!(text.contains("version 2"), "{text}");
 }
 
 #[test]
 fn an_empty_window_is_refused() {
     let found = found(vec![window(1, 10, None)]);
-    assert!(matches!(
-        add(&found, Some(2_000), Some(2_000)),
-        Err(Error::Overlap(_))
-    ));
-    assert!(matches!(
-        add(&found, None, Some(500)),
-        Err(Error::Overlap(_))
-    ));
+    assert!(matches!(add(&found, Some(2_000), Some(2_000)), Err(Error::Overlap(_))));
+    assert!(matches!(add(&found, None, Some(500)), Err(Error::Overlap(_))));
 }
 
 #[test]
@@ -205,11 +129,7 @@ fn a_node_whose_clock_is_behind_does_not_write_into_the_past_of_the_row() {
 #[test]
 fn deleting_closes_the_version_in_force_and_cancels_the_rest() {
     let found = found(vec![window(1, 10, Some(2_000)), window(2, 2_000, None)]);
-    let change = Change::Delete {
-        resource: Resource::Alias,
-        code: "a".to_owned(),
-        read: Some(2),
-    };
+    let change = Change::Delete { resource: Resource::Alias, code: "a".to_owned(), read: Some(2) };
     let writes = decide(&change, &found, NOW).unwrap();
     assert_eq!(writes.cancel, [2]);
     assert_eq!(writes.close, Some((1, NOW)));

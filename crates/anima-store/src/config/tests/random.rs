@@ -20,25 +20,15 @@ struct Step {
 
 #[derive(Debug, Clone)]
 enum Act {
-    Write {
-        scope: usize,
-        from: Option<i64>,
-        length: Option<i64>,
-    },
+    Write { scope: usize, from: Option<i64>, length: Option<i64> },
     Switch(bool),
     Delete,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let length = prop::option::of(-1_i64..12);
-    let write =
-        (0_usize..2, prop::option::of(-3_i64..12), length).prop_map(|(scope, from, length)| {
-            Act::Write {
-                scope,
-                from,
-                length,
-            }
-        });
+    let write = (0_usize..2, prop::option::of(-3_i64..12), length)
+        .prop_map(|(scope, from, length)| Act::Write { scope, from, length });
     let act = prop_oneof![
         8 => write,
         1 => any::<bool>().prop_map(Act::Switch),
@@ -50,10 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(super) async fn no_sequence_leaves_two_versions_in_force(pair: Pair) {
-    let config = Config {
-        rng_seed: RngSeed::Fixed(5),
-        ..Config::default()
-    };
+    let config = Config { rng_seed: RngSeed::Fixed(5), ..Config::default() };
     let mut runner = TestRunner::new(config);
     for sequence in 0..SEQUENCES {
         let steps = steps().new_tree(&mut runner).unwrap().current();
@@ -80,11 +67,7 @@ async fn play(pair: &Pair, sequence: usize, steps: &[Step]) {
 async fn act(pair: &Pair, sequence: usize, code: &str, act: &Act, now: Timestamp) {
     let at = |offset: i64| Timestamp::from_micros(now.micros() + offset);
     let result = match act {
-        Act::Write {
-            scope,
-            from,
-            length,
-        } => {
+        Act::Write { scope, from, length } => {
             let start = from.map(at);
             let end = length.map(|l| Timestamp::from_micros(start.unwrap_or(now).micros() + l));
             let version = NewVersion {
@@ -125,15 +108,9 @@ fn judge(before: &[Row], after: &[Row], now: Timestamp, steps: &[Step]) {
     for old in before {
         let same = |r: &&Row| r.code == old.code && r.version_no == old.version_no;
         let new = after.iter().find(same).unwrap();
-        assert_eq!(
-            (new.effective_from, &new.body),
-            (old.effective_from, &old.body)
-        );
+        assert_eq!((new.effective_from, &new.body), (old.effective_from, &old.body));
         if end(old) <= now {
-            assert_eq!(
-                new.effective_to, old.effective_to,
-                "history was rewritten in {steps:?}"
-            );
+            assert_eq!(new.effective_to, old.effective_to, "history was rewritten in {steps:?}");
         }
     }
 }

@@ -24,20 +24,15 @@ const ACCEPTED: [&str; 3] = [
 const REFUSED_AFTER: &str = "UPDATE alias SET effective_to = NULL WHERE version_no = 1";
 
 async fn seed(pair: Pair) {
-    pair.create(draft(Resource::Alias, "a", body("m")), NOW)
-        .await
-        .unwrap();
-    let price = NewVersion {
-        scope: Some("s".to_owned()),
-        ..draft(Resource::Price, "p", json!({}))
-    };
+    pair.create(draft(Resource::Alias, "a", body("m")), NOW).await.unwrap();
+    let price =
+        NewVersion { scope: Some("s".to_owned()), ..draft(Resource::Price, "p", json!({})) };
     pair.create(price, NOW).await.unwrap();
 }
 
 fn filled(text: &str, time: impl Fn(i64) -> String) -> String {
     let micros = |seconds| later(seconds).micros();
-    text.replace("T1", &time(micros(1)))
-        .replace("T2", &time(micros(2)))
+    text.replace("T1", &time(micros(1))).replace("T2", &time(micros(2)))
 }
 
 #[tokio::test]
@@ -46,11 +41,7 @@ async fn sqlite_itself_refuses_overlap_and_rewriting() {
     let path = folder.path().join("a.db");
     let connections = Arc::new(Connections::open(&path).unwrap());
     let config = Arc::new(SqliteConfig(Arc::clone(&connections)));
-    seed(Pair {
-        config,
-        keys: Arc::new(SqliteKeys(connections)),
-    })
-    .await;
+    seed(Pair { config, keys: Arc::new(SqliteKeys(connections)) }).await;
     let raw = crate::sqlite::open(&path).unwrap();
     let run = |text: &str| raw.execute(&filled(text, |micros| micros.to_string()), []);
     for text in REFUSED {
@@ -71,11 +62,7 @@ async fn postgres_itself_refuses_overlap_and_rewriting() {
     let pool = crate::postgres::pool(&scratch.url(), 2).unwrap();
     crate::postgres::migrate(&pool).await.unwrap();
     let config = Arc::new(PostgresConfig(pool.clone()));
-    seed(Pair {
-        config,
-        keys: Arc::new(PostgresKeys(pool.clone())),
-    })
-    .await;
+    seed(Pair { config, keys: Arc::new(PostgresKeys(pool.clone())) }).await;
     let client = pool.get().await.unwrap();
     let filled = |text: &str| filled(text, |micros| format!("to_timestamp({micros} / 1000000)"));
     for text in REFUSED {
@@ -84,10 +71,7 @@ async fn postgres_itself_refuses_overlap_and_rewriting() {
     for text in ACCEPTED {
         client.batch_execute(&filled(text)).await.unwrap();
     }
-    let error = client
-        .batch_execute(&filled(REFUSED_AFTER))
-        .await
-        .unwrap_err();
+    let error = client.batch_execute(&filled(REFUSED_AFTER)).await.unwrap_err();
     assert!(matches!(Error::from(error), Error::Overlap(_)));
 }
 
@@ -97,10 +81,7 @@ async fn a_writer_waits_for_the_other_writer_of_the_file() {
     let path = folder.path().join("a.db");
     let connections = Arc::new(Connections::open(&path).unwrap());
     let config = Arc::new(SqliteConfig(Arc::clone(&connections)));
-    let pair = Pair {
-        config,
-        keys: Arc::new(SqliteKeys(connections)),
-    };
+    let pair = Pair { config, keys: Arc::new(SqliteKeys(connections)) };
     let other = crate::sqlite::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let writer = pair.clone();

@@ -1,6 +1,7 @@
 //! What the provider gets: the caller's bytes, but for what must change, and nothing of the caller's
 //! own secrets. The upstream here keeps what it is sent.
 
+use tokio_util::sync::CancellationToken;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -70,7 +71,7 @@ async fn keeping(app: &TestApp) -> Kept {
 async fn axum_serve(listener: TcpListener, routes: Router) {
     let never = std::future::pending::<()>();
     let grace = std::time::Duration::ZERO;
-    anima::http::server::serve(listener, routes, never, grace).await;
+    anima::http::server::serve(listener, routes, never, (grace, CancellationToken::new())).await;
 }
 
 async fn sent(app: &TestApp, kept: &Kept, body: &str) -> Seen {

@@ -2,11 +2,16 @@
 //! made for the test and dropped with it.
 //!
 //! PostgreSQL is the server of `ANIMA_TEST_POSTGRES_URL`, whose user may create databases. Without
-//! it those tests say so and pass, unless `ANIMA_TEST_REQUIRE_POSTGRES=1`.
+//! it those tests say so and pass, unless `ANIMA_TEST_REQUIRE_POSTGRES=1`. Databases are copies of a
+//! template with the schema, one per state of the migrations, which stays for further runs.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio_postgres::NoTls;
+use anima_store::database::{self, Location};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
 
 /// The two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +50,8 @@ impl Backend {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("anima_it_{}_{count}", std::process::id());
         let left_over = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-        execute(&server, &[&left_over, &format!("CREATE DATABASE {name}")]).await;
+        let copy = format!("CREATE DATABASE {name} TEMPLATE {}", template(&server).await);
+        execute(&server, &[&left_over, &copy]).await;
         Some(Place::Postgres(Scratch { server, name }))
     }
 }
@@ -55,10 +61,7 @@ impl Place {
     pub(crate) fn url(&self) -> Option<String> {
         match self {
             Self::Sqlite => None,
-            Self::Postgres(scratch) => {
-                let (head, _) = scratch.server.rsplit_once('/').unwrap();
-                Some(format!("{head}/{}", scratch.name))
-            }
+            Self::Postgres(scratch) => Some(url(&scratch.server, &scratch.name)),
         }
     }
 
@@ -83,12 +86,66 @@ impl Drop for Scratch {
     }
 }
 
+/// The URL of another database of the server.
+fn url(server: &str, name: &str) -> String {
+    let (head, _) = server.rsplit_once('/').unwrap();
+    format!("{head}/{name}")
+}
+
+/// The template's name, made when it is not there.
+async fn template(server: &str) -> &'static str {
+    static NAME: OnceCell<String> = OnceCell::const_new();
+    NAME.get_or_init(async || {
+        let name = format!("anima_it_template_{:016x}", schema_hash());
+        connected(server, async |client| make_template(client, server, &name).await).await;
+        name
+    })
+    .await
+}
+
+async fn make_template(client: &Client, server: &str, name: &str) {
+    // Another process may be making it. The lock ends with the connection.
+    client.batch_execute("SELECT pg_advisory_lock(20260101)").await.unwrap();
+    let there = "SELECT 1 FROM pg_database WHERE datname = $1";
+    if client.query_opt(there, &[&name]).await.unwrap().is_some() {
+        return;
+    }
+    let making = format!("{name}_making");
+    let statement = format!("DROP DATABASE IF EXISTS {making} WITH (FORCE)");
+    client.batch_execute(&statement).await.unwrap();
+    client.batch_execute(&format!("CREATE DATABASE {making}")).await.unwrap();
+    database::migrate(&Location::Postgres(url(server, &making))).await.unwrap();
+    let free = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1";
+    client.query(free, &[&making]).await.unwrap();
+    client.batch_execute(&format!("ALTER DATABASE {making} RENAME TO {name}")).await.unwrap();
+}
+
+/// Tells the states of the migrations apart.
+fn schema_hash() -> u64 {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../anima-store/migrations/postgres");
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(file).unwrap().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 async fn execute(server: &str, statements: &[&str]) {
+    connected(server, async |client| {
+        for statement in statements {
+            client.batch_execute(statement).await.unwrap();
+        }
+    })
+    .await;
+}
+
+async fn connected(server: &str, work: impl AsyncFnOnce(&Client)) {
     let (client, connection) = tokio_postgres::connect(server, NoTls).await.unwrap();
     let driver = tokio::spawn(connection);
-    for statement in statements {
-        client.batch_execute(statement).await.unwrap();
-    }
+    work(&client).await;
     drop(client);
     driver.await.unwrap().unwrap();
 }
