@@ -1,10 +1,10 @@
 //! Holds, settlements and postings: the vocabulary of double entry, and what a settlement posts.
 //!
 //! A [`Hold`] reserves money before the first attempt. A [`Settlement`] closes it once: it names
-//! what the customer owes (sale) and what each attempt costs us (cost). [`legs`] turns it into legs;
-//! one leg is one debit and one credit of one amount, so an unbalanced entry cannot be written down.
-//! Not here: storage, batching, or how usage becomes an amount (`pricing`).
-//! Source: SPEC 8; `reliability` 1.4 to 1.6.
+//! what the customer owes (sale) and what each attempt costs us (cost). [`legs`] turns it into
+//! legs; one leg is one debit and one credit of one amount, so an unbalanced entry cannot be
+//! written down. Not here: storage, batching, or how usage becomes an amount (`pricing`). Source:
+//! SPEC 8; `reliability` 1.4 to 1.6.
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::fmt;
@@ -324,8 +324,8 @@ fn cost_leg(attempt: &Attempt, cost: &AttemptCost) -> Option<Leg> {
 
 /// How many units may be taken from a wallet at settlement.
 ///
-/// The hold is always there to be taken. What the sale is above it may be taken from what the wallet
-/// has left above its floor; the rest is not collected (`reliability` 1.6, row 20).
+/// The hold is always there to be taken. What the sale is above it may be taken from what the
+/// wallet has left above its floor; the rest is not collected (`reliability` 1.6, row 20).
 pub fn collectable(sale: i64, held: i64, available: i64) -> i64 {
     let extra = sale.saturating_sub(held).clamp(0, available.max(0));
     sale.min(held).saturating_add(extra).max(0)

@@ -1,8 +1,8 @@
 //! Usage × price → charge.
 //!
 //! One price list prices one side: what a channel's provider charges us (cost), or what an alias
-//! costs a customer (sale). Both have the same shape and go through the same arithmetic. Invariants:
-//! one rounding per charge; a used meter is never silently free. Source: SPEC 8 and 15,
+//! costs a customer (sale). Both have the same shape and go through the same arithmetic.
+//! Invariants: one rounding per charge; a used meter is never silently free. Source: SPEC 8 and 15,
 //! `e-pricing` E.5 (tiers are all or nothing).
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 

@@ -5,8 +5,8 @@
 //! - [`LedgerStore::hold`] judges the wallet under its lock: `posted - held - amount >= floor`, in
 //!   the order of arrival, and never on a stale balance. N parallel holds never pass N times on
 //!   money for one.
-//! - [`LedgerStore::settle`] closes a hold once, by compare-and-set on its state, in one transaction
-//!   with its journal, legs, attempts and balances. A second settlement of the same content is a
+//! - [`LedgerStore::settle`] closes a hold once, by compare-and-set on its state, in one
+//!   transaction with its journal, legs, attempts and balances. A second settlement of the same content is a
 //!   no-op that says so; another content is [`Error::Conflict`] and changes nothing.
 //! - Calls are group-committed: one transaction carries what arrived while the last one was on its
 //!   way to the disk. There is no timer. A caller that goes away takes nothing back.

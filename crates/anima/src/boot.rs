@@ -215,8 +215,8 @@ pub async fn ensure_admin_token(node: &Node, settings: &Settings) -> Result<Firs
 }
 
 impl Node {
-    /// Serves until `shutdown`, then drains: readiness off, running calls to their end or the bound,
-    /// settlements to theirs.
+    /// Serves until `shutdown`, then drains: readiness off, running calls to their end or the
+    /// bound, settlements to theirs.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let router = router::router(&self.app, Arc::clone(&self.plane), self.admin.clone());
         let healing = tokio::spawn(catch_up(

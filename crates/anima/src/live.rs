@@ -1,8 +1,8 @@
 //! The configuration in force on this node, and the cache of keys.
 //!
 //! Configuration proper is small and compiled whole into a [`Timeline`] behind one swap; a request
-//! takes its snapshot once. Keys and apps are many and cached one by one for 30 s (SPEC 5). Invariant:
-//! after [`Live::refresh`] returns, every new request on this node sees the change.
+//! takes its snapshot once. Keys and apps are many and cached one by one for 30 s (SPEC 5).
+//! Invariant: after [`Live::refresh`] returns, every new request on this node sees the change.
 
 use std::collections::BTreeMap;
 use std::fmt;

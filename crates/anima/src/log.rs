@@ -2,8 +2,8 @@
 //!
 //! A line is put into a buffer; a thread writes the buffer out every [`FLUSH_EVERY`] or when it is
 //! large, so a request pays no system call for its line. Invariant: the buffer is bounded; when
-//! standard error stalls, lines are dropped and counted, and requests never wait. What may be logged:
-//! `docs/logging.md`; never a prompt, an answer or a secret.
+//! standard error stalls, lines are dropped and counted, and requests never wait. What may be
+//! logged: `docs/logging.md`; never a prompt, an answer or a secret.
 
 use std::io::{self, Write};
 use std::sync::Arc;

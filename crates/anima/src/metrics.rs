@@ -123,7 +123,7 @@ impl Metrics {
                 opts("requests_total", "Requests by outcome: ok, or the failure's reason."),
                 &["endpoint", "alias", "channel", "app", "outcome"]),
             duration = HistogramVec::new(
-                histogram("request_duration_seconds", "From the request's head to the answer's end.",
+                histogram("request_duration_seconds", "From a request's head to its answer's end.",
                     CALL_BUCKETS), CALL_LABELS),
             first_byte = HistogramVec::new(
                 histogram("time_to_first_byte_seconds",

@@ -1,9 +1,9 @@
 //! The one HTTP client: every byte that leaves this process for another goes through here.
 //!
-//! Connections are pooled per (network policy, connect timeout); redirects are never followed; Nagle
-//! is off. Invariant: without `allow_private_network` no connection is made to an address that is
-//! not public, whatever a name resolves to: the resolver judges each address and the connection goes
-//! to the very addresses that were judged (SPEC 13, `reliability` 7.2).
+//! Connections are pooled per (network policy, connect timeout); redirects are never followed;
+//! Nagle is off. Invariant: without `allow_private_network` no connection is made to an address
+//! that is not public, whatever a name resolves to: the resolver judges each address and the
+//! connection goes to the very addresses that were judged (SPEC 13, `reliability` 7.2).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -35,8 +35,8 @@ pub use segments::Segments;
 
 type Pool = Client<HttpsConnector<HttpConnector<Resolver>>, Segments>;
 
-/// Idle connections kept per upstream host. Above the largest concurrency benchmarked (256), so that
-/// no call pays for a new connection under steady load.
+/// Idle connections kept per upstream host. Above the largest concurrency benchmarked (256), so
+/// that no call pays for a new connection under steady load.
 const IDLE_PER_HOST: usize = 512;
 /// Idle connections are closed after this; most providers close theirs after 60 s or more.
 const IDLE_FOR: Duration = Duration::from_secs(50);

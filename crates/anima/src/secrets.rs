@@ -2,8 +2,8 @@
 //!
 //! Provider credentials are sealed with AES-256-GCM under a data key of their own, wrapped by the
 //! master key; the context (table, row, credential) is authenticated, so a sealed value cannot be
-//! moved to another row. Keys and admin tokens are stored only as HMAC-SHA-256 under peppers derived
-//! from the master key: right for secrets of 256 random bits (SPEC 13, `reliability` 7.2).
+//! moved to another row. Keys and admin tokens are stored only as HMAC-SHA-256 under peppers
+//! derived from the master key: right for secrets of 256 random bits (SPEC 13, `reliability` 7.2).
 //! Invariant: no type here shows a secret in `Debug`.
 
 use std::fmt;

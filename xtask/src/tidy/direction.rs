@@ -54,7 +54,10 @@ const STORIES: &[&str] = &["chat", "embeddings", "media", "completions"];
 
 /// Modules that only the entry points may use, and those entry points.
 const ENDS: &[&str] = &["api", "admin", "cli"];
-const ENTRIES: &[&str] = &["main.rs", "lib.rs", "boot.rs", "router.rs", "openapi.rs"];
+const ENTRIES: &[&str] = &["main.rs", "lib.rs", "boot.rs", "router.rs"];
+/// A command may do what an admin does: `quickstart` makes its rows through the admin API's own
+/// functions, so that there is one way to make a row.
+const COMMANDS: &str = "cli";
 
 pub(super) fn check(tree: &Tree, found: &mut Vec<Finding>) {
     for (path, text) in &tree.manifests {
@@ -116,6 +119,9 @@ fn program(source: &Source, inner: &str, found: &mut Vec<Finding>) {
     };
     for (number, line) in source.live.lines().enumerate() {
         for end in ENDS.iter().filter(|end| **end != home && !ENTRIES.contains(&inner)) {
+            if home == COMMANDS && *end == "admin" {
+                continue;
+            }
             if line.contains(&format!("crate::{end}")) {
                 report(number, format!("only the entry points use `{end}`"));
             }

@@ -1,7 +1,7 @@
 //! An alias: the model name that clients use, its routes, fallbacks and attempt budget.
 //!
-//! Not here: how a plan is made of routes (`routing`). Invariant: a route names its channel by code, and
-//! what it names is resolved when a snapshot is compiled.
+//! Not here: how a plan is made of routes (`routing`). Invariant: a route names its channel by
+//! code, and what it names is resolved when a snapshot is compiled.
 
 use serde::{Deserialize, Serialize};
 

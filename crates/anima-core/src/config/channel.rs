@@ -1,7 +1,7 @@
 //! A channel: an upstream account at one provider, with its timeouts and its circuit's settings.
 //!
-//! Invariant: a credential's secret is never shown by `Debug`, and at rest it is sealed. Defaults come
-//! from `reliability` 3.2 and 4. Not here: the provider's translator (`anima-wire`).
+//! Invariant: a credential's secret is never shown by `Debug`, and at rest it is sealed. Defaults
+//! come from `reliability` 3.2 and 4. Not here: the provider's translator (`anima-wire`).
 
 use serde::{Deserialize, Serialize};
 

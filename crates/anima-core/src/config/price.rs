@@ -1,7 +1,7 @@
 //! A price as written: which book, for what, and its meters' amounts as decimal text.
 //!
-//! Not here: the arithmetic (`pricing`). Invariant: amounts stay text until they become exact rates, so
-//! nothing is rounded on the way.
+//! Not here: the arithmetic (`pricing`). Invariant: amounts stay text until they become exact
+//! rates, so nothing is rounded on the way.
 
 use serde::{Deserialize, Serialize};
 

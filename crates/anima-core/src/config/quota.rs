@@ -1,7 +1,7 @@
 //! A quota: a named list of limits, and what happens to a call that is over them.
 //!
-//! Not here: counting and judging. Invariant: a limit's amount is a count or a decimal in a string, as
-//! its kind demands (`check`).
+//! Not here: counting and judging. Invariant: a limit's amount is a count or a decimal in a string,
+//! as its kind demands (`check`).
 
 use serde::{Deserialize, Serialize};
 

@@ -68,7 +68,10 @@ fn what_does_not_fit_is_refused() {
 
 proptest! {
     #[test]
-    fn a_split_of_the_quantity_loses_nothing(a in 0_u64..1_000_000, b in 0_u64..1_000_000, units in 0_i64..10_000_000_000, pow10 in 0_u8..=9) {
+    fn a_split_of_the_quantity_loses_nothing(
+        a in 0_u64..1_000_000, b in 0_u64..1_000_000,
+        units in 0_i64..10_000_000_000, pow10 in 0_u8..=9,
+    ) {
         let rate = Rate { units, pow10 };
         let whole = ExactSum::default().add(a + b, rate).unwrap();
         let parts = ExactSum::default().add(a, rate).unwrap().add(b, rate).unwrap();
@@ -76,8 +79,11 @@ proptest! {
     }
 
     #[test]
-    fn rounding_is_off_by_at_most_half_a_unit(quantity in 0_u64..10_000_000, units in 0_i64..10_000_000_000, pow10 in 0_u8..=9) {
-        let rounded = ExactSum::default().add(quantity, Rate { units, pow10 }).unwrap().round(Multiplier::ONE).unwrap();
+    fn rounding_is_off_by_at_most_half_a_unit(
+        quantity in 0_u64..10_000_000, units in 0_i64..10_000_000_000, pow10 in 0_u8..=9,
+    ) {
+        let sum = ExactSum::default().add(quantity, Rate { units, pow10 }).unwrap();
+        let rounded = sum.round(Multiplier::ONE).unwrap();
         let exact = i128::from(quantity) * i128::from(units);
         let one = 10_i128.pow(u32::from(pow10));
         prop_assert!((exact - i128::from(rounded) * one).abs() * 2 <= one);

@@ -1,7 +1,7 @@
 //! The ledger that is not there: books nothing, refuses nothing.
 //!
-//! For nodes whose operator turned billing off. Invariant: it never claims that anything was booked:
-//! every settlement charges zero.
+//! For nodes whose operator turned billing off. Invariant: it never claims that anything was
+//! booked: every settlement charges zero.
 
 use async_trait::async_trait;
 use uuid::Uuid;

@@ -1,9 +1,9 @@
 //! `anima quickstart`: everything on the embedded default, with a call that works as pasted.
 //!
-//! Starts the simulated provider in this process, and on the first start creates a channel, aliases,
-//! prices, an app with credit and a key, through the same functions as the admin API. Invariant: a
-//! second start on the same data finds all of it again and prints the same keys; it never adds
-//! credit twice.
+//! Starts the simulated provider in this process, and on the first start creates a channel,
+//! aliases, prices, an app with credit and a key, through the same functions as the admin API.
+//! Invariant: a second start on the same data finds all of it again and prints the same keys; it
+//! never adds credit twice.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -146,10 +146,10 @@ fn print(address: SocketAddr, kept: &Kept, json: bool) {
     println!("Try it:\n");
     println!("  curl http://{host}/v1/chat/completions \\");
     println!("    -H 'authorization: Bearer {key}' -H 'content-type: application/json' \\");
-    println!(
-        "    -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n",
-        rows::CHAT_ALIAS
-    );
+    let body = serde_json::json!({
+        "model": rows::CHAT_ALIAS, "messages": [{"role": "user", "content": "Hello"}],
+    });
+    println!("    -d '{body}'\n");
     println!("  curl -H 'authorization: Bearer {token}' \\");
     println!("    http://{host}/api/admin/v1/apps/{}/balance\n", rows::APP);
 }

@@ -1,8 +1,8 @@
 //! Plan → answer: the one loop over candidates.
 //!
-//! One deadline and one attempt budget cover all of it. After the caller has left no attempt starts.
-//! A stream counts as answered at its first content byte; until then it falls back like any other
-//! failure. Source: SPEC 7.
+//! One deadline and one attempt budget cover all of it. After the caller has left no attempt
+//! starts. A stream counts as answered at its first content byte; until then it falls back like any
+//! other failure. Source: SPEC 7.
 
 use std::sync::Arc;
 use std::time::Duration;

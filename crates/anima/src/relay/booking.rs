@@ -1,7 +1,7 @@
 //! What an attempt costs us and what the customer owes: usage × pinned prices, as records.
 //!
-//! Invariant: nothing consumed is ever booked as free for want of a report: what was not reported is
-//! counted by ourselves and marked as an estimate. Source: SPEC 8, `reliability` 1.6.
+//! Invariant: nothing consumed is ever booked as free for want of a report: what was not reported
+//! is counted by ourselves and marked as an estimate. Source: SPEC 8, `reliability` 1.6.
 
 use std::sync::Arc;
 

@@ -1,4 +1,7 @@
 //! What is known about a call: set at admission, then only read.
+//!
+//! Not here: what happened to it (`decision`). Invariant: prices and configuration are pinned, so
+//! that a change during the call does not touch it.
 
 use std::sync::Arc;
 

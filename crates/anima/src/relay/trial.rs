@@ -1,7 +1,7 @@
 //! One upstream call: send, wait for the head, and judge it.
 //!
-//! Not here: which candidate is next (`attempt`), or what follows the first content byte (`stream`).
-//! Invariant: every way out names what the attempt may have cost.
+//! Not here: which candidate is next (`attempt`), or what follows the first content byte
+//! (`stream`). Invariant: every way out names what the attempt may have cost.
 
 use std::sync::Arc;
 use std::time::Duration;

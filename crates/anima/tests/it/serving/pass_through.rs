@@ -1,9 +1,9 @@
 //! What the provider gets: the caller's bytes, but for what must change, and nothing of the caller's
 //! own secrets. The upstream here keeps what it is sent.
 
-use tokio_util::sync::CancellationToken;
 use std::sync::Arc;
 use std::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use axum::Router;
 use axum::body::Bytes;
