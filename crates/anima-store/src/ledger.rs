@@ -6,8 +6,8 @@
 //!   the order of arrival, and never on a stale balance. N parallel holds never pass N times on
 //!   money for one.
 //! - [`LedgerStore::settle`] closes a hold once, by compare-and-set on its state, in one
-//!   transaction with its journal, legs, attempts and balances. A second settlement of the same content is a
-//!   no-op that says so; another content is [`Error::Conflict`] and changes nothing.
+//!   transaction with its journal, legs, attempts and balances. A second settlement of the same
+//!   content is a no-op that says so; another content is [`Error::Conflict`] and changes nothing.
 //! - Calls are group-committed: one transaction carries what arrived while the last one was on its
 //!   way to the disk. There is no timer. A caller that goes away takes nothing back.
 //! - An error of one item in a batch refuses that item alone.

@@ -68,11 +68,11 @@ async fn set_up(said: &Value, upstream: SocketAddr) -> Result<String> {
     for model in [MODEL, PACED] {
         let (cost, sale) = (format!("cost-{model}"), format!("sale-{model}"));
         let bought = json!({"channel": "bench", "model": model});
-        admin.create("/prices", &price(&cost, bought)).await?;
-        admin.create("/prices", &price(&sale, json!({"alias": model}))).await?;
         let route = json!({"channel": "bench", "model": model, "priority": 1, "weight": 1});
         let alias = json!({"code": model, "kind": "chat", "routes": [route]});
         admin.create("/aliases", &alias).await?;
+        admin.create("/prices", &price(&cost, bought)).await?;
+        admin.create("/prices", &price(&sale, json!({"alias": model}))).await?;
     }
     let group = json!({"code": "bench", "aliases": ["*"], "multiplier": "1"});
     admin.create("/token-groups", &group).await?;

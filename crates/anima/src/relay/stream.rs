@@ -6,14 +6,14 @@
 //! Invariant: every stream that began is settled exactly once, and the terminator is sent only
 //! after that; a stream that fails ends with an error event and without the terminator.
 
-use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -38,6 +38,9 @@ use crate::metrics::Inflight;
 /// How long a finished upstream may take to close its body, so that its connection can be reused.
 /// Never waited for: the settlement runs at the same time, and the stream ends with it.
 const TAIL: Duration = Duration::from_secs(1);
+
+/// A frame is sent when it has this many bytes, even if the upstream has more at once.
+const GATHER_BYTES: usize = 16 * 1024;
 
 /// Everything that a running stream owns.
 struct Flow {
@@ -67,9 +70,8 @@ enum Phase {
 
 /// The body of a streamed answer.
 pub struct RelayStream {
-    ready: VecDeque<Bytes>,
-    /// Used by each push, so that no chunk allocates a list.
-    scratch: Vec<Bytes>,
+    /// What may go to the client now, in order.
+    ready: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
     /// Fires when the node may wait no longer for its streams.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -109,8 +111,7 @@ impl RelayStream {
             last_chunk,
         };
         Self {
-            ready: started.ready.into(),
-            scratch: Vec::new(),
+            ready: started.ready,
             timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
             cut,
             phase: Phase::Relaying(Box::new(flow)),
@@ -121,6 +122,24 @@ impl RelayStream {
     /// Counts the request as being served until the stream is dropped.
     pub fn count(&mut self, inflight: Inflight) {
         self.inflight = Some(inflight);
+    }
+
+    /// Bytes that may go to the client now.
+    fn ready_bytes(&self) -> usize {
+        self.ready.iter().map(Bytes::len).sum()
+    }
+
+    /// What is ready, as one frame: what the upstream had at once leaves at once. A frame costs the
+    /// server about 2 µs, copying a chunk a tenth of that.
+    fn gathered(&mut self) -> Option<Result<Frame<Bytes>, Infallible>> {
+        let joined = if self.ready.len() < 2 {
+            self.ready.pop()?
+        } else {
+            let mut joined = BytesMut::with_capacity(self.ready_bytes());
+            self.ready.drain(..).for_each(|piece| joined.extend_from_slice(&piece));
+            joined.freeze()
+        };
+        Some(Ok(Frame::data(joined)))
     }
 
     /// Ends the relaying and starts the booking.
@@ -146,14 +165,13 @@ impl RelayStream {
             Some(Ok(frame)) => {
                 flow.last_chunk = Instant::now();
                 match frame.into_data() {
-                    Ok(chunk) => flow.decoder.push(chunk, &mut self.scratch),
+                    Ok(chunk) => flow.decoder.push(chunk, &mut self.ready),
                     Err(_trailers) => Ok(()),
                 }
             }
             Some(Err(_broken)) => Err(Failure::StreamCut),
-            None => flow.decoder.end(&mut self.scratch),
+            None => flow.decoder.end(&mut self.ready),
         };
-        self.ready.extend(self.scratch.drain(..));
         if let Err(failure) = outcome {
             self.finish(Some(failure));
         }
@@ -191,24 +209,29 @@ impl RelayStream {
 
 impl Body for RelayStream {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            if self.ready_bytes() >= GATHER_BYTES {
+                return Poll::Ready(self.gathered());
             }
-            match &mut self.phase {
-                Phase::Relaying(_) => ready!(self.poll_upstream(cx)),
-                Phase::Settling(settling) => {
-                    let last = ready!(settling.as_mut().poll(cx));
+            let waiting = match &mut self.phase {
+                Phase::Relaying(_) => self.poll_upstream(cx),
+                Phase::Settling(settling) => settling.as_mut().poll(cx).map(|last| {
                     self.phase = Phase::Finished;
-                    self.ready.push_back(last);
-                }
-                Phase::Finished => return Poll::Ready(None),
+                    self.ready.push(last);
+                }),
+                Phase::Finished => return Poll::Ready(self.gathered()),
+            };
+            if waiting.is_pending() {
+                return match self.gathered() {
+                    Some(frame) => Poll::Ready(Some(frame)),
+                    None => Poll::Pending,
+                };
             }
         }
     }

@@ -193,7 +193,7 @@ async fn a_body_shorter_than_announced_is_dropped(app: &TestApp) {
 
 async fn huge_heads_are_refused(app: &TestApp) {
     let one = format!("x-big: {}", "x".repeat(100_000));
-    let many: String = (0..150).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many = "x-one: 1\r\n".repeat(150);
     for more in [one.as_str(), many.trim_end()] {
         let answer = app.client.push(&head(app, more), || None).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");

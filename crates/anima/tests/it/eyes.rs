@@ -20,7 +20,13 @@ fn sample(metrics: &str, start: &str) -> f64 {
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
+/// The same for what is counted.
+fn count(metrics: &str, start: &str) -> u64 {
+    format!("{:.0}", sample(metrics, start)).parse().unwrap()
+}
+
 async fn metrics_tell_of_calls_money_and_batches(app: &TestApp) {
+    app.embedding().await;
     app.ask("chat").await;
     app.ask_stream("chat").await;
     app.post("/v1/embeddings", &json!({"model": "embed", "input": "x"})).await;
@@ -31,14 +37,14 @@ async fn metrics_tell_of_calls_money_and_batches(app: &TestApp) {
     assert!(reply.header("content-type").starts_with("text/plain; version=0.0.4"));
     let text = reply.text();
     let of = "alias=\"chat\",app=\"acme\",channel=\"main\",endpoint=\"chat_completions\"";
-    assert_eq!(sample(&text, &format!("anima_requests_total{{{of},outcome=\"ok\"}}")), 2.0);
+    assert_eq!(count(&text, &format!("anima_requests_total{{{of},outcome=\"ok\"}}")), 2);
     let failed = format!("anima_requests_total{{{of},outcome=\"upstream_overloaded\"}}");
-    assert_eq!(sample(&text, &failed), 1.0);
+    assert_eq!(count(&text, &failed), 1);
     for family in
         ["request_duration_seconds", "gateway_overhead_seconds", "time_to_first_byte_seconds"]
     {
-        let count = sample(&text, &format!("anima_{family}_count{{{of}}}"));
-        assert_eq!(count, if family.starts_with("time") { 2.0 } else { 3.0 }, "{family}");
+        let observed = count(&text, &format!("anima_{family}_count{{{of}}}"));
+        assert_eq!(observed, if family.starts_with("time") { 2 } else { 3 }, "{family}");
     }
     for direction in ["input", "output"] {
         let of = of.replace("endpoint=", &format!("direction=\"{direction}\",endpoint="));
@@ -58,8 +64,8 @@ async fn metrics_tell_of_calls_money_and_batches(app: &TestApp) {
         assert!(sample(&text, &line) >= 4.0);
     }
     assert!(sample(&text, "anima_ledger_batch_duration_seconds_count") >= 8.0);
-    assert_eq!(sample(&text, "anima_settle_failures_total "), 0.0);
-    assert_eq!(sample(&text, "anima_degraded{dependency=\"database\"}"), 0.0);
+    assert_eq!(count(&text, "anima_settle_failures_total "), 0);
+    assert_eq!(count(&text, "anima_degraded{dependency=\"database\"}"), 0);
     assert!(sample(&text, "anima_config_version ") > 0.0);
     assert!(sample(&text, "process_resident_memory_bytes ") > 1e6);
     assert_eq!(app.raw(Method::GET, "/metrics", &[], "").await.status, 200);
@@ -108,14 +114,14 @@ async fn nothing_is_left_in_flight(app: &TestApp) {
     app.fault("pace:20");
     let mut stream = app.stream(prompt("chat")).await;
     stream.next().await;
-    assert_eq!(sample(&app.metrics().await, "anima_inflight_requests "), 1.0, "a stream counts");
+    assert_eq!(count(&app.metrics().await, "anima_inflight_requests "), 1, "a stream counts");
     drop(stream.whole().await);
     for fault in ["", "status:500"] {
         app.fault(fault);
         app.ask("chat").await;
     }
     eventually("nothing is in flight", async || {
-        (sample(&app.metrics().await, "anima_inflight_requests ") == 0.0).then_some(())
+        (count(&app.metrics().await, "anima_inflight_requests ") == 0).then_some(())
     })
     .await;
 }
@@ -148,7 +154,7 @@ async fn without_its_database_a_node_refuses_and_says_so() {
         assert_eq!((reply.status, reply.json()["status"].clone()), (503, json!("DOWN")), "{path}");
     }
     let metrics = app.metrics().await;
-    assert_eq!(sample(&metrics, "anima_degraded{dependency=\"database\"}"), 1.0);
+    assert_eq!(count(&metrics, "anima_degraded{dependency=\"database\"}"), 1);
     let reply = app.admin_try(Method::GET, "/apps", &serde_json::Value::Null).await;
     assert_eq!(reply.status, 503, "{reply:?}");
 }

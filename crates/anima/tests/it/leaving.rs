@@ -144,7 +144,7 @@ async fn nobody_waits_for_a_second_channel(app: &TestApp) {
     app.alias("twice", "chat", &[("main", "sim-chat"), ("backup", "sim-other")]).await;
     let before = app.balance().await;
     for fault in ["status:500+latency:100", "status:503+latency:100", "reset+latency:100"] {
-        app.script(json!([{"match": {"key": MAIN_SECRET}, "do": fault}]));
+        app.script(&json!([{"match": {"key": MAIN_SECRET}, "do": fault}]));
         let made = app.upstream.calls().len();
         ask_and_leave(app, "twice").await;
         app.settled().await;
@@ -167,7 +167,7 @@ async fn a_client_that_leaves_while_it_asks_has_not_asked(app: &TestApp) {
 async fn many_clients_leave_at_any_point(app: &TestApp) {
     app.alias("cut", "chat", &[("main", "fault:pace:3+cut-stream:4")]).await;
     app.fault("");
-    app.script(json!([{"match": {"model": "sim-chat"}, "do": "pace:3+latency:5"}]));
+    app.script(&json!([{"match": {"model": "sim-chat"}, "do": "pace:3+latency:5"}]));
     for round in 0..60 {
         let alias = if round % 4 == 3 { "cut" } else { "chat" };
         let mut stream = app.stream(prompt(alias)).await;
@@ -192,6 +192,6 @@ async fn many_clients_leave_at_any_point(app: &TestApp) {
 
 /// Flips what happens to the streams of clients that leave from now on.
 async fn cancelling_every_other(app: &TestApp, round: usize) {
-    let policy = if round % 2 == 0 { "cancel" } else { "drain" };
+    let policy = if round.is_multiple_of(2) { "cancel" } else { "drain" };
     app.patch("/channels/main", json!({ "on_disconnect": policy })).await;
 }

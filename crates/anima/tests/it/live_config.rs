@@ -117,7 +117,7 @@ async fn a_changed_secret_is_used_at_once(app: &TestApp) {
     app.patch("/channels/main", json!({ "credentials": credentials })).await;
     app.ask("chat").await;
     let tails: Vec<_> = app.calls().await.into_iter().map(|c| c.key_tail.unwrap()).collect();
-    assert_eq!(tails, [&MAIN_SECRET[MAIN_SECRET.len() - 4..], "0815"]);
+    assert!(MAIN_SECRET.ends_with(&tails[0]) && tails[1] == "0815", "{tails:?}");
     let shown = app.admin(Method::GET, "/channels/main/versions", &Value::Null).await.to_string();
     assert!(!shown.contains("0815") && !shown.contains(MAIN_SECRET), "{shown}");
 }

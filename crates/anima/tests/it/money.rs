@@ -39,10 +39,8 @@ async fn each_call_is_booked_to_the_last_unit(app: &TestApp) {
         for stream in [false, true] {
             let body = json!({"model": "chat", "n": 1 + n % 2,
                 "messages": [{"role": "user", "content": "x".repeat(7 + 13 * n)}]});
-            let reply = match stream {
-                true => app.stream(body).await.whole().await,
-                false => app.chat(body).await,
-            };
+            let reply =
+                if stream { app.stream(body).await.whole().await } else { app.chat(body).await };
             let [call] = &app.calls_of(&reply).await[..] else { panic!("one call: {reply:?}") };
             let (sale, cost) = (owed(&SALE, &call.billed, 1_000), owed(&COST, &call.billed, 1_000));
             let legs = app.legs(&reply).await;
@@ -234,8 +232,8 @@ async fn two_hundred_at_once_cannot_spend_what_is_not_there(app: &TestApp) {
         }
     }
     assert!((20..200).contains(&answered), "{answered} were answered");
-    let (posted, held, available) = app.wallet("crowd").await;
-    assert_eq!((posted, held), (credit - sales, 0));
+    let (posted, still_held, available) = app.wallet("crowd").await;
+    assert_eq!((posted, still_held), (credit - sales, 0));
     assert!(available >= 0);
     let served = app.calls().await;
     assert_eq!(served.len(), answered, "a refused call reaches no provider");

@@ -89,6 +89,7 @@ async fn completions_are_served_whole_and_streamed(app: &TestApp) {
 }
 
 async fn embeddings_are_served(app: &TestApp) {
+    app.embedding().await;
     for format in ["float", "base64"] {
         let body =
             json!({"model": "embed", "input": ["a text", "another"], "encoding_format": format});
@@ -111,6 +112,7 @@ async fn assert_exact(app: &TestApp, reply: &Reply) {
 }
 
 async fn models_are_listed_and_read(app: &TestApp) {
+    app.embedding().await;
     app.alias("vendor/Model-1.5", "chat", &[("main", "sim-chat")]).await;
     let list = app.get("/v1/models").await.json();
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|m| m["id"].clone()).collect();
@@ -198,6 +200,7 @@ async fn unknown_paths_and_methods_are_refused_in_the_callers_format(app: &TestA
 }
 
 async fn paths_without_v1_are_served_too(app: &TestApp) {
+    app.embedding().await;
     assert_eq!(app.post("/chat/completions", &prompt("chat")).await.status, 200);
     assert_eq!(
         app.post("/completions", &json!({"model": "chat", "prompt": "x"})).await.status,
@@ -209,6 +212,7 @@ async fn paths_without_v1_are_served_too(app: &TestApp) {
 }
 
 async fn an_alias_of_another_kind_is_refused(app: &TestApp) {
+    app.embedding().await;
     let reply = app.ask("embed").await;
     assert_eq!(reply.refusal(), (400, "model_kind_mismatch".into()));
     assert_eq!(reply.json()["error"]["param"], "model");

@@ -53,17 +53,16 @@ pub(crate) struct TestApp {
     node: Arc<anima::app::App>,
     stop: CancellationToken,
     served: JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl TestApp {
-    /// Starts a node with the rows that most tests need: the channel `main`, the aliases `chat` and
-    /// `embed` with prices, the app `acme` with credit and a key.
+    /// Starts a node with the rows that most tests need: the channel `main`, the alias `chat` with
+    /// prices, the app `acme` with credit and a key.
     pub(crate) async fn start(place: Place, settings: &str) -> Self {
         let mut app = Self::bare(place, settings).await;
         app.channel("main", MAIN_SECRET, json!({})).await;
         app.alias("chat", "chat", &[("main", "sim-chat")]).await;
-        app.alias("embed", "embedding", &[("main", "sim-embedding")]).await;
         app.app("acme", CREDIT, json!({})).await;
         app.key = app.mint("acme", json!({})).await.1;
         app
@@ -72,10 +71,10 @@ impl TestApp {
     async fn bare(place: Place, settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("anima.toml");
-        let mut text = format!("log = \"off\"\nadmin_token = \"{ADMIN_TOKEN}\"\n{settings}\n");
-        if let Some(url) = place.url() {
-            text.push_str(&format!("database_url = \"{url}\"\n"));
-        }
+        let database = place.url().unwrap_or_default();
+        let text = format!(
+            "log = \"off\"\nadmin_token = \"{ADMIN_TOKEN}\"\ndatabase_url = \"{database}\"\n{settings}\n"
+        );
         std::fs::write(&file, text).unwrap();
         let data_dir = dir.path().join("data").display().to_string();
         let flags = Flags {
@@ -95,7 +94,6 @@ impl TestApp {
         let upstream_url = serve_upstream(&upstream, &stop).await;
         let client = Client::new(address);
         let key = String::new();
-        let _dir = dir;
         Self {
             address,
             key,
@@ -106,7 +104,7 @@ impl TestApp {
             node: shared,
             stop,
             served,
-            _dir,
+            dir,
         }
     }
 
@@ -116,6 +114,7 @@ impl TestApp {
         self.verify().await;
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.served).await.expect("the node stops").unwrap();
+        drop(self.dir);
     }
 
     // What clients do.
@@ -221,6 +220,11 @@ impl TestApp {
         self.create("/channels", &row).await;
     }
 
+    /// The alias `embed`.
+    pub(crate) async fn embedding(&self) {
+        self.alias("embed", "embedding", &[("main", "sim-embedding")]).await;
+    }
+
     /// An alias with its routes, first choice first, and all prices that it needs.
     pub(crate) async fn alias(&self, code: &str, kind: &str, routes: &[(&str, &str)]) {
         self.unpriced_alias(code, kind, routes).await;
@@ -269,11 +273,11 @@ impl TestApp {
 
     /// Does this to every call from now on; the empty text heals.
     pub(crate) fn fault(&self, options: &str) {
-        self.script(json!([{ "do": options }]));
+        self.script(&json!([{ "do": options }]));
     }
 
     /// Replaces the provider's rules.
-    pub(crate) fn script(&self, rules: Value) {
+    pub(crate) fn script(&self, rules: &Value) {
         let script = json!({ "rules": rules }).to_string();
         self.upstream.set_script(Script::from_json(script.as_bytes()).unwrap());
     }
@@ -362,7 +366,7 @@ pub(crate) fn prompt(alias: &str) -> Value {
 
 /// Tries until there is a value. Each try does I/O, so waiting costs no luck and no fixed time.
 pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let tries = async {
+    let trying = async {
         loop {
             if let Some(value) = attempt().await {
                 return value;
@@ -370,8 +374,8 @@ pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> 
             tokio::task::yield_now().await;
         }
     };
-    let tried = tokio::time::timeout(PATIENCE, tries).await;
-    tried.unwrap_or_else(|_| panic!("in vain: {what}"))
+    let outcome = tokio::time::timeout(PATIENCE, trying).await;
+    outcome.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
 /// A price with the three meters of a chat.

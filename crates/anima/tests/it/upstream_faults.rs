@@ -170,6 +170,7 @@ fn assert_broken(reply: &Reply, chunks: usize, code: &str, what: &str) {
 }
 
 async fn usage_that_cannot_be_believed_is_counted_and_flagged(app: &TestApp) {
+    app.embedding().await;
     for fault in ["usage-missing", "usage-absurd", "usage-negative"] {
         app.fault(fault);
         for reply in [app.ask("chat").await, app.ask_stream("chat").await] {
@@ -248,7 +249,7 @@ async fn with_backup(app: &TestApp) {
 }
 
 fn fault_on_main(app: &TestApp, fault: &str) {
-    app.script(json!([{"match": {"key": MAIN_SECRET}, "do": fault}]));
+    app.script(&json!([{"match": {"key": MAIN_SECRET}, "do": fault}]));
 }
 
 /// The second channel served: exactly once, at its own cost and the alias's price.

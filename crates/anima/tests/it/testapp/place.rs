@@ -7,6 +7,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anima_store::database::{self, Location};
@@ -51,7 +52,8 @@ impl Backend {
         let name = format!("anima_it_{}_{count}", std::process::id());
         let left_over = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         let copy = format!("CREATE DATABASE {name} TEMPLATE {}", template(&server).await);
-        execute(&server, &[&left_over, &copy]).await;
+        execute(&server, &[left_over, copy]).await;
+        LIVE.fetch_add(1, Ordering::AcqRel);
         Some(Place::Postgres(Scratch { server, name }))
     }
 }
@@ -68,22 +70,36 @@ impl Place {
     /// Takes the database away from under the node. Not possible for an open file.
     pub(crate) async fn destroy(&self) {
         let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
-        execute(server, &[&format!("DROP DATABASE {name} WITH (FORCE)")]).await;
+        execute(server, &[format!("DROP DATABASE {name} WITH (FORCE)")]).await;
     }
 }
 
+/// PostgreSQL databases in use.
+static LIVE: AtomicU32 = AtomicU32::new(0);
+/// Those to be dropped.
+static LEFT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 impl Drop for Scratch {
+    /// Dropping a database takes a checkpoint, so only the last one waits for it: that of all others
+    /// is done by then too.
     fn drop(&mut self) {
-        let (server, name) = (self.server.clone(), self.name.clone());
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-            runtime.unwrap().block_on(execute(&server, &[&statement]));
-        });
-        if dropped.join().is_err() {
-            eprintln!("the scratch database {} could not be dropped", self.name);
+        LEFT.lock().unwrap().push(self.name.clone());
+        let server = self.server.clone();
+        let dropping = std::thread::spawn(move || drop_left(&server));
+        if LIVE.fetch_sub(1, Ordering::AcqRel) == 1 && dropping.join().is_err() {
+            eprintln!("a scratch database could not be dropped");
         }
     }
+}
+
+fn drop_left(server: &str) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap();
+    let names = std::mem::take(&mut *LEFT.lock().unwrap());
+    let statement = |name| format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    let statements: Vec<String> = names.into_iter().map(statement).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(execute(server, &statements));
 }
 
 /// The URL of another database of the server.
@@ -133,7 +149,7 @@ fn schema_hash() -> u64 {
     hasher.finish()
 }
 
-async fn execute(server: &str, statements: &[&str]) {
+async fn execute(server: &str, statements: &[String]) {
     connected(server, async |client| {
         for statement in statements {
             client.batch_execute(statement).await.unwrap();
