@@ -155,6 +155,8 @@ failures! {
     ServiceUnavailable: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Nothing true;
     /// This node is being stopped and the call did not end in time.
     ShuttingDown: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Delivered true;
+    /// An answer was made and may be charged, but could not be booked, so it is withheld.
+    Unbooked: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Delivered false;
     /// No channel is left to try.
     NoHealthyChannel: Gateway 503 "server_error" "no_healthy_channel" Never Error Ignores Nothing true;
     /// The caller left before the answer.
@@ -193,6 +195,8 @@ failures! {
     StreamCut: Upstream 502 "server_error" "upstream_stream_cut" NextChannel Error Counts Delivered true;
     /// The answer is not in the format that it claims.
     AnswerMalformed: Upstream 502 "server_error" "upstream_malformed" NextChannel Error Counts EstimatedInput true;
+    /// A 200 with neither content nor a report of usage.
+    AnswerEmpty: Upstream 502 "server_error" "upstream_empty" NextChannel Error Counts EstimatedInput true;
     /// An error object inside a 200.
     ErrorInAnswer: Upstream 502 "server_error" "upstream_error" NextChannel Error Counts Delivered true;
     /// The answer is larger than allowed.
@@ -210,6 +214,7 @@ impl Failure {
             Self::KeyMissing => "missing_api_key",
             Self::KeyDisabled => "disabled_api_key",
             Self::KeyExpired => "expired_api_key",
+            Self::Unbooked => "unbooked",
             Self::ShuttingDown => "shutting_down",
             Self::RequestRefused => "upstream_refused_request",
             Self::RateLimited => "upstream_rate_limited",

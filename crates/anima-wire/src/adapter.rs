@@ -129,6 +129,8 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         | Failure::ServiceSuspended
         | Failure::ServiceUnavailable
         | Failure::NoHealthyChannel => "the service is not available: try again shortly",
+        Failure::Unbooked => "the answer could not be booked and is withheld",
+        Failure::AnswerEmpty => "the provider answered with nothing",
         Failure::ShuttingDown => "this gateway is being restarted: try again",
         Failure::Internal => "this gateway failed: report the request id",
     }

@@ -196,8 +196,8 @@ pub enum Collected {
     Whole(Bytes),
     /// It is larger than allowed.
     TooLarge,
-    /// It broke off.
-    Broken(String),
+    /// It broke off: why, and after how many bytes.
+    Broken(String, usize),
     /// Nothing came for too long.
     Idle,
     /// The deadline passed.
@@ -217,7 +217,9 @@ pub async fn collect(
         let by = deadline.min(Instant::now() + idle);
         let frame = match tokio::time::timeout_at(by, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Collected::Broken(describe(&error)),
+            Ok(Some(Err(error))) => {
+                return Collected::Broken(describe(&error), first.len().max(joined.len()));
+            }
             Ok(None) => break,
             Err(_elapsed) if by == deadline => return Collected::Late,
             Err(_elapsed) => return Collected::Idle,

@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use anima_core::config::OnDisconnect;
 use anima_core::failure::{Failure, Retry};
 use anima_core::ledger::Attempt;
 use anima_core::pricing::PriceList;
@@ -128,7 +129,16 @@ async fn one(
     let out = (&relay.outbound, policy, relay.limits.answer_bytes_max);
     let outcome = match trial.send(call, upstream, &credential.1, out).await {
         Outcome::Whole(answer, body) => Ok(Kind::Whole(answer, body)),
-        Outcome::Stream(body) => start(call, &trial, upstream, body).await.map_err(classified),
+        Outcome::Stream(body) => {
+            let gone = call.arrival.gone.clone();
+            let cancels = trial.on_disconnect == OnDisconnect::Cancel;
+            let started = tokio::select! {
+                biased;
+                started = start(call, &mut trial, upstream, body) => started,
+                () = gone.cancelled(), if cancels => Err(Failure::ClientGone),
+            };
+            started.map_err(classified)
+        }
         Outcome::Failed(classified) => Err(classified),
     };
     state.waited += trial.started.elapsed();
@@ -148,7 +158,7 @@ async fn one(
 /// Reads a stream up to its first content byte.
 async fn start(
     call: &Call,
-    trial: &Trial,
+    trial: &mut Trial,
     upstream: &Upstream,
     mut body: Incoming,
 ) -> Result<Kind, Failure> {
@@ -156,12 +166,14 @@ async fn start(
     let mut decoder = adapter.stream(&call.request);
     let mut ready = Vec::new();
     let deadline = trial.deadline(call);
+    let content_by = trial.first_byte_by(call);
     let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
     while !decoder.has_content() && !decoder.is_done() {
-        let by = deadline.min(Instant::now() + idle);
+        let by = content_by.min(Instant::now() + idle);
         match tokio::time::timeout_at(by, body.frame()).await {
             Ok(Some(Ok(frame))) => {
                 if let Ok(chunk) = frame.into_data() {
+                    trial.wasted_bytes += chunk.len();
                     decoder.push(chunk, &mut ready)?;
                 }
             }
@@ -173,6 +185,9 @@ async fn start(
             Err(_elapsed) if by == deadline => return Err(Failure::DeadlineExceeded),
             Err(_elapsed) => return Err(Failure::FirstByteTimeout),
         }
+    }
+    if !decoder.has_content() && decoder.usage().is_none() {
+        return Err(Failure::AnswerEmpty);
     }
     Ok(Kind::Stream(Box::new(Started { body, decoder, ready })))
 }

@@ -12,8 +12,13 @@ use anima_core::money::Multiplier;
 use anima_core::pricing::{self, PriceList};
 use anima_core::usage::{Meter, Usage, UsageSource};
 
+use super::admit::meters;
 use super::call::{Call, price_ref};
 use super::trial::Trial;
+
+/// Bytes of an unusable answer for one token: ordinary text has four to five (`f-tokens` F.1), so
+/// this errs upwards by what the answer's framing adds.
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// What a served attempt delivered.
 #[derive(Debug, Clone)]
@@ -70,12 +75,13 @@ pub(super) async fn counted(count: impl FnOnce() -> u64 + Send + 'static) -> u64
 }
 
 /// Prices usage. What has no rate is left out, and the amount then is an estimate: the call was
-/// made, so refusing is too late, and the log says what to mend.
+/// made, so refusing is too late, and the log says what to mend. Where the amount does not fit, the
+/// hold stands in for it: never nothing.
 pub(super) fn price(
     list: &PriceList,
     known: &Known,
-    tier: Option<&str>,
-    multiplier: Multiplier,
+    (tier, multiplier): (Option<&str>, Multiplier),
+    held: i64,
 ) -> Priced {
     let mut usage = known.usage;
     let counted = known.source == UsageSource::Counted;
@@ -94,15 +100,20 @@ pub(super) fn price(
             }
             Err(pricing::Error::Amount(error)) => {
                 tracing::error!(price = list.code, %error, "failed to price usage");
-                return Priced { units: 0, estimate: true };
+                return Priced { units: held, estimate: true };
             }
         }
     }
 }
 
 /// The record of an attempt whose answer, or part of it, went to the customer.
-pub(super) fn served(trial: &Trial, known: &Known, tier: Option<&str>, end: End) -> Attempt {
-    let priced = price(&trial.cost, known, tier, Multiplier::ONE);
+pub(super) fn served(
+    trial: &Trial,
+    known: &Known,
+    tier: Option<&str>,
+    (end, held): (End, i64),
+) -> Attempt {
+    let priced = price(&trial.cost, known, (tier, Multiplier::ONE), held);
     let mut attempt = record(trial, end);
     attempt.usage = known.usage;
     attempt.usage_source = known.source;
@@ -122,9 +133,14 @@ pub(super) async fn failed(
         Cost::Nothing => {}
         Cost::EstimatedInput | Cost::Delivered => {
             let input = count_input(call).await;
-            let usage = Usage::default().with(Meter::InputTokens, input);
+            // What came and could not be used was made all the same: the worst plausible exposure.
+            let mut usage = Usage::default().with(Meter::InputTokens, input);
+            if meters(call.request.endpoint).contains(&Meter::OutputTokens) {
+                let output = (trial.wasted_bytes as u64).div_ceil(BYTES_PER_TOKEN);
+                usage.set(Meter::OutputTokens, output);
+            }
             let known = Known { usage, source: UsageSource::Counted };
-            let priced = price(&trial.cost, &known, None, Multiplier::ONE);
+            let priced = price(&trial.cost, &known, (None, Multiplier::ONE), 0);
             attempt.usage = usage;
             attempt.usage_source = UsageSource::Counted;
             attempt.cost = Some(cost(&trial.cost, priced));

@@ -121,8 +121,9 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
 /// An answer that was made but could not be booked is withheld: an acknowledged answer is a billed
 /// answer (SPEC 8).
 fn unbooked() -> Refusal {
-    let message = "The call could not be booked, so its answer is withheld. Try again shortly.";
-    Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
+    let message = "The call was made but could not be booked, so its answer is withheld. It may \
+                   still be charged.";
+    Refusal::new(Failure::Unbooked, message)
 }
 
 async fn delivered(call: &Call, answer: Box<anima_wire::adapter::Answer>) -> Delivered {

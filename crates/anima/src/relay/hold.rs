@@ -29,6 +29,11 @@ pub struct Open {
 }
 
 impl Open {
+    /// How much is held, in units.
+    pub fn amount(&self) -> i64 {
+        self.hold.as_ref().map_or(0, |hold| hold.amount)
+    }
+
     /// Takes the hold out, to settle it.
     pub fn take(mut self) -> Option<Hold> {
         self.hold.take()

@@ -45,12 +45,13 @@ pub(super) async fn served(
     }
     relay.metrics.attempt(&trial.channel, outcome);
     let end = End { outcome, served: !delivered.empty, at: relay.clock.now() };
-    attempts.push(booking::served(&trial, &known, tier, end));
+    let held = open.amount();
+    attempts.push(booking::served(&trial, &known, tier, (end, held)));
     // An empty answer is not sold (SPEC 8); what the provider charges for it is still booked.
     let close = if delivered.empty {
         Close::Release
     } else {
-        let sale = booking::price(&call.sale, &known, tier, call.caller.multiplier());
+        let sale = booking::price(&call.sale, &known, (tier, call.caller.multiplier()), held);
         Close::Settle { sale: sale.units, estimate: sale.estimate }
     };
     commit(relay, call, open, attempts, (close, Some(known))).await

@@ -19,6 +19,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use anima_core::config::OnDisconnect;
 use anima_core::failure::Failure;
@@ -77,6 +79,9 @@ pub struct RelayStream {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     phase: Phase,
     inflight: Option<Inflight>,
+    tasks: TaskTracker,
+    /// Shutdown waits for a stream as for any other task that owns money.
+    _owner: TaskTrackerToken,
 }
 
 impl std::fmt::Debug for RelayStream {
@@ -97,6 +102,7 @@ impl RelayStream {
         let deadline = trial.deadline(&call);
         let last_chunk = Instant::now();
         let cut = Box::pin(relay.cut.clone().cancelled_owned());
+        let tasks = relay.tasks.clone();
         let flow = Flow {
             relay,
             call,
@@ -116,6 +122,8 @@ impl RelayStream {
             cut,
             phase: Phase::Relaying(Box::new(flow)),
             inflight: None,
+            _owner: tasks.token(),
+            tasks,
         }
     }
 
@@ -241,12 +249,11 @@ impl Drop for RelayStream {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Finished) {
             Phase::Relaying(flow) => {
-                let tasks = flow.relay.tasks.clone();
-                tasks.spawn(abandoned(*flow));
+                self.tasks.spawn(abandoned(*flow));
             }
             // A settlement that has begun goes on by itself.
             Phase::Settling(settling) => {
-                tokio::spawn(async move { drop(settling.await) });
+                self.tasks.spawn(async move { drop(settling.await) });
             }
             Phase::Finished => {}
         }
@@ -260,7 +267,8 @@ async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
     let request_error =
         |failure: Failure| StreamDecoder::error_event(failure, neutral_message(failure), &id);
     let outcome = failure.map_or("ok", Failure::reason);
-    let Flow { relay, call, open, failed, trial, mut decision, upstream, decoder, .. } = flow;
+    let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = flow;
+    trial.refer(decoder.upstream_ref());
     let delivered = delivered(decoder).await;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
@@ -272,8 +280,8 @@ async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
             failure.map_or(terminator, request_error)
         }
         (Err(_logged), _) => {
-            decision.outcome = Failure::ServiceUnavailable.reason();
-            request_error(Failure::ServiceUnavailable)
+            decision.outcome = Failure::Unbooked.reason();
+            request_error(Failure::Unbooked)
         }
     };
     decision.write(&relay.metrics);
@@ -307,7 +315,8 @@ async fn abandoned(mut flow: Flow) {
         }
     }
     let outcome = Failure::ClientGone.reason();
-    let Flow { relay, call, open, failed, trial, mut decision, decoder, .. } = flow;
+    let Flow { relay, call, open, failed, mut trial, mut decision, decoder, .. } = flow;
+    trial.refer(decoder.upstream_ref());
     let delivered = delivered(decoder).await;
     let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
     decision.outcome = outcome;

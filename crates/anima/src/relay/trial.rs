@@ -17,14 +17,19 @@ use anima_core::config::{OnDisconnect, Timeouts};
 use anima_core::failure::Failure;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
+use anima_core::usage::Meter;
 use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, neutral_message};
 
+use super::admit::meters;
 use super::call::Call;
 use crate::live::Upstream;
 use crate::outbound::{self, Collected, Outbound, Policy, Segments};
 
 /// Bytes of an error answer that are read to classify it.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// Characters of a provider's id that are kept; real ones have 20 to 60.
+const REFERENCE_CHARS_MAX: usize = 128;
 
 /// An upstream call under way, with what its record needs.
 #[derive(Debug, Clone)]
@@ -42,6 +47,8 @@ pub(super) struct Trial {
     pub(super) on_disconnect: OnDisconnect,
     /// The provider's own id of the call.
     pub(super) upstream_ref: Option<String>,
+    /// Bytes of an answer that could not be used, for an estimate of what they cost.
+    pub(super) wasted_bytes: usize,
 }
 
 /// What came of an upstream call.
@@ -75,7 +82,21 @@ impl Trial {
             timeouts: route.channel.body.timeouts,
             on_disconnect: route.channel.body.on_disconnect,
             upstream_ref: None,
+            wasted_bytes: 0,
         }
+    }
+
+    /// Notes the provider's own id of the call: bounded, since the provider chooses it.
+    pub(super) fn refer(&mut self, id: Option<&str>) {
+        if let Some(id) = id {
+            self.upstream_ref = Some(plain(id));
+        }
+    }
+
+    /// The first byte, and of a stream the first content, must be there by here.
+    pub(super) fn first_byte_by(&self, call: &Call) -> Instant {
+        let first_byte = Duration::from_millis(self.timeouts.first_byte_ms.into());
+        self.deadline(call).min(self.started + first_byte)
     }
 
     /// The attempt is over here at the latest.
@@ -117,9 +138,8 @@ impl Trial {
         request: Request<Segments>,
         (outbound, policy, answer_bytes_max): (&Outbound, Policy, usize),
     ) -> Outcome {
-        let first_byte = Duration::from_millis(self.timeouts.first_byte_ms.into());
         let deadline = self.deadline(call);
-        let head_by = deadline.min(self.started + first_byte);
+        let head_by = self.first_byte_by(call);
         let response = match tokio::time::timeout_at(head_by, outbound.send(policy, request)).await
         {
             Ok(Ok(response)) => response,
@@ -138,27 +158,46 @@ impl Trial {
         if call.request.stream && is_event_stream(&response) {
             return Outcome::Stream(response.into_body());
         }
-        match self.collect(call, response.into_body(), answer_bytes_max).await {
-            Err(failure) => failed(failure),
-            Ok(body) => match adapter.answer(call.request.endpoint, &body) {
-                Ok(_) if call.request.stream => failed(Failure::AnswerMalformed),
-                Ok(answer) => {
-                    self.upstream_ref =
-                        answer.upstream_ref.clone().or_else(|| self.upstream_ref.take());
-                    Outcome::Whole(Box::new(answer), body)
+        let collected = self.collect(call, response.into_body(), answer_bytes_max).await;
+        let judged = collected.and_then(|body| {
+            let answer = adapter.answer(call.request.endpoint, &body);
+            answer.map(|answer| (answer, body.clone())).inspect_err(|failure| {
+                // What cannot be read was still made, and may be charged.
+                if *failure == Failure::AnswerMalformed {
+                    self.wasted_bytes = body.len();
                 }
-                Err(failure) => failed(failure),
-            },
+            })
+        });
+        match judged {
+            Err(failure) => failed(failure),
+            Ok((_, body)) if call.request.stream => {
+                self.wasted_bytes = body.len();
+                failed(Failure::AnswerMalformed)
+            }
+            Ok((answer, _)) if is_nothing(call, &answer) => failed(Failure::AnswerEmpty),
+            Ok((answer, body)) => {
+                self.refer(answer.upstream_ref.as_deref());
+                Outcome::Whole(Box::new(answer), body)
+            }
         }
     }
 
-    async fn collect(&self, call: &Call, body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+    async fn collect(
+        &mut self,
+        call: &Call,
+        body: Incoming,
+        limit: usize,
+    ) -> Result<Bytes, Failure> {
         let deadline = self.deadline(call);
         let idle = Duration::from_millis(self.timeouts.idle_ms.into());
         match outbound::collect(body, limit, idle, deadline).await {
             Collected::Whole(bytes) => Ok(bytes),
-            Collected::TooLarge => Err(Failure::AnswerTooLarge),
-            Collected::Broken(detail) => {
+            Collected::TooLarge => {
+                self.wasted_bytes = limit;
+                Err(Failure::AnswerTooLarge)
+            }
+            Collected::Broken(detail, size) => {
+                self.wasted_bytes = size;
                 tracing::debug!(channel = &*self.channel, detail, "answer broke off");
                 Err(Failure::ConnectionLost)
             }
@@ -168,7 +207,7 @@ impl Trial {
     }
 
     async fn judge_refusal(
-        &self,
+        &mut self,
         call: &Call,
         adapter: &'static dyn Adapter,
         response: Response<Incoming>,
@@ -204,6 +243,12 @@ impl Trial {
     }
 }
 
+/// Whether a 200 holds neither content nor a report: nothing to show and nothing to book.
+fn is_nothing(call: &Call, answer: &Answer) -> bool {
+    let generates = meters(call.request.endpoint).contains(&Meter::OutputTokens);
+    generates && answer.text_bytes == 0 && answer.usage.is_none()
+}
+
 /// A failure with the neutral text for callers.
 pub(super) fn failed(failure: Failure) -> Outcome {
     Outcome::Failed(classified(failure))
@@ -228,7 +273,12 @@ fn target(base: &Uri, path: &str) -> Option<Uri> {
 
 fn reference(response: &Response<Incoming>) -> Option<String> {
     let value = response.headers().get("x-request-id")?.to_str().ok()?;
-    Some(value.chars().take(128).collect())
+    Some(plain(value))
+}
+
+/// A text of the provider's own as records may hold it: short and printable.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REFERENCE_CHARS_MAX).collect()
 }
 
 fn is_event_stream(response: &Response<Incoming>) -> bool {

@@ -117,6 +117,9 @@ async fn models_are_listed_and_read(app: &TestApp) {
     let list = app.get("/v1/models").await.json();
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|m| m["id"].clone()).collect();
     assert_eq!(names, ["chat", "embed", "vendor/Model-1.5"]);
+    // The official SDKs write the slash as %2F.
+    let encoded = app.get("/v1/models/vendor%2FModel-1.5").await;
+    assert_eq!((encoded.status, &encoded.json()["id"]), (200, &json!("vendor/Model-1.5")));
     let one = app.get("/v1/models/vendor/Model-1.5").await.json();
     assert_eq!((&one["id"], &one["object"]), (&json!("vendor/Model-1.5"), &json!("model")));
     assert_eq!(app.get("/v1/models/none").await.refusal(), (404, "model_not_found".into()));
@@ -193,6 +196,8 @@ async fn unknown_paths_and_methods_are_refused_in_the_callers_format(app: &TestA
     ] {
         let reply = app.raw(method, path, &[("x-api-key", &app.key)], "").await;
         assert_eq!(reply.refusal(), (405, "method_not_allowed".into()), "{path}");
+        let allowed = if path == "/v1/models" { "GET,HEAD" } else { "POST" };
+        assert_eq!(reply.header("allow"), allowed, "{path}");
     }
     let head = app.raw(Method::HEAD, "/", &[], "").await;
     assert_eq!((head.status, head.body.len()), (200, 0));

@@ -2,8 +2,8 @@
 //!
 //! Borrowed from the bytes, nothing is copied but the text that a tally keeps. Members are read
 //! wherever they stand; a chunk without choices need not be the usage chunk (Azure's filter
-//! results, xAI's citations). Invariant: a second `usage` is malformed, so that no count can hide
-//! behind another. Sources: `a-inbound` A.1.4, `b-outbound-chat` B.2 and B.4.
+//! results, xAI's citations). Invariant: a second `usage` makes the report suspect, so that no
+//! count can hide behind another. Sources: `a-inbound` A.1.4, `b-outbound-chat` B.2 and B.4.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ impl<'a> Reply<'a> {
     /// Reads a document. One that is not an object says nothing and is malformed.
     ///
     /// # Errors
-    /// When it is not one JSON object, or has `usage` twice.
+    /// When it is not one JSON object.
     pub fn read(bytes: &'a [u8], tally: &mut Tally) -> Result<Self, Error> {
         let mut reply = Self::default();
         let mut cursor = Cursor::new(bytes);
@@ -52,7 +52,11 @@ impl<'a> Reply<'a> {
             }
             if name.raw() == b"usage" {
                 if reply.usage_place.is_some() {
-                    return Err(Error::Unexpected { offset: name_at });
+                    // The answer is good and paid for; only its report is not to be believed.
+                    usage::read(cursor)?;
+                    reply.report.suspect = true;
+                    before = Some(cursor.offset());
+                    return Ok(());
                 }
                 reply.has_usage = cursor.kind()? == Kind::Object;
                 reply.report = usage::read(cursor)?;
@@ -152,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn a_second_usage_is_malformed() {
+    fn a_second_usage_makes_the_report_suspect() {
         let json = br#"{"usage":null,"usage":null}"#;
-        assert!(Reply::read(json, &mut Tally::default()).is_err());
+        assert!(Reply::read(json, &mut Tally::default()).unwrap().report.suspect);
     }
 
     #[test]
