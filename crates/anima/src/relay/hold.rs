@@ -104,9 +104,13 @@ fn amount(call: &Call, limits: &Limits) -> Result<i64, Refusal> {
         let each = request.output_tokens_max.unwrap_or(limits.hold_output_tokens);
         usage.set(Meter::OutputTokens, each.saturating_mul(request.choices));
     }
-    let charge =
-        call.sale.charge(&usage, request.service_tier.as_deref(), call.caller.multiplier());
-    charge.map(|c| c.units).map_err(|error| {
+    // The provider decides which tier it really used, so a cheaper one that was asked for does not
+    // lower the hold.
+    let multiplier = call.caller.multiplier();
+    let charge = |tier| call.sale.charge(&usage, tier, multiplier).map(|c| c.units);
+    let plain = charge(None);
+    let asked = request.service_tier.as_deref().map_or(plain, |tier| charge(Some(tier)));
+    plain.and_then(|plain| asked.map(|asked| asked.max(plain))).map_err(|error| {
         tracing::error!(request_id = %call.arrival.id, %error, "failed to price a hold");
         Refusal::new(Failure::ModelUnpriced, "This call cannot be priced. Ask the operator.")
     })
