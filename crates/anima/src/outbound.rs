@@ -28,12 +28,15 @@ use tower::Service;
 use anima_core::failure::Failure;
 
 mod address;
+mod connect;
 mod segments;
 
 pub use address::is_public;
 pub use segments::Segments;
 
-type Pool = Client<HttpsConnector<HttpConnector<Resolver>>, Segments>;
+use connect::Bounded;
+
+type Pool = Client<Bounded<HttpsConnector<HttpConnector<Resolver>>>, Segments>;
 
 /// Idle connections kept per upstream host. Above the largest concurrency benchmarked (256), so
 /// that no call pays for a new connection under steady load.
@@ -116,7 +119,10 @@ impl Outbound {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(Duration::from_secs(30)));
-        http.set_connect_timeout(Some(Duration::from_millis(policy.connect_ms.into())));
+        let within = Duration::from_millis(policy.connect_ms.into());
+        // Shared out over the addresses of a name, so that one that is silent leaves time for the
+        // next; the whole is bounded below.
+        http.set_connect_timeout(Some(within));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(self.tls.clone())
             .https_or_http()
@@ -127,7 +133,7 @@ impl Outbound {
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .pool_idle_timeout(IDLE_FOR)
             .pool_timer(TokioTimer::new())
-            .build(https);
+            .build(Bounded::new(https, within));
         self.pools.write().entry(policy).or_insert(pool).clone()
     }
 }

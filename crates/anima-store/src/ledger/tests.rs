@@ -4,6 +4,7 @@ mod auditor; // random operations against a model
 mod conformance; // the contract, sentence by sentence
 pub(super) mod fixtures; // holds, settlements, entries
 mod judging; // the queue and the halving, without a database
+mod outages; // lost databases and lost callers
 mod postgres;
 mod sqlite;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anima_simulator::{Script, Simulator};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::boot::{self, Node};
@@ -51,10 +52,13 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
         let node = boot::node(&settings).await.map_err(Exit::Usage)?;
         let listener = process::listen(settings.listen).await?;
         let address = listener.local_addr().map_err(|e| Exit::Failed(e.to_string()))?;
-        let kept = prepare_rows(&node, &settings, shutdown.clone()).await?;
+        // The simulated provider goes last: calls that run during the shutdown still need it.
+        let provider = CancellationToken::new();
+        let kept = prepare_rows(&node, &settings, provider.clone()).await?;
         // Every row is in place before anybody is told the address.
         print(address, &kept, args.json);
         node.serve(listener, shutdown).await;
+        provider.cancel();
         Ok(())
     })
 }
@@ -62,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
 async fn prepare_rows(
     node: &Node,
     settings: &Settings,
-    shutdown: tokio_util::sync::CancellationToken,
+    shutdown: CancellationToken,
 ) -> Result<Kept, Exit> {
     let path = settings.data_dir.join(KEPT_FILE);
     let before: Option<Kept> = match boot::read_secret(&path) {
@@ -101,10 +105,7 @@ fn keep(path: &std::path::Path, kept: &Kept) -> Result<(), Exit> {
 }
 
 /// Starts the simulated provider, on the port of the last start if it is still free.
-async fn simulator(
-    wanted: u16,
-    shutdown: tokio_util::sync::CancellationToken,
-) -> Result<u16, Exit> {
+async fn simulator(wanted: u16, shutdown: CancellationToken) -> Result<u16, Exit> {
     let failed = |e: std::io::Error| Exit::Failed(format!("the simulated provider: {e}"));
     let listener = match TcpListener::bind(("127.0.0.1", wanted)).await {
         Ok(listener) => listener,

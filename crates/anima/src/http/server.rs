@@ -1,11 +1,14 @@
 //! Sockets, limits and graceful shutdown.
 //!
-//! Every accepted connection has Nagle off, a bound on its request head in size and time, and a cap
-//! on concurrent HTTP/2 streams. Invariant: after the shutdown signal no new connection is taken,
-//! and running ones end at the bound at the latest. Source: `reliability` 7.2, transport limits.
+//! Every accepted connection has Nagle off, a bound on its request head in size and time, a bound on
+//! a peer that stops reading, and a cap on concurrent HTTP/2 streams; there are only so many of them.
+//! Invariant: after the shutdown signal no new connection is taken, and running ones end at the
+//! bound at the latest. Source: `reliability` 7.2, transport limits.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,11 +18,23 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-/// A request's head must be complete within this.
+mod patience;
+
+use patience::{Patience, Patient};
+
+/// A request's head must be complete within this; before the first, so must be what tells HTTP/1
+/// from HTTP/2.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes no byte of what waits for it is given up after this.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections open at once; more wait in the system's queue.
+const CONNECTIONS_MAX: usize = 10_000;
+/// After a failed accept: long enough for a file descriptor to be given back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
 /// Bytes of one request's head; hyper also reads bodies through this buffer.
@@ -38,24 +53,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     (grace, cut): (Duration, CancellationToken),
 ) {
-    let builder = builder();
     let graceful = GracefulShutdown::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut shutdown => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => connection(&builder, &graceful, &router, stream, peer),
-            Err(error) => {
-                // Out of file descriptors, most likely: wait for some to be given back.
-                tracing::warn!(%error, "failed to accept a connection");
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-    drop(listener);
+    accept_all(listener, router, shutdown, (&graceful, CONNECTIONS_MAX)).await;
     let mut closing = std::pin::pin!(graceful.shutdown());
     if tokio::time::timeout(grace, &mut closing).await.is_ok() {
         return;
@@ -65,6 +64,41 @@ pub async fn serve(
     if tokio::time::timeout(LAST_WORDS, closing).await.is_err() {
         tracing::error!("connections were still open at the end of the shutdown");
     }
+}
+
+/// Takes connections, at most so many at once, until `shutdown`; then frees the address.
+async fn accept_all(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    (graceful, connections_max): (&GracefulShutdown, usize),
+) {
+    let builder = builder();
+    let permits = Arc::new(Semaphore::new(connections_max));
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &permits) => accepted,
+            () = &mut shutdown => return,
+        };
+        match accepted {
+            Ok(accepted) => connection(&builder, graceful, &router, accepted),
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to be given back.
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A connection, its peer, and the right to keep it open.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -89,8 +123,7 @@ fn connection(
     builder: &auto::Builder<TokioExecutor>,
     graceful: &GracefulShutdown,
     router: &Router,
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer, permit): Accepted,
 ) {
     // Without this each small write of a stream waits for the peer's acknowledgement.
     if stream.set_nodelay(true).is_err() {
@@ -102,10 +135,16 @@ fn connection(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().call(request)
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let patience = Patience { opening: HEADER_TIMEOUT, write: WRITE_TIMEOUT };
+    let io = TokioIo::new(Patient::new(stream, patience));
+    let connection = builder.serve_connection(io, service).into_owned();
     let watched = graceful.watch(connection);
     tokio::spawn(async move {
         // A connection ends in an error whenever its peer leaves: nothing to do about it.
         drop(watched.await);
+        drop(permit);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 100 && (64..128).contains(&b))           // carrier-grade NAT
         || (a == 169 && b == 254)                         // link-local, cloud metadata
         || (a == 172 && (16..32).contains(&b))            // private
+        || (a == 192 && b == 88 && c == 99)               // 6to4 relays, deprecated
         || (a == 192 && b == 168)                         // private
         || (a == 192 && b == 0 && (c == 0 || c == 2))     // protocol assignments, documentation
         || (a == 198 && (18..20).contains(&b))            // benchmarking
@@ -35,12 +36,15 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     if let Some(v4) = embedded_v4(address) {
         return is_public_v4(v4);
     }
-    let first = address.segments().first().copied().unwrap_or(0);
-    let documentation = address.segments().starts_with(&[0x2001, 0xdb8]);
-    let teredo = address.segments().starts_with(&[0x2001, 0]);
+    let [first, second, third, ..] = address.segments();
+    let special = (first == 0x2001 && second == 0)               // Teredo
+        || (first == 0x2001 && second == 2 && third == 0)        // benchmarking
+        || (first == 0x2001 && (0x10..0x30).contains(&second))   // ORCHID, ORCHIDv2
+        || (first == 0x2001 && second == 0xdb8)                  // documentation
+        || (first == 0x3fff && second < 0x1000); // documentation
     // Only global unicast, 2000::/3, is public: loopback, link-local, unique local and multicast
     // all lie outside it.
-    (first & 0xe000) == 0x2000 && !documentation && !teredo
+    (first & 0xe000) == 0x2000 && !special
 }
 
 /// The IPv4 address inside a mapped, compatible, NAT64 or 6to4 address.
@@ -80,10 +84,31 @@ mod tests {
             "2002:7f00:1::",
             "::127.0.0.1",
             "ff02::1",
+            "192.88.99.1",
+            "::ffff:192.88.99.1",
+            "3fff::1",
+            "3fff:fff:ffff::1",
+            "2001:db8::1",
+            "2001:0:1::1",
+            "2001:2::1",
+            "2001:2:0:ffff::1",
+            "2001:10::1",
+            "2001:1f:ffff::1",
+            "2001:20::1",
+            "2001:2f:ffff::1",
         ] {
             assert!(!is_public(text.parse().unwrap()), "{text}");
         }
-        for text in ["1.1.1.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+        for text in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "192.88.98.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "2001:30::1",
+            "2001:4860:4860::8888",
+            "3fff:1000::1",
+        ] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
     }

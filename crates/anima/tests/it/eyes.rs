@@ -111,7 +111,7 @@ async fn health_and_info_are_told(app: &TestApp) {
 }
 
 async fn nothing_is_left_in_flight(app: &TestApp) {
-    app.fault("pace:20");
+    app.fault("pace:60");
     let mut stream = app.stream(prompt("chat")).await;
     stream.next().await;
     assert_eq!(count(&app.metrics().await, "anima_inflight_requests "), 1, "a stream counts");

@@ -72,7 +72,7 @@ async fn a_disabled_key_is_refused_at_once(app: &TestApp) {
 
 async fn an_expired_key_is_refused(app: &TestApp) {
     let soon = anima::clock::SystemClock;
-    let soon = anima_core::clock::Clock::now(&soon).plus_millis(400);
+    let soon = anima_core::clock::Clock::now(&soon).plus_millis(1_000);
     let (_, key) = app.mint("acme", json!({"expires_at": soon.to_string()})).await;
     assert_eq!(app.ask_as(&key, "chat").await.status, 200);
     let reply = eventually("the key expires", async || {

@@ -56,7 +56,7 @@ async fn cancelling(app: &TestApp) {
 }
 
 async fn a_client_that_leaves_before_the_head_pays_for_what_was_made(app: &TestApp) {
-    app.fault("latency:150");
+    app.fault("latency:300");
     let before = app.balance().await;
     let id = ask_and_leave(app, "chat").await;
     let legs = settled(app, &id).await;
@@ -143,7 +143,7 @@ async fn nobody_waits_for_a_second_channel(app: &TestApp) {
     app.channel("backup", BACKUP_SECRET, json!({})).await;
     app.alias("twice", "chat", &[("main", "sim-chat"), ("backup", "sim-other")]).await;
     let before = app.balance().await;
-    for fault in ["status:500+latency:100", "status:503+latency:100", "reset+latency:100"] {
+    for fault in ["status:500+latency:300", "status:503+latency:300", "reset+latency:300"] {
         app.script(&json!([{"match": {"key": MAIN_SECRET}, "do": fault}]));
         let made = app.upstream.calls().len();
         ask_and_leave(app, "twice").await;

@@ -65,7 +65,7 @@ async fn sold_at(app: &TestApp) -> i64 {
 const OTHER: Rates = Rates { input: "3.3", cached: "3.3", output: "3.3" };
 
 async fn a_scheduled_price_takes_effect_at_its_instant(app: &TestApp) {
-    let start = SystemClock.now().plus_millis(400);
+    let start = SystemClock.now().plus_millis(800);
     let meters = price(&OTHER, json!({}))["meters"].clone();
     let change = json!({"meters": meters, "effective_from": start.to_string()});
     app.patch("/prices/chat-sale", change).await;
@@ -87,7 +87,7 @@ async fn owed_at_other(app: &TestApp, reply: &crate::testapp::Reply) -> i64 {
 }
 
 async fn a_price_with_an_end_ends(app: &TestApp) {
-    let end = SystemClock.now().plus_millis(300);
+    let end = SystemClock.now().plus_millis(800);
     app.patch("/prices/chat-sale", json!({"effective_to": end.to_string()})).await;
     let refused = eventually("the price ends", async || {
         let reply = app.ask("chat").await;

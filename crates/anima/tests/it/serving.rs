@@ -122,7 +122,10 @@ async fn models_are_listed_and_read(app: &TestApp) {
     assert_eq!((encoded.status, &encoded.json()["id"]), (200, &json!("vendor/Model-1.5")));
     let one = app.get("/v1/models/vendor/Model-1.5").await.json();
     assert_eq!((&one["id"], &one["object"]), (&json!("vendor/Model-1.5"), &json!("model")));
-    assert_eq!(app.get("/v1/models/none").await.refusal(), (404, "model_not_found".into()));
+    for unknown in ["/v1/models/none", "/v1/models/%ff"] {
+        let refusal = app.get(unknown).await.refusal();
+        assert_eq!(refusal, (404, "model_not_found".into()), "{unknown}");
+    }
     let reply = app.raw(Method::GET, "/v1/models", &[], "").await;
     assert_eq!(reply.refusal(), (401, "invalid_api_key".into()));
     app.switch("/aliases/embed", false).await;
@@ -165,6 +168,8 @@ async fn every_reply_says_how_it_came_about(app: &TestApp) {
         (Method::POST, "/v1/nothing", &key[..], chat, 404),
         (Method::GET, path, &key[..], String::new(), 405),
         (Method::GET, "/v1/models/none", &key[..], String::new(), 404),
+        (Method::GET, "/v1/models/%ff", &key[..], String::new(), 404),
+        (Method::GET, "/v1/models/%ff", &[], String::new(), 401),
     ] {
         let reply = app.raw(method, path, headers, body).await;
         assert_eq!(reply.status, status, "{path}: {reply:?}");

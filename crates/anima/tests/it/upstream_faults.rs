@@ -133,7 +133,7 @@ async fn what_may_have_been_worked_on_is_booked_as_waste(app: &TestApp) {
 async fn silence_ends_in_time(app: &TestApp) {
     hasten(app, json!({"first_byte_ms": 60})).await;
     assert_fails(app, "silent", (504, "upstream_timeout"), Waste).await;
-    hasten(app, json!({"first_byte_ms": 20_000, "idle_ms": 100})).await;
+    hasten(app, json!({"first_byte_ms": 20_000, "idle_ms": 250})).await;
     app.fault("silent-stream:0");
     let reply = app.ask_stream("chat").await;
     assert_eq!(reply.refusal(), (504, "upstream_timeout".into()));

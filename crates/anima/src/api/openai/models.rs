@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use http::{Request, Response, StatusCode};
 
@@ -40,10 +41,10 @@ pub async fn list(State(plane): State<Arc<Plane>>, request: Request<Body>) -> Re
     reply::json(StatusCode::OK, body, &facts)
 }
 
-/// `GET /v1/models/{id}`; the id may hold slashes.
+/// `GET /v1/models/{id}`; the id may hold slashes. One that is not UTF-8 names no model.
 pub async fn one(
     State(plane): State<Arc<Plane>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Response<Body> {
     let mut facts = plane.facts();
@@ -53,7 +54,7 @@ pub async fn one(
         Err(refusal) => return reply::refuse(&refusal, &facts),
     };
     facts.config_version = caller.pinned.snapshot.rev;
-    let found = usable(&caller).find(|a| *a.code == *id).cloned();
+    let found = id.ok().and_then(|Path(id)| usable(&caller).find(|a| *a.code == *id).cloned());
     match found {
         Some(alias) if parts.headers.contains_key("anthropic-version") => {
             reply::json(StatusCode::OK, anthropic::model_object(&model(&alias)), &facts)

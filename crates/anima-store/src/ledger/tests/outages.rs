@@ -1,0 +1,302 @@
+//! What becomes of operations whose database, or whose caller, goes away: with an engine that keeps
+//! open holds in memory and fails as its script says.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::fixtures::*;
+use crate::ledger::batch::{Engine, Failure, run};
+use crate::ledger::operation::{Item, Operation, Verdict};
+use crate::ledger::queue::queue;
+use crate::ledger::{Error, Posted, Settled};
+
+/// What happens to a batch.
+enum Fate {
+    Written,
+    /// It is written, and the connection is lost before the answer comes.
+    Unheard,
+    Lost,
+    Refused,
+}
+
+type Script = Box<dyn FnMut(&[Item]) -> Fate + Send>;
+
+/// Open holds, and every settlement that was written.
+#[derive(Default)]
+struct Written {
+    open: BTreeSet<Uuid>,
+    entries: usize,
+    upstream_refs: Vec<Option<String>>,
+}
+
+struct Flaky {
+    script: Script,
+    written: Arc<Mutex<Written>>,
+}
+
+impl Engine for Flaky {
+    async fn commit(&mut self, items: &[Item]) -> Result<Vec<Verdict>, Failure> {
+        let fate = (self.script)(items);
+        match fate {
+            Fate::Written | Fate::Unheard => {}
+            Fate::Lost => return Err(Failure::Lost("away".to_owned())),
+            Fate::Refused => return Err(Failure::Refused("no".to_owned())),
+        }
+        let mut written = self.written.lock();
+        let verdicts = items.iter().map(|item| written.write(item)).collect();
+        if matches!(fate, Fate::Unheard) {
+            return Err(Failure::Lost("cut".to_owned()));
+        }
+        Ok(verdicts)
+    }
+}
+
+impl Written {
+    fn write(&mut self, item: &Item) -> Verdict {
+        match &item.operation {
+            Operation::Hold(hold) => {
+                self.open.insert(hold.id);
+                Verdict::Held(Ok(()))
+            }
+            Operation::Settle(s) if self.open.remove(&s.settlement.hold) => {
+                let refs = s.settlement.attempts.iter().map(|a| a.upstream_ref.clone());
+                self.upstream_refs.extend(refs);
+                Verdict::Settled(Ok(Settled { charged: 0, uncollected: 0, replayed: false }))
+            }
+            Operation::Settle(_) => Verdict::Settled(Err(Error::HoldUnknown)),
+            Operation::Post(_) => {
+                self.entries += 1;
+                Verdict::Posted(Ok(Posted { journal: Uuid::nil(), replayed: false }))
+            }
+        }
+    }
+
+    fn open(&self) -> Vec<u128> {
+        self.open.iter().map(Uuid::as_u128).collect()
+    }
+}
+
+/// An engine whose hold 4 is open.
+fn flaky(script: impl FnMut(&[Item]) -> Fate + Send + 'static) -> (Flaky, Arc<Mutex<Written>>) {
+    let written = Written { open: [Uuid::from_u128(4)].into(), ..Written::default() };
+    let written = Arc::new(Mutex::new(written));
+    (Flaky { script: Box::new(script), written: Arc::clone(&written) }, written)
+}
+
+/// Away for a minute from now.
+fn away_for_a_minute() -> impl FnMut(&[Item]) -> Fate + Send + 'static {
+    let back = Instant::now() + Duration::from_mins(1);
+    move |_| if Instant::now() < back { Fate::Lost } else { Fate::Written }
+}
+
+fn away() -> Error {
+    Error::Unavailable("away".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_is_written_after_its_caller_was_told_that_the_database_is_away() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(away_for_a_minute());
+    let calls = async {
+        let started = Instant::now();
+        assert_eq!(queue.settle(settle(&hold(4, "a", 1), 1)).await, Err(away()));
+        assert!((4_900..5_500).contains(&started.elapsed().as_millis()));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().open(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn holds_are_refused_at_once_while_settlements_are_kept() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(away_for_a_minute());
+    let calls = async {
+        assert_eq!(queue.settle(settle(&hold(4, "a", 1), 1)).await, Err(away()));
+        let asked = Instant::now();
+        assert!(matches!(queue.hold(hold(1, "a", 1)).await, Err(Error::Unavailable(_))));
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(queue.hold(hold(2, "a", 1)).await, Ok(()));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().open(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_is_not_written_after_its_caller_was_told_that_the_database_is_away() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(away_for_a_minute());
+    let calls = async {
+        let both =
+            tokio::join!(queue.post(topup(2, "a", 1)), queue.settle(settle(&hold(4, "a", 1), 1)),);
+        assert_eq!(both, (Err(away()), Err(away())));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!((written.lock().entries, written.lock().open()), (0, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_behind_many_kept_settlements_are_told_in_time() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(away_for_a_minute());
+    let queue = Arc::new(queue);
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..1_200 {
+        let queue = Arc::clone(&queue);
+        calls.spawn(async move {
+            let started = Instant::now();
+            let told = queue.settle(settle(&hold(n, "a", 1), 1)).await;
+            (told, started.elapsed())
+        });
+    }
+    drop(queue);
+    let writer = tokio::spawn(run(engine, lanes, Arc::new(Counts::default())));
+    for (told, after) in calls.join_all().await {
+        assert_eq!(told, Err(away()));
+        assert!(after < Duration::from_millis(5_500), "{after:?}");
+    }
+    writer.await.unwrap();
+    assert_eq!(written.lock().open(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_whose_answer_got_lost_is_released() {
+    let (queue, lanes) = queue();
+    let mut batches = 0;
+    let (engine, written) = flaky(move |_| {
+        batches += 1;
+        if batches == 1 { Fate::Unheard } else { Fate::Written }
+    });
+    let calls = async {
+        let answer = queue.hold(hold(1, "a", 1)).await;
+        assert_eq!(answer, Err(Error::Unavailable("cut".to_owned())));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().open(), [4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_release_of_a_hold_that_was_never_written_does_not_meet_its_repetition() {
+    let (queue, lanes) = queue();
+    let mut batches = 0;
+    let (engine, written) = flaky(move |_| {
+        batches += 1;
+        if batches == 1 { Fate::Lost } else { Fate::Written }
+    });
+    let calls = async {
+        assert_eq!(queue.hold(hold(1, "a", 1)).await, Err(away()));
+        while queue.hold(hold(1, "a", 1)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().open(), [1, 4]);
+}
+
+/// Polls a future once.
+async fn once(future: std::pin::Pin<&mut impl Future>) -> bool {
+    let mut future = Some(future);
+    std::future::poll_fn(move |context| {
+        std::task::Poll::Ready(future.take().is_some_and(|f| f.poll(context).is_ready()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_hold_whose_caller_leaves_before_the_verdict_is_released() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(|_| Fate::Written);
+    {
+        let mut call = pin!(queue.hold(hold(1, "a", 1)));
+        assert!(!once(call.as_mut()).await);
+    }
+    drop(queue);
+    run(engine, lanes, Arc::new(Counts::default())).await;
+    assert_eq!(written.lock().open(), [4]);
+}
+
+#[tokio::test]
+async fn a_hold_whose_caller_leaves_between_the_verdict_and_reading_it_is_released() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(|_| Fate::Written);
+    let mut writer = pin!(run(engine, lanes, Arc::new(Counts::default())));
+    {
+        let mut call = pin!(queue.hold(hold(1, "a", 1)));
+        assert!(!once(call.as_mut()).await);
+        assert!(!once(writer.as_mut()).await);
+        assert_eq!(written.lock().open(), [1, 4]);
+    }
+    drop(queue);
+    writer.await;
+    assert_eq!(written.lock().open(), [4]);
+}
+
+#[tokio::test]
+async fn a_hold_whose_verdict_was_read_stays() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(|_| Fate::Written);
+    let calls = async {
+        assert_eq!(queue.hold(hold(1, "a", 1)).await, Ok(()));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().open(), [1, 4]);
+}
+
+#[tokio::test]
+async fn a_refused_settlement_is_written_without_what_the_service_named_it() {
+    let (queue, lanes) = queue();
+    let named = |item: &Item| match &item.operation {
+        Operation::Settle(s) => s.settlement.attempts.iter().any(|a| a.upstream_ref.is_some()),
+        Operation::Hold(_) | Operation::Post(_) => false,
+    };
+    let (engine, written) = flaky(move |items| {
+        if items.iter().any(named) { Fate::Refused } else { Fate::Written }
+    });
+    let calls = async {
+        queue.settle(settle(&hold(4, "a", 1), 1)).await.unwrap();
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().upstream_refs, [None]);
+}
+
+#[tokio::test]
+async fn a_settlement_that_is_refused_without_texts_too_is_refused() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(|_| Fate::Refused);
+    let counts = Arc::new(Counts::default());
+    let calls = async {
+        let answer = queue.settle(settle(&hold(4, "a", 1), 1)).await;
+        assert_eq!(answer, Err(Error::Refused("no".to_owned())));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::<Counts>::clone(&counts)));
+    assert_eq!(written.lock().open(), [4]);
+    assert_eq!(counts.failed.load(std::sync::atomic::Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_a_service_names_a_call_is_cut_to_128_plain_characters() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(|_| Fate::Written);
+    let mut settlement = settle(&hold(4, "a", 1), 1);
+    settlement.attempts[0].upstream_ref = Some(format!("a\0b\n\u{85}{}", "ü".repeat(500)));
+    let calls = async {
+        queue.settle(settlement).await.unwrap();
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().upstream_refs, [Some(format!("ab{}", "ü".repeat(126)))]);
+}
