@@ -2,8 +2,9 @@
 //!
 //! Exit codes: 0 done, 1 failed (a breach found, a dependency gone), 2 wrong usage or setting.
 //! Invariant: a wrong setting is one line on standard error.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
+use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -66,10 +67,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(flags) => migrate::run(&flags),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ledger(command) => ledger::run(&command),
-        Command::Openapi => {
-            println!("{}", admin::openapi());
-            Ok(())
-        }
+        Command::Openapi => say(&admin::openapi()),
     };
     let (message, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -77,9 +75,25 @@ pub fn main() -> ExitCode {
         Err(Exit::Usage(message)) => (message, 2),
     };
     if !message.is_empty() {
-        eprintln!("anima: {}", message.replace('\n', " "));
+        // Nothing can be said about a broken standard error.
+        drop(writeln!(io::stderr(), "anima: {}", message.replace('\n', " ")));
     }
     ExitCode::from(code)
+}
+
+/// Prints a line, or several. `println!` would panic when nobody reads any more.
+fn say(text: &impl fmt::Display) -> Result<(), Exit> {
+    say_to(&mut io::stdout().lock(), text)
+}
+
+/// A reader that has left (`| head -1`) has what it wanted: that is no failure.
+fn say_to(out: &mut impl Write, text: &impl fmt::Display) -> Result<(), Exit> {
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Exit::Failed(format!("standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Reads the settings and starts the log.
@@ -87,4 +101,31 @@ fn prepare(flags: &Flags) -> Result<(Settings, log::Guard), Exit> {
     let settings = Settings::load(flags)?;
     let guard = log::start(&settings.log).map_err(Exit::Usage)?;
     Ok((settings, guard))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An output that fails in one way.
+    struct Failing(io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure_and_a_full_disk_is_one() {
+        assert!(say_to(&mut Failing(io::ErrorKind::BrokenPipe), &"text").is_ok());
+        let full = say_to(&mut Failing(io::ErrorKind::StorageFull), &"text");
+        assert!(matches!(full, Err(Exit::Failed(_))), "{full:?}");
+        let mut out = Vec::new();
+        assert!(say_to(&mut out, &"text").is_ok());
+        assert_eq!(out, b"text\n");
+    }
 }

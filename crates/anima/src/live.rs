@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,18 +31,29 @@ const UNKNOWN_TTL: Duration = Duration::from_secs(5);
 /// Keys kept in memory; about 1 KiB each.
 const KEYS_MAX: u64 = 100_000;
 
+/// What a look-up found.
+#[derive(Debug)]
+struct Lookup {
+    record: Option<Arc<KeyRecord>>,
+    /// How many times keys had been forgotten when the store was asked.
+    forgotten: u64,
+    /// It was in memory when no key had been forgotten since: whatever forgets it from then on also
+    /// finds it.
+    confirmed: AtomicBool,
+}
+
 /// How long a look-up is remembered.
 #[derive(Debug)]
 struct Remembered;
 
-impl moka::Expiry<Box<str>, Option<Arc<KeyRecord>>> for Remembered {
+impl moka::Expiry<Box<str>, Arc<Lookup>> for Remembered {
     fn expire_after_create(
         &self,
         _kid: &Box<str>,
-        found: &Option<Arc<KeyRecord>>,
+        found: &Arc<Lookup>,
         _now: std::time::Instant,
     ) -> Option<Duration> {
-        Some(if found.is_some() { KEY_TTL } else { UNKNOWN_TTL })
+        Some(if found.record.is_some() { KEY_TTL } else { UNKNOWN_TTL })
     }
 }
 
@@ -95,7 +107,9 @@ pub struct Live {
     compiled: ArcSwap<Compiled>,
     /// One refresh at a time, so that an older read never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
-    cache: Cache<Box<str>, Option<Arc<KeyRecord>>>,
+    cache: Cache<Box<str>, Arc<Lookup>>,
+    /// Counts the times that one or all keys were dropped from memory.
+    forgotten: AtomicU64,
 }
 
 impl Live {
@@ -119,6 +133,7 @@ impl Live {
             compiled: ArcSwap::from_pointee(compiled),
             refreshing: tokio::sync::Mutex::new(()),
             cache: Cache::builder().max_capacity(KEYS_MAX).expire_after(Remembered).build(),
+            forgotten: AtomicU64::new(0),
         })
     }
 
@@ -153,7 +168,7 @@ impl Live {
     pub async fn catch_up(&self) -> Result<(), Error> {
         let spent = self.compiled.load().timeline.is_spent(self.clock.now());
         if spent || self.config.rev().await? != self.rev() {
-            self.cache.invalidate_all();
+            self.forget_keys();
             self.refresh().await?;
         }
         Ok(())
@@ -164,23 +179,39 @@ impl Live {
     /// # Errors
     /// When the key is not in memory and the store cannot be read.
     pub async fn key(&self, kid: &str) -> Result<Option<Arc<KeyRecord>>, Arc<Error>> {
-        if let Some(found) = self.cache.get(kid).await {
-            return Ok(found);
+        // A look-up that was under way when its key was forgotten may have read the old row, and
+        // ends in memory all the same. It is taken out again, and the store is asked once more.
+        loop {
+            let found = match self.cache.get(kid).await {
+                Some(found) => found,
+                None => self.cache.try_get_with(kid.into(), self.look_up(kid)).await?,
+            };
+            if found.confirmed.load(Ordering::SeqCst) {
+                return Ok(found.record.clone());
+            }
+            if found.forgotten == self.forgotten.load(Ordering::SeqCst) {
+                found.confirmed.store(true, Ordering::SeqCst);
+                return Ok(found.record.clone());
+            }
+            self.cache.invalidate(kid).await;
         }
-        let load = async {
-            let record = self.keys.key(kid, self.clock.now()).await?;
-            Ok::<_, Error>(record.map(Arc::new))
-        };
-        self.cache.try_get_with(kid.into(), load).await
+    }
+
+    async fn look_up(&self, kid: &str) -> Result<Arc<Lookup>, Error> {
+        let forgotten = self.forgotten.load(Ordering::SeqCst);
+        let record = self.keys.key(kid, self.clock.now()).await?.map(Arc::new);
+        Ok(Arc::new(Lookup { record, forgotten, confirmed: AtomicBool::new(false) }))
     }
 
     /// Drops one key from memory.
     pub async fn forget_key(&self, kid: &str) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.cache.invalidate(kid).await;
     }
 
     /// Drops all keys from memory: an app of theirs changed.
     pub fn forget_keys(&self) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.cache.invalidate_all();
     }
 }
@@ -228,3 +259,6 @@ fn open_credentials(
 pub fn credential_context(channel: &str, credential: &str) -> String {
     format!("channel|{channel}|{credential}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::clock::{SystemClock, SystemRng};
 use crate::metrics::Metrics;
 use crate::settings::Flags;
 
-use super::{Exit, prepare, process};
+use super::{Exit, prepare, process, say};
 
 /// What to do with the books.
 #[derive(Debug, clap::Subcommand)]
@@ -48,22 +48,23 @@ pub(super) fn run(command: &Command) -> Result<(), Exit> {
     })?;
     let holds = findings.iter().all(|f| f.breaches.is_empty());
     if args.json {
-        println!("{}", as_json(&findings, holds));
+        say(&as_json(&findings, holds))?;
     } else {
-        print(&findings);
+        print(&findings)?;
     }
     if holds { Ok(()) } else { Err(Exit::Failed("the books do not hold".to_owned())) }
 }
 
-fn print(findings: &[Finding]) {
+fn print(findings: &[Finding]) -> Result<(), Exit> {
     for finding in findings {
         let verdict = if finding.breaches.is_empty() { "holds " } else { "BREACH" };
         let Finding { invariant, statement, checked, .. } = finding;
-        println!("{invariant:<4} {verdict} {statement} ({checked} checked)");
+        say(&format_args!("{invariant:<4} {verdict} {statement} ({checked} checked)"))?;
         for breach in &finding.breaches {
-            println!("            {breach}");
+            say(&format_args!("            {breach}"))?;
         }
     }
+    Ok(())
 }
 
 fn as_json(findings: &[Finding], holds: bool) -> serde_json::Value {

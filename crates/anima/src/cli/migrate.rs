@@ -8,7 +8,7 @@ use anima_store::database;
 use crate::boot;
 use crate::settings::Flags;
 
-use super::{Exit, prepare, process};
+use super::{Exit, prepare, process, say};
 
 /// Migrates the database of the settings.
 pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
@@ -16,7 +16,6 @@ pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
     let location = boot::location(&settings).map_err(Exit::Usage)?;
     process::run(1, async {
         database::migrate(&location).await.map_err(|e| Exit::Failed(e.to_string()))?;
-        println!("The schema is up to date.");
-        Ok(())
+        say(&"The schema is up to date.")
     })
 }

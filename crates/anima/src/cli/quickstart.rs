@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::boot::{self, Node};
 use crate::settings::{Flags, Settings};
 
-use super::{Exit, prepare, process};
+use super::{Exit, prepare, process, say};
 
 mod rows; // what the first start creates
 mod seed; // providers whose keys are in the environment
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
         let provider = CancellationToken::new();
         let kept = prepare_rows(&node, &settings, provider.clone()).await?;
         // Every row is in place before anybody is told the address.
-        print(address, &kept, args.json);
+        print(address, &kept, args.json)?;
         node.serve(listener, shutdown).await;
         provider.cancel();
         Ok(())
@@ -117,7 +117,7 @@ async fn simulator(wanted: u16, shutdown: CancellationToken) -> Result<u16, Exit
     Ok(port)
 }
 
-fn print(address: SocketAddr, kept: &Kept, json: bool) {
+fn print(address: SocketAddr, kept: &Kept, json: bool) -> Result<(), Exit> {
     let (key, token) = (kept.api_key.as_str(), kept.admin_token.as_str());
     // A wildcard address is no place to send a request to.
     let host = if address.ip().is_unspecified() {
@@ -126,31 +126,35 @@ fn print(address: SocketAddr, kept: &Kept, json: bool) {
         address.to_string()
     };
     if json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "base_url": format!("http://{host}/v1"),
-                "api_key": key,
-                "admin_url": format!("http://{host}/api/admin/v1"),
-                "admin_token": token,
-                "console_url": format!("http://{host}/"),
-            })
-        );
-        return;
+        return say(&serde_json::json!({
+            "base_url": format!("http://{host}/v1"),
+            "api_key": key,
+            "admin_url": format!("http://{host}/api/admin/v1"),
+            "admin_token": token,
+            "console_url": format!("http://{host}/"),
+        }));
     }
-    println!("Anima serves on http://{host}, with the simulated provider behind it.\n");
-    println!("  base URL     http://{host}/v1");
-    println!("  API key      {key}");
-    println!("  admin API    http://{host}/api/admin/v1");
-    println!("  admin token  {token}");
-    println!("  metrics      http://{host}/actuator/prometheus\n");
-    println!("Try it:\n");
-    println!("  curl http://{host}/v1/chat/completions \\");
-    println!("    -H 'authorization: Bearer {key}' -H 'content-type: application/json' \\");
     let body = serde_json::json!({
         "model": rows::CHAT_ALIAS, "messages": [{"role": "user", "content": "Hello"}],
     });
-    println!("    -d '{body}'\n");
-    println!("  curl -H 'authorization: Bearer {token}' \\");
-    println!("    http://{host}/api/admin/v1/apps/{}/balance\n", rows::APP);
+    let app = rows::APP;
+    say(&format_args!(
+        "Anima serves on http://{host}, with the simulated provider behind it.
+
+  base URL     http://{host}/v1
+  API key      {key}
+  admin API    http://{host}/api/admin/v1
+  admin token  {token}
+  metrics      http://{host}/actuator/prometheus
+
+Try it:
+
+  curl http://{host}/v1/chat/completions \\
+    -H 'authorization: Bearer {key}' -H 'content-type: application/json' \\
+    -d '{body}'
+
+  curl -H 'authorization: Bearer {token}' \\
+    http://{host}/api/admin/v1/apps/{app}/balance
+"
+    ))
 }

@@ -6,7 +6,7 @@
 use crate::boot;
 use crate::settings::Flags;
 
-use super::{Exit, prepare, process};
+use super::{Exit, prepare, process, say};
 
 /// Serves until a signal.
 pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
@@ -17,11 +17,11 @@ pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
         let minted = boot::ensure_admin_token(&node, &settings).await.map_err(Exit::Failed)?;
         let listener = process::listen(settings.listen).await?;
         let address = listener.local_addr().map_err(|e| Exit::Failed(e.to_string()))?;
-        println!("Anima listens on http://{address}");
-        println!("  API     http://{address}/v1");
-        println!("  admin   http://{address}/api/admin/v1");
+        say(&format_args!("Anima listens on http://{address}"))?;
+        say(&format_args!("  API     http://{address}/v1"))?;
+        say(&format_args!("  admin   http://{address}/api/admin/v1"))?;
         if let Some(token) = minted {
-            println!("  The first admin token, shown this once: {}", token.as_str());
+            say(&format_args!("  The first admin token, shown this once: {}", token.as_str()))?;
         }
         node.serve(listener, shutdown).await;
         Ok(())

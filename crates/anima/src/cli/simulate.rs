@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anima_simulator::{LogSettings, Script, Simulator};
 
-use super::{Exit, process};
+use super::{Exit, process, say};
 
 /// The simulated provider's options.
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
         let shutdown = process::shutdown()?;
         let listener = process::listen(args.listen).await?;
         let address = listener.local_addr().map_err(|e| Exit::Failed(e.to_string()))?;
-        println!("The simulated provider listens on http://{address}/v1");
+        say(&format_args!("The simulated provider listens on http://{address}/v1"))?;
         Arc::new(simulator).serve(listener, async move { shutdown.cancelled().await }).await;
         Ok(())
     })

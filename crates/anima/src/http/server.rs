@@ -1,7 +1,7 @@
 //! Sockets, limits and graceful shutdown.
 //!
-//! Every accepted connection has Nagle off, a bound on its request head in size and time, a bound on
-//! a peer that stops reading, and a cap on concurrent HTTP/2 streams; there are only so many of them.
+//! Every accepted connection has Nagle off, a bound on its request head in size and time, a bound
+//! on a peer that stops reading, and a cap on concurrent HTTP/2 streams; there are only so many.
 //! Invariant: after the shutdown signal no new connection is taken, and running ones end at the
 //! bound at the latest. Source: `reliability` 7.2, transport limits.
 
@@ -30,7 +30,7 @@ use patience::{Patience, Patient};
 /// from HTTP/2.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that takes no byte of what waits for it is given up after this.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Connections open at once; more wait in the system's queue.
 const CONNECTIONS_MAX: usize = 10_000;
 /// After a failed accept: long enough for a file descriptor to be given back.

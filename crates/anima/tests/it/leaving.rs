@@ -24,7 +24,8 @@ on_both! {
 fn request(app: &TestApp, body: &Value) -> String {
     let body = body.to_string();
     format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\
+         content-length: {}\r\n\r\n{body}",
         app.key,
         body.len()
     )

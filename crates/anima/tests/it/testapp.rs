@@ -73,7 +73,8 @@ impl TestApp {
         let file = dir.path().join("anima.toml");
         let database = place.url().unwrap_or_default();
         let text = format!(
-            "log = \"off\"\nadmin_token = \"{ADMIN_TOKEN}\"\ndatabase_url = \"{database}\"\n{settings}\n"
+            "log = \"off\"\nadmin_token = \"{ADMIN_TOKEN}\"\n\
+             database_url = \"{database}\"\n{settings}\n"
         );
         std::fs::write(&file, text).unwrap();
         let data_dir = dir.path().join("data").display().to_string();

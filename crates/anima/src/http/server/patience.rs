@@ -2,7 +2,8 @@
 //!
 //! Not a bound on requests: hyper bounds heads, the relay bounds answers. Invariant: a connection
 //! fails when its protocol is not known in time, and when a write has waited too long for the peer
-//! to take one byte; a socket that is never waited for pays for no timer. Source: `reliability` 7.2.
+//! to take one byte; a socket that is never waited for pays for no timer. Source: `reliability`
+//! 7.2.
 
 use std::future::Future as _;
 use std::io;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// What an HTTP/2 connection begins with (RFC 9113, 3.4). hyper-util reads up to the first byte that
-/// differs to tell the versions apart, and has no clock while it does.
+/// What an HTTP/2 connection begins with (RFC 9113, 3.4). hyper-util reads up to the first byte
+/// that differs to tell the versions apart, and has no clock while it does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a peer is waited for.
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     const OPENING: Duration = Duration::from_secs(10);
-    const WRITE: Duration = Duration::from_secs(60);
+    const WRITE: Duration = Duration::from_mins(1);
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pair() -> (Patient<DuplexStream>, DuplexStream) {

@@ -1,5 +1,5 @@
-//! What the provider gets: the caller's bytes, but for what must change, and nothing of the caller's
-//! own secrets. The upstream here keeps what it is sent.
+//! What the provider gets: the caller's bytes, but for what must change, and nothing of the
+//! caller's own secrets. The upstream here keeps what it is sent.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -25,13 +25,15 @@ on_both! {
 }
 
 /// An answer with odd spacing and members that no one knows.
-const ANSWER: &str = "{ \"id\":\"x\",\"object\":\"chat.completion\", \"created\" :1,\"model\":\"m\",\n \
+const ANSWER: &str = "{ \"id\":\"x\",\"object\":\"chat.completion\", \"created\" :1,\
+    \"model\":\"m\",\n \
     \"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"\\u00e9\"},\
     \"finish_reason\":\"stop\"}],\"odd\":1e2,\
     \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4}}";
 
 const STREAM: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
-    data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4}}\n\n\
+    data: {\"choices\":[],\
+    \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4}}\n\n\
     data: [DONE]\n\n";
 
 #[derive(Debug, Clone)]
@@ -108,7 +110,8 @@ async fn a_stream_asks_the_provider_for_usage_and_changes_nothing_else(app: &Tes
         ["", "\"stream_options\": {\"include_obfuscation\":false},", "\"stream_options\":null,"]
     {
         let body = format!(
-            "{{\"stream\":true,{options} \"model\":\"same\",\"messages\":[{{\"role\":\"user\"}}], \"n\" :1}}"
+            "{{\"stream\":true,{options} \"model\":\"same\",\
+             \"messages\":[{{\"role\":\"user\"}}], \"n\" :1}}"
         );
         let seen = sent(app, &kept, &body).await;
         let got: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();

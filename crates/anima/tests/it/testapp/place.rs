@@ -2,8 +2,8 @@
 //! made for the test and dropped with it.
 //!
 //! PostgreSQL is the server of `ANIMA_TEST_POSTGRES_URL`, whose user may create databases. Without
-//! it those tests say so and pass, unless `ANIMA_TEST_REQUIRE_POSTGRES=1`. Databases are copies of a
-//! template with the schema, one per state of the migrations, which stays for further runs.
+//! it those tests say so and pass, unless `ANIMA_TEST_REQUIRE_POSTGRES=1`. Databases are copies of
+//! a template with the schema, one per state of the migrations, which stays for further runs.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
@@ -80,8 +80,8 @@ static LIVE: AtomicU32 = AtomicU32::new(0);
 static LEFT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 impl Drop for Scratch {
-    /// Dropping a database takes a checkpoint, so only the last one waits for it: that of all others
-    /// is done by then too.
+    /// Dropping a database takes a checkpoint, so only the last one waits for it: all others are
+    /// gone by then too.
     fn drop(&mut self) {
         LEFT.lock().unwrap().push(self.name.clone());
         let server = self.server.clone();
