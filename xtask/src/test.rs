@@ -16,6 +16,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut services = Services::start(&[Kind::Postgres, Kind::Redis], &std::env::temp_dir())?;
     let mut tests = cargo::command(&["test", "--workspace", "--locked"]);
     tests.args(arguments);
+    // A test that does not find its server must fail here, not pass as skipped.
+    tests.env("ANIMA_TEST_REQUIRE_POSTGRES", "1");
     println!("xtask: cargo test --workspace --locked {}", arguments.join(" "));
     let status = services.run(&mut tests);
     services.stop()?;

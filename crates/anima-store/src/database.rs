@@ -137,13 +137,14 @@ pub async fn migrate(location: &Location) -> Result<(), OpenError> {
 }
 
 impl Stores {
-    /// Whether the database answers.
+    /// Whether the database answers and the ledger can write to it.
     ///
     /// # Errors
     /// Why it does not, in words for an operator.
     pub async fn ping(&self) -> Result<(), String> {
         match tokio::time::timeout(HEALTHY, self.config.rev()).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) if self.ledger.healthy() => Ok(()),
+            Ok(Ok(_)) => Err("the ledger cannot write to the database".to_owned()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the database did not answer within {HEALTHY:?}")),
         }

@@ -9,8 +9,9 @@
 //!   transaction with its journal, legs, attempts and balances. A second settlement of the same
 //!   content is a no-op that says so; another content is [`Error::Conflict`] and changes nothing.
 //! - Calls are group-committed: one transaction carries what arrived while the last one was on its
-//!   way to the disk. There is no timer. A caller that goes away takes nothing back.
-//! - An error of one item in a batch refuses that item alone.
+//!   way to the disk. An error of one item in a batch refuses that item alone.
+//! - A hold is released when its caller went away or was told [`Error::Unavailable`]: its id is not
+//!   used again. A settlement that was told so is tried until it is written or the process ends.
 
 use std::fmt;
 
@@ -56,8 +57,8 @@ pub enum Error {
     /// More is waiting than can be written in time; nothing was done.
     #[error("the ledger is overloaded")]
     Overloaded,
-    /// The database does not answer; whether the write happened is not known unless retried with
-    /// the same id.
+    /// The database does not answer; whether the write happened is not known. An entry may be
+    /// retried with the same id, a settlement is retried by the store, a hold is released by it.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
     /// The database refused the write: a defect or a damaged row. Nothing was done.
@@ -148,7 +149,7 @@ pub struct TrialLine {
 
 /// Reserves, settles and posts. See the module's contract.
 #[async_trait]
-pub trait LedgerStore: Send + Sync + fmt::Debug {
+pub trait LedgerStore: Health + Send + Sync + fmt::Debug {
     /// Reserves money. The same id with the same content again is accepted without effect.
     ///
     /// # Errors
@@ -192,6 +193,16 @@ pub trait LedgerStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Unavailable`].
     async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error>;
+}
+
+/// Whether a ledger can write. A trait of its own only because seven methods are enough for one.
+pub trait Health {
+    /// Whether what is asked for now can be written, as far as is known without asking the
+    /// database: `false` after a transaction was lost, until what waits is written, and for good
+    /// when the writer has ended.
+    fn healthy(&self) -> bool {
+        true
+    }
 }
 
 /// Told about each batch, for metrics. Called on the writer's thread; must not block.

@@ -4,6 +4,9 @@
 //! One [`run`] loop per writer, whatever the database: it takes what waits (settlements, then
 //! entries, then holds), hands it to its [`Engine`] as one transaction, and answers everybody. A
 //! batch that the database refuses is halved until the offender is alone.
+//! A connection that is lost may have taken an answer with it. Everything is therefore made again
+//! under the same id: settlements until they are written, entries until their caller is told. Holds
+//! are released, for whoever asked for one is told at once and settles nothing.
 //! Invariant: settlements and entries are never shed; holds are, rather than wait too long.
 //! Source: `reliability` 1.7.
 
@@ -22,10 +25,6 @@ use super::{BatchObserver, Error};
 /// Operations in one transaction. At 512 a batch already costs less than a tenth of a commit per
 /// operation, and one that is refused is found in 9 halvings (`reliability` 1.7 and 1.9).
 const MOST: usize = 512;
-
-/// For how long a settlement is tried again while the database is away. It carries the same ids, so
-/// that a commit whose answer got lost is found and not repeated.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause between two tries while the database is away.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -83,23 +82,17 @@ async fn write<E: Engine>(
     observer: &dyn BatchObserver,
 ) -> Result<(), Failure> {
     let mut parts = vec![batch];
-    while let Some(mut part) = parts.pop() {
+    while let Some(part) = parts.pop() {
         let started = Instant::now();
         match engine.commit(&part).await {
             Ok(verdicts) => {
                 observe(&part, started, observer);
+                lanes.recovered();
                 answer(part, verdicts, &parts, lanes);
             }
             Err(Failure::Refused(why)) => {
                 observer.failed();
-                if part.len() > 1 {
-                    let second = part.split_off(part.len().div_ceil(2));
-                    parts.extend([second, part]);
-                } else {
-                    for item in part {
-                        refuse(item, &why);
-                    }
-                }
+                parts.extend(narrow(part, &why));
             }
             Err(failure @ (Failure::Lost(_) | Failure::Fatal(_))) => {
                 observer.failed();
@@ -120,13 +113,32 @@ fn observe(part: &[Item], started: Instant, observer: &dyn BatchObserver) {
     observer.committed(holds, settlements, started.elapsed().as_secs_f64());
 }
 
-fn refuse(item: Item, why: &str) {
-    tracing::error!(operation = ?item.operation, why, "the database refused a ledger operation");
-    item.waiter.refuse(Error::Refused(why.to_owned()));
+/// What is tried next after a refusal: both halves, or an offender without the texts that others
+/// wrote into it. One that is refused without them too is refused for good.
+fn narrow(mut part: Vec<Item>, why: &str) -> Vec<Vec<Item>> {
+    if part.len() > 1 {
+        let second = part.split_off(part.len().div_ceil(2));
+        return vec![second, part];
+    }
+    let mut again = Vec::new();
+    for mut item in part {
+        let (kind, id) = item.operation.name();
+        if item.operation.drop_foreign_texts() {
+            tracing::warn!(kind, %id, why, "refused by the database, tried without foreign texts");
+            again.push(vec![item]);
+        } else {
+            tracing::error!(kind, %id, why, "refused by the database");
+            item.refuse(Error::Refused(why.to_owned()));
+        }
+    }
+    again
 }
 
 /// Answers everybody. A settlement that overtook its own hold, because the caller did not wait for
 /// the hold's answer, goes back into the queue behind it.
+///
+/// A hold whose caller has gone is released: its future was dropped, so the code that would have
+/// settled never learns that it holds money.
 fn answer(part: Vec<Item>, verdicts: Vec<Verdict>, later: &[Vec<Item>], lanes: &mut Lanes) {
     let unknown = |verdict: &Verdict| matches!(verdict, Verdict::Settled(Err(Error::HoldUnknown)));
     let waiting = if verdicts.iter().any(unknown) {
@@ -137,11 +149,16 @@ fn answer(part: Vec<Item>, verdicts: Vec<Verdict>, later: &[Vec<Item>], lanes: &
     };
     for (item, verdict) in part.into_iter().zip(verdicts) {
         match &item.operation {
-            Operation::Settle(s) if unknown(&verdict) && waiting.contains(&s.settlement.hold) => {
+            // Never a release of our own: the hold that waits is another call under the same id.
+            Operation::Settle(s)
+                if unknown(&verdict) && waiting.contains(&s.settlement.hold) && !item.is_kept() =>
+            {
                 lanes.put_back(item);
             }
             Operation::Settle(_) | Operation::Hold(_) | Operation::Post(_) => {
-                item.waiter.answer(verdict);
+                if let Some(hold) = item.answer(verdict) {
+                    lanes.release(&hold);
+                }
             }
         }
     }
@@ -154,19 +171,32 @@ fn hold_id(item: &Item) -> Option<Uuid> {
     }
 }
 
-/// After an outage: holds are told at once, everything else waits a while for the database.
+/// After a failure: holds are told at once, everything else waits for the database.
 fn give_back(parts: Vec<Vec<Item>>, lanes: &mut Lanes, failure: &Failure) {
     let (why, is_over) = match failure {
         Failure::Lost(why) => (why, false),
         Failure::Refused(why) | Failure::Fatal(why) => (why, true),
     };
+    let error = Error::Unavailable(why.clone());
+    let mut told = Vec::new();
     // Parts are a stack: the last one is the first in line.
     for item in parts.into_iter().rev().flatten().collect::<Vec<_>>().into_iter().rev() {
-        let tired = is_over || item.since.elapsed() >= PATIENCE;
-        if tired || matches!(item.operation, Operation::Hold(_)) {
-            item.waiter.refuse(Error::Unavailable(why.clone()));
-        } else {
-            lanes.put_back(item);
+        match &item.operation {
+            Operation::Settle(_) | Operation::Post(_) if !is_over => lanes.put_back(item),
+            Operation::Hold(hold) if !is_over => {
+                // It may have been written. Its caller will not settle what it was refused.
+                lanes.release(hold);
+                told.push(item);
+            }
+            Operation::Settle(_) | Operation::Post(_) | Operation::Hold(_) => told.push(item),
         }
+    }
+    if is_over {
+        lanes.stopped();
+    } else {
+        lanes.outage(&error);
+    }
+    for item in told {
+        item.refuse(error.clone());
     }
 }

@@ -10,11 +10,13 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Balance, Entry, Hold, Settlement};
 use anima_core::money::Currency;
 
-use super::{Error, Finding, LedgerStore, Posted, Posting, Settled, TrialLine};
+use super::{Error, Finding, Health, LedgerStore, Posted, Posting, Settled, TrialLine};
 
 /// No ledger.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Off;
+
+impl Health for Off {}
 
 #[async_trait]
 impl LedgerStore for Off {

@@ -1,17 +1,23 @@
 //! A call on its way to the writer: its content, what could be worked out before, and who waits.
 //!
 //! Everything that needs no database (legs, hash, usage as JSON, obvious nonsense) is done here, on
-//! the caller's thread, because there is only one writer. Invariant: every operation is answered,
-//! with a verdict or by dropping its sender.
+//! the caller's thread, because there is only one writer. Invariant: every operation that somebody
+//! waits for is answered, with a verdict or by dropping its sender.
+
+use std::sync::Arc;
 
 use tokio::sync::oneshot::Sender;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use anima_core::ledger::{Account, Close, Entry, EntryKind, Hold, Leg, PriceRef, Settlement, legs};
 use anima_core::money::Currency;
 
 use super::digest::{self, Digest};
 use super::{Error, Posted, Settled};
+
+/// Characters kept of the id that a service gave to a call. Theirs have up to 64.
+const UPSTREAM_REF: usize = 128;
 
 /// What is written together.
 #[derive(Debug)]
@@ -56,6 +62,10 @@ pub(super) enum Waiter {
     Hold(Sender<Result<(), Error>>),
     Settle(Sender<Result<Settled, Error>>),
     Post(Sender<Result<Posted, Error>>),
+    /// Nobody any more: the caller of this settlement was told that the database is away.
+    Told,
+    /// Nobody: the writer gives back by itself what a hold without a caller took.
+    Own,
 }
 
 /// An operation in the queue.
@@ -67,34 +77,101 @@ pub(super) struct Item {
 }
 
 impl Waiter {
-    /// Answers. A caller that went away is not told, and what was written stays.
-    pub(super) fn answer(self, verdict: Verdict) {
-        let gone = match (self, verdict) {
-            (Self::Hold(to), Verdict::Held(result)) => to.send(result).is_err(),
-            (Self::Settle(to), Verdict::Settled(result)) => to.send(result).is_err(),
-            (Self::Post(to), Verdict::Posted(result)) => to.send(result).is_err(),
-            (waiter, verdict) => {
-                tracing::error!(?waiter, ?verdict, "a ledger verdict does not fit its operation");
-                return;
+    /// Answers. `false` when the caller went away and was not told.
+    fn answer(self, verdict: Verdict, (kind, id): (&str, Uuid)) -> bool {
+        match (self, verdict) {
+            (Self::Hold(to), Verdict::Held(result)) => to.send(result).is_ok(),
+            (Self::Settle(to), Verdict::Settled(result)) => to.send(result).is_ok(),
+            (Self::Post(to), Verdict::Posted(result)) => to.send(result).is_ok(),
+            (Self::Told, Verdict::Settled(Ok(_))) => {
+                tracing::info!(kind, %id, "written, after its caller was told of the outage");
+                true
             }
+            // A hold that was never written has nothing to give back.
+            (Self::Own, Verdict::Settled(Ok(_) | Err(Error::HoldUnknown))) => true,
+            (Self::Told | Self::Own, Verdict::Settled(Err(error))) => {
+                tracing::error!(kind, %id, %error, "not written, and nobody waits for it");
+                true
+            }
+            (waiter, verdict) => {
+                tracing::error!(kind, %id, ?waiter, ?verdict, "a verdict of another operation");
+                true
+            }
+        }
+    }
+
+    /// Answers with an error.
+    fn refuse(self, error: Error, operation: (&str, Uuid)) {
+        let verdict = match self {
+            Self::Hold(_) => Verdict::Held(Err(error)),
+            Self::Settle(_) | Self::Told | Self::Own => Verdict::Settled(Err(error)),
+            Self::Post(_) => Verdict::Posted(Err(error)),
         };
-        if gone {
-            tracing::debug!("the caller of a ledger operation did not wait for its verdict");
+        self.answer(verdict, operation);
+    }
+}
+
+impl Item {
+    /// The settlement that gives back what a hold took, for which nobody waits. Its content is that
+    /// of any other release of the hold without attempts.
+    pub(super) fn release(hold: &Hold) -> Self {
+        let settlement = Settlement {
+            hold: hold.id,
+            app: Arc::clone(&hold.app),
+            currency: hold.currency,
+            close: Close::Release,
+            sale_price: hold.sale_price.clone(),
+            attempts: Vec::new(),
+            at: hold.created_at,
+        };
+        let operation = Operation::prepared(settlement, Vec::new());
+        Self { operation, waiter: Waiter::Own, since: Instant::now() }
+    }
+
+    /// Answers, and gives a hold back that was placed and whose caller was not there to hear it.
+    pub(super) fn answer(self, verdict: Verdict) -> Option<Hold> {
+        let placed = matches!(verdict, Verdict::Held(Ok(())));
+        let heard = self.waiter.answer(verdict, self.operation.name());
+        match self.operation {
+            Operation::Hold(hold) if placed && !heard => Some(hold),
+            Operation::Hold(_) | Operation::Settle(_) | Operation::Post(_) => None,
         }
     }
 
     /// Answers with an error.
     pub(super) fn refuse(self, error: Error) {
-        let verdict = match self {
-            Self::Hold(_) => Verdict::Held(Err(error)),
-            Self::Settle(_) => Verdict::Settled(Err(error)),
-            Self::Post(_) => Verdict::Posted(Err(error)),
-        };
-        self.answer(verdict);
+        self.waiter.refuse(error, self.operation.name());
+    }
+
+    /// Answers with an error, and goes on without a caller.
+    pub(super) fn tell(&mut self, error: Error) {
+        std::mem::replace(&mut self.waiter, Waiter::Told).refuse(error, self.operation.name());
+    }
+
+    /// Whether nobody waits for it, so that nobody else will see to it.
+    pub(super) const fn is_kept(&self) -> bool {
+        matches!(self.waiter, Waiter::Told | Waiter::Own)
     }
 }
 
 impl Operation {
+    /// What a log may say of it: its kind and its id.
+    pub(super) fn name(&self) -> (&'static str, Uuid) {
+        match self {
+            Self::Hold(hold) => ("hold", hold.id),
+            Self::Settle(settle) => ("settlement", settle.settlement.hold),
+            Self::Post(post) => ("entry", post.entry.subject),
+        }
+    }
+
+    /// Drops what is not from our own configuration. `false` when there was no such text. The
+    /// digest stays: a repetition has the text again and is the same settlement.
+    pub(super) fn drop_foreign_texts(&mut self) -> bool {
+        let Self::Settle(settle) = self else { return false };
+        let attempts = settle.settlement.attempts.iter_mut();
+        attempts.filter_map(|attempt| attempt.upstream_ref.take()).count() > 0
+    }
+
     /// Checks a hold for what no store could accept.
     pub(super) fn hold(hold: Hold) -> Result<Self, Error> {
         if hold.amount < 0 || hold.floor > 0 {
@@ -104,20 +181,29 @@ impl Operation {
     }
 
     /// Works out what a settlement posts.
-    pub(super) fn settle(settlement: Settlement) -> Result<Self, Error> {
-        let sale = match settlement.close {
-            Close::Settle { sale, .. } => sale,
-            Close::Release => 0,
-        };
+    pub(super) fn settle(mut settlement: Settlement) -> Result<Self, Error> {
+        let unsold = matches!(settlement.close, Close::Settle { sale, .. } if sale < 0);
         let negative = settlement.attempts.iter().filter_map(|a| a.cost.as_ref());
-        if sale < 0 || negative.into_iter().any(|cost| cost.amount < 0) {
+        if unsold || negative.into_iter().any(|cost| cost.amount < 0) {
             return Err(Error::Refused("a sale or a cost is below 0".into()));
         }
         let usages = settlement.attempts.iter().map(|a| serde_json::to_string(&a.usage));
         let usages = usages.collect::<Result<_, _>>().map_err(|e| Error::Refused(e.to_string()))?;
+        for text in settlement.attempts.iter_mut().filter_map(|a| a.upstream_ref.as_mut()) {
+            // PostgreSQL has no text with a NUL in it, and nobody needs the rest.
+            *text = text.chars().filter(|c| !c.is_control()).take(UPSTREAM_REF).collect();
+        }
+        Ok(Self::prepared(settlement, usages))
+    }
+
+    fn prepared(settlement: Settlement, usages: Vec<String>) -> Self {
+        let sale = match settlement.close {
+            Close::Settle { sale, .. } => sale,
+            Close::Release => 0,
+        };
         let legs = legs(&settlement, sale);
         let digest = digest::of_settlement(&settlement);
-        Ok(Self::Settle(Box::new(PreparedSettlement { settlement, legs, usages, digest })))
+        Self::Settle(Box::new(PreparedSettlement { settlement, legs, usages, digest }))
     }
 
     /// Checks an entry for what is no entry.

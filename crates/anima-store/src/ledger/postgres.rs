@@ -25,7 +25,7 @@ use anima_core::money::Currency;
 use super::invariants::{self, CHECKS, Check};
 use super::queue::{Queue, queue};
 use super::reports::{self, BALANCE, LINES, Line, POSTINGS, PostingRow};
-use super::{Error, Finding, LedgerStore, Posted, Posting, Settled, TrialLine, batch};
+use super::{Error, Finding, Health, LedgerStore, Posted, Posting, Settled, TrialLine, batch};
 use crate::database::{OpenError, Opener};
 use crate::postgres::{self, Chain};
 
@@ -197,6 +197,12 @@ impl LedgerStore for PostgresLedger {
     async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error> {
         let rows = self.read(LINES, &[]).await?;
         reports::trial_balance(lines(&rows).map_err(|e| unavailable(&e))?)
+    }
+}
+
+impl Health for PostgresLedger {
+    fn healthy(&self) -> bool {
+        self.writers.iter().all(Queue::healthy)
     }
 }
 

@@ -19,7 +19,7 @@ use anima_core::money::Currency;
 use super::invariants::{self, CHECKS, Check};
 use super::queue::{Queue, queue};
 use super::reports::{self, BALANCE, LINES, Line, POSTINGS, PostingRow};
-use super::{Error, Finding, LedgerStore, Posted, Posting, Settled, TrialLine, batch};
+use super::{Error, Finding, Health, LedgerStore, Posted, Posting, Settled, TrialLine, batch};
 use crate::database::{OpenError, Opener};
 use crate::sqlite;
 
@@ -147,6 +147,12 @@ impl LedgerStore for SqliteLedger {
 
     async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error> {
         reports::trial_balance(self.read(|connection| lines(connection)).await?)
+    }
+}
+
+impl Health for SqliteLedger {
+    fn healthy(&self) -> bool {
+        self.writer.healthy()
     }
 }
 

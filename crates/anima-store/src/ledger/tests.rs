@@ -46,7 +46,8 @@ macro_rules! suite {
             a_withdrawal_below_the_floor_is_refused
             an_entry_that_says_nothing_is_refused
             one_offender_in_a_batch_is_refused_alone
-            a_caller_that_leaves_takes_nothing_back
+            a_hold_whose_caller_leaves_is_given_back
+            a_settlement_goes_on_without_its_caller
             many_wallets_at_once_add_up
             a_sale_of_nothing_still_settles
         }

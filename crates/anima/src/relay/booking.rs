@@ -20,6 +20,10 @@ use super::trial::Trial;
 /// this errs upwards by what the answer's framing adds.
 const BYTES_PER_TOKEN: u64 = 4;
 
+/// Generated tokens that an unusable answer is booked for at most when the caller set no limit: a
+/// long answer of today's models. Beyond it the bytes were noise, not tokens.
+const WASTED_TOKENS_MAX: u64 = 16_384;
+
 /// What a served attempt delivered.
 #[derive(Debug, Clone)]
 pub(super) struct Delivered {
@@ -137,7 +141,11 @@ pub(super) async fn failed(
             let mut usage = Usage::default().with(Meter::InputTokens, input);
             if meters(call.request.endpoint).contains(&Meter::OutputTokens) {
                 let output = (trial.wasted_bytes as u64).div_ceil(BYTES_PER_TOKEN);
-                usage.set(Meter::OutputTokens, output);
+                let most = call.request.output_tokens_max.unwrap_or(WASTED_TOKENS_MAX);
+                usage.set(
+                    Meter::OutputTokens,
+                    output.min(most.saturating_mul(call.request.choices)),
+                );
             }
             let known = Known { usage, source: UsageSource::Counted };
             let priced = price(&trial.cost, &known, (None, Multiplier::ONE), 0);

@@ -95,25 +95,20 @@ async fn an_offender_is_found_by_halving_and_the_order_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_refuses_holds_at_once_and_settlements_after_a_while() {
+async fn an_outage_refuses_holds_at_once() {
     let (queue, lanes) = queue();
     let script = |_: &[Item]| Err(Failure::Lost("away".to_owned()));
     let engine = Scripted { script: Box::new(script), seen: Arc::default() };
     let started = tokio::time::Instant::now();
-    let away = Error::Unavailable("away".to_owned());
-    let calls = async {
-        let refused = async {
-            let answer = queue.hold(hold(1, "a", 1)).await;
-            (answer, started.elapsed())
-        };
-        let (held, settled) = tokio::join!(refused, queue.settle(settle(&hold(4, "a", 1), 1)));
-        assert_eq!(held.0, Err(away.clone()));
-        assert!(held.1 < Duration::from_millis(10));
-        assert_eq!(settled, Err(away));
-        assert!((4_900..5_500).contains(&started.elapsed().as_millis()));
-        drop(queue);
+    let call = async {
+        let answer = queue.hold(hold(1, "a", 1)).await;
+        assert_eq!(answer, Err(Error::Unavailable("away".to_owned())));
+        assert!(started.elapsed() < Duration::from_millis(10));
     };
-    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    tokio::select! {
+        () = call => {}
+        () = run(engine, lanes, Arc::new(Counts::default())) => panic!("its release waits"),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,16 +131,19 @@ async fn a_settlement_is_written_when_the_database_comes_back() {
 async fn holds_that_waited_too_long_are_shed_and_settlements_are_not() {
     let (queue, mut lanes) = queue();
     let calls = async {
-        let (held, settled) =
-            tokio::join!(queue.hold(hold(1, "a", 1)), queue.settle(settle(&hold(4, "a", 1), 1)));
-        assert_eq!(held, Err(Error::Overloaded));
+        let (held, also, settled) = tokio::join!(
+            queue.hold(hold(1, "a", 1)),
+            queue.hold(hold(2, "a", 1)),
+            queue.settle(settle(&hold(4, "a", 1), 1)),
+        );
+        assert_eq!((held, also), (Err(Error::Overloaded), Err(Error::Overloaded)));
         assert!(matches!(settled, Err(Error::Unavailable(_))));
         drop(queue);
     };
     let writer = async {
         assert!(lanes.fill().await);
         tokio::time::advance(Duration::from_millis(251)).await;
-        let batch = lanes.take(512);
+        let batch = lanes.take(2);
         assert_eq!(batch.iter().map(letter).collect::<String>(), "s");
     };
     tokio::join!(biased; calls, writer);
@@ -180,6 +178,7 @@ async fn a_fatal_failure_stops_the_writer_and_says_so() {
         let stopped = Err(Error::Unavailable("fsync failed".to_owned()));
         assert_eq!(queue.hold(hold(1, "a", 1)).await, stopped);
         assert_eq!(queue.hold(hold(2, "a", 1)).await, stopped);
+        assert!(!queue.healthy());
         drop(queue);
     };
     tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));

@@ -136,12 +136,13 @@ async fn an_entry_is_not_written_after_its_caller_was_told_that_the_database_is_
     let (engine, written) = flaky(away_for_a_minute());
     let calls = async {
         let both =
-            tokio::join!(queue.post(topup(2, "a", 1)), queue.settle(settle(&hold(4, "a", 1), 1)),);
+            tokio::join!(queue.post(topup(2, "a", 1)), queue.settle(settle(&hold(4, "a", 1), 1)));
         assert_eq!(both, (Err(away()), Err(away())));
         drop(queue);
     };
     tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
-    assert_eq!((written.lock().entries, written.lock().open()), (0, vec![]));
+    let written = written.lock();
+    assert_eq!((written.entries, written.open()), (0, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,6 +167,52 @@ async fn callers_behind_many_kept_settlements_are_told_in_time() {
     }
     writer.await.unwrap();
     assert_eq!(written.lock().open(), []);
+}
+
+#[tokio::test]
+async fn of_too_many_kept_settlements_the_oldest_are_dropped() {
+    let (_queue, mut lanes) = queue();
+    (0..50_003).for_each(|n| lanes.release(&hold(n, "a", 1)));
+    lanes.outage(&away());
+    let kept = lanes.take(usize::MAX);
+    assert_eq!(kept.len(), 50_000);
+    assert_eq!(kept[0].operation.name(), ("settlement", Uuid::from_u128(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_is_unwell_until_what_waits_for_the_database_is_written() {
+    let (queue, lanes) = queue();
+    let (engine, _) = flaky(away_for_a_minute());
+    assert!(queue.healthy());
+    let calls = async {
+        assert_eq!(queue.hold(hold(1, "a", 1)).await, Err(away()));
+        assert!(!queue.healthy());
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        // Nobody asked for anything meanwhile.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(queue.healthy());
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_with_nothing_left_to_try_is_not_unwell_for_ever() {
+    let (queue, lanes) = queue();
+    let (engine, _) = flaky(|_| Fate::Lost);
+    let calls = async {
+        assert_eq!(queue.post(topup(2, "a", 1)).await, Err(away()));
+        assert!(queue.healthy());
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+}
+
+#[tokio::test]
+async fn a_writer_that_has_ended_is_unwell() {
+    let (queue, lanes) = queue();
+    drop(lanes);
+    assert!(!queue.healthy());
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,9 +308,8 @@ async fn a_refused_settlement_is_written_without_what_the_service_named_it() {
         Operation::Settle(s) => s.settlement.attempts.iter().any(|a| a.upstream_ref.is_some()),
         Operation::Hold(_) | Operation::Post(_) => false,
     };
-    let (engine, written) = flaky(move |items| {
-        if items.iter().any(named) { Fate::Refused } else { Fate::Written }
-    });
+    let (engine, written) =
+        flaky(move |items| if items.iter().any(named) { Fate::Refused } else { Fate::Written });
     let calls = async {
         queue.settle(settle(&hold(4, "a", 1), 1)).await.unwrap();
         drop(queue);

@@ -162,6 +162,13 @@ async fn nodes_share_a_wallet_and_never_overdraw_it() {
     assert_clean(&ledger).await;
 }
 
+/// As a caller does: what was refused is forgotten.
+async fn hold_and_release(ledger: &dyn LedgerStore, hold: &anima_core::ledger::Hold) {
+    if ledger.hold(hold.clone()).await.is_ok() {
+        ledger.settle(release(hold)).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_settlement_survives_the_loss_of_every_connection() {
     let Some(place) = used().await else { return };
@@ -169,19 +176,78 @@ async fn a_settlement_survives_the_loss_of_every_connection() {
     let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     ledger.post(topup(20, "acme", 10_000)).await.unwrap();
-    for round in 0..10_u128 {
-        let hold = hold(100 + round, "acme", 10);
-        while ledger.hold(hold.clone()).await.is_err() {}
-        let settling = {
-            let (ledger, hold) = (Arc::clone(&ledger), hold.clone());
-            tokio::spawn(async move { ledger.settle(settle(&hold, 10)).await })
+    let mut ids = 100..;
+    for _ in 0..10 {
+        // Each try is another hold: one that was answered with an error is not used again.
+        let held = loop {
+            let hold = hold(ids.next().unwrap(), "acme", 10);
+            match ledger.hold(hold.clone()).await {
+                Ok(()) => break hold,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let calls = {
+            let (ledger, other) = (Arc::clone(&ledger), hold(ids.next().unwrap(), "acme", 10));
+            tokio::spawn(async move {
+                let settled = ledger.settle(settle(&held, 10));
+                tokio::join!(settled, hold_and_release(&*ledger, &other)).0
+            })
         };
         execute(&place, others).await.unwrap();
-        assert_eq!(settling.await.unwrap().unwrap().charged, 10);
+        assert_eq!(calls.await.unwrap().unwrap().charged, 10);
     }
+    // Written after every release that waits: no hold stays that its caller believes refused.
+    while ledger.post(topup(21, "acme", 1)).await.is_err() {}
     // The pool of readers learns of a lost connection when it uses it.
     while ledger.balance("acme", anima_core::money::Currency::USD).await.is_err() {}
-    assert_eq!(wallet(&*ledger, "acme").await, (10_810, 50, 0));
+    assert_eq!(wallet(&*ledger, "acme").await, (10_811, 50, 0));
     while ledger.verify(NOON).await.is_err() {}
     assert_clean(&*ledger).await;
+}
+
+#[tokio::test]
+async fn a_settlement_is_written_without_a_text_that_the_database_refuses() {
+    let Some(place) = used().await else { return };
+    let picky = "ALTER TABLE attempt ADD CHECK (upstream_ref IS NULL) NOT VALID";
+    execute(&place, picky).await.unwrap();
+    let ledger = opened(&place, &opener());
+    let settlement = settle(&hold(2, "acme", 50), 50);
+    assert!(!ledger.settle(settlement.clone()).await.unwrap().replayed);
+    // It is the same settlement still.
+    assert!(ledger.settle(settlement).await.unwrap().replayed);
+    assert_clean(&ledger).await;
+}
+
+#[tokio::test]
+async fn a_text_that_no_database_can_hold_is_cut() {
+    let Some(place) = used().await else { return };
+    let ledger = opened(&place, &opener());
+    let mut settlement = settle(&hold(2, "acme", 50), 50);
+    settlement.attempts[0].upstream_ref = Some(format!("a\0{}", "x".repeat(500)));
+    ledger.settle(settlement).await.unwrap();
+    let cut = "DO $$ BEGIN
+        IF NOT EXISTS (SELECT 1 FROM attempt WHERE upstream_ref = 'a' || repeat('x', 127))
+        THEN RAISE EXCEPTION 'not cut'; END IF; END $$";
+    execute(&place, cut).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_is_unwell_while_its_ledger_cannot_write() {
+    let Some(place) = used().await else { return };
+    let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$;
+        CREATE TRIGGER full_disk BEFORE UPDATE ON hold EXECUTE FUNCTION full_disk()";
+    execute(&place, full).await.unwrap();
+    let location = crate::database::Location::Postgres(place.url());
+    let stores = crate::database::open(&location, &opener()).await.unwrap();
+    stores.ping().await.unwrap();
+    let settlement = settle(&hold(2, "acme", 50), 50);
+    let ledger = Arc::clone(&stores.ledger);
+    let settling = tokio::spawn(async move { ledger.settle(settlement).await });
+    while stores.ping().await.is_ok() {}
+    // What reads the configuration does not notice.
+    stores.config.rev().await.unwrap();
+    execute(&place, "DROP TRIGGER full_disk ON hold").await.unwrap();
+    settling.await.unwrap().unwrap();
+    stores.ping().await.unwrap();
 }
