@@ -179,16 +179,21 @@ pub fn foreign_variable(name: &str) -> Option<Zeroizing<String>> {
     std::env::var(name).ok().filter(|v| !v.trim().is_empty()).map(Zeroizing::new)
 }
 
-/// The `ANIMA_*` variables as setting names and texts. Empty ones count as unset. Variables that
-/// the tests of this repository use for themselves (`ANIMA_TEST_*`) are not settings.
+/// Beginnings of `ANIMA_` variables that are not settings: those of this repository's own tests and
+/// benchmarks, and those that Kubernetes gives every pod beside a service named `anima`.
+const FOREIGN: &[&str] = &["test_", "bench_", "service_", "port"];
+
+/// The `ANIMA_*` variables as setting names and texts. Empty ones count as unset.
 #[expect(clippy::disallowed_methods, reason = "this file is the one reader of the environment")]
 fn environment() -> Vec<(String, String)> {
-    std::env::vars()
-        .filter(|(name, value)| !name.starts_with("ANIMA_TEST_") && !value.is_empty())
-        .filter_map(|(name, value)| {
-            Some((name.strip_prefix("ANIMA_")?.to_ascii_lowercase(), value))
-        })
-        .collect()
+    std::env::vars().filter_map(|(name, value)| setting(&name, value)).collect()
+}
+
+/// The setting that a variable gives, if it is one of ours.
+fn setting(variable: &str, value: String) -> Option<(String, String)> {
+    let name = variable.strip_prefix("ANIMA_")?.to_ascii_lowercase();
+    let ours = !value.is_empty() && !FOREIGN.iter().any(|start| name.starts_with(start));
+    ours.then_some((name, value))
 }
 
 fn parse(source: &str, text: &str) -> Result<toml::Table, Error> {
@@ -265,6 +270,15 @@ mod tests {
             assert_eq!(error.name, name, "{error}");
             assert!(!error.to_string().contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn variables_of_others_are_no_settings() {
+        for name in ["ANIMA_PORT", "ANIMA_PORT_8080_TCP", "ANIMA_SERVICE_HOST", "ANIMA_TEST_X", "X"]
+        {
+            assert_eq!(setting(name, "1".into()), None, "{name}");
+        }
+        assert!(setting("ANIMA_LISEN", "1".into()).is_some(), "a typing error must be seen");
     }
 
     #[test]
