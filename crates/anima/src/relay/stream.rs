@@ -74,8 +74,6 @@ enum Phase {
 pub struct RelayStream {
     /// What may go to the client now, in order.
     ready: Vec<Bytes>,
-    /// Others had a turn since the last piece came.
-    gave_way: bool,
     timer: Pin<Box<Sleep>>,
     /// Fires when the node may wait no longer for its streams.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -120,7 +118,6 @@ impl RelayStream {
         };
         Self {
             ready: started.ready,
-            gave_way: false,
             timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
             cut,
             phase: Phase::Relaying(Box::new(flow)),
@@ -238,19 +235,11 @@ impl Body for RelayStream {
                 }),
                 Phase::Finished => return Poll::Ready(self.gathered()),
             };
-            if waiting.is_ready() {
-                self.gave_way = false;
-            } else if self.ready.is_empty() {
-                return Poll::Pending;
-            } else if self.gave_way {
-                return Poll::Ready(self.gathered());
-            } else {
-                // The upstream's connection is a task of its own and hands over one piece at a
-                // time. Letting it run once shows whether more is there already: a write costs ten
-                // times as much as this turn.
-                self.gave_way = true;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if waiting.is_pending() {
+                return match self.gathered() {
+                    Some(frame) => Poll::Ready(Some(frame)),
+                    None => Poll::Pending,
+                };
             }
         }
     }
