@@ -47,7 +47,7 @@ pub async fn run(relay: Arc<Relay>, call: Arc<Call>) -> Outcome {
         Ok(plan) => plan,
         Err(refusal) => return refused(&relay, &call, refusal),
     };
-    let open = match hold::place(&relay.ledger, &call, &relay.limits).await {
+    let open = match hold::place((&relay.ledger, &relay.tasks), &call, &relay.limits).await {
         Ok(open) => open,
         Err(refusal) => {
             if refusal.failure == Failure::ServiceUnavailable {
@@ -151,8 +151,8 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
         decision.labels.channel = Arc::clone(channel);
         decision.model = Arc::clone(model);
     }
-    // A release that fails leaves a hold for the recovery pass; the caller's answer is the failure
-    // of the upstream either way.
+    // A release that cannot be written now is kept and retried by the ledger; the caller's answer
+    // is the failure of the upstream either way.
     decision.receipt = settle::unserved(relay, call, open, failed).await.ok();
     decision.total = call.arrival.instant.elapsed();
     decision.overhead = decision.total.saturating_sub(waited);

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
 use anima_core::failure::Failure;
 use anima_core::ledger::{Close, Hold, Settlement};
 use anima_core::money::Money;
@@ -26,6 +28,8 @@ const GRACE: Duration = Duration::from_mins(1);
 pub struct Open {
     hold: Option<Hold>,
     ledger: Arc<dyn LedgerStore>,
+    /// Shutdown waits for what is spawned here.
+    tasks: TaskTracker,
 }
 
 impl Open {
@@ -48,7 +52,7 @@ impl Drop for Open {
             return;
         };
         let ledger = Arc::clone(&self.ledger);
-        runtime.spawn(async move {
+        let release = async move {
             let settlement = Settlement {
                 hold: hold.id,
                 app: hold.app,
@@ -61,7 +65,8 @@ impl Drop for Open {
             if let Err(error) = ledger.settle(settlement).await {
                 tracing::error!(request_id = %hold.id, %error, "failed to release a dropped hold");
             }
-        });
+        };
+        self.tasks.spawn_on(release, &runtime);
     }
 }
 
@@ -70,7 +75,7 @@ impl Drop for Open {
 /// # Errors
 /// [`Failure::InsufficientFunds`] or [`Failure::ServiceUnavailable`].
 pub async fn place(
-    ledger: &Arc<dyn LedgerStore>,
+    (ledger, tasks): (&Arc<dyn LedgerStore>, &TaskTracker),
     call: &Call,
     limits: &Limits,
 ) -> Result<Open, Refusal> {
@@ -90,7 +95,7 @@ pub async fn place(
         expires_at: call.arrival.at.plus_millis(keep_ms),
     };
     match ledger.hold(hold.clone()).await {
-        Ok(()) => Ok(Open { hold: Some(hold), ledger: Arc::clone(ledger) }),
+        Ok(()) => Ok(Open { hold: Some(hold), ledger: Arc::clone(ledger), tasks: tasks.clone() }),
         Err(error) => Err(refusal(call, amount, &error)),
     }
 }
