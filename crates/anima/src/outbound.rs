@@ -6,43 +6,35 @@
 //! connection goes to the very addresses that were judged (SPEC 13, `reliability` 7.2).
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::RwLock;
 use tokio::time::Instant;
-use tower::Service;
 
 use anima_core::failure::Failure;
 
-mod address;
-mod connect;
-mod segments;
+mod address; // which addresses are public
+mod body; // what an answer's reader owns
+mod connect; // the bound over connecting
+mod link; // one connection
+mod pool; // connections kept
+mod resolve; // names into judged addresses
+mod segments; // request bodies
 
 pub use address::is_public;
+pub use body::Body;
 pub use segments::Segments;
 
 use connect::Bounded;
-
-type Pool = Client<Bounded<HttpsConnector<HttpConnector<Resolver>>>, Segments>;
-
-/// Idle connections kept per upstream host. Above the largest concurrency benchmarked (256), so
-/// that no call pays for a new connection under steady load.
-const IDLE_PER_HOST: usize = 512;
-/// Idle connections are closed after this; most providers close theirs after 60 s or more.
-const IDLE_FOR: Duration = Duration::from_secs(50);
+use pool::Pool;
+use resolve::Resolver;
 
 /// How a channel may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +48,7 @@ pub struct Policy {
 /// The HTTP client. See the module.
 #[derive(Debug)]
 pub struct Outbound {
-    pools: RwLock<BTreeMap<Policy, Pool>>,
+    pools: RwLock<BTreeMap<Policy, Arc<Pool>>>,
     tls: rustls::ClientConfig,
 }
 
@@ -75,7 +67,7 @@ impl Outbound {
     /// # Errors
     /// When the TLS library has no usable protocol version.
     pub fn new() -> Result<Self, rustls::Error> {
-        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -94,26 +86,27 @@ impl Outbound {
         &self,
         policy: Policy,
         request: Request<Segments>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Body>, SendError> {
         if !policy.private {
             refuse_private_literal(request.uri())?;
         }
-        self.pool(policy).request(request).await.map_err(|error| {
-            let detail = describe(&error);
-            let failure = if detail.contains(FORBIDDEN) {
-                Failure::AddressForbidden
-            } else if error.is_connect() {
-                Failure::ConnectFailed
-            } else {
-                Failure::ConnectionLost
-            };
-            SendError { failure, detail }
+        self.pool(policy).send(request).await.map_err(|error| match error {
+            pool::Error::Unsent(cause) => {
+                let detail = describe(&*cause);
+                let forbidden = detail.contains(FORBIDDEN);
+                let failure =
+                    if forbidden { Failure::AddressForbidden } else { Failure::ConnectFailed };
+                SendError { failure, detail }
+            }
+            pool::Error::Lost(cause) => {
+                SendError { failure: Failure::ConnectionLost, detail: describe(&cause) }
+            }
         })
     }
 
-    fn pool(&self, policy: Policy) -> Pool {
+    fn pool(&self, policy: Policy) -> Arc<Pool> {
         if let Some(pool) = self.pools.read().get(&policy) {
-            return pool.clone();
+            return Arc::clone(pool);
         }
         let mut http = HttpConnector::new_with_resolver(Resolver { private: policy.private });
         http.enforce_http(false);
@@ -129,12 +122,8 @@ impl Outbound {
             .enable_http1()
             .enable_http2()
             .wrap_connector(http);
-        let pool = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_idle_timeout(IDLE_FOR)
-            .pool_timer(TokioTimer::new())
-            .build(Bounded::new(https, within));
-        self.pools.write().entry(policy).or_insert(pool).clone()
+        let pool = Arc::new(Pool::new(Bounded::new(https, within)));
+        Arc::clone(self.pools.write().entry(policy).or_insert(pool))
     }
 }
 
@@ -165,36 +154,6 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Resolves a name and keeps only the addresses that may be reached.
-#[derive(Debug, Clone)]
-struct Resolver {
-    private: bool,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let private = self.private;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // One private address among public ones is how a rebinding name looks: refuse it whole.
-            if !private && found.iter().any(|a| !is_public(a.ip())) {
-                let text = format!("{}: {FORBIDDEN}", name.as_str());
-                return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text));
-            }
-            Ok(found.into_iter())
-        })
-    }
-}
-
 /// An answer's body, read whole.
 #[derive(Debug)]
 pub enum Collected {
@@ -211,12 +170,7 @@ pub enum Collected {
 }
 
 /// Reads an answer's body up to `limit` bytes, without copying when it comes in one piece.
-pub async fn collect(
-    mut body: Incoming,
-    limit: usize,
-    idle: Duration,
-    deadline: Instant,
-) -> Collected {
+pub async fn collect(mut body: Body, limit: usize, idle: Duration, deadline: Instant) -> Collected {
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     loop {

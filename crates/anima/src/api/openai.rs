@@ -111,7 +111,8 @@ async fn serve(plane: Arc<Plane>, endpoint: Endpoint, request: Request<Body>) ->
     // The guard fires when this future is dropped, which is how a leaving client shows.
     let leaving = gone.drop_guard();
     let relay = Arc::clone(&plane.relay);
-    let outcome = plane.relay.tasks.spawn(chat::run(relay, call)).await;
+    // Boxed: a task moves its future with each change of its state, and this one is large.
+    let outcome = plane.relay.tasks.spawn(Box::pin(chat::run(relay, call))).await;
     leaving.disarm();
     answer(outcome, &mut facts, inflight)
 }

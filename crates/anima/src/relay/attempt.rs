@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use anima_core::config::OnDisconnect;
@@ -24,7 +23,7 @@ use super::plan::{Plan, candidate};
 use super::trial::{Outcome, Trial, classified};
 use super::{Relay, booking};
 use crate::live::Upstream;
-use crate::outbound::Policy;
+use crate::outbound::{Body, Policy};
 
 /// An answer, or the start of one.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ pub(super) enum Kind {
 /// A stream that has begun.
 #[derive(Debug)]
 pub(super) struct Started {
-    pub(super) body: Incoming,
+    pub(super) body: Body,
     pub(super) decoder: StreamDecoder,
     /// What may go to the client now.
     pub(super) ready: Vec<Bytes>,
@@ -160,7 +159,7 @@ async fn start(
     call: &Call,
     trial: &mut Trial,
     upstream: &Upstream,
-    mut body: Incoming,
+    mut body: Body,
 ) -> Result<Kind, Failure> {
     let adapter = upstream.adapter.ok_or(Failure::Internal)?;
     let mut decoder = adapter.stream(&call.request);

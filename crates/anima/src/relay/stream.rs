@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tokio_util::task::TaskTracker;
@@ -36,6 +35,7 @@ use super::trial::Trial;
 use super::{Relay, settle};
 use crate::http::reply::id_text;
 use crate::metrics::Inflight;
+use crate::outbound::Body as Upstream;
 
 /// How long a finished upstream may take to close its body, so that its connection can be reused.
 /// Never waited for: the settlement runs at the same time, and the stream ends with it.
@@ -53,7 +53,7 @@ struct Flow {
     trial: Trial,
     decision: Decision,
     decoder: StreamDecoder,
-    upstream: Incoming,
+    upstream: Upstream,
     idle: Duration,
     deadline: Instant,
     last_chunk: Instant,
@@ -290,7 +290,7 @@ async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
 
 /// Runs a settlement while the rest of the upstream's body is read, so that the connection can be
 /// used again.
-async fn beside<T>(settling: impl Future<Output = T>, upstream: Incoming) -> T {
+async fn beside<T>(settling: impl Future<Output = T>, upstream: Upstream) -> T {
     let tail = tokio::time::timeout(TAIL, read_out(upstream));
     let mut settling = std::pin::pin!(settling);
     tokio::select! {
@@ -300,7 +300,7 @@ async fn beside<T>(settling: impl Future<Output = T>, upstream: Incoming) -> T {
     }
 }
 
-async fn read_out(mut upstream: Incoming) {
+async fn read_out(mut upstream: Upstream) {
     while let Some(Ok(_rest)) = upstream.frame().await {}
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -23,7 +22,7 @@ use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, neutral_message}
 use super::admit::meters;
 use super::call::Call;
 use crate::live::Upstream;
-use crate::outbound::{self, Collected, Outbound, Policy, Segments};
+use crate::outbound::{self, Body, Collected, Outbound, Policy, Segments};
 
 /// Bytes of an error answer that are read to classify it.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
@@ -57,7 +56,7 @@ pub(super) enum Outcome {
     /// A whole answer.
     Whole(Box<Answer>, Bytes),
     /// The head of a stream.
-    Stream(Incoming),
+    Stream(Body),
     /// Nothing to show.
     Failed(Classified),
 }
@@ -185,7 +184,7 @@ impl Trial {
     async fn collect(
         &mut self,
         call: &Call,
-        body: Incoming,
+        body: Body,
         limit: usize,
     ) -> Result<Bytes, Failure> {
         let deadline = self.deadline(call);
@@ -210,7 +209,7 @@ impl Trial {
         &mut self,
         call: &Call,
         adapter: &'static dyn Adapter,
-        response: Response<Incoming>,
+        response: Response<Body>,
     ) -> Outcome {
         let (head, body) = response.into_parts();
         // A refusal whose body cannot be read is classified by its status alone.
@@ -271,7 +270,7 @@ fn target(base: &Uri, path: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn reference(response: &Response<Incoming>) -> Option<String> {
+fn reference(response: &Response<Body>) -> Option<String> {
     let value = response.headers().get("x-request-id")?.to_str().ok()?;
     Some(plain(value))
 }
@@ -281,7 +280,7 @@ fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(REFERENCE_CHARS_MAX).collect()
 }
 
-fn is_event_stream(response: &Response<Incoming>) -> bool {
+fn is_event_stream(response: &Response<Body>) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     kind.is_some_and(|k| k.trim_start().starts_with("text/event-stream"))
 }
