@@ -16,10 +16,38 @@ use crate::servers::Kind;
 /// # Errors
 /// When something does not build or start, or when the benchmark counts a failed request.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    match arguments.split_first() {
+        Some((part, rest)) if part == "ledger" => ledger(rest),
+        _ => gateway(arguments),
+    }
+}
+
+/// The ledger alone: an example of its own crate, so that nothing else has to be built.
+fn ledger(arguments: &[String]) -> Result<()> {
+    let example = "ledger_bench";
+    let build = ["build", "--release", "--locked", "-p", "anima-store", "--example", example];
+    cargo::step(&build)?;
+    let scratch = scratch_parent();
+    let mut services = Services::start(&[Kind::Postgres], &scratch)?;
+    let mut bench =
+        std::process::Command::new(cargo::target_folder("release").join("examples").join(example));
+    bench.arg("--scratch").arg(&scratch).current_dir(cargo::root());
+    if let Some(url) = services.address("ANIMA_TEST_POSTGRES_URL") {
+        bench.args(["--postgres", url]);
+    }
+    bench.args(arguments);
+    let status = services.run(&mut bench);
+    services.stop()?;
+    let status = status?;
+    ensure!(status.success(), "the benchmark ended with {status}");
+    Ok(())
+}
+
+fn gateway(arguments: &[String]) -> Result<()> {
     cargo::step(&["build", "--release", "--locked", "-p", "anima", "-p", "anima-bench"])?;
     let scratch = scratch_parent();
     let mut services = Services::start(&[Kind::Postgres], &scratch)?;
-    let release = release_folder();
+    let release = cargo::target_folder("release");
     let mut bench = std::process::Command::new(release.join("anima-bench"));
     bench.args(arguments).current_dir(cargo::root());
     bench.env("ANIMA_BENCH_PROGRAM", release.join("anima"));
@@ -31,13 +59,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn scratch_parent() -> PathBuf {
+/// Where databases are made: not on a file system in memory, if that can be helped.
+pub(crate) fn scratch_parent() -> PathBuf {
     let disk = Path::new("/var/tmp");
     if disk.is_dir() { disk.to_path_buf() } else { std::env::temp_dir() }
-}
-
-fn release_folder() -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    cargo::root().join(target).join("release")
 }

@@ -54,6 +54,12 @@ impl Services {
         bail!("the servers did not start")
     }
 
+    /// The address of a server, by the variable in which tests look for it.
+    pub(crate) fn address(&self, variable: &str) -> Option<&str> {
+        let named = self.environment.iter().find(|(name, _)| name == variable);
+        named.map(|(_, value)| value.as_str())
+    }
+
     /// Runs `command` with the servers' addresses in its environment, to its end.
     ///
     /// # Errors

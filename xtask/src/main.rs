@@ -1,8 +1,8 @@
-//! The verbs of this repository: `cargo xtask check | test | tidy | fix | bench | openapi`.
+//! The verbs of this repository: `cargo xtask check | test | tidy | fix | bench | crash | openapi`.
 //!
 //! One file per verb. This crate is not part of the product and links nothing of it, so that a
 //! verb starts within seconds of a fresh clone; what needs the product's crates (the load
-//! generator) is the package `anima-bench`, which `bench` runs.
+//! generators) are the packages `anima-bench` and `anima-crash`, which the verbs run.
 //! Invariant: a verb that ends well leaves no process and no scratch folder behind, and neither
 //! does one that is interrupted (see `keeper.rs`).
 
@@ -11,10 +11,12 @@
 mod bench;
 mod cargo;
 mod check;
+mod crash;
 mod fix;
 mod keeper;
 mod openapi;
 mod servers;
+mod sim;
 mod test;
 mod tidy;
 
@@ -27,7 +29,10 @@ usage: cargo xtask VERB
   test [ARGS]      every test, on a PostgreSQL and a Redis of its own; ARGS go to `cargo test`
   tidy             the house rules of STYLE.md that no lint can hold
   fix              formats, and applies what clippy can repair
+  bench ledger     measures the ledger alone; --seconds, --rounds, --stored, --out FILE
   bench [ARGS]     measures the gateway; --quick for a minute's worth, --out FILE for the table
+  crash [ARGS]     kills gateways under load and audits their books; --kills N, --storage S
+  sim [ARGS]       simulates the ledger's protocol; --seeds N, --seed S to replay one
   openapi          writes docs/openapi.json anew";
 
 fn main() -> ExitCode {
@@ -40,6 +45,8 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(),
         "fix" => fix::run(),
         "bench" => bench::run(&rest),
+        "crash" => crash::run(&rest),
+        "sim" => sim::run(&rest),
         "openapi" => openapi::run(),
         "keeper" => keeper::run(&rest),
         _ => {

@@ -14,12 +14,14 @@ use crate::money::{Currency, Money, Multiplier};
 mod alias;
 mod channel;
 mod check;
+mod fx_rate;
 mod price;
 mod quota;
 
 pub use alias::{Alias, Fallbacks, Kind, RetryBudget, Route};
 pub use channel::{Breaker, Channel, Credential, OnDisconnect, Timeouts};
 pub use check::{Check, Problem};
+pub use fx_rate::FxRate;
 pub use price::{MeterPrice, Price, Side};
 pub use quota::{Amount, Limit, LimitKind, OnOutage, QueueMode, Quota, TokenCount, Window};
 
@@ -41,6 +43,8 @@ pub enum Resource {
     App,
     /// A key of an app.
     UserApiKey,
+    /// What one currency is in another.
+    FxRate,
 }
 
 impl Resource {
@@ -53,6 +57,7 @@ impl Resource {
         Self::Price,
         Self::App,
         Self::UserApiKey,
+        Self::FxRate,
     ];
 
     /// The table's name, also the word in audit records.
@@ -65,6 +70,7 @@ impl Resource {
             Self::TokenGroup => "token_group",
             Self::App => "app",
             Self::UserApiKey => "user_api_key",
+            Self::FxRate => "fx_rate",
         }
     }
 
@@ -215,6 +221,7 @@ pub struct Tables {
     pub prices: Vec<Version<Price>>,
     pub quotas: Vec<Version<Quota>>,
     pub token_groups: Vec<Version<TokenGroup>>,
+    pub fx_rates: Vec<Version<FxRate>>,
 }
 
 /// Picks what is in force at `at`, by code.

@@ -141,6 +141,12 @@ failures! {
     BodyTooLarge: Client 413 "invalid_request_error" "request_too_large" Never Error Ignores Nothing false;
     /// The body did not arrive in time.
     BodyTimeout: Client 408 "invalid_request_error" "request_timeout" Never Error Ignores Nothing false;
+    /// The idempotency key was used for another request.
+    IdempotencyConflict: Client 409 "invalid_request_error" "idempotency_conflict" Never Error Ignores Nothing false;
+    /// The request of this idempotency key is still running.
+    IdempotencyInProgress: Client 409 "invalid_request_error" "idempotency_in_progress" Never Error Ignores Nothing true;
+    /// The request of this idempotency key was served and charged, and its answer is not here any more.
+    IdempotencyAnswerGone: Gateway 409 "invalid_request_error" "idempotency_answer_gone" Never Error Ignores Nothing false;
     /// The model is unknown, or the key may not use it.
     ModelUnknown: Client 404 "invalid_request_error" "model_not_found" Never Error Ignores Nothing false;
     /// The alias is not of a kind that this endpoint serves.

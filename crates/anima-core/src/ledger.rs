@@ -7,99 +7,24 @@
 //! SPEC 8; `reliability` 1.4 to 1.6.
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
-use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::money::Currency;
+use crate::money::{Currency, Multiplier};
 use crate::usage::{Usage, UsageSource};
 
-/// An account of the books. Its text is its code: `wallet:<app>`, `payable:<channel>`, `revenue`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Account {
-    /// What we owe an app: its prepaid balance. Gated: holds are judged against it.
-    Wallet(Arc<str>),
-    /// Money that came in through the payment provider.
-    PspClearing,
-    /// What we owe a provider, as it reported.
-    Payable(Arc<str>),
-    /// What we may owe a provider, by our own estimate, until its invoice says.
-    PayableEstimated(Arc<str>),
-    /// Sales.
-    Revenue,
-    /// Sales given back and goodwill (contra revenue).
-    Refunds,
-    /// Cost of attempts that served a customer.
-    CostOfSales,
-    /// Cost of attempts that did not: failed, abandoned.
-    WastedCost,
-    /// Corrections by an operator, with a reason.
-    Adjustments,
-}
+mod chart; // accounts, components, kinds of entry
+pub mod fx; // sales in one currency, paid in another
+pub mod promo; // credit that is used before money
+pub mod recovery; // what becomes of a hold whose owner is gone
+mod running; // checkpoints and extensions
+mod trueup; // corrections by later knowledge
 
-/// Which side increases an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Normal {
-    /// Assets and expenses.
-    Debit,
-    /// Liabilities and revenue.
-    Credit,
-}
-
-impl Account {
-    /// Class number of the chart of accounts (`reliability` 1.4).
-    pub const fn class(&self) -> i16 {
-        match self {
-            Self::PspClearing => 1010,
-            Self::Wallet(_) => 2010,
-            Self::Payable(_) => 2030,
-            Self::PayableEstimated(_) => 2031,
-            Self::Revenue => 4010,
-            Self::Refunds => 4020,
-            Self::CostOfSales => 5010,
-            Self::WastedCost => 5020,
-            Self::Adjustments => 5060,
-        }
-    }
-
-    /// Which side increases it.
-    pub const fn normal(&self) -> Normal {
-        match self {
-            Self::Wallet(_) | Self::Payable(_) | Self::PayableEstimated(_) | Self::Revenue => {
-                Normal::Credit
-            }
-            Self::PspClearing
-            | Self::Refunds
-            | Self::CostOfSales
-            | Self::WastedCost
-            | Self::Adjustments => Normal::Debit,
-        }
-    }
-
-    /// Whether holds are judged against its balance.
-    pub const fn is_gated(&self) -> bool {
-        matches!(self, Self::Wallet(_))
-    }
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wallet(app) => write!(f, "wallet:{app}"),
-            Self::PspClearing => f.write_str("psp_clearing"),
-            Self::Payable(channel) => write!(f, "payable:{channel}"),
-            Self::PayableEstimated(channel) => write!(f, "payable_estimated:{channel}"),
-            Self::Revenue => f.write_str("revenue"),
-            Self::Refunds => f.write_str("refunds"),
-            Self::CostOfSales => f.write_str("cost_of_sales"),
-            Self::WastedCost => f.write_str("wasted_cost"),
-            Self::Adjustments => f.write_str("adjustments"),
-        }
-    }
-}
+pub use chart::{Account, Component, EntryKind, Normal};
+pub use running::{Checkpoint, Exposure, Extension, Phase, Running};
+pub use trueup::true_up;
 
 /// One version of a price list, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,6 +54,11 @@ pub struct Hold {
     pub floor: i64,
     /// The sale price pinned at admission.
     pub sale_price: PriceRef,
+    /// The caller's factor on the sale price.
+    pub multiplier: Multiplier,
+    /// Where it goes first and what it can cost us. `None` when nothing is sent upstream, or when
+    /// it is not known.
+    pub exposure: Option<Exposure>,
     /// When it was made.
     pub created_at: Timestamp,
     /// After this its owner is gone or stuck.
@@ -206,49 +136,12 @@ pub struct Settlement {
     pub close: Close,
     /// The sale price pinned at admission.
     pub sale_price: PriceRef,
+    /// How the sale was made in another currency. `None` when the price is in the wallet's own.
+    pub conversion: Option<fx::Conversion>,
     /// Every upstream call, in order.
     pub attempts: Vec<Attempt>,
     /// When it happened.
     pub at: Timestamp,
-}
-
-/// What a leg is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Component {
-    /// The customer's side.
-    Sale,
-    /// A served attempt.
-    Cost,
-    /// An attempt that served nobody.
-    Waste,
-    /// Money that came in.
-    Topup,
-    /// Money given back.
-    Refund,
-    /// A correction.
-    Adjustment,
-}
-
-impl Component {
-    /// The number it is stored as. Never reused.
-    pub const fn number(self) -> i16 {
-        match self {
-            Self::Sale => 1,
-            Self::Cost => 2,
-            Self::Waste => 3,
-            Self::Topup => 4,
-            Self::Refund => 5,
-            Self::Adjustment => 6,
-        }
-    }
-
-    /// The component stored as that number.
-    pub fn from_number(number: i16) -> Option<Self> {
-        let all =
-            [Self::Sale, Self::Cost, Self::Waste, Self::Topup, Self::Refund, Self::Adjustment];
-        all.into_iter().find(|c| c.number() == number)
-    }
 }
 
 /// One debit and one credit of one amount.
@@ -277,20 +170,15 @@ pub struct Leg {
 /// The store decides `charged` under the wallet's lock: at most the sale, and never so much that
 /// the wallet would fall below its floor. Amounts of 0 post nothing.
 pub fn legs(settlement: &Settlement, charged: i64) -> Vec<Leg> {
-    let mut legs = Vec::with_capacity(settlement.attempts.len().saturating_add(1));
-    if let Close::Settle { estimate, .. } = settlement.close
-        && charged > 0
-    {
-        legs.push(Leg {
-            debit: Account::Wallet(Arc::clone(&settlement.app)),
-            credit: Account::Revenue,
-            amount: charged,
-            currency: settlement.currency,
-            component: Component::Sale,
-            attempt: None,
-            price: Some(settlement.sale_price.clone()),
-            estimate,
-        });
+    legs_with_promo(settlement, charged, 0)
+}
+
+/// The same, with `promo` units of `charged` taken from promotional credit and the rest from the
+/// wallet.
+pub fn legs_with_promo(settlement: &Settlement, charged: i64, promo: i64) -> Vec<Leg> {
+    let mut legs = Vec::with_capacity(settlement.attempts.len().saturating_add(2));
+    if let Close::Settle { sale, estimate } = settlement.close {
+        legs.extend(fx::sale_legs(settlement, (sale, estimate), charged, promo));
     }
     for attempt in &settlement.attempts {
         legs.extend(attempt.cost.as_ref().and_then(|cost| cost_leg(attempt, cost)));
@@ -305,6 +193,8 @@ fn cost_leg(attempt: &Attempt, cost: &AttemptCost) -> Option<Leg> {
     let channel = Arc::clone(&attempt.channel);
     let (debit, component) = if attempt.served {
         (Account::CostOfSales, Component::Cost)
+    } else if attempt.outcome == recovery::OUTCOME && cost.estimate {
+        (Account::Exposure, Component::Exposure)
     } else {
         (Account::WastedCost, Component::Waste)
     };
@@ -350,48 +240,16 @@ pub struct Entry {
     pub floor: i64,
 }
 
-/// What a journal entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EntryKind {
-    /// A request's settlement.
-    Settle,
-    /// Costs of a request that the customer does not pay.
-    ReleaseCost,
-    /// Money that came in.
-    Topup,
-    /// Money given back.
-    Refund,
-    /// A correction by an operator.
-    Adjust,
-}
-
-impl EntryKind {
-    /// The number it is stored as. Never reused.
-    pub const fn number(self) -> i16 {
-        match self {
-            Self::Settle => 1,
-            Self::ReleaseCost => 2,
-            Self::Topup => 3,
-            Self::Refund => 4,
-            Self::Adjust => 5,
-        }
-    }
-
-    /// The kind stored as that number.
-    pub fn from_number(number: i16) -> Option<Self> {
-        let all = [Self::Settle, Self::ReleaseCost, Self::Topup, Self::Refund, Self::Adjust];
-        all.into_iter().find(|k| k.number() == number)
-    }
-}
-
 /// A wallet as it stands, in units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
     /// Of the amounts.
     pub currency: Currency,
-    /// What the postings come to.
+    /// What the postings to the wallet come to.
     pub posted: i64,
+    /// What is left of promotional credit. The store's includes what has expired and was not posted
+    /// back yet.
+    pub promo: i64,
     /// What open holds reserve.
     pub held: i64,
     /// The lowest it may go.
@@ -401,7 +259,7 @@ pub struct Balance {
 impl Balance {
     /// What a new hold may take.
     pub const fn available(&self) -> i64 {
-        self.posted.saturating_sub(self.held).saturating_sub(self.floor)
+        self.posted.saturating_add(self.promo).saturating_sub(self.held).saturating_sub(self.floor)
     }
 }
 
@@ -438,6 +296,7 @@ mod tests {
             currency: Currency::USD,
             close,
             sale_price: PriceRef { code: "sale".into(), version_no: 1 },
+            conversion: None,
             attempts,
             at: Timestamp::default(),
         }

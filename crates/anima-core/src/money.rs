@@ -183,6 +183,15 @@ impl Decimal {
     }
 }
 
+/// Reads a decimal number as digits and a count of decimals, exactly.
+///
+/// # Errors
+/// [`Error::NotDecimal`], [`Error::TooFine`] or [`Error::Overflow`].
+pub fn decimal(text: &str) -> Result<(i64, u8), Error> {
+    let decimal = Decimal::parse(text)?;
+    Ok((decimal.digits, decimal.decimals))
+}
+
 /// What one unit of a meter costs: `units / 10^pow10` currency units, exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -238,6 +247,11 @@ impl Multiplier {
     /// Parts per million.
     pub const fn ppm(self) -> u64 {
         self.0
+    }
+
+    /// The inverse of [`Multiplier::ppm`].
+    pub const fn from_ppm(ppm: u64) -> Self {
+        Self(ppm)
     }
 }
 

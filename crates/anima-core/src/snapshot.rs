@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::config::{self, Channel, Kind, Price, RetryBudget, Side, Tables, Version};
+use crate::ledger::fx::FxRate;
 use crate::money::{Currency, Multiplier};
 use crate::pricing::{MeterRate, PriceList};
 
@@ -65,6 +66,16 @@ impl AliasEntry {
         let own = group.and_then(|g| self.sale.get(&(Some(g.to_owned()), currency)));
         own.or_else(|| self.sale.get(&(None, currency)))
     }
+
+    /// The customer's prices in all currencies: the token group's own before the general ones.
+    pub fn sale_prices(&self, group: Option<&str>) -> impl Iterator<Item = &Arc<PriceList>> {
+        let own = self
+            .sale
+            .iter()
+            .filter(move |(key, _)| group.is_some_and(|group| key.0.as_deref() == Some(group)));
+        let general = self.sale.iter().filter(|(key, _)| key.0.is_none());
+        own.chain(general).map(|(_, list)| list)
+    }
 }
 
 /// A token group.
@@ -95,6 +106,7 @@ pub struct Snapshot {
     channels: BTreeMap<String, Arc<ChannelEntry>>,
     aliases: BTreeMap<String, Arc<AliasEntry>>,
     token_groups: BTreeMap<String, Arc<TokenGroupEntry>>,
+    fx: BTreeMap<(Currency, Currency), Arc<FxRate>>,
 }
 
 impl Snapshot {
@@ -133,7 +145,17 @@ impl Snapshot {
             };
             snapshot.token_groups.insert(code.to_owned(), Arc::new(entry));
         }
+        for row in tables.fx_rates.iter().filter(|row| row.enabled && row.is_effective(at)) {
+            if let Ok(rate) = row.body.compile(&row.code, row.version_no) {
+                snapshot.fx.insert((rate.from, rate.to), Arc::new(rate));
+            }
+        }
         snapshot
+    }
+
+    /// The rate at which prices in `from` are paid from wallets in `to`.
+    pub fn fx(&self, from: Currency, to: Currency) -> Option<&Arc<FxRate>> {
+        self.fx.get(&(from, to))
     }
 
     /// The alias of that name.
@@ -219,14 +241,20 @@ impl Books {
 }
 
 fn price_list(row: &Version<Price>) -> Option<PriceList> {
-    let currency = row.body.currency;
-    let rates = row.body.meters.iter().map(|price| {
+    compile_price(&row.code, row.version_no, &row.body)
+}
+
+/// A price as written, ready to compute with. `None` when it does not compile; it was checked when
+/// it was written, so this takes a damaged row.
+pub fn compile_price(code: &str, version_no: i64, price: &Price) -> Option<PriceList> {
+    let currency = price.currency;
+    let rates = price.meters.iter().map(|price| {
         let rate = price.rate(currency).ok()?;
         Some(MeterRate { meter: price.meter, rate, when: price.when.clone() })
     });
     Some(PriceList {
-        code: row.code.clone(),
-        version_no: row.version_no,
+        code: code.to_owned(),
+        version_no,
         currency,
         rates: rates.collect::<Option<_>>()?,
     })
@@ -252,6 +280,7 @@ impl Timeline {
         boundaries(&tables.prices, &mut instants);
         boundaries(&tables.quotas, &mut instants);
         boundaries(&tables.token_groups, &mut instants);
+        boundaries(&tables.fx_rates, &mut instants);
         let steps = instants
             .into_iter()
             .filter(|at| *at >= now)

@@ -105,8 +105,7 @@ fn admit(
     facts: &Facts<'_>,
     script: &Script,
 ) -> Result<Behaviour, ErrorBody> {
-    let known = |wanted: &String| facts.key == Some(wanted.as_str());
-    if !script.api_keys.is_empty() && !script.api_keys.iter().any(known) {
+    if !script.accepts(facts.key) {
         return Err(ErrorBody::wrong_key());
     }
     match inquiry {

@@ -22,6 +22,7 @@ pub mod truth;
 
 mod control;
 mod inquiry;
+mod lookup;
 mod player;
 mod prose;
 mod refusal;

@@ -196,6 +196,11 @@ impl Counts {
 }
 
 impl Script {
+    /// Whether calls with this bearer key are taken.
+    pub(crate) fn accepts(&self, key: Option<&str>) -> bool {
+        self.api_keys.is_empty() || self.api_keys.iter().any(|known| key == Some(known.as_str()))
+    }
+
     /// Reads a script from JSON.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use tokio::time::sleep_until;
 
 use crate::control;
 use crate::decide::{Ask, Turn, decide};
+use crate::lookup;
 use crate::player::{Closed, Player, moment};
 use crate::prose;
 use crate::refusal::ErrorBody;
@@ -149,6 +150,12 @@ impl Simulator {
         };
         if control::owns(parts.uri.path()) {
             let (status, json) = control::answer(self, &parts.method, &parts.uri, &body);
+            return Ok(plain(status, json));
+        }
+        if lookup::owns(parts.uri.path()) {
+            let active = Arc::clone(&self.active.read());
+            let asked = (&parts.method, parts.uri.path(), bearer(&parts.headers));
+            let (status, json) = lookup::answer(&self.log, &active.script, asked);
             return Ok(plain(status, json));
         }
         self.play(&parts, &body, reset).await

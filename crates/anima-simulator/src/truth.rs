@@ -189,6 +189,21 @@ impl Log {
         kept.range(start..).cloned().collect()
     }
 
+    /// The kept calls with this id: the log's own, an attempt's or a request's, in order.
+    pub(crate) fn find(&self, id: &str) -> Vec<Call> {
+        let kept = self.kept.lock();
+        let is = |theirs: &Option<String>| theirs.as_deref() == Some(id);
+        let found = kept.iter().filter(|c| c.id == id || is(&c.attempt_id) || is(&c.request_id));
+        found.cloned().collect()
+    }
+
+    /// Whether every call that ever arrived is still kept, so that one that is not found never was.
+    pub(crate) fn remembers_all(&self) -> bool {
+        let kept = self.kept.lock();
+        let first = kept.front().map_or_else(|| self.arrived().saturating_add(1), |c| c.number);
+        self.enabled() && first == 1
+    }
+
     /// Forgets the kept calls; the file and the numbering go on.
     pub(crate) fn clear(&self) {
         self.kept.lock().clear();

@@ -13,10 +13,14 @@ use uuid::Uuid;
 use crate::config::ConfigStore;
 use crate::config::postgres::PostgresConfig;
 use crate::config::sqlite::SqliteConfig;
+use crate::idempotency::IdempotencyStore;
+use crate::idempotency::postgres::PostgresIdempotency;
+use crate::idempotency::sqlite::SqliteIdempotency;
 use crate::keys::KeyStore;
 use crate::keys::postgres::PostgresKeys;
 use crate::keys::sqlite::SqliteKeys;
-use crate::ledger::{self, BatchObserver, LedgerStore};
+use crate::ledger::money::{self, Money};
+use crate::ledger::{self, Auditor, BatchObserver, LedgerStore};
 use crate::sqlite::connections::Connections;
 use crate::{postgres, sqlite};
 
@@ -87,6 +91,12 @@ pub struct Stores {
     pub keys: Arc<dyn KeyStore>,
     /// Money.
     pub ledger: Arc<dyn LedgerStore>,
+    /// Money that people move, and reports.
+    pub money: Arc<dyn Money>,
+    /// The invariants of the books.
+    pub auditor: Arc<dyn Auditor>,
+    /// Answers kept for requests that are sent again.
+    pub idempotency: Arc<dyn IdempotencyStore>,
 }
 
 /// Who opens the database.
@@ -115,7 +125,10 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
             let ledger = ledger::postgres::open(url, pool.clone(), opener)?;
             Ok(Stores {
                 config: Arc::new(PostgresConfig(pool.clone())),
-                keys: Arc::new(PostgresKeys(pool)),
+                keys: Arc::new(PostgresKeys(pool.clone())),
+                money: Arc::new(money::Books::Postgres(pool.clone())),
+                auditor: Arc::new(money::Books::Postgres(pool.clone())),
+                idempotency: Arc::new(PostgresIdempotency(pool)),
                 ledger: Arc::new(ledger),
             })
         }
@@ -155,7 +168,10 @@ fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
     let connections = Arc::new(Connections::open(path)?);
     Ok(Stores {
         config: Arc::new(SqliteConfig(Arc::clone(&connections))),
-        keys: Arc::new(SqliteKeys(connections)),
+        keys: Arc::new(SqliteKeys(Arc::clone(&connections))),
+        idempotency: Arc::new(SqliteIdempotency::new(connections)),
+        money: Arc::new(money::Books::Sqlite(path.to_owned())),
+        auditor: Arc::new(money::Books::Sqlite(path.to_owned())),
         ledger: Arc::new(ledger::sqlite::open(path, opener)?),
     })
 }

@@ -22,22 +22,36 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Balance, Component, Entry, EntryKind, Hold, Settlement};
 use anima_core::money::Currency;
 
+mod audit; // the invariants
 mod batch; // group commit
+mod booked; // what stands in the books about a hold
+mod claim; // holds that were taken over
+mod control; // statements about leases and ownership
 mod digest; // what makes two settlements the same
 mod directory; // ids of accounts and prices, remembered
-mod invariants; // what `verify` checks
+mod epoch; // which node this is
 mod judge; // verdicts
+pub mod money; // refunds, promotional credit, statements
 mod off; // no ledger at all
 mod operation; // a call on its way to the writer
 mod plan; // rows before and after the verdict
 pub(crate) mod postgres;
 mod queue; // who comes next
+mod recovery; // leases, running calls, orphans
 mod reports; // balances, postings, trial balance
+mod session; // one transaction on either database
+pub mod spool; // settlements on disk while the database is away
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod tests;
+mod trail; // upstream calls in a checkpoint
 
+pub use audit::{Auditor, Scope};
 pub use off::Off;
+pub use recovery::{
+    Claimed, Correction, Lease, LeaseState, Leases, OpenHolds, Registration, SaleCorrection,
+    TruedUp,
+};
 
 /// Why the ledger refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +68,10 @@ pub enum Error {
     /// There is no open hold of that id.
     #[error("no such hold is open")]
     HoldUnknown,
+    /// Another node has taken over what this node held, because its lease was over. What is known
+    /// of the hold is booked by [`OpenHolds::true_up`], once the other node has closed it.
+    #[error("another node has taken over")]
+    Fenced,
     /// More is waiting than can be written in time; nothing was done.
     #[error("the ledger is overloaded")]
     Overloaded,
@@ -126,6 +144,8 @@ pub struct Finding {
     pub invariant: &'static str,
     /// What it says.
     pub statement: &'static str,
+    /// Why there is nothing to check in this version; `None` when there is.
+    pub not_applicable: Option<&'static str>,
     /// How many rows were looked at.
     pub checked: u64,
     /// The first breaches, in words; empty when it holds.
@@ -149,18 +169,18 @@ pub struct TrialLine {
 
 /// Reserves, settles and posts. See the module's contract.
 #[async_trait]
-pub trait LedgerStore: Health + Send + Sync + fmt::Debug {
+pub trait LedgerStore: Health + Leases + OpenHolds + Send + Sync + fmt::Debug {
     /// Reserves money. The same id with the same content again is accepted without effect.
     ///
     /// # Errors
-    /// [`Error::InsufficientFunds`], [`Error::Conflict`], [`Error::Overloaded`] or
-    /// [`Error::Unavailable`].
+    /// [`Error::InsufficientFunds`], [`Error::Conflict`], [`Error::Overloaded`],
+    /// [`Error::Unavailable`], or [`Error::Fenced`] when this node's lease was taken away.
     async fn hold(&self, hold: Hold) -> Result<(), Error>;
 
     /// Closes a hold and posts both sides.
     ///
     /// # Errors
-    /// [`Error::HoldUnknown`], [`Error::Conflict`] or [`Error::Unavailable`].
+    /// [`Error::HoldUnknown`], [`Error::Fenced`], [`Error::Conflict`] or [`Error::Unavailable`].
     async fn settle(&self, settlement: Settlement) -> Result<Settled, Error>;
 
     /// Posts an entry that stands on its own, once per (subject, kind, seq).

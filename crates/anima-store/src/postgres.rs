@@ -41,6 +41,16 @@ const SESSION: &str = "
     SET idle_in_transaction_session_timeout = '60s';
     SET timezone = 'UTC'";
 
+/// What a connection of the ledger's writers has besides. Commits must be on disk, whatever the
+/// server's default; a stronger setting stays. Everything that a batch does is a look-up by key: a
+/// plan made while a table was small must not scan it later, when it is large, and planning each
+/// statement again for each batch costs more than running it.
+const WRITER_SESSION: &str = "
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') = 'off';
+    SET enable_seqscan = off;
+    SET plan_cache_mode = force_generic_plan";
+
 /// Migrations may take long, and so may the wait for the node that is at it.
 const PATIENCE: &str = "SET statement_timeout = '30min'; SET lock_timeout = '30min'";
 
@@ -52,6 +62,18 @@ const LOCK: &str = "SELECT pg_advisory_lock(418447026529)";
 /// # Errors
 /// [`OpenError::Unreachable`] when the URL is wrong.
 pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
+    pool_of(url, size, "")
+}
+
+/// A pool for the ledger's writers, whose sessions are set up for group commit.
+///
+/// # Errors
+/// As [`pool`].
+pub(crate) fn writer_pool(url: &str, size: usize) -> Result<Pool, OpenError> {
+    pool_of(url, size, WRITER_SESSION)
+}
+
+fn pool_of(url: &str, size: usize, more: &'static str) -> Result<Pool, OpenError> {
     let unreachable = |e: &dyn std::fmt::Display| OpenError::Unreachable(e.to_string());
     let (plain, trust) = tls::split(url);
     let mut config: Config = plain.parse().map_err(|e| unreachable(&Chain(&e)))?;
@@ -71,8 +93,11 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
         .wait_timeout(Some(WAIT))
         .create_timeout(Some(CONNECT))
         .recycle_timeout(Some(WAIT))
-        .post_create(Hook::async_fn(|client, _| {
-            Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+        .post_create(Hook::async_fn(move |client, _| {
+            Box::pin(async move {
+                client.batch_execute(SESSION).await.map_err(HookError::Backend)?;
+                client.batch_execute(more).await.map_err(HookError::Backend)
+            })
         }))
         .build()
         .map_err(|e| unreachable(&e))

@@ -64,6 +64,6 @@ async fn execute(server: &str, statements: &[&str]) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests take the server's address from outside")]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -5,31 +5,56 @@
 //! provider's name is resolved here and nowhere else.
 
 mod answer;
+mod anthropic;
+mod gemini;
+pub mod look_up; // what became of a call, asked afterwards
 mod openai_compatible;
+mod openai_responses;
 pub mod presets; // vendors that need no adapter of their own
 mod retry_after;
 mod stream;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 
-use anima_core::failure::Failure;
+use anima_core::failure::{Failure, Source};
 use bytes::Bytes;
 use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
 
 pub use answer::Answer;
 pub use stream::StreamDecoder;
 
+use crate::canonical::{Carried, Dropped, Refusal, Request};
+use crate::dialect::openai::fault::Fault;
+use crate::json::Outline;
 use crate::request::{CallRequest, Endpoint};
+
+/// Bytes of a provider's message that are shown. Real ones have some hundred.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// A request as it goes to a provider.
 #[derive(Debug, Clone)]
 pub struct Encoded {
     /// The path below the channel's base URL, with its slash.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// The body in order, to be sent without joining. Not empty.
     pub body: Vec<Bytes>,
     /// Bytes of the whole body.
     pub content_length: usize,
+    /// What the provider's dialect could not carry, for `x-anima-dropped`.
+    pub dropped: Dropped,
+}
+
+impl Encoded {
+    fn new(path: impl Into<Cow<'static, str>>, body: Vec<Bytes>) -> Self {
+        let content_length = body.iter().map(Bytes::len).sum();
+        Self { path: path.into(), body, content_length, dropped: Dropped::default() }
+    }
+
+    fn carried(path: impl Into<Cow<'static, str>>, carried: Carried) -> Self {
+        Self { dropped: carried.dropped, ..Self::new(path, vec![carried.body]) }
+    }
 }
 
 /// What a provider's error is.
@@ -46,6 +71,18 @@ pub struct Classified {
     pub upstream_code: Option<String>,
 }
 
+impl From<Refusal> for Classified {
+    /// The caller's own request is at fault, and the text says which member.
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            failure: Failure::RequestRefused,
+            message: refusal.to_string(),
+            retry_after_ms: None,
+            upstream_code: None,
+        }
+    }
+}
+
 /// A secret that no header can carry, for example one with a line break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the secret holds a byte that no header can carry")]
@@ -60,7 +97,11 @@ pub trait Adapter: Sync + Debug {
     fn serves(&self, endpoint: Endpoint) -> bool;
 
     /// The request for the provider. Only what must change is changed.
-    fn encode(&self, request: &CallRequest, upstream_model: &str) -> Encoded;
+    ///
+    /// # Errors
+    /// When the client speaks another dialect and asks for what this provider's cannot say. Only
+    /// then; between two of one dialect everything passes.
+    fn encode(&self, request: &CallRequest, upstream_model: &str) -> Result<Encoded, Refusal>;
 
     /// Puts the channel's secret into the headers, marked as sensitive.
     ///
@@ -71,23 +112,66 @@ pub trait Adapter: Sync + Debug {
     /// Says what an answer with a status other than 200 is.
     fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Classified;
 
-    /// Reads the body of a 200.
+    /// Reads the body of a 200, and says it in the client's dialect.
     ///
     /// # Errors
     /// When it is not an answer of this endpoint, or an error in spite of the status.
-    fn answer(&self, endpoint: Endpoint, body: &Bytes) -> Result<Answer, Failure>;
+    fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure>;
 
     /// A decoder for the stream that answers this request.
     fn stream(&self, request: &CallRequest) -> StreamDecoder;
 }
 
 /// Every adapter, one line each.
-static ADAPTERS: &[&dyn Adapter] =
-    &[&openai_compatible::OPENAI, &openai_compatible::OPENAI_COMPATIBLE];
+static ADAPTERS: &[&dyn Adapter] = &[
+    &openai_compatible::OPENAI,
+    &openai_compatible::OPENAI_COMPATIBLE,
+    &anthropic::Anthropic,
+    &gemini::Gemini,
+    &openai_responses::OpenAiResponses,
+];
 
 /// The adapter for the word in a channel's `provider`.
 pub fn lookup(provider: &str) -> Option<&'static dyn Adapter> {
     ADAPTERS.iter().find(|adapter| adapter.name() == provider).copied()
+}
+
+/// Says a request in another dialect, once it is read into the canonical form.
+fn convert(
+    request: &CallRequest,
+    write: impl FnOnce(&Request<'_>) -> Result<Carried, Refusal>,
+) -> Result<Carried, Refusal> {
+    let outline = Outline::read(&request.body)?;
+    let mut wanted = request.dialect.read_request(&outline)?;
+    // Where the path says it, the body does not.
+    wanted.stream = request.stream;
+    // What the gateway has lowered, it has lowered for every dialect.
+    wanted.output_tokens_max = request.limited_to.or(wanted.output_tokens_max);
+    write(&wanted)
+}
+
+/// Puts a secret into a header, marked as sensitive.
+fn secure(headers: &mut HeaderMap, name: HeaderName, secret: &str) -> Result<(), SecretUnusable> {
+    let mut value = HeaderValue::from_str(secret).map_err(|_shows_the_secret| SecretUnusable)?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}
+
+/// What an error body says, with the text that callers may see.
+fn classified(fault: Fault, status: u16, retry_after_ms: Option<u64>) -> Classified {
+    let failure = fault.with_status(status);
+    let own = failure.row().source == Source::Client && !fault.message.is_empty();
+    let message = if own { shown(&fault.message) } else { neutral_message(failure).to_owned() };
+    let upstream_code = fault.code.map(|code| shown(&code));
+    Classified { failure, message, retry_after_ms, upstream_code }
+}
+
+/// A provider's text on one line and not too long.
+fn shown(text: &str) -> String {
+    let end = text.floor_char_boundary(MESSAGE_BYTES_MAX);
+    let text = text.get(..end).unwrap_or_default();
+    text.chars().map(|sign| if sign.is_control() { ' ' } else { sign }).collect()
 }
 
 /// A fixed text for a failure, safe to show: it names no provider, channel or credential.
@@ -123,6 +207,9 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         Failure::ModelUnknown | Failure::ModelMismatch | Failure::ModelUnpriced => {
             "the model cannot be used with this key and path"
         }
+        Failure::IdempotencyConflict => "the idempotency key was used for another request",
+        Failure::IdempotencyInProgress => "the request of this idempotency key is still running",
+        Failure::IdempotencyAnswerGone => "the request was served, and its answer is not kept",
         Failure::InsufficientFunds => "the balance does not cover the request",
         Failure::ClientGone => "the client closed the request",
         Failure::AuthUnavailable

@@ -8,11 +8,15 @@
 //! generic x86-64, chat body of 128 KiB, microseconds, `RawValue` in brackets): prose 14 (23), code
 //! full of escapes 48 (50), Chinese 33 (110), Russian 106 (112), base64 11 (21). Grammar: RFC 8259.
 
+mod outline;
 mod text;
+mod write;
 
 use std::ops::Range;
 
+pub use outline::{Misfit, Node, Outline};
 pub use text::Text;
+pub use write::Writer;
 
 /// Open containers that a document may have. The same order as `serde_json`'s limit.
 pub const DEPTH_MAX: u32 = 128;

@@ -4,6 +4,7 @@
 //! replaced on the way out. Answers are read for usage and errors and otherwise pass untouched.
 
 pub mod adapter; // provider side: requests, answers, streams and errors of each provider
+pub mod canonical; // the one form between dialects: requests, answers, events
 pub mod dialect; // what vendors document: usage, chunks and error bodies
 pub mod json; // the scanner under everything: validates, remembers byte ranges
 pub mod request; // a client's call, parsed once

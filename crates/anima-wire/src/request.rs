@@ -1,4 +1,4 @@
-//! A client's call in OpenAI's form: read once, kept as bytes.
+//! A client's call in OpenAI's form, or in that of another dialect: read once, kept as bytes.
 //!
 //! Not a model of the request. What the gateway decides by is a field; everything else stays in
 //! `body` and reaches the provider byte for byte, unknown members included. Invariant: no member
@@ -6,12 +6,14 @@
 //! letter case. Sources: `a-inbound` A.1.2, `f-tokens` F.5, SPEC 4.
 
 mod draft;
+mod foreign;
 mod prompt;
-mod rewrite;
+pub(crate) mod rewrite;
 
 use anima_core::failure::Failure;
 use bytes::Bytes;
 
+use crate::dialect::{Dialect, Echo};
 use crate::{json, tokens};
 
 /// What a client asks for.
@@ -50,6 +52,12 @@ impl Endpoint {
 pub struct CallRequest {
     /// What is asked for.
     pub endpoint: Endpoint,
+    /// The dialect of the body, and of the answer that the client expects.
+    pub dialect: Dialect,
+    /// When the request came, seconds since 1970, for answers that say so. Zero until it is set.
+    pub created_s: u64,
+    /// Whether a stream is to be one JSON array, as for Gemini without `alt=sse`.
+    pub as_array: bool,
     /// The alias. Not empty.
     pub model: String,
     /// Whether the answer is to be streamed. Never for embeddings.
@@ -72,6 +80,8 @@ pub struct CallRequest {
     pub service_tier: Option<String>,
     /// The whole body as it came.
     pub body: Bytes,
+    /// What the gateway lowered the output limit to, if it did.
+    pub limited_to: Option<u64>,
     places: rewrite::Places,
 }
 
@@ -109,6 +119,9 @@ impl CallRequest {
         let read = draft::Draft::read(endpoint, &body)?.check(endpoint)?;
         Ok(Self {
             endpoint,
+            dialect: Dialect::OpenAiChat,
+            created_s: 0,
+            as_array: false,
             model: read.model,
             stream: read.stream,
             include_usage: read.places.asks_for_usage(),
@@ -118,8 +131,54 @@ impl CallRequest {
             media_parts: read.prompt.media_parts,
             service_tier: read.service_tier,
             places: read.places,
+            limited_to: None,
             body,
         })
+    }
+
+    /// Reads a body of any dialect of chat. `named` is the model and whether to stream, where the
+    /// path says so and not the body.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]. What other dialects cannot say is refused only when it must be said in
+    /// one of them.
+    pub fn parse_as(
+        dialect: Dialect,
+        body: Bytes,
+        named: Option<(&str, bool)>,
+    ) -> Result<Self, Error> {
+        if dialect == Dialect::OpenAiChat {
+            return Self::parse(Endpoint::ChatCompletions, body);
+        }
+        let read = foreign::read(dialect, &body, named)?;
+        Ok(Self {
+            endpoint: Endpoint::ChatCompletions,
+            dialect,
+            created_s: 0,
+            as_array: false,
+            model: read.model,
+            stream: read.stream,
+            include_usage: true,
+            output_tokens_max: read.output_tokens_max,
+            choices: read.choices,
+            input_bytes: read.input_bytes,
+            media_parts: read.media_parts,
+            service_tier: read.service_tier,
+            places: read.places,
+            limited_to: None,
+            body,
+        })
+    }
+
+    /// What the answer repeats of this request.
+    pub(crate) fn echo(&self) -> Echo<'_> {
+        Echo {
+            model: &self.model,
+            created_s: self.created_s,
+            input_tokens: self.estimate_input_tokens() / 2,
+            include_usage: self.include_usage,
+            as_array: self.as_array,
+        }
     }
 
     /// A quick guess at the prompt's tokens that is seldom too low: 2 bytes per token, and a flat
@@ -131,13 +190,40 @@ impl CallRequest {
     /// Counts the prompt with our own tokenizer. Bounded work (see [`tokens::COUNTED_BYTES_MAX`]),
     /// but up to some 25 ms of it.
     pub fn count_input_tokens(&self) -> u64 {
-        prompt::count(self.endpoint, &self.body)
+        if self.dialect == Dialect::OpenAiChat {
+            prompt::count(self.endpoint, &self.body)
+        } else {
+            foreign::count(&self.body)
+        }
     }
 
-    /// The body for a provider, as segments of the original and what replaces the rest.
-    pub(crate) fn rewrite(&self, upstream_model: &str) -> Vec<Bytes> {
-        let model = (self.model != upstream_model).then_some(upstream_model);
-        self.places.rewrite(&self.body, model, self.stream)
+    /// Lowers the output limit of each choice. What goes to a provider says so, whether or not the
+    /// client set one. Never raises it.
+    pub fn limit_output(&mut self, tokens: u64) {
+        if self.output_tokens_max.is_none_or(|asked| tokens < asked) {
+            self.output_tokens_max = Some(tokens);
+            self.limited_to = Some(tokens);
+        }
+    }
+
+    /// The body of a client of Gemini's for Gemini: as it came, but for a lowered output limit.
+    pub(crate) fn with_limit(&self) -> Vec<Bytes> {
+        foreign::limited(&self.body, &self.places, self.limited_to)
+    }
+
+    /// The body for a provider, as segments of the original and what replaces the rest. `member` is
+    /// the one that limits the output of a chat where the client named none.
+    pub(crate) fn rewrite(&self, upstream_model: &str, member: &'static str) -> Vec<Bytes> {
+        let member = match self.endpoint {
+            Endpoint::ChatCompletions => member,
+            Endpoint::Completions | Endpoint::Embeddings => rewrite::OLDER,
+        };
+        let changes = rewrite::Changes {
+            model: (self.model != upstream_model).then_some(upstream_model),
+            stream: self.stream,
+            output: self.limited_to.map(|tokens| (tokens, member)),
+        };
+        self.places.rewrite(&self.body, changes)
     }
 }
 

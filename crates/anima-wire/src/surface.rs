@@ -3,7 +3,8 @@
 //! Answers of providers do not pass through here; errors and lists do. Invariant: every body is
 //! the format's own, with real nulls.
 
-pub mod anthropic; // the model list in Anthropic's shape
+pub mod anthropic; // errors and model lists in Anthropic's shape
+pub mod gemini; // errors and model lists in Gemini's shape
 pub mod openai; // errors and model lists in OpenAI's shape
 
 /// One model as a caller sees it.

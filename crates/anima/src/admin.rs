@@ -1,4 +1,4 @@
-//! The admin API: configuration rows, top-ups, the ledger's views and the audit log.
+//! The admin API: configuration rows, money that people move, the ledger's views, the audit log.
 //!
 //! `endpoints` lists every route once, for the router and for the OpenAPI document alike; `rows`
 //! holds the verbs that all resources share; a resource's own file says what is special about it.
@@ -24,12 +24,15 @@ pub mod channels; // upstream accounts
 mod collection; // what sets one resource apart from another
 mod endpoints; // every route, once
 mod envelope; // the members that every write may carry
+pub mod expiry; // promotional credit that expired
+mod fx_rates; // what one currency is in another
 pub mod keys; // user API keys
 mod openapi; // the document
 pub mod prices; // what meters cost
 pub mod problem; // errors as problem+json
 pub mod quotas; // lists of limits
 mod reply; // answers as HTTP
+mod reports; // what providers are owed and calls earn
 mod rows; // the verbs that all resources share
 pub mod token_groups; // sets of keys
 mod typed; // JSON to types, with the path of the first bad member

@@ -7,7 +7,14 @@ use std::sync::Arc;
 use crate::relay::Relay;
 use crate::secrets::Secrets;
 
-pub mod openai; // chat completions, completions, embeddings, models
+use idempotency::Idempotency;
+
+pub mod anthropic; // messages, count_tokens
+mod counting; // our own count of a prompt
+pub mod gemini; // generateContent, streamGenerateContent, countTokens, models
+pub mod idempotency; // calls that are sent again under their key
+pub mod openai; // chat completions, responses, completions, embeddings, models
+pub mod serve; // a call from its head to its answer
 
 /// What the data plane's endpoints share.
 #[derive(Debug)]
@@ -20,4 +27,6 @@ pub struct Plane {
     pub body_bytes_max: usize,
     /// How long a request's body may take.
     pub body_within: std::time::Duration,
+    /// Answers kept for calls that are sent again.
+    pub idempotency: Arc<Idempotency>,
 }

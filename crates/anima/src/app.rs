@@ -10,6 +10,7 @@ use anima_store::database::Stores;
 
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::watch::Watch;
 
 pub mod actuator; // health, info, metrics
 
@@ -22,6 +23,8 @@ pub struct App {
     pub live: Arc<Live>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The books.
+    pub watch: Arc<Watch>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Set when the node shuts down: readiness goes first.

@@ -9,30 +9,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use anima_core::clock::{Clock, Rng, mint_id};
 use anima_store::database::{self, Location, Opener, Stores};
 use anima_store::keys::{AdminToken, Role};
+use anima_store::ledger::spool::{SpoolObserver, SpooledLedger};
 use anima_store::ledger::{LedgerStore, Off};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, expiry};
 use crate::api::Plane;
+use crate::api::idempotency::{self, Bounds, Idempotency};
 use crate::app::App;
 use crate::clock::{SystemClock, SystemRng};
 use crate::http::server;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
-use crate::relay::{Limits, Relay};
+use crate::relay::keeper::{self, Keeper};
+use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
 use crate::secrets::{self, Secrets};
 use crate::settings::{Billing, Settings};
+use crate::watch::Watch;
 
 /// How often a node looks whether another one changed the configuration (`reliability` 5).
 const CATCH_UP_EVERY: Duration = Duration::from_secs(5);
+
+/// The file of settlements that wait for the database, in the data directory.
+const SPOOL: &str = "settlements.spool";
+/// How long a start waits for what is in it.
+const SPOOL_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything of a node that is ready to listen.
 #[derive(Debug)]
@@ -43,6 +54,8 @@ pub struct Node {
     pub admin: Admin,
     plane: Arc<Plane>,
     shutdown_within: Duration,
+    /// Between two looks at the books.
+    audit_every: Option<Duration>,
 }
 
 /// Wires a node.
@@ -58,20 +71,28 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let secrets = Arc::new(master_key(settings)?);
     let location = location(settings)?;
     let opener = Opener { node: mint_id(clock.now(), &*rng), observer: metrics.clone() };
-    let stores = database::open(&location, &opener)
+    let mut stores = database::open(&location, &opener)
         .await
         .map_err(|e| format!("setting `database_url`: {e}"))?;
+    // The lease that `alive` asks for counts from here at the latest.
+    let term = lease::Term::new(tokio::time::Instant::now());
+    if settings.billing == Billing::On {
+        stores.ledger = alive(settings, &stores, opener.node, &metrics).await?;
+    }
     let (config, keys) = (Arc::clone(&stores.config), Arc::clone(&stores.keys));
     let live = Live::load(config, keys, Arc::clone(&secrets), Arc::clone(&clock))
         .await
         .map_err(|e| format!("failed to read the configuration: {e}"))?;
     let live = Arc::new(live);
-    let relay = relay(settings, (&stores, &live, &metrics), (&clock, &rng))?;
+    let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&metrics), Arc::clone(&clock));
+    let watch = Arc::new(watch);
+    let relay = relay(settings, (&stores, &live, &metrics), (&clock, &rng), (&watch, term))?;
     let plane = Plane {
         relay: Arc::new(relay),
         secrets: Arc::clone(&secrets),
         body_bytes_max: settings.body_bytes_max,
         body_within: Duration::from_millis(settings.body_timeout_ms),
+        idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
     };
     let database = match location {
         Location::Sqlite(_) => "sqlite",
@@ -81,6 +102,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         stores: stores.clone(),
         live: Arc::clone(&live),
         metrics,
+        watch,
         clock: Arc::clone(&clock),
         draining: AtomicBool::new(false),
         database,
@@ -90,13 +112,21 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         admin: Admin { stores, secrets, live, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
+        audit_every: audit_every(settings),
     })
+}
+
+/// Between two looks at the books; `None` where there are none, or nobody is to look.
+fn audit_every(settings: &Settings) -> Option<Duration> {
+    let on = settings.billing == Billing::On && settings.ledger_audit_ms > 0;
+    on.then(|| Duration::from_millis(settings.ledger_audit_ms))
 }
 
 fn relay(
     settings: &Settings,
     (stores, live, metrics): (&Stores, &Arc<Live>, &Arc<Metrics>),
     (clock, rng): (&Arc<dyn Clock>, &Arc<dyn Rng>),
+    (watch, term): (&Arc<Watch>, lease::Term),
 ) -> Result<Relay, String> {
     let ledger: Arc<dyn LedgerStore> = match settings.billing {
         Billing::On => Arc::clone(&stores.ledger),
@@ -115,15 +145,64 @@ fn relay(
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
         rng: Arc::clone(rng),
+        term,
         limits: Limits {
             answer_bytes_max: settings.answer_bytes_max,
             hold_output_tokens: settings.hold_output_tokens,
+            min_output_tokens: settings.min_output_tokens,
             drain: Duration::from_millis(settings.drain_timeout_ms),
+            partial: settings.partial_streams,
+            hold_exhausted: settings.hold_exhausted,
         },
+        watch: Arc::clone(watch),
+        keeper: Keeper::default(),
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
         database_down: AtomicBool::new(false),
     })
+}
+
+fn answers(
+    settings: &Settings,
+    stores: &Stores,
+    secrets: &Arc<Secrets>,
+    node: Uuid,
+) -> Idempotency {
+    let bounds = Bounds {
+        keep_ms: i64::try_from(settings.idempotency_keep_ms).unwrap_or(i64::MAX),
+        answer_bytes_max: settings.idempotency_answer_bytes_max,
+    };
+    Idempotency::new(Arc::clone(&stores.idempotency), Arc::clone(secrets), node, bounds)
+}
+
+/// Takes the lease of this process, and puts the spool around the ledger. What an earlier process
+/// left in the spool is written before anything is served.
+async fn alive(
+    settings: &Settings,
+    stores: &Stores,
+    node: Uuid,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<dyn LedgerStore>, String> {
+    let ledger = Arc::clone(&stores.ledger);
+    ledger
+        .register(lease::registration(node))
+        .await
+        .map_err(|e| format!("failed to register this node: {e}"))?;
+    // Holds of dead processes first, for those in the spool can be closed by their owner alone.
+    recovery::take_over(&*ledger)
+        .await
+        .map_err(|e| format!("failed to take over open holds: {e}"))?;
+    let path = settings.data_dir.join(SPOOL);
+    let observer = Arc::clone(metrics) as Arc<dyn SpoolObserver>;
+    let spooled = SpooledLedger::open(ledger, &path, observer)
+        .await
+        .map_err(|e| format!("setting `data_dir`: {}: {e}", path.display()))?;
+    if !spooled.drained(SPOOL_WITHIN).await {
+        tracing::error!(
+            "settlements of an earlier process wait; calls are refused until they are written"
+        );
+    }
+    Ok(Arc::new(spooled))
 }
 
 /// Where the database is.
@@ -140,8 +219,7 @@ pub fn location(settings: &Settings) -> Result<Location, String> {
 /// Makes the data directory, for the owner's eyes only.
 fn prepare_data_dir(settings: &Settings) -> Result<(), String> {
     let dir = &settings.data_dir;
-    let needed = settings.database_url.given().is_none() || settings.master_key.given().is_none();
-    if !needed || dir.is_dir() {
+    if dir.is_dir() {
         return Ok(());
     }
     let mut builder = std::fs::DirBuilder::new();
@@ -224,6 +302,23 @@ impl Node {
             Arc::clone(&self.plane),
             shutdown.clone(),
         ));
+        let sweeping = tokio::spawn(idempotency::sweep(
+            Arc::clone(&self.plane.idempotency),
+            Arc::clone(&self.plane.relay),
+        ));
+        let relay = &self.plane.relay;
+        let keeping = [
+            tokio::spawn(lease::run(Arc::clone(relay))),
+            tokio::spawn(keeper::run(Arc::clone(relay))),
+            tokio::spawn(recovery::run(Arc::clone(relay))),
+            tokio::spawn(expiry::run(
+                Arc::clone(&self.admin.stores.money),
+                Arc::clone(&self.admin.clock),
+                Arc::clone(&relay.metrics),
+            )),
+        ];
+        let watching =
+            self.audit_every.map(|every| tokio::spawn(Arc::clone(&relay.watch).run(every)));
         let app = Arc::clone(&self.app);
         let stop = async move {
             shutdown.cancelled().await;
@@ -240,7 +335,12 @@ impl Node {
                 "calls were still running at the end of the shutdown"
             );
         }
+        keeping.iter().chain(&watching).for_each(JoinHandle::abort);
+        if let Err(error) = self.plane.relay.ledger.release().await {
+            tracing::warn!(%error, "failed to give the lease back: others wait until it is over");
+        }
         healing.abort();
+        sweeping.abort();
     }
 }
 

@@ -18,3 +18,4 @@ pub mod relay; // the pipeline of a call
 pub mod router; // every route
 pub mod secrets; // sealing, hashing and minting of secrets
 pub mod settings; // the only reader of files and environment
+pub mod watch; // the books, proved while they are written

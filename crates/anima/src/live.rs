@@ -15,8 +15,9 @@ use moka::future::Cache;
 use zeroize::Zeroizing;
 
 use anima_core::clock::{Clock, Timestamp};
-use anima_core::config::Tables;
-use anima_core::snapshot::{Snapshot, Timeline};
+use anima_core::config::{Price, Resource, Tables};
+use anima_core::pricing::PriceList;
+use anima_core::snapshot::{Snapshot, Timeline, compile_price};
 use anima_store::config::{ConfigStore, Error};
 use anima_store::keys::{KeyRecord, KeyStore};
 use anima_wire::adapter::{self, Adapter};
@@ -172,6 +173,20 @@ impl Live {
             self.refresh().await?;
         }
         Ok(())
+    }
+
+    /// One version of a price, also one that is in force no longer. `None` when there is none or it
+    /// does not compile.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn price(&self, code: &str, version_no: i64) -> Result<Option<PriceList>, Error> {
+        let rows = self.config.versions(Resource::Price, code).await?;
+        let row = rows.into_iter().find(|row| row.version_no == version_no);
+        Ok(row.and_then(|row| {
+            let price: Price = serde_json::from_value(row.body).ok()?;
+            compile_price(code, version_no, &price)
+        }))
     }
 
     /// The record of a key, from memory or the store. `None` when there is no such key.

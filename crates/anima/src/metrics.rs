@@ -17,6 +17,10 @@ use prometheus::{
 use anima_core::money::Money;
 use anima_store::ledger::BatchObserver;
 
+mod recovery; // holds that outlive their call or their process
+
+pub use recovery::Recovery;
+
 /// Combinations of (endpoint, alias, channel, app) with series of their own.
 const SERIES_MAX: usize = 2_000;
 
@@ -63,7 +67,8 @@ pub struct Series {
 macro_rules! families {
     ($registry:ident; $($field:ident = $make:expr),* $(,)?) => {{
         $(let $field = $make?; $registry.register(Box::new($field.clone()))?;)*
-        Self { $($field,)* registry: $registry, series: RwLock::default() }
+        let recovery = Recovery::register(&$registry)?;
+        Self { $($field,)* recovery, registry: $registry, series: RwLock::default() }
     }};
 }
 
@@ -83,17 +88,24 @@ pub struct Metrics {
     inflight: IntGauge,
     /// Streams and calls that go on without their client.
     pub drains: IntCounter,
+    /// Calls whose output limit was lowered to what the wallet covers.
+    pub output_limited: IntCounter,
     /// Usage reports that were missing, or too odd to be believed.
     usage_suspect: IntCounterVec,
     /// Sale amounts that no balance could cover.
     uncollected: Counter,
+    promo_expired: Counter,
     /// Settlements that could not be written.
     pub settle_failures: IntCounter,
     ledger_batch_size: HistogramVec,
     ledger_batch_seconds: Histogram,
     ledger_batch_failures: IntCounter,
+    /// Calls while they run, and what is left of those whose process is gone.
+    pub recovery: Recovery,
     config_version: IntGauge,
     degraded: IntGaugeVec,
+    ledger_breaches: IntGaugeVec,
+    ledger_audits: IntCounterVec,
     resident: Gauge,
     started: Gauge,
 }
@@ -106,6 +118,13 @@ fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
     HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())
 }
 
+/// Says which build runs.
+fn register_build(registry: &Registry) -> Result<(), prometheus::Error> {
+    let info = IntGaugeVec::new(opts("build_info", "The build that runs."), &["version"])?;
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(info))
+}
+
 const CALL_LABELS: &[&str] = &["endpoint", "alias", "channel", "app"];
 
 impl Metrics {
@@ -114,10 +133,14 @@ impl Metrics {
     /// # Errors
     /// When two metrics have one name, which a test holds.
     pub fn new() -> Result<Self, prometheus::Error> {
+        let metrics = Self::registered()?;
+        metrics.degraded.with_label_values(&["database"]).set(0);
+        Ok(metrics)
+    }
+
+    fn registered() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let info = IntGaugeVec::new(opts("build_info", "The build that runs."), &["version"])?;
-        registry.register(Box::new(info.clone()))?;
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register_build(&registry)?;
         let metrics = families!(registry;
             requests = IntCounterVec::new(
                 opts("requests_total", "Requests by outcome: ok, or the failure's reason."),
@@ -148,11 +171,16 @@ impl Metrics {
             inflight = IntGauge::with_opts(opts("inflight_requests", "Requests being served now.")),
             drains = IntCounter::with_opts(
                 opts("client_gone_total", "Calls whose client left before the end.")),
+            output_limited = IntCounter::with_opts(
+                opts("output_limited_total",
+                    "Calls whose output limit was lowered to what the wallet covers.")),
             usage_suspect = IntCounterVec::new(
                 opts("usage_suspect_total", "Usage reports that were missing or not believable."),
                 &["channel"]),
             uncollected = Counter::with_opts(
                 opts("uncollected_total", "Sale amounts above what the wallet could cover.")),
+            promo_expired = Counter::with_opts(
+                opts("promo_expired_total", "Promotional credit that expired unused.")),
             settle_failures = IntCounter::with_opts(
                 opts("settle_failures_total", "Settlements that could not be written.")),
             ledger_batch_size = HistogramVec::new(
@@ -165,6 +193,12 @@ impl Metrics {
                 opts("ledger_batch_failures_total", "Ledger transactions that failed.")),
             config_version = IntGauge::with_opts(
                 opts("config_version", "Revision of the configuration in force.")),
+            ledger_breaches = IntGaugeVec::new(
+                opts("ledger_breaches", "Breaches of an invariant at the last look; 10 at most."),
+                &["invariant"]),
+            ledger_audits = IntCounterVec::new(
+                opts("ledger_audits_total", "Looks at the books: clean, breached or failed."),
+                &["outcome"]),
             degraded = IntGaugeVec::new(
                 opts("degraded", "1 while a dependency is down."), &["dependency"]),
             resident = Gauge::with_opts(Opts::new("process_resident_memory_bytes",
@@ -172,7 +206,6 @@ impl Metrics {
             started = Gauge::with_opts(Opts::new("process_start_time_seconds",
                 "When the process started, seconds since 1970.")),
         );
-        metrics.degraded.with_label_values(&["database"]).set(0);
         Ok(metrics)
     }
 
@@ -265,6 +298,11 @@ impl Metrics {
         self.uncollected.inc_by(decimal(amount));
     }
 
+    /// Counts promotional credit that was posted back unused.
+    pub fn promo_expired(&self, amount: Money) {
+        self.promo_expired.inc_by(decimal(amount));
+    }
+
     /// Says which configuration is in force.
     pub fn config_version(&self, rev: i64) {
         self.config_version.set(rev);
@@ -273,6 +311,17 @@ impl Metrics {
     /// Says whether a dependency is down.
     pub fn degraded(&self, dependency: &str, down: bool) {
         self.degraded.with_label_values(&[dependency]).set(i64::from(down));
+    }
+
+    /// Says how many breaches of an invariant the last look at the books found.
+    pub fn breaches(&self, invariant: &str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.ledger_breaches.with_label_values(&[invariant]).set(count);
+    }
+
+    /// Counts a look at the books by its outcome.
+    pub fn audited(&self, outcome: &str) {
+        self.ledger_audits.with_label_values(&[outcome]).inc();
     }
 
     /// Says when the process started.

@@ -13,9 +13,12 @@ use tokio_util::task::TaskTracker;
 use anima_core::clock::{Clock, Rng};
 use anima_store::ledger::LedgerStore;
 
+use self::keeper::Keeper;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::settings::{HoldExhausted, Partial};
+use crate::watch::Watch;
 
 pub mod admit; // may this caller call this alias, and at which price
 pub mod attempt; // plan → answer: the one loop over candidates
@@ -24,7 +27,11 @@ pub mod call; // what is known about a call, stage by stage
 pub mod chat; // the story
 pub mod decision; // what happened, written once: log line and metrics
 pub mod hold; // money reserved before the first attempt
+pub mod keeper; // checkpoints and larger holds for what runs
+pub mod lease; // this process is alive
 pub mod plan; // which channels, in which order
+mod progress; // how far a running call has come
+pub mod recovery; // what processes left behind that are gone
 pub mod settle; // usage → postings, durable before the last byte
 pub mod stream; // chunks → client bytes, the final event kept back
 mod trial; // one upstream call
@@ -44,8 +51,14 @@ pub struct Relay {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub rng: Arc<dyn Rng>,
+    /// Until when what is held here is surely ours.
+    pub term: lease::Term,
     /// Bounds.
     pub limits: Limits,
+    /// The books, and whether holds may be placed.
+    pub watch: Arc<Watch>,
+    /// What runs, for checkpoints and larger holds.
+    pub keeper: Keeper,
     /// Every task that owns money; shutdown waits for it.
     pub tasks: TaskTracker,
     /// Cancelled when a node that shuts down may wait no longer: what still streams ends here.
@@ -74,6 +87,12 @@ pub struct Limits {
     pub answer_bytes_max: usize,
     /// Generated tokens that a hold covers when the caller names no limit.
     pub hold_output_tokens: u64,
+    /// Generated tokens below which an answer that the wallet cannot cover is not worth starting.
+    pub min_output_tokens: u64,
     /// How long a call goes on after its client left.
     pub drain: std::time::Duration,
+    /// What a customer pays for a stream that its provider broke off.
+    pub partial: Partial,
+    /// What happens to a stream that has used up its hold.
+    pub hold_exhausted: HoldExhausted,
 }

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::admin::{self, Admin};
-use crate::api::{Plane, openai};
+use crate::api::{Plane, anthropic, gemini, openai, serve};
 use crate::app::{App, actuator};
 
 /// All of it.
@@ -27,14 +27,19 @@ fn data_plane(plane: Arc<Plane>) -> Router {
         let path = |rest: &str| format!("{prefix}{rest}");
         router = router
             .route(&path("/chat/completions"), post(openai::chat_completions))
+            .route(&path("/responses"), post(openai::responses))
+            .route(&path("/messages"), post(anthropic::messages))
+            .route(&path("/messages/count_tokens"), post(anthropic::count_tokens))
             .route(&path("/completions"), post(openai::completions))
             .route(&path("/embeddings"), post(openai::embeddings))
             .route(&path("/models"), get(openai::models::list))
-            .route(&path("/models/{*id}"), get(openai::models::one));
+            .route(&path("/models/{*id}"), get(openai::models::one).post(gemini::call));
     }
     router
-        .fallback(openai::unknown)
-        .method_not_allowed_fallback(openai::wrong_method)
+        .route("/v1beta/models", get(gemini::models))
+        .route("/v1beta/models/{*call}", get(gemini::model).post(gemini::call))
+        .fallback(serve::unknown)
+        .method_not_allowed_fallback(serve::wrong_method)
         .with_state(plane)
 }
 

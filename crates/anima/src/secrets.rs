@@ -32,6 +32,7 @@ pub struct Secrets {
     wrapping: LessSafeKey,
     keys: hmac::Key,
     tokens: hmac::Key,
+    requests: hmac::Key,
 }
 
 impl fmt::Debug for Secrets {
@@ -78,6 +79,7 @@ impl Secrets {
             wrapping,
             keys: hmac::Key::new(hmac::HMAC_SHA256, &derive("anima/user_api_key/1")),
             tokens: hmac::Key::new(hmac::HMAC_SHA256, &derive("anima/admin_token/1")),
+            requests: hmac::Key::new(hmac::HMAC_SHA256, &derive("anima/idempotency/1")),
         })
     }
 
@@ -86,12 +88,20 @@ impl Secrets {
     /// # Errors
     /// [`Error::Sealed`] when the cipher fails, which takes a defect.
     pub fn seal(&self, context: &str, plain: &[u8]) -> Result<String, Error> {
+        Ok(BASE64.encode(self.seal_bytes(context, plain)?))
+    }
+
+    /// The same without base64, for what is large.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] when the cipher fails, which takes a defect.
+    pub fn seal_bytes(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error> {
         let mut data_key = Zeroizing::new([0_u8; DATA_KEY_BYTES]);
         fill(data_key.as_mut());
         let mut sealed = encrypt(&self.wrapping, context, data_key.as_ref())?;
         let inner = cipher(data_key.as_ref()).ok_or(Error::Sealed)?;
         sealed.extend(encrypt(&inner, context, plain)?);
-        Ok(BASE64.encode(sealed))
+        Ok(sealed)
     }
 
     /// Opens what [`Self::seal`] made for the same place.
@@ -100,8 +110,16 @@ impl Secrets {
     /// [`Error::Sealed`].
     pub fn open(&self, context: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
         let bytes = BASE64.decode(sealed).ok().ok_or(Error::Sealed)?;
+        self.open_bytes(context, &bytes)
+    }
+
+    /// Opens what [`Self::seal_bytes`] made for the same place.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`].
+    pub fn open_bytes(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let split = NONCE_BYTES + WRAPPED_BYTES;
-        let (wrapped, payload) = bytes.split_at_checked(split).ok_or(Error::Sealed)?;
+        let (wrapped, payload) = sealed.split_at_checked(split).ok_or(Error::Sealed)?;
         let data_key = decrypt(&self.wrapping, context, wrapped)?;
         let inner = cipher(&data_key).ok_or(Error::Sealed)?;
         decrypt(&inner, context, payload)
@@ -115,6 +133,17 @@ impl Secrets {
     /// The stored form of an admin token.
     pub fn hash_admin_token(&self, text: &str) -> [u8; 32] {
         digest(&self.tokens, text)
+    }
+
+    /// Tells requests apart without keeping them: the stored form of what callers send. Where one
+    /// part ends counts.
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.requests);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        bytes_of(&context.sign())
     }
 
     /// Makes a new key: 80 bits of public id, 256 bits of secret.
@@ -179,7 +208,10 @@ fn random_text(letters: usize) -> String {
 }
 
 fn digest(key: &hmac::Key, text: &str) -> [u8; 32] {
-    let tag = hmac::sign(key, text.as_bytes());
+    bytes_of(&hmac::sign(key, text.as_bytes()))
+}
+
+fn bytes_of(tag: &hmac::Tag) -> [u8; 32] {
     let mut out = [0_u8; 32];
     for (to, from) in out.iter_mut().zip(tag.as_ref()) {
         *to = *from;
@@ -236,6 +268,14 @@ mod tests {
         let other = Secrets::new(&[8; 32]).unwrap();
         assert_eq!(other.open("channel|a|main", &sealed).err(), Some(Error::Sealed));
         assert_eq!(secrets().open("channel|a|main", "AAAA").err(), Some(Error::Sealed));
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_their_parts_and_by_the_master_key() {
+        let print = |parts: &[&[u8]]| secrets().fingerprint(parts);
+        assert_eq!(print(&[b"ab", b"c"]), print(&[b"ab", b"c"]));
+        assert_ne!(print(&[b"ab", b"c"]), print(&[b"a", b"bc"]));
+        assert_ne!(print(&[b"ab"]), Secrets::new(&[8; 32]).unwrap().fingerprint(&[b"ab"]));
     }
 
     #[test]

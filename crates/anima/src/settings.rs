@@ -41,7 +41,13 @@ pub struct Settings {
     pub body_timeout_ms: u64,
     pub answer_bytes_max: usize,
     pub hold_output_tokens: u64,
+    pub min_output_tokens: u64,
+    pub idempotency_keep_ms: u64,
+    pub idempotency_answer_bytes_max: usize,
+    pub ledger_audit_ms: u64,
     pub drain_timeout_ms: u64,
+    pub partial_streams: Partial,
+    pub hold_exhausted: HoldExhausted,
     pub shutdown_timeout_ms: u64,
     pub log: String,
 }
@@ -53,6 +59,31 @@ pub struct Settings {
 pub enum Billing {
     On,
     Off,
+}
+
+/// What a customer pays for a stream that its provider broke off after content had come
+/// (`reliability` 1.6, row 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Partial {
+    /// The prompt and what was delivered.
+    Delivered,
+    /// Nothing.
+    Free,
+    /// What was delivered, and of the prompt the share that the delivered part is of the answer's
+    /// limit.
+    ProRata,
+}
+
+/// What happens to a stream that has used up its hold when there is no more (`reliability` 1.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldExhausted {
+    /// It ends with an error event, and what was delivered is settled.
+    Cut,
+    /// It goes on; what it comes to above the hold is taken down to the wallet's floor, and the
+    /// rest is not collected.
+    Overdraft,
 }
 
 /// A setting that may hold a secret and is never shown.
@@ -164,6 +195,8 @@ impl Settings {
             (self.body_timeout_ms, "body_timeout_ms"),
             (self.answer_bytes_max as u64, "answer_bytes_max"),
             (self.hold_output_tokens, "hold_output_tokens"),
+            (self.idempotency_keep_ms, "idempotency_keep_ms"),
+            (self.min_output_tokens, "min_output_tokens"),
         ] {
             if value == 0 {
                 return wrong(name, "expected more than 0");
@@ -258,6 +291,9 @@ mod tests {
             ("listen", "nowhere"),
             ("worker_threads", "many"),
             ("billing", "maybe"),
+            ("partial_streams", "half"),
+            ("hold_exhausted", "crash"),
+            ("min_output_tokens", "0"),
             ("database_url", "mysql://x"),
             ("redis_url", "http://x"),
             ("master_key", "short"),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what passes here compiles into a snapshot without error.
 
-use super::{Alias, Amount, App, Channel, Key, LimitKind, Price, Quota, Side, TokenGroup};
+use super::{Alias, Amount, App, Channel, FxRate, Key, LimitKind, Price, Quota, Side, TokenGroup};
 
 /// A member that is wrong, and what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +106,15 @@ impl Check for Price {
             })?;
         }
         Ok(())
+    }
+}
+
+impl Check for FxRate {
+    fn check(&self) -> Result<(), Problem> {
+        ensure(self.from != self.to, "to", "another currency than `from`")?;
+        self.ratio().map_err(|e| Problem::new("rate", format!("{e}, above 0")))?;
+        let spread = |e| Problem::new("spread", format!("{e}, from 0 to 1"));
+        self.spread_ppm().map(|_| ()).map_err(spread)
     }
 }
 

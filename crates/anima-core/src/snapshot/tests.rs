@@ -26,6 +26,27 @@ fn sale(amount: &str) -> Price {
     }))
 }
 
+fn fx(rate: &str) -> config::FxRate {
+    let (from, to) = (Currency::USD, Currency::parse("EUR").unwrap());
+    config::FxRate { from, to, rate: rate.to_owned(), spread: "0".to_owned() }
+}
+
+#[test]
+fn a_price_in_another_currency_needs_a_rate_in_force() {
+    let snapshot = |at| Snapshot::compile(&tables(), Timestamp::from_micros(at));
+    let eur = Currency::parse("EUR").unwrap();
+    let digits = |at| snapshot(at).fx(Currency::USD, eur).map(|rate| rate.digits);
+    assert_eq!((digits(99), digits(100)), (Some(9), Some(8)));
+    assert!(snapshot(1).fx(eur, Currency::USD).is_none());
+    let alias = Arc::clone(snapshot(1).alias("chat").unwrap());
+    assert!(alias.sale_price(None, eur).is_none());
+    let lists: Vec<_> = alias.sale_prices(Some("vip")).map(|list| list.currency).collect();
+    assert_eq!(lists, [Currency::USD]);
+    let mut off = tables();
+    off.fx_rates[0].enabled = false;
+    assert!(Snapshot::compile(&off, Timestamp::from_micros(1)).fx(Currency::USD, eur).is_none());
+}
+
 fn tables() -> Tables {
     let channel: Channel = serde_json::from_value(serde_json::json!({
         "provider": "openai_compatible", "base_url": "http://127.0.0.1/v1"
@@ -56,6 +77,10 @@ fn tables() -> Tables {
         prices: vec![version("p", 0, Some(100), sale("1")), version("p", 100, None, sale("2"))],
         quotas: vec![],
         token_groups: vec![version("vip", 0, None, group)],
+        fx_rates: vec![
+            version("usd-eur", 0, Some(100), fx("0.9")),
+            version("usd-eur", 100, None, fx("0.8")),
+        ],
     }
 }
 

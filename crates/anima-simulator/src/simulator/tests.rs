@@ -292,6 +292,41 @@ async fn wrong_control_requests_are_refused_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn a_caller_learns_what_became_of_its_call() {
+    let running = start("{}").await;
+    let look_up = async |id: &str| control(&running, "GET", &format!("/v1/calls/{id}"), "").await;
+    assert_eq!(look_up("att_1").await.1["state"], "unknown");
+    let mut stream = connect(&running, &chat("sim-chat+chunks:4+latency:50", true)).await;
+    let open = outcome(&running.simulator, Outcome::Open).await;
+    assert_eq!(look_up("att_1").await.1["state"], "running");
+    read_until(&mut stream, "[DONE]").await;
+    let ended = outcome(&running.simulator, Outcome::Answered).await;
+    for id in ["att_1", "req_1", open.id.as_str()] {
+        let (status, found) = look_up(id).await;
+        assert_eq!((status, &found["state"], &found["id"]), (200, &json!("finished"), &json!(id)));
+        let call = &found["calls"][0];
+        assert_eq!((&call["attempt_id"], &call["status"]), (&json!("att_1"), &json!(200)));
+        let used = &call["usage"];
+        assert_eq!(used["prompt_tokens"], ended.billed.prompt_tokens);
+        assert_eq!(used["completion_tokens"], ended.billed.completion_tokens);
+    }
+    assert_eq!(running.simulator.calls().len(), 1, "a look-up is no call");
+}
+
+#[tokio::test]
+async fn unknown_is_never_said_of_what_was_forgotten() {
+    let running = start(r#"{"api_keys": ["sk-secret-tail"]}"#).await;
+    let mut stream = connect(&running, &chat("sim-chat", false)).await;
+    read_until(&mut stream, "fp_simulator\"}").await;
+    let (status, _) = control(&running, "GET", "/v1/calls/att_1", "").await;
+    assert_eq!(status, 401);
+    running.simulator.clear_calls();
+    let look_up = request("GET", "/v1/calls/att_1", "authorization: Bearer sk-secret-tail\r\n", "");
+    let mut stream = connect(&running, &look_up).await;
+    assert!(read_until(&mut stream, "}}").await.starts_with("HTTP/1.1 410"));
+}
+
+#[tokio::test]
 async fn simulators_live_side_by_side() {
     let (one, two) = (start(r#"{"seed": 1}"#).await, start(r#"{"seed": 2}"#).await);
     for running in [&one, &two] {

@@ -139,8 +139,9 @@ fn create(version: &NewVersion, found: &Found, now: Timestamp) -> Result<Writes,
     if resource == Resource::UserApiKey && !found.app_exists {
         return Err(Error::NotFound(Resource::App));
     }
-    if resource == Resource::Price && version.scope.is_none() {
-        return Err(Error::Damaged(format!("price `{}` has no scope", version.code)));
+    let has_scope = matches!(resource, Resource::Price | Resource::FxRate);
+    if has_scope && version.scope.is_none() {
+        return Err(Error::Damaged(format!("`{}` has no scope", version.code)));
     }
     let fresh = |version_no, changed_at| Head {
         app: version.app.clone(),

@@ -47,7 +47,7 @@ impl From<deadpool_postgres::PoolError> for Error {
 impl ConfigStore for PostgresConfig {
     async fn tables(&self, now: Timestamp) -> Result<Tables, Error> {
         let mut client = self.0.get().await?;
-        // One snapshot for all six statements.
+        // One snapshot for all seven statements.
         let tx = client
             .build_transaction()
             .isolation_level(IsolationLevel::RepeatableRead)
@@ -61,6 +61,7 @@ impl ConfigStore for PostgresConfig {
             prices: in_force(&tx, Resource::Price, now).await?,
             quotas: in_force(&tx, Resource::Quota, now).await?,
             token_groups: in_force(&tx, Resource::TokenGroup, now).await?,
+            fx_rates: in_force(&tx, Resource::FxRate, now).await?,
         };
         tx.commit().await?;
         Ok(tables)
@@ -287,7 +288,7 @@ async fn write_versions(
         let mut values: Vec<&(dyn ToSql + Sync)> =
             vec![&code, &window.version_no, &from, &to, &version.body, &at, &actor.name];
         match resource {
-            Resource::Price => values.push(&version.scope),
+            Resource::Price | Resource::FxRate => values.push(&version.scope),
             Resource::UserApiKey => values.push(&writes.head.app),
             Resource::Channel
             | Resource::Alias

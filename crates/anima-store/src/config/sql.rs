@@ -16,6 +16,7 @@ macro_rules! per_table {
             Resource::TokenGroup => $text!("token_group", plain),
             Resource::App => $text!("app", plain),
             Resource::UserApiKey => $text!("user_api_key", app),
+            Resource::FxRate => $text!("fx_rate", scope),
         }
     };
 }
@@ -245,7 +246,7 @@ mod tests {
             (AUDIT, 2),
         ];
         for resource in Resource::ALL.iter().copied() {
-            let own = matches!(resource, Resource::Price | Resource::UserApiKey);
+            let own = matches!(resource, Resource::Price | Resource::FxRate | Resource::UserApiKey);
             all.extend([
                 (in_force(resource), 1),
                 (list(resource), 4),

@@ -51,6 +51,7 @@ impl ConfigStore for SqliteConfig {
                     prices: in_force(tx, Resource::Price, now)?,
                     quotas: in_force(tx, Resource::Quota, now)?,
                     token_groups: in_force(tx, Resource::TokenGroup, now)?,
+                    fx_rates: in_force(tx, Resource::FxRate, now)?,
                 })
             })
             .await
@@ -247,7 +248,7 @@ fn write_versions(
         let mut values: Vec<&dyn ToSql> =
             vec![&code, &window.version_no, &from, &to, &body, &at, &actor.name];
         match resource {
-            Resource::Price => values.push(&version.scope),
+            Resource::Price | Resource::FxRate => values.push(&version.scope),
             Resource::UserApiKey => values.push(&writes.head.app),
             Resource::Channel
             | Resource::Alias

@@ -1,12 +1,13 @@
-//! Group commit without a timer: one transaction carries what arrived while the last one was on its
+//! Group commit: one transaction carries what arrived while the last one was on its
 //! way to the disk.
 //!
 //! One [`run`] loop per writer, whatever the database: it takes what waits (settlements, then
 //! entries, then holds), hands it to its [`Engine`] as one transaction, and answers everybody. A
 //! batch that the database refuses is halved until the offender is alone.
 //! A connection that is lost may have taken an answer with it. Everything is therefore made again
-//! under the same id: settlements until they are written, entries until their caller is told. Holds
-//! are released, for whoever asked for one is told at once and settles nothing.
+//! under the same id: settlements until they are written; entries, corrections and extensions until
+//! their caller is told. Holds are released, for whoever asked for one is told at once and settles
+//! nothing. Checkpoints are left to the next one.
 //! Invariant: settlements and entries are never shed; holds are, rather than wait too long.
 //! Source: `reliability` 1.7.
 
@@ -25,6 +26,9 @@ use super::{BatchObserver, Error};
 /// Operations in one transaction. At 512 a batch already costs less than a tenth of a commit per
 /// operation, and one that is refused is found in 9 halvings (`reliability` 1.7 and 1.9).
 const MOST: usize = 512;
+
+/// How often a writer waits for callers who are on their way before it goes on without them.
+const PAUSES: usize = 3;
 
 /// Pause between two tries while the database is away.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -47,6 +51,11 @@ pub(super) trait Engine: Send {
         &mut self,
         items: &[Item],
     ) -> impl Future<Output = Result<Vec<Verdict>, Failure>> + Send;
+
+    /// Lets a moment pass, short next to a commit of this database. None by default.
+    fn pause(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// Writes batches until every sender is gone.
@@ -55,12 +64,18 @@ pub(super) async fn run<E: Engine>(
     mut lanes: Lanes,
     observer: Arc<dyn BatchObserver>,
 ) {
+    let mut expected = 0;
     while lanes.fill().await {
+        gather(&mut engine, &mut lanes, expected).await;
         let batch = lanes.take(MOST);
         if batch.is_empty() {
             continue;
         }
-        match write(&mut engine, &mut lanes, batch, &*observer).await {
+        let answered = batch.len();
+        let written = write(&mut engine, &mut lanes, batch, &*observer).await;
+        lanes.take_in();
+        expected = answered.saturating_add(lanes.waiting());
+        match written {
             Ok(()) => {}
             Err(Failure::Lost(why)) => {
                 tracing::warn!(why, "the ledger's database does not answer");
@@ -70,6 +85,26 @@ pub(super) async fn run<E: Engine>(
                 tracing::error!(why, "the ledger has stopped until a restart");
                 return lanes.close(&Error::Unavailable(why)).await;
             }
+        }
+    }
+}
+
+/// Waits a little for callers who are on their way: those who were answered last and those who
+/// waited meanwhile were all there a moment ago. Without it, callers that come and go together end
+/// up in two groups, each in the queue while the other is being written, and each request pays for
+/// the commits of both. A caller that is alone never waits, and nobody waits for one who stays
+/// away.
+async fn gather<E: Engine>(engine: &mut E, lanes: &mut Lanes, expected: usize) {
+    let expected = expected.min(MOST);
+    for _ in 0..PAUSES {
+        let before = lanes.waiting();
+        if before >= expected {
+            return;
+        }
+        engine.pause().await;
+        lanes.take_in();
+        if lanes.waiting() == before {
+            return;
         }
     }
 }
@@ -155,7 +190,12 @@ fn answer(part: Vec<Item>, verdicts: Vec<Verdict>, later: &[Vec<Item>], lanes: &
             {
                 lanes.put_back(item);
             }
-            Operation::Settle(_) | Operation::Hold(_) | Operation::Post(_) => {
+            Operation::Settle(_)
+            | Operation::Hold(_)
+            | Operation::Post(_)
+            | Operation::Extend(_)
+            | Operation::TrueUp(_)
+            | Operation::Checkpoint(_) => {
                 if let Some(hold) = item.answer(verdict) {
                     lanes.release(&hold);
                 }
@@ -167,7 +207,11 @@ fn answer(part: Vec<Item>, verdicts: Vec<Verdict>, later: &[Vec<Item>], lanes: &
 fn hold_id(item: &Item) -> Option<Uuid> {
     match &item.operation {
         Operation::Hold(hold) => Some(hold.id),
-        Operation::Settle(_) | Operation::Post(_) => None,
+        Operation::Settle(_)
+        | Operation::Post(_)
+        | Operation::Extend(_)
+        | Operation::TrueUp(_)
+        | Operation::Checkpoint(_) => None,
     }
 }
 
@@ -182,13 +226,25 @@ fn give_back(parts: Vec<Vec<Item>>, lanes: &mut Lanes, failure: &Failure) {
     // Parts are a stack: the last one is the first in line.
     for item in parts.into_iter().rev().flatten().collect::<Vec<_>>().into_iter().rev() {
         match &item.operation {
-            Operation::Settle(_) | Operation::Post(_) if !is_over => lanes.put_back(item),
+            Operation::Settle(_)
+            | Operation::Post(_)
+            | Operation::Extend(_)
+            | Operation::TrueUp(_)
+                if !is_over =>
+            {
+                lanes.put_back(item);
+            }
             Operation::Hold(hold) if !is_over => {
                 // It may have been written. Its caller will not settle what it was refused.
                 lanes.release(hold);
                 told.push(item);
             }
-            Operation::Settle(_) | Operation::Post(_) | Operation::Hold(_) => told.push(item),
+            Operation::Settle(_)
+            | Operation::Post(_)
+            | Operation::Hold(_)
+            | Operation::Extend(_)
+            | Operation::TrueUp(_)
+            | Operation::Checkpoint(_) => told.push(item),
         }
     }
     if is_over {

@@ -34,6 +34,13 @@ pub(super) fn of_settlement(settlement: &Settlement) -> Digest {
     }
     content.price(&settlement.sale_price);
     settlement.attempts.iter().for_each(|attempt| content.attempt(attempt));
+    // After everything else, so that settlements without one keep the digest that they always had.
+    if let Some(conversion) = &settlement.conversion {
+        content.price(&conversion.rate);
+        content.text(conversion.currency.code());
+        content.number(conversion.sale);
+        content.number(conversion.plain);
+    }
     content.finish()
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::ledger::{
-    Account, Close, EntryKind, Hold, Leg, PriceRef, Settlement, collectable, legs,
+    Account, Close, EntryKind, Hold, Leg, PriceRef, Settlement, collectable, legs_with_promo,
 };
 use anima_core::money::Currency;
 
@@ -23,6 +23,9 @@ use super::plan::{
     AttemptRow, ClosedHold, JournalRow, Known, LegRow, OpenedHold, Plan, State, StoredHold, Wallet,
 };
 use super::{Error, Posted, Settled};
+
+mod credit; // promotional credit
+mod ownership; // extensions and corrections
 
 /// One batch in front of the judge.
 #[derive(Debug)]
@@ -68,6 +71,16 @@ impl<'a> Judge<'_, 'a> {
                 Operation::Hold(hold) => Verdict::Held(self.hold(hold)),
                 Operation::Settle(settle) => Verdict::Settled(self.settle(settle)),
                 Operation::Post(post) => Verdict::Posted(self.post(post)),
+                Operation::Extend(extension) => {
+                    Verdict::Extended(ownership::extend(self, extension))
+                }
+                Operation::TrueUp(correction) => {
+                    Verdict::TruedUp(ownership::correction(self, correction))
+                }
+                Operation::Checkpoint(written) => {
+                    self.plan.checkpoints.insert(written.checkpoint.hold, written);
+                    Verdict::Checkpointed(Ok(()))
+                }
             })
             .collect()
     }
@@ -83,9 +96,14 @@ impl<'a> Judge<'_, 'a> {
                 && stored.alias == hold.alias;
             return if same { Ok(()) } else { Err(Error::Conflict) };
         }
+        if self.known.is_fenced {
+            return Err(Error::Fenced);
+        }
+        let cost_price_id = hold.exposure.as_ref().map(|e| self.price(&e.price)).transpose()?;
+        let expired = self.expired(account_id, hold.created_at);
         let wallet = self.wallet(account_id)?;
         wallet.follow_floor(hold.floor);
-        let available = wallet.above(hold.floor);
+        let available = wallet.above(hold.floor).saturating_sub(expired);
         if hold.amount > available || available < 0 {
             return Err(Error::InsufficientFunds { available });
         }
@@ -97,10 +115,11 @@ impl<'a> Judge<'_, 'a> {
             amount: hold.amount,
             kid: Arc::clone(&hold.kid),
             alias: Arc::clone(&hold.alias),
+            created_at: hold.created_at,
             state: State::Open { node: self.node },
         };
         self.known.holds.insert(hold.id, stored);
-        self.plan.holds.push(OpenedHold { hold, account_id, price_id });
+        self.plan.holds.push(OpenedHold { hold, account_id, price_id, cost_price_id });
         Ok(())
     }
 
@@ -112,24 +131,31 @@ impl<'a> Judge<'_, 'a> {
         if stored.account_id != account_id {
             return Err(Error::Conflict);
         }
+        let admitted_at = stored.created_at;
         let amount = match stored.state {
-            State::Closed { charged, uncollected, digest } if digest == settle.digest => {
+            State::Closed { charged, uncollected, digest, .. } if digest == settle.digest => {
                 return Ok(Settled { charged, uncollected, replayed: true });
             }
-            State::Closed { .. } => return Err(Error::Conflict),
-            // Fenced: another process has taken the hold over, and will close it.
-            State::Open { node } if node != self.node => return Err(Error::HoldUnknown),
-            State::Open { .. } => stored.amount,
+            State::Closed { node, .. } if node == self.node => return Err(Error::Conflict),
+            State::Open { node } if node == self.node => stored.amount,
+            // Another node has taken the hold over, and has closed it or will.
+            State::Closed { .. } | State::Open { .. } => return Err(Error::Fenced),
         };
         let mut wallet = *self.wallet(account_id)?;
         let sale = sale_of(settlement);
-        let charged = collectable(sale, amount, wallet.above(wallet.floor));
-        wallet.debits = wallet.debits.checked_add(charged).ok_or_else(too_large)?;
+        let expired = self.expired(account_id, admitted_at);
+        let available = wallet.above(wallet.floor).saturating_sub(expired);
+        let charged = collectable(sale, amount, available);
+        let promo = charged.min(self.usable(account_id, admitted_at));
+        wallet.promo = wallet.promo.checked_sub(promo).ok_or_else(too_large)?;
+        let money = charged.saturating_sub(promo);
+        wallet.debits = wallet.debits.checked_add(money).ok_or_else(too_large)?;
         // Never below zero while I3 holds; where it does not, the database refuses the row.
         wallet.held = wallet.held.checked_sub(amount).ok_or_else(too_large)?;
         wallet.changed = true;
-        self.book_settlement(settle, charged)?;
+        self.book_settlement(settle, charged, promo)?;
         *self.wallet(account_id)? = wallet;
+        self.take_credit(settlement.hold, (account_id, admitted_at), promo);
         Ok(self.close(settle, charged, sale.saturating_sub(charged)))
     }
 
@@ -137,7 +163,7 @@ impl<'a> Judge<'_, 'a> {
         let settlement = &settle.settlement;
         let digest = settle.digest;
         if let Some(stored) = self.known.holds.get_mut(&settlement.hold) {
-            stored.state = State::Closed { charged, uncollected, digest };
+            stored.state = State::Closed { node: self.node, charged, uncollected, digest };
         }
         self.plan.closings.push(ClosedHold {
             id: settlement.hold,
@@ -154,13 +180,14 @@ impl<'a> Judge<'_, 'a> {
         &mut self,
         settle: &'a PreparedSettlement,
         charged: i64,
+        promo: i64,
     ) -> Result<(), Error> {
         let settlement = &settle.settlement;
         let collected;
-        let legs = if charged == sale_of(settlement) {
+        let legs = if charged == sale_of(settlement) && promo == 0 {
             &settle.legs
         } else {
-            collected = legs(settlement, charged);
+            collected = legs_with_promo(settlement, charged, promo);
             &collected
         };
         let attempts = self.attempts(settle)?;
@@ -287,7 +314,9 @@ impl<'a> Judge<'_, 'a> {
     }
 
     fn account(&self, account: &Account, currency: Currency) -> Result<i64, Error> {
-        self.directory.account(account, currency).ok_or_else(|| not_loaded("an account"))
+        let known = self.directory.account(account, currency);
+        let known = known.or_else(|| self.promo_account(account, currency));
+        known.ok_or_else(|| not_loaded("an account"))
     }
 
     fn price(&self, price: &PriceRef) -> Result<i64, Error> {
@@ -306,8 +335,8 @@ fn moved(wallet: &Wallet, effect: &Effect, floor: i64) -> Result<Wallet, Error> 
     after.debits = wallet.debits.checked_add(effect.debits).ok_or_else(too_large)?;
     after.credits = wallet.credits.checked_add(effect.credits).ok_or_else(too_large)?;
     after.changed = true;
-    if effect.debits > effect.credits && after.above(floor) < 0 {
-        return Err(Error::InsufficientFunds { available: wallet.above(floor) });
+    if effect.debits > effect.credits && after.money_above(floor) < 0 {
+        return Err(Error::InsufficientFunds { available: wallet.money_above(floor) });
     }
     after.follow_floor(floor);
     Ok(after)

@@ -3,14 +3,19 @@
 //! For nodes whose operator turned billing off. Invariant: it never claims that anything was
 //! booked: every settlement charges zero.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::ledger::{Balance, Entry, Hold, Settlement};
+use anima_core::ledger::{Balance, Checkpoint, Entry, Extension, Hold, Settlement};
 use anima_core::money::Currency;
 
-use super::{Error, Finding, Health, LedgerStore, Posted, Posting, Settled, TrialLine};
+use super::{
+    Claimed, Correction, Error, Finding, Health, Lease, Leases, LedgerStore, OpenHolds, Posted,
+    Posting, Registration, Settled, TrialLine, TruedUp,
+};
 
 /// No ledger.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,7 +38,7 @@ impl LedgerStore for Off {
     }
 
     async fn balance(&self, _app: &str, currency: Currency) -> Result<Balance, Error> {
-        Ok(Balance { currency, posted: 0, held: 0, floor: 0 })
+        Ok(Balance { currency, posted: 0, promo: 0, held: 0, floor: 0 })
     }
 
     async fn postings(&self, _subject: Uuid) -> Result<Vec<Posting>, Error> {
@@ -46,5 +51,47 @@ impl LedgerStore for Off {
 
     async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error> {
         Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Leases for Off {
+    async fn register(&self, _registration: Registration) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn renew(&self, _ttl: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn release(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl OpenHolds for Off {
+    async fn checkpoint(&self, _checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn extend(&self, _extension: Extension) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn claim_orphans(&self, _: usize, _: Duration) -> Result<Vec<Claimed>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn unresolved(&self, _limit: usize) -> Result<Vec<Claimed>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn true_up(&self, _correction: Correction) -> Result<TruedUp, Error> {
+        Ok(TruedUp { journal: None, given_back: 0, replayed: false })
     }
 }

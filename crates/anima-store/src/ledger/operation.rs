@@ -10,11 +10,15 @@ use tokio::sync::oneshot::Sender;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use anima_core::ledger::{Account, Close, Entry, EntryKind, Hold, Leg, PriceRef, Settlement, legs};
+use anima_core::ledger::{
+    Account, Checkpoint, Close, Entry, EntryKind, Extension, Hold, Leg, PriceRef, Settlement, legs,
+};
 use anima_core::money::Currency;
 
 use super::digest::{self, Digest};
-use super::{Error, Posted, Settled};
+use super::{Error, Posted, SaleCorrection, Settled, TruedUp};
+
+pub(super) mod open; // what happens to an open hold, and after it
 
 /// Characters kept of the id that a service gave to a call. Theirs have up to 64.
 const UPSTREAM_REF: usize = 128;
@@ -28,6 +32,12 @@ pub(super) enum Operation {
     Settle(Box<PreparedSettlement>),
     /// Post an entry.
     Post(Box<PreparedEntry>),
+    /// Reserve more.
+    Extend(Extension),
+    /// Correct what a settlement booked.
+    TrueUp(Box<PreparedCorrection>),
+    /// Write down how far a call has come.
+    Checkpoint(Box<PreparedCheckpoint>),
 }
 
 /// A settlement with what follows from it alone.
@@ -48,9 +58,28 @@ pub(super) struct PreparedEntry {
     pub(super) digest: Digest,
 }
 
+/// A correction with what follows from it alone.
+#[derive(Debug)]
+pub(super) struct PreparedCorrection {
+    pub(super) settle: PreparedSettlement,
+    pub(super) sale: SaleCorrection,
+    pub(super) reference: String,
+}
+
+/// A checkpoint with what follows from it alone.
+#[derive(Debug)]
+pub(super) struct PreparedCheckpoint {
+    pub(super) checkpoint: Checkpoint,
+    /// The upstream calls so far, as JSON.
+    pub(super) trail: String,
+}
+
 /// What became of an operation.
 #[derive(Debug)]
 pub(super) enum Verdict {
+    Extended(Result<(), Error>),
+    TruedUp(Result<TruedUp, Error>),
+    Checkpointed(Result<(), Error>),
     Held(Result<(), Error>),
     Settled(Result<Settled, Error>),
     Posted(Result<Posted, Error>),
@@ -62,6 +91,9 @@ pub(super) enum Waiter {
     Hold(Sender<Result<(), Error>>),
     Settle(Sender<Result<Settled, Error>>),
     Post(Sender<Result<Posted, Error>>),
+    Extend(Sender<Result<(), Error>>),
+    TrueUp(Sender<Result<TruedUp, Error>>),
+    Checkpoint(Sender<Result<(), Error>>),
     /// Nobody any more: the caller of this settlement was told that the database is away.
     Told,
     /// Nobody: the writer gives back by itself what a hold without a caller took.
@@ -76,19 +108,76 @@ pub(super) struct Item {
     pub(super) since: Instant,
 }
 
+impl PreparedCheckpoint {
+    /// The id that the provider gave to the last upstream call.
+    pub(super) fn upstream_ref(&self) -> Option<&str> {
+        let last = self.checkpoint.ended.last().and_then(|attempt| attempt.upstream_ref.as_deref());
+        match &self.checkpoint.running {
+            Some(running) => running.upstream_ref.as_deref(),
+            None => last,
+        }
+    }
+}
+
+impl PreparedSettlement {
+    /// Works out what a settlement posts.
+    fn of(mut settlement: Settlement) -> Result<Self, Error> {
+        let unsold = matches!(settlement.close, Close::Settle { sale, .. } if sale < 0);
+        let negative = settlement.attempts.iter().filter_map(|a| a.cost.as_ref());
+        if unsold || negative.into_iter().any(|cost| cost.amount < 0) {
+            return Err(Error::Refused("a sale or a cost is below 0".into()));
+        }
+        if settlement.conversion.as_ref().is_some_and(|c| !c.fits(&settlement)) {
+            return Err(Error::Refused("a conversion of another sale".into()));
+        }
+        let usages = settlement.attempts.iter().map(|a| serde_json::to_string(&a.usage));
+        let usages = usages.collect::<Result<_, _>>().map_err(|e| Error::Refused(e.to_string()))?;
+        for text in settlement.attempts.iter_mut().filter_map(|a| a.upstream_ref.as_mut()) {
+            clean(text);
+        }
+        Ok(Self::prepared(settlement, usages))
+    }
+
+    fn prepared(settlement: Settlement, usages: Vec<String>) -> Self {
+        let sale = match settlement.close {
+            Close::Settle { sale, .. } => sale,
+            Close::Release => 0,
+        };
+        let legs = legs(&settlement, sale);
+        let digest = digest::of_settlement(&settlement);
+        Self { settlement, legs, usages, digest }
+    }
+
+    fn each_price(&self, mut see: impl FnMut(&PriceRef)) {
+        see(&self.settlement.sale_price);
+        self.settlement.conversion.iter().for_each(|conversion| see(&conversion.rate));
+        let costs = self.settlement.attempts.iter().filter_map(|a| a.cost.as_ref());
+        costs.for_each(|cost| see(&cost.price));
+    }
+}
+
+/// PostgreSQL has no text with a NUL in it, and nobody needs the rest.
+fn clean(upstream_ref: &mut String) {
+    *upstream_ref = upstream_ref.chars().filter(|c| !c.is_control()).take(UPSTREAM_REF).collect();
+}
+
 impl Waiter {
     /// Answers. `false` when the caller went away and was not told.
     fn answer(self, verdict: Verdict, (kind, id): (&str, Uuid)) -> bool {
         match (self, verdict) {
-            (Self::Hold(to), Verdict::Held(result)) => to.send(result).is_ok(),
+            (Self::Hold(to), Verdict::Held(result))
+            | (Self::Extend(to), Verdict::Extended(result))
+            | (Self::Checkpoint(to), Verdict::Checkpointed(result)) => to.send(result).is_ok(),
             (Self::Settle(to), Verdict::Settled(result)) => to.send(result).is_ok(),
             (Self::Post(to), Verdict::Posted(result)) => to.send(result).is_ok(),
+            (Self::TrueUp(to), Verdict::TruedUp(result)) => to.send(result).is_ok(),
             (Self::Told, Verdict::Settled(Ok(_))) => {
                 tracing::info!(kind, %id, "written, after its caller was told of the outage");
                 true
             }
-            // A hold that was never written has nothing to give back.
-            (Self::Own, Verdict::Settled(Ok(_) | Err(Error::HoldUnknown))) => true,
+            // A hold that was never written has nothing to give back; one that another node took
+            // over is given back there.
+            (Self::Own, Verdict::Settled(Ok(_) | Err(Error::HoldUnknown | Error::Fenced))) => true,
             (Self::Told | Self::Own, Verdict::Settled(Err(error))) => {
                 tracing::error!(kind, %id, %error, "not written, and nobody waits for it");
                 true
@@ -106,6 +195,9 @@ impl Waiter {
             Self::Hold(_) => Verdict::Held(Err(error)),
             Self::Settle(_) | Self::Told | Self::Own => Verdict::Settled(Err(error)),
             Self::Post(_) => Verdict::Posted(Err(error)),
+            Self::Extend(_) => Verdict::Extended(Err(error)),
+            Self::TrueUp(_) => Verdict::TruedUp(Err(error)),
+            Self::Checkpoint(_) => Verdict::Checkpointed(Err(error)),
         };
         self.answer(verdict, operation);
     }
@@ -121,10 +213,12 @@ impl Item {
             currency: hold.currency,
             close: Close::Release,
             sale_price: hold.sale_price.clone(),
+            conversion: None,
             attempts: Vec::new(),
             at: hold.created_at,
         };
-        let operation = Operation::prepared(settlement, Vec::new());
+        let prepared = PreparedSettlement::prepared(settlement, Vec::new());
+        let operation = Operation::Settle(Box::new(prepared));
         Self { operation, waiter: Waiter::Own, since: Instant::now() }
     }
 
@@ -134,7 +228,12 @@ impl Item {
         let heard = self.waiter.answer(verdict, self.operation.name());
         match self.operation {
             Operation::Hold(hold) if placed && !heard => Some(hold),
-            Operation::Hold(_) | Operation::Settle(_) | Operation::Post(_) => None,
+            Operation::Hold(_)
+            | Operation::Settle(_)
+            | Operation::Post(_)
+            | Operation::Extend(_)
+            | Operation::TrueUp(_)
+            | Operation::Checkpoint(_) => None,
         }
     }
 
@@ -161,13 +260,29 @@ impl Operation {
             Self::Hold(hold) => ("hold", hold.id),
             Self::Settle(settle) => ("settlement", settle.settlement.hold),
             Self::Post(post) => ("entry", post.entry.subject),
+            Self::Extend(extension) => ("extension", extension.hold),
+            Self::TrueUp(correction) => ("correction", correction.settle.settlement.hold),
+            Self::Checkpoint(written) => ("checkpoint", written.checkpoint.hold),
+        }
+    }
+
+    /// The hold whose books are to be corrected.
+    pub(super) fn corrected(&self) -> Option<Uuid> {
+        if let Self::TrueUp(correction) = self {
+            Some(correction.settle.settlement.hold)
+        } else {
+            None
         }
     }
 
     /// Drops what is not from our own configuration. `false` when there was no such text. The
     /// digest stays: a repetition has the text again and is the same settlement.
     pub(super) fn drop_foreign_texts(&mut self) -> bool {
-        let Self::Settle(settle) = self else { return false };
+        let settle = match self {
+            Self::Settle(settle) => settle,
+            Self::TrueUp(correction) => &mut correction.settle,
+            Self::Hold(_) | Self::Post(_) | Self::Extend(_) | Self::Checkpoint(_) => return false,
+        };
         let attempts = settle.settlement.attempts.iter_mut();
         attempts.filter_map(|attempt| attempt.upstream_ref.take()).count() > 0
     }
@@ -181,35 +296,18 @@ impl Operation {
     }
 
     /// Works out what a settlement posts.
-    pub(super) fn settle(mut settlement: Settlement) -> Result<Self, Error> {
-        let unsold = matches!(settlement.close, Close::Settle { sale, .. } if sale < 0);
-        let negative = settlement.attempts.iter().filter_map(|a| a.cost.as_ref());
-        if unsold || negative.into_iter().any(|cost| cost.amount < 0) {
-            return Err(Error::Refused("a sale or a cost is below 0".into()));
-        }
-        let usages = settlement.attempts.iter().map(|a| serde_json::to_string(&a.usage));
-        let usages = usages.collect::<Result<_, _>>().map_err(|e| Error::Refused(e.to_string()))?;
-        for text in settlement.attempts.iter_mut().filter_map(|a| a.upstream_ref.as_mut()) {
-            // PostgreSQL has no text with a NUL in it, and nobody needs the rest.
-            *text = text.chars().filter(|c| !c.is_control()).take(UPSTREAM_REF).collect();
-        }
-        Ok(Self::prepared(settlement, usages))
-    }
-
-    fn prepared(settlement: Settlement, usages: Vec<String>) -> Self {
-        let sale = match settlement.close {
-            Close::Settle { sale, .. } => sale,
-            Close::Release => 0,
-        };
-        let legs = legs(&settlement, sale);
-        let digest = digest::of_settlement(&settlement);
-        Self::Settle(Box::new(PreparedSettlement { settlement, legs, usages, digest }))
+    pub(super) fn settle(settlement: Settlement) -> Result<Self, Error> {
+        Ok(Self::Settle(Box::new(PreparedSettlement::of(settlement)?)))
     }
 
     /// Checks an entry for what is no entry.
     pub(super) fn post(entry: Entry) -> Result<Self, Error> {
         let wrong = match entry.kind {
             EntryKind::Settle | EntryKind::ReleaseCost => Some("only a settlement posts that kind"),
+            EntryKind::Trueup => Some("only a correction posts that kind"),
+            EntryKind::PromoGrant | EntryKind::PromoExpiry => {
+                Some("promotional credit moves apart")
+            }
             EntryKind::Topup | EntryKind::Refund | EntryKind::Adjust => None,
         };
         let wrong = wrong.or_else(|| entry.legs.is_empty().then_some("an entry without legs"));
@@ -232,6 +330,14 @@ impl Operation {
             Self::Settle(s) => {
                 see(&Account::Wallet(s.settlement.app.clone()), s.settlement.currency);
             }
+            Self::TrueUp(t) => {
+                let settlement = &t.settle.settlement;
+                see(&Account::Wallet(settlement.app.clone()), settlement.currency);
+            }
+            Self::Extend(extension) => {
+                see(&Account::Wallet(extension.app.clone()), extension.currency);
+            }
+            Self::Checkpoint(_) => {}
             Self::Post(post) => {
                 let sides = post
                     .entry
@@ -246,8 +352,9 @@ impl Operation {
     /// Every account that the operation may post to, its wallets included. May repeat one.
     pub(super) fn each_account(&self, mut see: impl FnMut(&Account, Currency)) {
         let legs = match self {
-            Self::Hold(_) => &[][..],
+            Self::Hold(_) | Self::Extend(_) | Self::Checkpoint(_) => &[][..],
             Self::Settle(settle) => &settle.legs,
+            Self::TrueUp(correction) => &correction.settle.legs,
             Self::Post(post) => &post.entry.legs,
         };
         for leg in legs {
@@ -260,12 +367,13 @@ impl Operation {
     /// Every price that the operation names. May repeat one.
     pub(super) fn each_price(&self, mut see: impl FnMut(&PriceRef)) {
         match self {
-            Self::Hold(hold) => see(&hold.sale_price),
-            Self::Settle(settle) => {
-                see(&settle.settlement.sale_price);
-                let costs = settle.settlement.attempts.iter().filter_map(|a| a.cost.as_ref());
-                costs.for_each(|cost| see(&cost.price));
+            Self::Hold(hold) => {
+                see(&hold.sale_price);
+                hold.exposure.iter().for_each(|exposure| see(&exposure.price));
             }
+            Self::Settle(settle) => settle.each_price(see),
+            Self::TrueUp(correction) => correction.settle.each_price(see),
+            Self::Extend(_) | Self::Checkpoint(_) => {}
             Self::Post(post) => {
                 post.entry.legs.iter().filter_map(|leg| leg.price.as_ref()).for_each(see);
             }

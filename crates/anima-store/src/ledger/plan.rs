@@ -11,10 +11,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::ledger::{Attempt, Hold};
-use anima_core::money::Currency;
+use anima_core::ledger::promo::{Credit, Taken};
+use anima_core::ledger::{Attempt, Hold, Leg};
+use anima_core::money::{Currency, Multiplier};
 
 use super::digest::Digest;
+use super::operation::PreparedCheckpoint;
 
 /// A gated balance under lock.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +25,10 @@ pub(super) struct Wallet {
     pub(super) credits: i64,
     pub(super) held: i64,
     pub(super) floor: i64,
+    /// What is left of its grants, expired ones included until they are posted back. Only apps that
+    /// were ever given promotional credit have more than 0, and `promo_id`, the account of it.
+    pub(super) promo: i64,
+    pub(super) promo_id: Option<i64>,
     /// It must be written.
     pub(super) changed: bool,
 }
@@ -32,8 +38,8 @@ pub(super) struct Wallet {
 pub(super) enum State {
     /// Open, and who may close it.
     Open { node: Uuid },
-    /// Closed, and by what.
-    Closed { charged: i64, uncollected: i64, digest: Digest },
+    /// Closed, by whom and by what.
+    Closed { node: Uuid, charged: i64, uncollected: i64, digest: Digest },
 }
 
 /// A stored hold.
@@ -44,6 +50,8 @@ pub(super) struct StoredHold {
     pub(super) amount: i64,
     pub(super) kid: Arc<str>,
     pub(super) alias: Arc<str>,
+    /// Which promotional credit it may use: what was valid then.
+    pub(super) created_at: Timestamp,
     pub(super) state: State,
 }
 
@@ -53,9 +61,26 @@ pub(super) type GateKey = (Uuid, i16, i16);
 /// What the database says about everything that a batch names.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    /// This node's lease was taken away: it places no holds.
+    pub(super) is_fenced: bool,
     pub(super) wallets: BTreeMap<i64, Wallet>,
     pub(super) holds: HashMap<Uuid, StoredHold>,
     pub(super) gates: HashMap<GateKey, (Uuid, Digest)>,
+    /// Grants of the wallets that have promotional credit.
+    pub(super) credits: BTreeMap<i64, Vec<Credit>>,
+    /// Of holds that are to be corrected.
+    pub(super) booked: HashMap<Uuid, Booked>,
+}
+
+/// What stands in the books about one hold.
+#[derive(Debug, Default)]
+pub(super) struct Booked {
+    /// All its legs, in the order of their journals.
+    pub(super) legs: Vec<Leg>,
+    /// Its corrections: seq, journal and digest.
+    pub(super) trueups: Vec<(i16, Uuid, Digest)>,
+    /// Numbers of the attempts that are recorded.
+    pub(super) attempts: Vec<i16>,
 }
 
 /// A hold to be written.
@@ -64,6 +89,7 @@ pub(super) struct OpenedHold<'a> {
     pub(super) hold: &'a Hold,
     pub(super) account_id: i64,
     pub(super) price_id: i64,
+    pub(super) cost_price_id: Option<i64>,
 }
 
 /// A hold to be closed, if it is still open and ours.
@@ -113,16 +139,42 @@ pub(super) struct AttemptRow<'a> {
     pub(super) cost_price_id: Option<i64>,
 }
 
+/// What a settlement takes of one grant.
+#[derive(Debug)]
+pub(super) struct UseRow {
+    pub(super) hold: Uuid,
+    pub(super) taken: Taken,
+}
+
+/// What a correction gives back to the grants that a hold used, the last one first.
+#[derive(Debug)]
+pub(super) struct ReturnRow {
+    pub(super) hold: Uuid,
+    pub(super) amount: i64,
+}
+
 /// Everything that a batch writes, but for the wallets, which are in [`Known`].
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
     pub(super) holds: Vec<OpenedHold<'a>>,
+    /// What is to be held in all by holds that are open and ours.
+    pub(super) extensions: BTreeMap<Uuid, i64>,
+    /// One per hold. Those of holds that are not open, or not ours, have no effect.
+    pub(super) checkpoints: BTreeMap<Uuid, &'a PreparedCheckpoint>,
     pub(super) closings: Vec<ClosedHold>,
     pub(super) journals: Vec<JournalRow<'a>>,
     pub(super) legs: Vec<LegRow>,
     pub(super) attempts: Vec<AttemptRow<'a>>,
+    /// What settlements take of grants, and what corrections give back to them.
+    pub(super) uses: Vec<UseRow>,
+    pub(super) returns: Vec<ReturnRow>,
     /// Debits and credits of house accounts, summed.
     pub(super) house: BTreeMap<i64, (i128, i128)>,
+}
+
+/// A factor as it is stored. What does not fit is a factor of trillions, which prices nothing.
+pub(super) fn ppm(multiplier: Multiplier) -> i64 {
+    i64::try_from(multiplier.ppm()).unwrap_or(i64::MAX)
 }
 
 /// Days since 1970 UTC: the row of a house account that a posting belongs to.
@@ -131,9 +183,20 @@ pub(super) const fn day(posted_at: Timestamp) -> i64 {
 }
 
 impl Wallet {
-    /// What is left above `floor`.
+    /// What is left above `floor`, promotional credit included.
     pub(super) const fn above(&self, floor: i64) -> i64 {
-        self.credits.saturating_sub(self.debits).saturating_sub(self.held).saturating_sub(floor)
+        self.credits
+            .saturating_sub(self.debits)
+            .saturating_add(self.promo)
+            .saturating_sub(self.held)
+            .saturating_sub(floor)
+    }
+
+    /// What of that is the app's own money: promotional credit is for calls alone.
+    pub(super) const fn money_above(&self, floor: i64) -> i64 {
+        let (above, money) = (self.above(floor), self.credits.saturating_sub(self.debits));
+        let money = money.saturating_sub(floor);
+        if money < above { money } else { above }
     }
 
     /// Takes over a floor, unless the wallet is below it already.

@@ -14,25 +14,31 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
 use tokio::task::JoinHandle;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::ledger::{Account, Balance, Entry, Hold, Settlement};
 use anima_core::money::Currency;
 
-use super::invariants::{self, CHECKS, Check};
+use super::audit::{Auditor as _, Scope};
+use super::epoch::Epoch;
+use super::money::Books;
 use super::queue::{Queue, queue};
 use super::reports::{self, BALANCE, LINES, Line, POSTINGS, PostingRow};
 use super::{Error, Finding, Health, LedgerStore, Posted, Posting, Settled, TrialLine, batch};
 use crate::database::{OpenError, Opener};
 use crate::postgres::{self, Chain};
 
+mod booked;
+mod control;
+mod credit;
 mod engine;
 mod failure;
 mod intern;
 mod lookup;
+mod recovery;
 mod rows;
 
 /// Writers, and so connections that write. Two keep the server busy while one waits for its disk;
@@ -47,6 +53,7 @@ const FOLD: Duration = Duration::from_secs(1);
 pub(crate) struct PostgresLedger {
     writers: Vec<Queue>,
     readers: Pool,
+    epoch: Arc<Epoch>,
     folder: JoinHandle<()>,
 }
 
@@ -55,7 +62,7 @@ pub(crate) struct PostgresLedger {
 struct Shared {
     /// Connections of the writers alone: a busy console must not make settlements wait.
     pool: Pool,
-    node: Uuid,
+    epoch: Arc<Epoch>,
     /// Something was written since the last fold.
     unfolded: AtomicBool,
 }
@@ -65,9 +72,10 @@ struct Shared {
 /// # Errors
 /// [`OpenError::Unreachable`] when the URL is wrong. It connects when it is first used.
 pub(crate) fn open(url: &str, readers: Pool, opener: &Opener) -> Result<PostgresLedger, OpenError> {
+    let epoch = Arc::new(Epoch::new(opener.node));
     let shared = Arc::new(Shared {
-        pool: postgres::pool(url, WRITERS)?,
-        node: opener.node,
+        pool: postgres::writer_pool(url, WRITERS)?,
+        epoch: Arc::clone(&epoch),
         unfolded: AtomicBool::new(false),
     });
     let writers = (0..WRITERS).map(|_| {
@@ -78,7 +86,7 @@ pub(crate) fn open(url: &str, readers: Pool, opener: &Opener) -> Result<Postgres
     });
     let writers = writers.collect();
     let folder = tokio::spawn(fold(shared, readers.clone()));
-    Ok(PostgresLedger { writers, readers, folder })
+    Ok(PostgresLedger { writers, readers, epoch, folder })
 }
 
 impl Drop for PostgresLedger {
@@ -162,7 +170,9 @@ impl LedgerStore for PostgresLedger {
     async fn balance(&self, app: &str, currency: Currency) -> Result<Balance, Error> {
         let code = Account::Wallet(app.into()).to_string();
         let rows = self.read(BALANCE, &[&code, &currency.code()]).await?;
-        let found = rows.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+        let found = rows
+            .first()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)));
         let found = found.transpose().map_err(|e: tokio_postgres::Error| unavailable(&e))?;
         Ok(reports::balance(currency, found))
     }
@@ -174,24 +184,7 @@ impl LedgerStore for PostgresLedger {
     }
 
     async fn verify(&self, now: Timestamp) -> Result<Vec<Finding>, Error> {
-        let mut client = self.reader().await?;
-        // One snapshot for all checks, on books that go on being written.
-        let transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await
-            .map_err(|e| unavailable(&e))?;
-        let mut findings = Vec::with_capacity(CHECKS.len().saturating_add(1));
-        for check in CHECKS {
-            findings.push(run_check(&transaction, check, now).await.map_err(|e| unavailable(&e))?);
-        }
-        let rows = transaction.query(LINES, &[]).await.map_err(|e| unavailable(&e))?;
-        let trial = reports::trial_balance(lines(&rows).map_err(|e| unavailable(&e))?)?;
-        findings.insert(1, invariants::both_sides_are_equal(&trial));
-        transaction.rollback().await.map_err(|e| unavailable(&e))?;
-        Ok(findings)
+        Books::Postgres(self.readers.clone()).audit(now, Scope::Everything).await
     }
 
     async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error> {
@@ -237,19 +230,4 @@ fn lines(rows: &[Row]) -> Result<Vec<Line>, tokio_postgres::Error> {
         })
     };
     rows.iter().map(line).collect()
-}
-
-async fn run_check(
-    transaction: &Transaction<'_>,
-    check: &Check,
-    now: Timestamp,
-) -> Result<Finding, tokio_postgres::Error> {
-    let checked: i64 = transaction.query_one(check.counted, &[]).await?.try_get(0)?;
-    let statement = transaction.prepare(check.breaches).await?;
-    let rows = match statement.params().len() {
-        0 => transaction.query(&statement, &[]).await?,
-        _ => transaction.query(&statement, &[&now.micros()]).await?,
-    };
-    let breaches = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    Ok(check.finding(checked, breaches))
 }

@@ -1,9 +1,9 @@
 //! The queue in front of a writer: callers push and wait, the writer takes by rank.
 //!
 //! Settlements come first, because they free money and end requests; then entries; then holds,
-//! which are the only ones that may be refused for want of time. While the database is away,
-//! settlements are kept beyond their callers' patience; then nothing new is begun.
-//! Invariant: within a rank the order is the order of arrival.
+//! which may be refused for want of time; then checkpoints, which may be dropped. While the
+//! database is away, settlements are kept beyond their callers' patience; then nothing new is
+//! begun. Invariant: within a rank the order is the order of arrival.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use anima_core::ledger::{Entry, Hold, Settlement};
+use anima_core::ledger::{Checkpoint, Entry, Extension, Hold, Settlement};
 
-use super::operation::{Item, Operation, Waiter};
-use super::{Error, Posted, Settled};
+use super::operation::{Item, Operation, Waiter, open};
+use super::{Correction, Error, Posted, Settled, TruedUp};
 
 /// Holds that may wait: half a second of work for one SQLite writer. A longer queue would only be
 /// shed by [`WAIT`] later.
@@ -31,6 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Settlements without a caller that one writer keeps for a database that is away: about 64 MiB of
 /// them. Holds are refused meanwhile, so this is far more than the calls in flight can bring.
 const KEPT: usize = 50_000;
+
+/// Checkpoints that may wait. They come once per running call and some seconds, so this many wait
+/// only while nothing is written.
+const CHECKPOINTS: usize = 4_096;
+
+/// Checkpoints in one transaction: a row each, behind which everybody in the batch waits.
+const CHECKPOINTS_TOGETHER: usize = 128;
 
 /// The callers' end.
 #[derive(Debug)]
@@ -58,6 +65,7 @@ pub(super) struct Lanes {
     settlements: VecDeque<Item>,
     entries: VecDeque<Item>,
     holds: VecDeque<Item>,
+    checkpoints: VecDeque<Item>,
     condition: Arc<Condition>,
 }
 
@@ -72,6 +80,7 @@ pub(super) fn queue() -> (Queue, Lanes) {
         settlements: VecDeque::new(),
         entries: VecDeque::new(),
         holds: VecDeque::new(),
+        checkpoints: VecDeque::new(),
         condition,
     };
     (queue, lanes)
@@ -99,6 +108,28 @@ impl Queue {
 
     pub(super) async fn post(&self, entry: Entry) -> Result<Posted, Error> {
         self.wait(Operation::post(entry)?, Waiter::Post).await
+    }
+
+    pub(super) async fn extend(&self, extension: Extension) -> Result<(), Error> {
+        self.wait(open::extend(extension)?, Waiter::Extend).await
+    }
+
+    pub(super) async fn true_up(&self, correction: Correction) -> Result<TruedUp, Error> {
+        self.wait(open::true_up(correction)?, Waiter::TrueUp).await
+    }
+
+    /// Sends a checkpoint, and gives what to wait for.
+    ///
+    /// # Errors
+    /// Those of a checkpoint that no store could accept, or of a writer that has stopped.
+    pub(super) fn checkpoint(
+        &self,
+        checkpoint: Checkpoint,
+    ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
+        let operation = open::checkpoint(checkpoint)?;
+        let (sender, verdict) = oneshot::channel();
+        self.send(operation, Waiter::Checkpoint(sender))?;
+        Ok(async move { verdict.await.unwrap_or_else(|_| Err(stopped())) })
     }
 
     /// Whether what is asked for now can be written, as far as the last transaction tells.
@@ -157,21 +188,44 @@ impl Lanes {
                 None => return false,
             }
         }
-        while let Ok(item) = self.receiver.try_recv() {
-            self.sort(item);
-        }
+        self.take_in();
         true
     }
 
+    /// Takes in everything that has come.
+    pub(super) fn take_in(&mut self) {
+        while let Ok(item) = self.receiver.try_recv() {
+            self.sort(item);
+        }
+    }
+
+    /// How many callers wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.settlements.len() + self.entries.len() + self.holds.len()
+    }
+
     fn is_idle(&self) -> bool {
-        self.settlements.is_empty() && self.entries.is_empty() && self.holds.is_empty()
+        self.settlements.is_empty()
+            && self.entries.is_empty()
+            && self.holds.is_empty()
+            && self.checkpoints.is_empty()
     }
 
     fn sort(&mut self, item: Item) {
         match item.operation {
             Operation::Settle(_) => self.settlements.push_back(item),
-            Operation::Post(_) => self.entries.push_back(item),
+            Operation::Post(_) | Operation::Extend(_) | Operation::TrueUp(_) => {
+                self.entries.push_back(item);
+            }
             Operation::Hold(_) => self.holds.push_back(item),
+            Operation::Checkpoint(_) => {
+                self.checkpoints.push_back(item);
+                if self.checkpoints.len() > CHECKPOINTS
+                    && let Some(oldest) = self.checkpoints.pop_front()
+                {
+                    oldest.refuse(Error::Overloaded);
+                }
+            }
         }
     }
 
@@ -196,15 +250,19 @@ impl Lanes {
                 batch.push(item);
             }
         }
+        let room = most.saturating_sub(batch.len()).min(CHECKPOINTS_TOGETHER);
+        batch.extend(self.checkpoints.drain(..room.min(self.checkpoints.len())));
         batch
     }
 
-    /// Puts a settlement or an entry back to the front of its lane.
+    /// Puts what must be written back to the front of its lane.
     pub(super) fn put_back(&mut self, item: Item) {
         match item.operation {
             Operation::Settle(_) => self.settlements.push_front(item),
-            Operation::Post(_) => self.entries.push_front(item),
-            Operation::Hold(_) => item.refuse(Error::Overloaded),
+            Operation::Post(_) | Operation::Extend(_) | Operation::TrueUp(_) => {
+                self.entries.push_front(item);
+            }
+            Operation::Hold(_) | Operation::Checkpoint(_) => item.refuse(Error::Overloaded),
         }
     }
 
@@ -231,6 +289,10 @@ impl Lanes {
         // An entry is repeated by an operator, under its key, who must not find it half done.
         let (tired, rest) = self.entries.drain(..).partition::<VecDeque<_>, _>(is_tired);
         self.entries = rest;
+        // The calls go on, and there will be a later one.
+        for item in self.checkpoints.drain(..) {
+            item.refuse(error.clone());
+        }
         let kept = self.settlements.iter().filter(|item| item.is_kept() || is_tired(item)).count();
         self.condition.keeping.store(kept > 0, Ordering::Relaxed);
         // With nothing left to try, the next transaction is a caller's, and none might come to a
@@ -276,7 +338,7 @@ impl Lanes {
     pub(super) async fn close(mut self, error: &Error) {
         self.stopped();
         while self.fill().await {
-            let lanes = [&mut self.settlements, &mut self.entries];
+            let lanes = [&mut self.settlements, &mut self.entries, &mut self.checkpoints];
             for item in lanes.into_iter().flat_map(|lane| lane.drain(..)) {
                 item.refuse(error.clone());
             }

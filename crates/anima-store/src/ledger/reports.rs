@@ -1,7 +1,7 @@
 //! Reading the books: balances, postings, the trial balance. The queries are one text for both
 //! databases.
 //!
-//! Not here: the invariants (`invariants`). Invariant: sums over accounts are made in 128 bits
+//! Not here: the invariants (`audit`). Invariant: sums over accounts are made in 128 bits
 //! here, because a database's sum may not fit its own integers.
 
 use std::collections::BTreeMap;
@@ -14,9 +14,9 @@ use anima_core::money::Currency;
 
 use super::{Error, Posting, TrialLine};
 
-/// A wallet: code, currency → posted, held, floor.
+/// A wallet: code, currency → posted, held, floor, promotional credit.
 pub(super) const BALANCE: &str = "
-    SELECT g.posted, g.held, g.floor
+    SELECT g.posted, g.held, g.floor, g.promo
     FROM account a JOIN gated_balance g ON g.account_id = a.id
     WHERE a.code = $1 AND a.currency = $2";
 
@@ -76,9 +76,9 @@ fn currency(code: &str) -> Result<Currency, Error> {
 }
 
 /// The wallet, or an empty one.
-pub(super) fn balance(currency: Currency, found: Option<(i64, i64, i64)>) -> Balance {
-    let (posted, held, floor) = found.unwrap_or_default();
-    Balance { currency, posted, held, floor }
+pub(super) fn balance(currency: Currency, found: Option<(i64, i64, i64, i64)>) -> Balance {
+    let (posted, held, floor, promo) = found.unwrap_or_default();
+    Balance { currency, posted, promo, held, floor }
 }
 
 impl PostingRow {

@@ -16,14 +16,20 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Account, Balance, Entry, Hold, Settlement};
 use anima_core::money::Currency;
 
-use super::invariants::{self, CHECKS, Check};
+use super::audit::{Auditor as _, Scope};
+use super::epoch::Epoch;
+use super::money::Books;
 use super::queue::{Queue, queue};
 use super::reports::{self, BALANCE, LINES, Line, POSTINGS, PostingRow};
 use super::{Error, Finding, Health, LedgerStore, Posted, Posting, Settled, TrialLine, batch};
 use crate::database::{OpenError, Opener};
 use crate::sqlite;
 
+mod booked;
+mod control;
+mod credit;
 mod engine;
+mod recovery;
 mod rows;
 
 /// Connections kept for the next read. More may be open for a moment.
@@ -34,6 +40,7 @@ const READERS: usize = 4;
 pub(crate) struct SqliteLedger {
     writer: Queue,
     readers: Arc<Readers>,
+    control: Arc<control::Control>,
 }
 
 /// Connections for reading. WAL lets them read while the writer writes.
@@ -49,7 +56,8 @@ struct Readers {
 /// [`OpenError::Unreachable`].
 pub(crate) fn open(path: &Path, opener: &Opener) -> Result<SqliteLedger, OpenError> {
     let unreachable = |e: &dyn std::fmt::Display| OpenError::Unreachable(e.to_string());
-    let engine = engine::Engine::new(path, opener.node)?;
+    let epoch = Arc::new(Epoch::new(opener.node));
+    let engine = engine::Engine::new(path, Arc::clone(&epoch))?;
     // A runtime of its own for the one thread: the queue is awaited there, SQLite is called there.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -62,7 +70,8 @@ pub(crate) fn open(path: &Path, opener: &Opener) -> Result<SqliteLedger, OpenErr
         .spawn(move || runtime.block_on(batch::run(engine, lanes, observer)))
         .map_err(|e| unreachable(&e))?;
     let readers = Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
-    Ok(SqliteLedger { writer, readers: Arc::new(readers) })
+    let control = Arc::new(control::Control::new(path, epoch));
+    Ok(SqliteLedger { writer, readers: Arc::new(readers), control })
 }
 
 impl Readers {
@@ -116,7 +125,7 @@ impl LedgerStore for SqliteLedger {
         let code = Account::Wallet(app.into()).to_string();
         let found = self.read(move |connection| {
             let mut statement = connection.prepare_cached(BALANCE)?;
-            let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
             statement.query_row((code, currency.code()), columns).optional()
         });
         Ok(reports::balance(currency, found.await?))
@@ -132,17 +141,8 @@ impl LedgerStore for SqliteLedger {
     }
 
     async fn verify(&self, now: Timestamp) -> Result<Vec<Finding>, Error> {
-        let (mut findings, lines) = self
-            .read(move |connection| {
-                // One snapshot for all checks, on books that go on being written.
-                let transaction = connection.transaction()?;
-                let findings = CHECKS.iter().map(|check| run_check(&transaction, check, now));
-                let findings = findings.collect::<rusqlite::Result<Vec<_>>>()?;
-                Ok((findings, lines(&transaction)?))
-            })
-            .await?;
-        findings.insert(1, invariants::both_sides_are_equal(&reports::trial_balance(lines)?));
-        Ok(findings)
+        let books = Books::Sqlite(self.readers.path.clone());
+        books.audit(now, Scope::Everything).await
     }
 
     async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error> {
@@ -188,18 +188,4 @@ fn lines(connection: &Connection) -> rusqlite::Result<Vec<Line>> {
         })
     })?;
     rows.collect()
-}
-
-fn run_check(connection: &Connection, check: &Check, now: Timestamp) -> rusqlite::Result<Finding> {
-    let checked: i64 = connection.query_row(check.counted, [], |row| row.get(0))?;
-    let mut statement = connection.prepare(check.breaches)?;
-    let mut rows = match statement.parameter_count() {
-        0 => statement.query([])?,
-        _ => statement.query([now.micros()])?,
-    };
-    let mut breaches = Vec::new();
-    while let Some(row) = rows.next()? {
-        breaches.push(row.get(0)?);
-    }
-    Ok(check.finding(checked, breaches))
 }

@@ -2,10 +2,16 @@
 
 mod auditor; // random operations against a model
 mod conformance; // the contract, sentence by sentence
+mod damage; // what verification must find
+mod differential; // real databases against the one in memory
+mod documented; // the queries of `docs/ledger.md`
 pub(super) mod fixtures; // holds, settlements, entries
 mod judging; // the queue and the halving, without a database
+mod memory; // the tables as maps
 mod outages; // lost databases and lost callers
 mod postgres;
+mod recovery; // leases, orphans, corrections
+mod sim; // the protocol under a seeded simulation
 mod sqlite;
 
 /// The tests that every backend has. `$open` gives a [`fixtures::Books`], or `None` to skip; each

@@ -1,4 +1,4 @@
-//! A whole answer of the OpenAI family: validated, read for usage, and passed on as it is.
+//! A whole answer: validated, read for usage, and passed on as it is or said in another dialect.
 //!
 //! Invariant: what is called an answer is one JSON object of the endpoint's form; everything else
 //! is a failure before the client has seen a byte. Sources: `a-inbound` A.1.3, `reliability` 3.3.
@@ -7,10 +7,14 @@ use anima_core::failure::Failure;
 use anima_core::usage::Usage;
 use bytes::Bytes;
 
+use super::stream::Facts;
+use crate::canonical::{self, Stop};
+use crate::dialect::Dialect;
 use crate::dialect::openai::choice::Tally;
 use crate::dialect::openai::fault::Fault;
 use crate::dialect::openai::reply::Reply;
-use crate::request::Endpoint;
+use crate::json::{Node, Outline};
+use crate::request::{CallRequest, Endpoint};
 use crate::tokens;
 
 /// What the body of a 200 says.
@@ -26,11 +30,14 @@ pub struct Answer {
     pub upstream_ref: Option<String>,
     /// Bytes of generated text, as it stands escaped. Zero for embeddings.
     pub text_bytes: usize,
-    body: Bytes,
+    /// What the client gets: the provider's own bytes where both speak one dialect.
+    pub body: Bytes,
+    /// Tokens by our own count, where the text was read as parts and usage cannot be relied on.
+    counted: Option<u64>,
 }
 
 impl Answer {
-    /// Reads a body.
+    /// Reads a body of the OpenAI family.
     ///
     /// # Errors
     /// [`Failure::AnswerMalformed`], or what the error inside it says.
@@ -57,16 +64,93 @@ impl Answer {
             upstream_ref: reply.id.map(|id| id.decode().into_owned()),
             text_bytes: tally.bytes,
             body: body.clone(),
+            counted: None,
+        })
+    }
+
+    /// This answer of OpenAI's chat, said in the client's dialect. The facts stay as they are.
+    ///
+    /// # Errors
+    /// [`Failure::AnswerMalformed`], or [`Failure::ErrorInAnswer`] where the reason to stop is one.
+    pub(super) fn said_in(self, request: &CallRequest) -> Result<Self, Failure> {
+        let is_doubtful = self.usage.is_none() || self.usage_suspect;
+        let counted = is_doubtful.then(|| self.count_output_tokens());
+        let body = {
+            let outline = outline(&self.body)?;
+            let mut answer = checked(Dialect::OpenAiChat.read_answer(&outline)?)?;
+            answer.report.usage = self.usage;
+            request.dialect.write_answer(&answer, &request.echo())
+        };
+        Ok(Self { body, counted, ..self })
+    }
+
+    /// Reads a body of another dialect and says it in the client's.
+    ///
+    /// # Errors
+    /// [`Failure::AnswerMalformed`], or what the error inside it says.
+    pub(super) fn converted(
+        from: Dialect,
+        request: &CallRequest,
+        body: &Bytes,
+    ) -> Result<Self, Failure> {
+        let outline = outline(body)?;
+        if is_fault(outline.root()) {
+            return Err(Fault::read(body).in_answer());
+        }
+        let answer = checked(from.read_answer(&outline)?)?;
+        let mut facts = Facts::default();
+        answer.choices.iter().flat_map(|choice| &choice.parts).for_each(|part| {
+            facts.note_part(part);
+        });
+        facts.note_report(answer.report);
+        let usage = facts.usage().filter(|usage| !usage.is_empty());
+        let is_doubtful = usage.is_none() || facts.usage_suspect();
+        Ok(Self {
+            usage,
+            usage_suspect: facts.usage_suspect(),
+            service_tier: answer.service_tier.as_ref().map(ToString::to_string),
+            upstream_ref: (!answer.id.is_empty()).then(|| answer.id.to_string()),
+            text_bytes: facts.text_bytes(),
+            body: if from == request.dialect {
+                body.clone()
+            } else {
+                request.dialect.write_answer(&answer, &request.echo())
+            },
+            counted: is_doubtful.then(|| facts.count_output_tokens()),
         })
     }
 
     /// Counts the generated text with our own tokenizer. Up to some 25 ms of work; for answers
     /// without usage.
     pub fn count_output_tokens(&self) -> u64 {
+        if let Some(counted) = self.counted {
+            return counted;
+        }
         let mut tally = Tally::keeping(tokens::COUNTED_BYTES_MAX);
-        // The body was read before, so it can be read again.
+        // Of the OpenAI family the body was read before and can be read again; of a converted
+        // answer that reported usage nobody asks.
         let readable = Reply::read(&self.body, &mut tally).is_ok();
         debug_assert!(readable, "an answer is read only if it can be");
         tokens::count(&tally.text) + (tally.dropped_bytes as u64).div_ceil(4)
     }
+}
+
+fn outline(body: &Bytes) -> Result<Outline<'_>, Failure> {
+    Outline::read(body).map_err(|_malformed| Failure::AnswerMalformed)
+}
+
+/// An answer that ended in a failure is one.
+fn checked(answer: canonical::Answer<'_>) -> Result<canonical::Answer<'_>, Failure> {
+    if answer.choices.iter().any(|choice| choice.stop == Stop::Error) {
+        return Err(Failure::ErrorInAnswer);
+    }
+    Ok(answer)
+}
+
+/// Whether a body is an error, in the ways of every dialect.
+fn is_fault(root: Node<'_, '_>) -> bool {
+    let first = root.elements().next().unwrap_or(root);
+    first.get("error").is_some()
+        || first.get("type").is_some_and(|kind| kind.is("error"))
+        || first.get("status").is_some_and(|status| status.is("failed"))
 }

@@ -81,6 +81,11 @@ fn number(value: &str, unit_ms: f64) -> Option<u64> {
     Some(whole)
 }
 
+/// A wait as providers write it into bodies: `34s`, `1.5s`.
+pub(super) fn duration(value: &str) -> Option<u64> {
+    duration_ms(value).map(|wait_ms| wait_ms.min(WAIT_MS_MAX))
+}
+
 /// A duration as OpenAI writes it: `6m0s`, `1s`, `120ms`, `1h2m3.5s`.
 fn duration_ms(value: &str) -> Option<u64> {
     let mut rest = value;

@@ -1,88 +1,54 @@
-//! A stream of the OpenAI family on its way to the client: chunks pass, facts are noted.
+//! A stream on its way from a provider to a client, whatever the two speak.
 //!
-//! Holds back the terminator, since the last bytes of a stream are sent only when it is billed.
-//! Usage is always asked for upstream and taken out again for a client that did not ask. Not here:
-//! what to do about a failure. Invariant: for any split of the bytes the client gets the same
-//! bytes and the facts are the same. Sources: `wire-conventions` 4.5, `b-outbound-chat` B.2, B.4.
+//! Where both speak OpenAI's dialect the bytes pass (`openai`); otherwise events are read and
+//! written anew, or passed where client and provider agree (`converting`). Invariant: the
+//! terminator is never among what `push` gives, since it is sent only when the stream is billed.
 
-use std::borrow::Cow;
+mod converting;
+mod facts;
+mod openai;
+
+pub(super) use facts::Facts;
 
 use anima_core::failure::Failure;
 use anima_core::usage::Usage;
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::dialect::openai::choice::Tally;
-use crate::dialect::openai::fault::Fault;
-use crate::dialect::openai::reply::Reply;
-use crate::dialect::openai::usage::Report;
-use crate::sse::{self, Event, Filter, TooLarge, Verdict};
-use crate::surface::openai;
-use crate::tokens;
-
-/// What ends a stream that went well.
-const TERMINATOR: &[u8] = b"data: [DONE]\n\n";
-
-/// Generated text that is kept for our own count. Beyond it, bytes are divided.
-const KEPT_BYTES_MAX: usize = tokens::COUNTED_BYTES_MAX;
-
-/// Bytes per token of generated text that was not kept.
-const BYTES_PER_TOKEN: u64 = 4;
+use crate::dialect::Dialect;
+use crate::request::CallRequest;
+use crate::surface;
+use converting::Converting;
+use openai::Passing;
 
 /// Decodes one upstream stream.
 #[derive(Debug)]
-pub struct StreamDecoder {
-    filter: Filter,
-    facts: Facts,
-}
+pub struct StreamDecoder(Kind);
 
-/// What is known so far.
 #[derive(Debug)]
-struct Facts {
-    include_usage: bool,
-    tally: Tally,
-    phase: Phase,
-    has_content: bool,
-    report: Report,
-    /// Whether the last report stood on a chunk of its own, as a final one does.
-    report_stood_alone: bool,
-    service_tier: Option<String>,
-    upstream_ref: Option<String>,
-}
-
-/// How far a stream is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// No payload has come.
-    Waiting,
-    /// Payloads have come.
-    Running,
-    /// The terminator has come.
-    Done,
-}
-
-impl From<TooLarge> for Failure {
-    fn from(_: TooLarge) -> Self {
-        Self::AnswerMalformed
-    }
+enum Kind {
+    Passing(Box<Passing>),
+    Converting(Box<Converting>),
 }
 
 impl StreamDecoder {
-    /// A decoder before the first byte. `include_usage`: whether the client asked for usage.
-    pub(super) const fn new(include_usage: bool) -> Self {
-        Self {
-            filter: Filter::new(),
-            facts: Facts {
-                include_usage,
-                tally: Tally::keeping(KEPT_BYTES_MAX),
-                phase: Phase::Waiting,
-                has_content: false,
-                report: Report { usage: None, suspect: false },
-                report_stood_alone: false,
-                service_tier: None,
-                upstream_ref: None,
-            },
+    /// A decoder for a stream in OpenAI's dialect that passes.
+    fn passing(request: &CallRequest) -> Self {
+        Self(Kind::Passing(Box::new(Passing::new(request.include_usage))))
+    }
+
+    /// A decoder for a stream of this dialect, for the client of the request: it passes where both
+    /// speak OpenAI's.
+    pub(crate) fn of(from: Dialect, request: &CallRequest) -> Self {
+        if from == Dialect::OpenAiChat && request.dialect == Dialect::OpenAiChat {
+            return Self::passing(request);
         }
+        Self::converting(from, request)
+    }
+
+    /// A decoder that passes only where both speak one dialect other than OpenAI's.
+    fn converting(from: Dialect, request: &CallRequest) -> Self {
+        Self(Kind::Converting(Box::new(Converting::new(from, request))))
     }
 
     /// Takes the next bytes and appends what may go to the client now: complete events, in order,
@@ -91,190 +57,151 @@ impl StreamDecoder {
     /// # Errors
     /// When the stream is malformed or tells of an error. What came before is in `out`; nothing
     /// more may be pushed.
-    #[expect(clippy::needless_pass_by_value, reason = "the slices in `out` share its memory")]
     pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        if self.is_done() {
-            return Ok(());
+        match &mut self.0 {
+            Kind::Passing(stream) => stream.push(chunk, out),
+            Kind::Converting(stream) => stream.push(&chunk, out),
         }
-        let Self { filter, facts } = self;
-        filter.push(&chunk, out, |unit| facts.judge(unit)).map(|_| ())
     }
 
-    /// The upstream's body has ended. A terminator without its blank line still counts; nothing
-    /// else that is incomplete goes to the client, so this dialect never appends to `out`.
+    /// The upstream's body has ended. A terminator without its blank line still counts.
     ///
     /// # Errors
     /// [`Failure::StreamCut`] when no terminator was seen; something more exact when the body was
     /// no stream at all but an error.
-    pub fn end(&mut self, _out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        let rest = self.filter.rest();
-        if self.is_done() {
-            return Ok(());
+    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Result<(), Failure> {
+        match &mut self.0 {
+            Kind::Passing(stream) => stream.end(out),
+            Kind::Converting(stream) => stream.end(out),
         }
-        if is_terminator(Event::read(rest).payload.as_deref().unwrap_or_default()) {
-            self.facts.phase = Phase::Done;
-            return Ok(());
-        }
-        Err(if self.facts.is_bare(rest) { bare_fault(rest) } else { Failure::StreamCut })
     }
 
     /// Whether content has been seen: from then on no other channel may answer.
-    pub const fn has_content(&self) -> bool {
-        self.facts.has_content
+    pub fn has_content(&self) -> bool {
+        match &self.0 {
+            Kind::Passing(stream) => stream.has_content(),
+            Kind::Converting(stream) => stream.facts.has_content(),
+        }
     }
 
     /// Whether the terminator has been seen.
-    pub const fn is_done(&self) -> bool {
-        matches!(self.facts.phase, Phase::Done)
+    pub fn is_done(&self) -> bool {
+        match &self.0 {
+            Kind::Passing(stream) => stream.is_done(),
+            Kind::Converting(stream) => stream.is_done(),
+        }
     }
 
     /// What the client gets last, once the stream is billed.
-    pub const fn terminator(&self) -> Bytes {
-        Bytes::from_static(TERMINATOR)
+    pub fn terminator(&self) -> Bytes {
+        match &self.0 {
+            Kind::Passing(_) => Passing::terminator(),
+            Kind::Converting(stream) => stream.terminator(),
+        }
     }
 
     /// What the provider says was consumed. `None` when it said nothing usable; zeros next to
     /// content are not usable.
     pub fn usage(&self) -> Option<Usage> {
-        self.facts.report.usage.filter(|usage| !(usage.is_empty() && self.facts.has_content))
+        match &self.0 {
+            Kind::Passing(stream) => stream.usage(),
+            Kind::Converting(stream) => stream.facts.usage(),
+        }
+    }
+
+    /// What the prompt came to, where the provider said so at the start and the stream was cut
+    /// before it said the rest: better than our own count of the prompt. Its output meters are a
+    /// first guess and mean nothing.
+    pub fn input_usage(&self) -> Option<Usage> {
+        match &self.0 {
+            Kind::Passing(_) => None,
+            Kind::Converting(stream) => stream.facts.input_usage(),
+        }
     }
 
     /// Whether the report contradicts itself, another one, or what was delivered.
     pub fn usage_suspect(&self) -> bool {
-        let report = self.facts.report;
-        let nothing_generated = |usage: Usage| usage.output_tokens() == 0;
-        report.suspect || self.facts.has_content && report.usage.is_some_and(nothing_generated)
+        match &self.0 {
+            Kind::Passing(stream) => stream.usage_suspect(),
+            Kind::Converting(stream) => stream.facts.usage_suspect(),
+        }
     }
 
     /// The tier that was used, as far as the provider said.
     pub fn service_tier(&self) -> Option<&str> {
-        self.facts.service_tier.as_deref()
+        match &self.0 {
+            Kind::Passing(stream) => stream.service_tier(),
+            Kind::Converting(stream) => stream.facts.service_tier(),
+        }
     }
 
     /// The provider's id of this answer.
     pub fn upstream_ref(&self) -> Option<&str> {
-        self.facts.upstream_ref.as_deref()
+        match &self.0 {
+            Kind::Passing(stream) => stream.upstream_ref(),
+            Kind::Converting(stream) => stream.facts.upstream_ref(),
+        }
+    }
+
+    /// Bytes of generated text so far, as they stood escaped: for a running estimate.
+    pub fn output_bytes(&self) -> usize {
+        match &self.0 {
+            Kind::Passing(stream) => stream.output_bytes(),
+            Kind::Converting(stream) => stream.facts.text_bytes(),
+        }
     }
 
     /// Counts what was delivered with our own tokenizer. Up to some 25 ms of work.
     pub fn count_output_tokens(&mut self) -> u64 {
-        let tally = &self.facts.tally;
-        tokens::count(&tally.text) + (tally.dropped_bytes as u64).div_ceil(BYTES_PER_TOKEN)
+        match &mut self.0 {
+            Kind::Passing(stream) => stream.count_output_tokens(),
+            Kind::Converting(stream) => stream.facts.count_output_tokens(),
+        }
     }
 
-    /// The event that closes a stream which failed after its first byte. No terminator follows.
+    /// The event that closes this stream when it failed after its first byte, in the client's own
+    /// dialect. No terminator follows.
+    pub fn failure_event(&self, failure: Failure, message: &str, request_id: &str) -> Bytes {
+        let Kind::Converting(stream) = &self.0 else {
+            return Self::error_event(failure, message, request_id);
+        };
+        if let Some(writer) = stream.array() {
+            let extra = json!({ "reason": failure.reason(), "request_id": request_id });
+            return writer.closed_by(&surface::gemini::error_body(failure, message, Some(&extra)));
+        }
+        Self::error_event_in(stream.client(), failure, message, request_id)
+    }
+
+    /// The event that closes a stream which failed after its first byte, for a client of OpenAI's
+    /// chat. No terminator follows.
     pub fn error_event(failure: Failure, message: &str, request_id: &str) -> Bytes {
+        Self::error_event_in(Dialect::OpenAiChat, failure, message, request_id)
+    }
+
+    /// The event that closes a stream which failed after its first byte, in the client's dialect.
+    /// No terminator follows.
+    fn error_event_in(
+        dialect: Dialect,
+        failure: Failure,
+        message: &str,
+        request_id: &str,
+    ) -> Bytes {
         let extra = json!({ "reason": failure.reason(), "request_id": request_id });
-        let body = openai::error_body(failure, message, None, Some(&extra));
-        Bytes::from([b"data: ", body.as_ref(), b"\n\n"].concat())
-    }
-}
-
-impl Facts {
-    /// Notes what a unit says and decides what becomes of it.
-    fn judge(&mut self, unit: &[u8]) -> Result<Verdict, Failure> {
-        let event = Event::read(unit);
-        let Some(payload) = &event.payload else {
-            return if self.is_bare(unit) { Err(bare_fault(unit)) } else { Ok(Verdict::Pass) };
-        };
-        self.phase = Phase::Running;
-        if payload.trim_ascii().is_empty() {
-            // Keeps a connection alive here and there; clients would choke on it.
-            return Ok(Verdict::Drop);
-        }
-        if is_terminator(payload) {
-            self.phase = Phase::Done;
-            return Ok(Verdict::Stop);
-        }
-        if event.name == b"error" {
-            return Err(Fault::read(payload).in_answer());
-        }
-        let Verdict::Without(place) = self.judge_chunk(payload)? else {
-            return Ok(Verdict::Pass);
-        };
-        if place.len() == payload.len() {
-            return Ok(Verdict::Drop);
-        }
-        Ok(if let Cow::Borrowed(_) = payload {
-            Verdict::Without(event.payload_at + place.start..event.payload_at + place.end)
-        } else {
-            let mut payload = payload.to_vec();
-            payload.drain(place);
-            Verdict::Instead(sse::with_payload(unit, &payload))
-        })
-    }
-
-    /// Notes what a chunk says. Gives the bytes that must not go on, all of them for a chunk that
-    /// must not.
-    fn judge_chunk(&mut self, payload: &[u8]) -> Result<Verdict, Failure> {
-        let mark = self.tally.mark();
-        let failure = match Reply::read(payload, &mut self.tally) {
-            Err(_malformed) => Failure::AnswerMalformed,
-            Ok(reply) if reply.is_fault => Fault::read(payload).in_answer(),
-            Ok(reply) => {
-                self.note(&reply);
-                let hidden = match reply.usage_place {
-                    _ if self.include_usage => None,
-                    _ if reply.stands_alone() => Some(0..payload.len()),
-                    place => place,
-                };
-                return Ok(hidden.map_or(Verdict::Pass, Verdict::Without));
+        let (open, body): (&[u8], Bytes) = match dialect {
+            Dialect::OpenAiChat => {
+                (b"data: ", surface::openai::error_body(failure, message, None, Some(&extra)))
+            }
+            Dialect::Anthropic => (
+                b"event: error\ndata: ",
+                surface::anthropic::error_body(failure, message, Some(request_id), Some(&extra)),
+            ),
+            Dialect::Responses => {
+                (b"event: error\ndata: ", surface::openai::error_event(failure, message, &extra))
+            }
+            Dialect::Gemini => {
+                (b"data: ", surface::gemini::error_body(failure, message, Some(&extra)))
             }
         };
-        // What is not delivered is not counted.
-        self.tally.rewind(mark);
-        Err(failure)
-    }
-
-    /// Keeps what a chunk says.
-    fn note(&mut self, reply: &Reply<'_>) {
-        self.has_content |= self.tally.content;
-        if let (None, Some(id)) = (&self.upstream_ref, reply.id.filter(|id| !id.is_empty())) {
-            self.upstream_ref = Some(id.decode().into_owned());
-        }
-        // Every chunk repeats the tier, so it is decoded only when it changes.
-        let known = self.service_tier.as_ref().map(String::as_bytes);
-        if let Some(tier) = reply.service_tier.filter(|tier| known != Some(tier.raw())) {
-            self.service_tier = Some(tier.decode().into_owned());
-        }
-        self.note_report(reply.report, reply.stands_alone());
-    }
-
-    /// Merges a report with those before. Some vendors report on every chunk, so growth is normal;
-    /// shrinking is not, and neither is another word after the last one. The larger is believed.
-    fn note_report(&mut self, new: Report, alone: bool) {
-        self.report.suspect |= new.suspect;
-        let Some(after) = new.usage else { return };
-        if let Some(before) = self.report.usage {
-            let sum = |usage: Usage| usage.input_tokens() + usage.output_tokens();
-            let shrank = after.input_tokens() < before.input_tokens()
-                || after.output_tokens() < before.output_tokens();
-            self.report.suspect |= shrank || (self.report_stood_alone && after != before);
-            if sum(after) < sum(before) {
-                return;
-            }
-        }
-        self.report.usage = Some(after);
-        self.report_stood_alone = alone;
-    }
-
-    /// Whether a unit without fields is a bare JSON or HTML body where a stream should be.
-    fn is_bare(&self, unit: &[u8]) -> bool {
-        self.phase == Phase::Waiting
-            && matches!(unit.trim_ascii_start().first(), Some(b'{' | b'[' | b'<'))
+        Bytes::from([open, body.as_ref(), b"\n\n"].concat())
     }
 }
-
-/// What a body is that came instead of a stream.
-fn bare_fault(body: &[u8]) -> Failure {
-    let fault = Fault::read(body);
-    if fault == Fault::default() { Failure::AnswerMalformed } else { fault.in_answer() }
-}
-
-/// Whether a payload is the terminator.
-fn is_terminator(payload: &[u8]) -> bool {
-    payload.trim_ascii() == b"[DONE]"
-}
-
-#[cfg(test)]
-mod tests;

@@ -54,8 +54,10 @@ fn a_refusal_without_a_text_has_the_fixed_one() {
 
 #[test]
 fn an_answer_must_be_of_its_endpoint() {
-    let answer = |endpoint, body: &'static str| {
-        adapter().answer(endpoint, &Bytes::from_static(body.as_bytes())).map(|_| ())
+    let answer = |endpoint: Endpoint, body: &'static str| {
+        let call = r#"{"model":"m","messages":[{}],"input":"x"}"#;
+        let request = CallRequest::parse(endpoint, Bytes::from_static(call.as_bytes())).unwrap();
+        adapter().answer(&request, &Bytes::from_static(body.as_bytes())).map(|_| ())
     };
     let malformed = Err(Failure::AnswerMalformed);
     assert_eq!(answer(Endpoint::ChatCompletions, r#"{"choices":[]}"#), Ok(()));

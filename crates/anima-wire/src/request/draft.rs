@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::prompt::Prompt;
-use super::rewrite::{Places, UsageOption};
+use super::rewrite::{Limit, Limits, Places, UsageOption};
 use super::{Endpoint, Error};
 use crate::json::{Cursor, Kind, Text, Value};
 
@@ -134,7 +134,12 @@ impl<'a> Draft<'a> {
             output_tokens_max: if generates { self.output_tokens_max(endpoint)? } else { None },
             choices: if generates { self.choices(endpoint)? } else { 1 },
             service_tier,
-            places: Places { model: model_place, usage_option, closing: self.closing },
+            places: Places {
+                model: model_place,
+                limits: self.limits(),
+                usage_option,
+                closing: self.closing,
+            },
             prompt: self.prompt,
         })
     }
@@ -164,6 +169,14 @@ impl<'a> Draft<'a> {
             Endpoint::ChatCompletions | Endpoint::Embeddings => None,
         };
         Ok(older.max(newer).or(default))
+    }
+
+    /// Where the limits stand. Their form was checked before.
+    fn limits(&self) -> Limits {
+        let limit = |value: &Option<Value<'_>>| -> Limit {
+            value.as_ref().map(|value| (value.range(), value.unsigned()))
+        };
+        Limits { older: limit(&self.max_tokens), newer: limit(&self.max_completion_tokens) }
     }
 
     fn choices(&self, endpoint: Endpoint) -> Result<u64, Error> {
@@ -237,7 +250,7 @@ fn guard_options<'a>(name: Cow<'a, str>, names: &mut BTreeSet<Cow<'a, str>>) -> 
 
 /// Whether a decoder that ignores case would take `name` for `owned`. Unicode folds two signs to
 /// ASCII letters: the long s and the Kelvin sign.
-fn folds_to(name: &str, owned: &str) -> bool {
+pub(super) fn folds_to(name: &str, owned: &str) -> bool {
     name.chars()
         .map(|sign| match sign {
             'ſ' => 's',

@@ -14,7 +14,7 @@ fn chat(body: &str) -> CallRequest {
 }
 
 fn rewritten(request: &CallRequest, model: &str) -> String {
-    String::from_utf8(request.rewrite(model).concat()).unwrap()
+    String::from_utf8(request.rewrite(model, rewrite::NEWER).concat()).unwrap()
 }
 
 /// A chat body with these members in front.
@@ -251,6 +251,47 @@ fn a_stream_always_asks_for_usage_and_keeps_the_other_options() {
         let read = chat(&format!(r#"{{"messages":[0],{members},"model":"m"}}"#));
         assert_eq!(rewritten(&read, "u"), format!(r#"{{"messages":[0],{expected}"#));
     }
+}
+
+#[test]
+fn a_lowered_output_limit_replaces_what_stands_above_it_and_is_added_where_none_is() {
+    let cases = [
+        (r#""max_tokens":900,"#, r#""max_tokens":300,"#, ""),
+        (
+            r#""max_tokens":9000,"max_completion_tokens" : 8,"#,
+            r#""max_tokens":300,"max_completion_tokens" : 8,"#,
+            "",
+        ),
+        (
+            r#""max_completion_tokens":301,"max_tokens":null,"#,
+            r#""max_completion_tokens":300,"max_tokens":null,"#,
+            "",
+        ),
+        (r#""max_completion_tokens":null,"#, r#""max_completion_tokens":300,"#, ""),
+        (r#""max_tokens":null,"#, r#""max_tokens":null,"#, r#","max_completion_tokens":300"#),
+        ("", "", r#","max_completion_tokens":300"#),
+    ];
+    for (members, expected, added) in cases {
+        let mut read = chat(&with(members));
+        read.limit_output(300);
+        assert_eq!(read.output_tokens_max, Some(300));
+        let whole = with(expected);
+        let whole = format!("{}{added}}}", whole.strip_suffix('}').unwrap());
+        assert_eq!(rewritten(&read, "m"), whole, "{members}");
+    }
+    let mut read = chat(&with(r#""stream":true,"#));
+    read.limit_output(300);
+    let sent: serde_json::Value = serde_json::from_str(&rewritten(&read, "u")).unwrap();
+    assert_eq!(sent["max_completion_tokens"], 300);
+    assert_eq!(sent["stream_options"]["include_usage"], true);
+}
+
+#[test]
+fn an_output_limit_is_never_raised() {
+    let body = with(r#""max_tokens":5,"#);
+    let mut read = chat(&body);
+    read.limit_output(300);
+    assert_eq!((read.output_tokens_max, rewritten(&read, "m")), (Some(5), body));
 }
 
 #[test]

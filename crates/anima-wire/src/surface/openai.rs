@@ -46,6 +46,21 @@ pub fn error_body(
     bytes_of(&ErrorBody { error, anima: extra })
 }
 
+#[derive(Serialize)]
+struct ErrorEvent<'a> {
+    r#type: &'static str,
+    code: &'static str,
+    message: &'a str,
+    param: Option<&'a str>,
+    anima: &'a Value,
+}
+
+/// The payload of the event that ends a stream of Responses which failed.
+pub fn error_event(failure: Failure, message: &str, extra: &Value) -> Bytes {
+    let code = failure.row().code;
+    bytes_of(&ErrorEvent { r#type: "error", code, message, param: None, anima: extra })
+}
+
 /// The status and the headers of an error: content type, `x-should-retry` and, when a wait is
 /// known, `retry-after` in whole seconds, rounded up.
 pub fn error_head(failure: Failure, retry_after_ms: Option<u64>) -> (StatusCode, HeaderMap) {

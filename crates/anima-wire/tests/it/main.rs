@@ -1,10 +1,13 @@
 //! Golden conversations: what a client sends, what a provider gets and says, what comes back.
 //!
-//! One folder of `fixtures/<adapter>/` is one case; this walks them all. Streams are sent whole,
-//! byte by byte and in odd pieces, and must come out the same. `ANIMA_BLESS=1` writes what is
-//! found, to be read before it is committed.
+//! One folder of `fixtures/<adapter>/` is one case; this walks them all. The client speaks OpenAI's
+//! dialect, or the one that `client.txt` names. Streams are sent whole, byte by byte and in odd
+//! pieces, and must come out the same. `ANIMA_BLESS=1` writes what is found, to be read before it
+//! is committed.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test outside of `cfg(test)`")]
+
+mod billing;
 
 use std::fmt::Debug;
 use std::fs;
@@ -12,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use anima_core::failure::Failure;
 use anima_wire::adapter::{self, Adapter, StreamDecoder, neutral_message};
-use anima_wire::request::{CallRequest, Endpoint};
-use anima_wire::surface::openai;
+use anima_wire::dialect::Dialect;
+use anima_wire::request::{CallRequest, Endpoint, Error};
+use anima_wire::surface;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -51,29 +55,76 @@ impl Case {
 
     /// An error as the client sees it.
     fn golden_error(&self, failure: Failure, message: &str, param: Option<&str>) {
-        self.golden("response.json", &openai::error_body(failure, message, param, None));
+        let body = match self.client() {
+            Dialect::OpenAiChat | Dialect::Responses => {
+                surface::openai::error_body(failure, message, param, None)
+            }
+            Dialect::Anthropic => surface::anthropic::error_body(failure, message, None, None),
+            Dialect::Gemini => surface::gemini::error_body(failure, message, None),
+        };
+        self.golden("response.json", &body);
+    }
+
+    /// What the client speaks.
+    fn client(&self) -> Dialect {
+        let word = self.read("client.txt").unwrap_or_default();
+        match String::from_utf8(word).unwrap().trim() {
+            "" => Dialect::OpenAiChat,
+            "anthropic" => Dialect::Anthropic,
+            "responses" => Dialect::Responses,
+            "gemini" | "gemini stream" | "gemini array" => Dialect::Gemini,
+            word => panic!("no client speaks {word}"),
+        }
+    }
+
+    fn parse(&self, body: Bytes) -> Result<CallRequest, Error> {
+        match self.client() {
+            Dialect::OpenAiChat => CallRequest::parse(endpoint(&body), body),
+            Dialect::Gemini => {
+                let word = self.read("client.txt").unwrap_or_default();
+                let stream = word.trim_ascii() != b"gemini";
+                let mut request =
+                    CallRequest::parse_as(Dialect::Gemini, body, Some(("fast", stream)))?;
+                request.as_array = word.trim_ascii() == b"gemini array";
+                Ok(request)
+            }
+            dialect @ (Dialect::Anthropic | Dialect::Responses) => {
+                CallRequest::parse_as(dialect, body, None)
+            }
+        }
     }
 
     fn run(&self) {
         assert!(self.read("note.md").is_some(), "{} lacks note.md", self.folder.display());
         let body = Bytes::from(self.read("request.json").unwrap());
-        let request = match CallRequest::parse(endpoint(&body), body) {
+        let mut request = match self.parse(body) {
             Ok(request) => request,
             Err(error) => {
                 self.golden_usage(&json!({ "failure": name(error.failure) }));
                 return self.golden_error(error.failure, &error.message, error.param);
             }
         };
-        let encoded = self.adapter.encode(&request, UPSTREAM_MODEL);
+        request.created_s = 1_763_800_000;
+        let encoded = match self.adapter.encode(&request, UPSTREAM_MODEL) {
+            Ok(encoded) => encoded,
+            Err(refusal) => {
+                let error = Error::from(refusal);
+                self.golden_usage(&json!({ "failure": name(error.failure) }));
+                return self.golden_error(error.failure, &error.message, error.param);
+            }
+        };
         let sent = encoded.body.concat();
         assert_eq!(sent.len(), encoded.content_length);
         self.golden("upstream_request.json", &sent);
+        if !encoded.dropped.is_empty() || self.read("dropped.txt").is_some() {
+            self.golden("dropped.txt", format!("{}\n", encoded.dropped.header()).as_bytes());
+        }
         if let Some(head) = self.read("upstream_status.txt") {
             self.refused(&head);
         } else if let Some(stream) = self.read("upstream_response.sse") {
             self.streamed(&request, &stream);
         } else {
-            self.answered(request.endpoint);
+            self.answered(&request);
         }
     }
 
@@ -91,9 +142,9 @@ impl Case {
     }
 
     /// The provider answered with a 200 and a whole body.
-    fn answered(&self, endpoint: Endpoint) {
+    fn answered(&self, request: &CallRequest) {
         let body = Bytes::from(self.read("upstream_response.json").unwrap());
-        match self.adapter.answer(endpoint, &body) {
+        match self.adapter.answer(request, &body) {
             Ok(answer) => {
                 let counted = answer.usage.is_none().then(|| answer.count_output_tokens());
                 self.golden_usage(&json!({
@@ -104,7 +155,7 @@ impl Case {
                     "upstream_ref": answer.upstream_ref,
                     "text_bytes": answer.text_bytes,
                 }));
-                self.golden("response.json", &body);
+                self.golden("response.json", &answer.body);
             }
             Err(failure) => {
                 self.golden_usage(&json!({ "failure": name(failure) }));
@@ -134,7 +185,7 @@ fn decode(mut decoder: StreamDecoder, stream: &[u8], size: usize) -> (Vec<u8>, V
         .and_then(|()| decoder.end(&mut out));
     out.push(match outcome {
         Ok(()) => decoder.terminator(),
-        Err(failure) => StreamDecoder::error_event(failure, neutral_message(failure), "req-1"),
+        Err(failure) => decoder.failure_event(failure, neutral_message(failure), "req-1"),
     });
     let usage = decoder.usage();
     let facts = json!({

@@ -14,10 +14,20 @@ use super::problem::{Code, Problem};
 use super::rows::{self, Creation, Place};
 use super::typed;
 
+mod adjustment;
 mod balance;
+mod movement;
+mod promo;
+mod refund;
+mod statement;
 mod topup;
 
+pub(crate) use adjustment::adjust;
 pub(crate) use balance::balance;
+pub(crate) use movement::Moved;
+pub(crate) use promo::{grant, grants};
+pub(crate) use refund::refund;
+pub(crate) use statement::{Asked, statement};
 pub use topup::{Topup, topup};
 
 /// The apps.

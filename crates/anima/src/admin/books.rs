@@ -1,10 +1,12 @@
 //! The ledger as an admin reads it: a request's postings, the trial balance, the invariants.
 //!
-//! Amounts are decimal strings in their currency. Read only: money moves through top-ups and calls.
+//! Amounts are decimal strings in their currency. Read only: money moves through calls and through
+//! the movements of `apps`.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use anima_core::clock::Timestamp;
 use anima_core::money::{Currency, Money};
 use anima_store::ledger::{Finding, Posting, TrialLine};
 
@@ -22,13 +24,19 @@ pub(crate) async fn postings(admin: &Admin, call: &Call) -> Result<Reply, Proble
     let Some(text) = call.query.get("request_id") else {
         return Err(Problem::member(Code::InvalidMember, "request_id", "is required"));
     };
+    let postings = admin.stores.ledger.postings(request_id(text)?).await?;
+    Ok(Reply::page(postings.iter().map(show_posting).collect(), Value::Null))
+}
+
+/// Reads a request's id.
+///
+/// # Errors
+/// When it is not one.
+pub(super) fn request_id(text: &str) -> Result<Uuid, Problem> {
     // `req_` and 32 hex digits is how replies write a request's id; `Uuid` reads the other forms.
     let bare = text.strip_prefix("req_").unwrap_or(text);
-    let Ok(subject) = Uuid::try_parse(bare) else {
-        return Err(Problem::invalid("request_id", "req_ and 32 hex digits, or a UUID"));
-    };
-    let postings = admin.stores.ledger.postings(subject).await?;
-    Ok(Reply::page(postings.iter().map(show_posting).collect(), Value::Null))
+    Uuid::try_parse(bare)
+        .map_err(|_other| Problem::invalid("request_id", "req_ and 32 hex digits, or a UUID"))
 }
 
 fn show_posting(posting: &Posting) -> Value {
@@ -52,13 +60,19 @@ fn show_posting(posting: &Posting) -> Value {
     })
 }
 
-/// The trial balance, by account, with the totals of each currency.
+/// The trial balance, by account, with the totals of each currency: of now, or just before `at`.
 ///
 /// # Errors
-/// The ledger's.
+/// A bad query, or the ledger's.
 pub(crate) async fn trial_balance(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
-    call.query_only(&[])?;
-    let lines = admin.stores.ledger.trial_balance().await?;
+    call.query_only(&["at"])?;
+    let lines = match call.query.get("at") {
+        None => admin.stores.ledger.trial_balance().await?,
+        Some(text) => match Timestamp::parse(text) {
+            Some(at) => admin.stores.money.trial_balance_at(at).await?,
+            None => return Err(Problem::invalid("at", "an RFC 3339 time")),
+        },
+    };
     let mut totals: Vec<(Currency, i128, i128)> = Vec::new();
     for line in &lines {
         match totals.iter_mut().find(|total| total.0 == line.currency) {
@@ -112,6 +126,7 @@ fn show_finding(finding: &Finding) -> Value {
         "checked": finding.checked,
         "ok": finding.breaches.is_empty(),
         "breaches": finding.breaches,
+        "not_applicable": finding.not_applicable,
     })
 }
 

@@ -15,6 +15,7 @@ use super::apps::Apps;
 use super::caller::authenticate;
 use super::channels::Channels;
 use super::collection::{Codes, Collection};
+use super::fx_rates::FxRates;
 use super::keys::Keys;
 use super::prices::Prices;
 use super::problem::{Code, Problem};
@@ -27,7 +28,7 @@ use serve::{serve, serve_alias};
 
 /// Every kind of row, in the order of the document.
 pub(crate) const COLLECTIONS: &[&dyn Collection] =
-    &[&Channels, &Aliases, &Prices, &Quotas, &TokenGroups, &Apps, &Keys];
+    &[&Channels, &Aliases, &Prices, &FxRates, &Quotas, &TokenGroups, &Apps, &Keys];
 
 /// What can be done with rows of any kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +47,16 @@ pub(crate) enum Verb {
 pub(crate) enum Action {
     Rows(Verb, &'static dyn Collection),
     TopUp,
+    Refund,
+    Adjust,
+    Grant,
+    Grants,
     Balance,
+    Statement,
     Postings,
     TrialBalance,
+    Payables,
+    Margin,
     Verify,
     Audit,
 }
@@ -100,9 +108,16 @@ impl Endpoint {
                 !matches!(verb, Verb::Create | Verb::List) && collection.codes() == Codes::ModelName
             }
             Action::TopUp
+            | Action::Refund
+            | Action::Adjust
+            | Action::Grant
+            | Action::Grants
             | Action::Balance
+            | Action::Statement
             | Action::Postings
             | Action::TrialBalance
+            | Action::Payables
+            | Action::Margin
             | Action::Verify
             | Action::Audit => false,
         }
@@ -116,9 +131,16 @@ pub(crate) fn all() -> Vec<Endpoint> {
         .flat_map(|collection| Verb::ALL.iter().map(|verb| verb.endpoint(*collection)));
     let others = [
         (Method::POST, "/apps/{code}/topups", Action::TopUp),
+        (Method::POST, "/apps/{code}/refunds", Action::Refund),
+        (Method::POST, "/apps/{code}/adjustments", Action::Adjust),
+        (Method::POST, "/apps/{code}/promos", Action::Grant),
+        (Method::GET, "/apps/{code}/promos", Action::Grants),
         (Method::GET, "/apps/{code}/balance", Action::Balance),
+        (Method::GET, "/apps/{code}/statement", Action::Statement),
         (Method::GET, "/ledger/postings", Action::Postings),
         (Method::GET, "/ledger/trial-balance", Action::TrialBalance),
+        (Method::GET, "/ledger/payables", Action::Payables),
+        (Method::GET, "/ledger/margin", Action::Margin),
         (Method::GET, "/ledger/verify", Action::Verify),
         (Method::GET, "/audit", Action::Audit),
     ];

@@ -11,6 +11,7 @@ use super::collection::Codes;
 use super::endpoints::{self, Action, Endpoint, Verb};
 use super::problem::Code;
 
+mod money;
 mod payloads;
 mod schemas;
 
@@ -118,6 +119,19 @@ impl Words {
             Action::TopUp => {
                 fixed("topup", "Puts money into an app's wallet, once per key", "apps")
             }
+            Action::Refund => {
+                fixed("refund", "Gives back what a request was charged, once per key", "apps")
+            }
+            Action::Adjust => {
+                fixed("adjust", "Corrects an app's wallet, either way, once per key", "apps")
+            }
+            Action::Grant => fixed("grant", "Gives promotional credit, once per key", "apps"),
+            Action::Grants => fixed("grants", "Lists an app's promotional credit", "apps"),
+            Action::Statement => {
+                fixed("statement", "What moved on an app's wallet in a month", "apps")
+            }
+            Action::Payables => fixed("payables", "Lists what providers are owed", "ledger"),
+            Action::Margin => fixed("margin", "What calls earned, grouped", "ledger"),
             Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
             Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
             Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
@@ -151,6 +165,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         })
         .collect();
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
+    let moment = json!({ "type": "string", "format": "date-time" });
     match endpoint.action {
         Action::Rows(Verb::List, _) => {
             parameters.push(query("limit", &limit, false, "Rows of a page"));
@@ -161,13 +176,30 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             let description = "The version that was read, in quotes; instead of `version_no`";
             parameters.push(header("If-Match", false, description));
         }
-        Action::TopUp => {
-            let description = "1 to 255 ASCII characters; names the top-up";
+        Action::TopUp | Action::Refund | Action::Adjust | Action::Grant => {
+            let description = "1 to 255 ASCII characters; names the movement";
             parameters.push(header("Idempotency-Key", true, description));
         }
         Action::Postings => {
             let text = json!({ "type": "string" });
             parameters.push(query("request_id", &text, true, "`req_…` or a UUID"));
+        }
+        Action::Statement => {
+            let month = json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$" });
+            parameters.push(query("month", &month, true, "Such as `2026-01`, UTC"));
+            let format = json!({ "type": "string", "enum": ["json", "csv"], "default": "json" });
+            parameters.push(query("format", &format, false, "How it is written"));
+        }
+        Action::TrialBalance => {
+            parameters.push(query("at", &moment, false, "As it was just before; absent is now"));
+        }
+        Action::Margin => {
+            let text = json!({ "type": "string" });
+            parameters.push(query("request_id", &text, false, "Of one request"));
+            parameters.push(query("from", &moment, false, "Posted from here on"));
+            parameters.push(query("to", &moment, false, "Posted until just before here"));
+            let groups = "Some of `channel,model,alias,app,day`; `channel,model,day` when absent";
+            parameters.push(query("group_by", &text, false, groups));
         }
         Action::Audit => {
             parameters.push(query("limit", &limit, false, "Records of a page"));
@@ -175,8 +207,9 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             parameters.push(query("before", &json!({ "type": "integer" }), false, before));
         }
         Action::Rows(Verb::Create | Verb::Read | Verb::Versions, _)
+        | Action::Grants
         | Action::Balance
-        | Action::TrialBalance
+        | Action::Payables
         | Action::Verify => {}
     }
     if endpoint.method != Method::GET {
@@ -198,9 +231,16 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
             }
         }
         Action::TopUp => ("NewTopup".to_owned(), true),
-        Action::Balance
+        Action::Refund => ("NewRefund".to_owned(), true),
+        Action::Adjust => ("NewAdjustment".to_owned(), true),
+        Action::Grant => ("NewPromo".to_owned(), true),
+        Action::Grants
+        | Action::Balance
+        | Action::Statement
         | Action::Postings
         | Action::TrialBalance
+        | Action::Payables
+        | Action::Margin
         | Action::Verify
         | Action::Audit => return None,
     };
@@ -222,6 +262,13 @@ fn responses(action: Action) -> Value {
             }
         }
         Action::TopUp => ("201", Some("Topup".to_owned())),
+        Action::Refund => ("201", Some("Refund".to_owned())),
+        Action::Adjust => ("201", Some("Adjustment".to_owned())),
+        Action::Grant => ("201", Some("Promo".to_owned())),
+        Action::Grants => ("200", Some("PromoPage".to_owned())),
+        Action::Statement => ("200", Some("Statement".to_owned())),
+        Action::Payables => ("200", Some("PayablePage".to_owned())),
+        Action::Margin => ("200", Some("MarginPage".to_owned())),
         Action::Balance => ("200", Some("Balance".to_owned())),
         Action::Postings => ("200", Some("PostingPage".to_owned())),
         Action::TrialBalance => ("200", Some("TrialBalance".to_owned())),
@@ -239,8 +286,14 @@ fn responses(action: Action) -> Value {
         status: described("Done"),
         "default": { "$ref": "#/components/responses/Problem" },
     });
-    if let (Action::TopUp, Value::Object(members)) = (action, &mut responses) {
+    let is_movement =
+        matches!(action, Action::TopUp | Action::Refund | Action::Adjust | Action::Grant);
+    if let (true, Value::Object(members)) = (is_movement, &mut responses) {
         members.insert("200".to_owned(), described("Done before, with the same key"));
+    }
+    let content = responses.pointer_mut("/200/content").and_then(Value::as_object_mut);
+    if let (Action::Statement, Some(content)) = (action, content) {
+        content.insert("text/csv".to_owned(), json!({ "schema": { "type": "string" } }));
     }
     responses
 }

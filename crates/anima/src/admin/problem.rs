@@ -27,6 +27,7 @@ pub enum Code {
     AlreadyExists,
     WindowOverlap,
     IdempotencyConflict,
+    AmountUnavailable,
     BodyTooLarge,
     UnknownReference,
     VersionRequired,
@@ -49,6 +50,7 @@ impl Code {
         Self::AlreadyExists,
         Self::WindowOverlap,
         Self::IdempotencyConflict,
+        Self::AmountUnavailable,
         Self::BodyTooLarge,
         Self::UnknownReference,
         Self::VersionRequired,
@@ -82,6 +84,9 @@ impl Code {
                 "idempotency_conflict",
                 "The idempotency key was used with another body",
             ),
+            Self::AmountUnavailable => {
+                (S::CONFLICT, "amount_unavailable", "There is not so much to take or to give back")
+            }
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             Self::UnknownReference => {
                 (S::UNPROCESSABLE_ENTITY, "unknown_reference", "A row that is named does not exist")
@@ -226,9 +231,9 @@ impl From<LedgerError> for Problem {
             }
             LedgerError::Unavailable(reason) => Self::unavailable(&reason),
             LedgerError::Refused(reason) => Self::internal(&reason),
-            LedgerError::InsufficientFunds { .. } | LedgerError::HoldUnknown => {
-                Self::internal(&error.to_string())
-            }
+            LedgerError::InsufficientFunds { .. }
+            | LedgerError::HoldUnknown
+            | LedgerError::Fenced => Self::internal(&error.to_string()),
         }
     }
 }

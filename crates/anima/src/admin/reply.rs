@@ -1,4 +1,4 @@
-//! Answers as HTTP: JSON with an `ETag`, a `Location`, and a warning where one is due.
+//! Answers as HTTP: JSON with an `ETag`, a `Location`, and a warning where one is due; or CSV.
 //!
 //! Invariant: the `ETag` is the row's latest version, which is what a write must state.
 
@@ -20,6 +20,14 @@ pub(crate) struct Reply {
     version_no: Option<i64>,
     location: Option<String>,
     delayed: bool,
+    csv: Option<Csv>,
+}
+
+/// A table, and the file's name.
+#[derive(Debug, Clone)]
+struct Csv {
+    text: String,
+    disposition: String,
 }
 
 impl Reply {
@@ -31,7 +39,15 @@ impl Reply {
             version_no: None,
             location: None,
             delayed: false,
+            csv: None,
         }
+    }
+
+    /// A table, to be saved as a file of that name, which holds nothing but `a-z 0-9 . _ -`.
+    pub(crate) fn csv(text: String, name: &str) -> Self {
+        let disposition = format!("attachment; filename=\"{name}\"");
+        let csv = Some(Csv { text, disposition });
+        Self { body: None, csv, ..Self::ok(Value::Null) }
     }
 
     /// A page of a list.
@@ -75,12 +91,18 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let mut response = match self.body {
+        let mut response = match self.body.as_ref().map(Value::to_string) {
             Some(body) => {
                 let kind = [(header::CONTENT_TYPE, "application/json")];
-                (self.status, kind, body.to_string()).into_response()
+                (self.status, kind, body).into_response()
             }
-            None => self.status.into_response(),
+            None => match &self.csv {
+                Some(csv) => {
+                    let kind = [(header::CONTENT_TYPE, "text/csv; charset=utf-8")];
+                    (self.status, kind, csv.text.clone()).into_response()
+                }
+                None => self.status.into_response(),
+            },
         };
         let headers = response.headers_mut();
         // Rows and balances are for one token's eyes, and stale ones mislead.
@@ -95,6 +117,9 @@ impl IntoResponse for Reply {
         }
         if let Some(location) = self.location {
             put(header::LOCATION, location);
+        }
+        if let Some(csv) = self.csv {
+            put(header::CONTENT_DISPOSITION, csv.disposition);
         }
         if self.delayed {
             put(header::WARNING, DELAYED.to_owned());

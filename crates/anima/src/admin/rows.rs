@@ -173,7 +173,8 @@ impl Place<'_> {
             | Resource::Alias
             | Resource::Price
             | Resource::Quota
-            | Resource::TokenGroup => {}
+            | Resource::TokenGroup
+            | Resource::FxRate => {}
         }
         match admin.live.refresh().await {
             Ok(()) => true,

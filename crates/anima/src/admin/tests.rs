@@ -27,6 +27,7 @@ mod channels;
 mod faults;
 mod keys;
 mod money;
+mod movements;
 mod payloads;
 mod rows;
 

@@ -83,8 +83,21 @@ async fn components(app: &App) -> (bool, Value) {
     let components = json!({
         "database": { "status": up(database.is_ok()), "details": { "kind": app.database } },
         "config": { "status": up(config), "details": { "version": app.live.rev() } },
+        "ledger": ledger(app),
     });
     (database.is_ok() && config && !draining, components)
+}
+
+/// The books. Where they do not hold, other nodes see the same, so it does not end readiness.
+fn ledger(app: &App) -> Value {
+    let breaches = app.watch.breaches();
+    let shown = breaches
+        .iter()
+        .map(|(invariant, forbids)| json!({ "invariant": invariant, "refuses_holds": forbids }));
+    json!({
+        "status": if breaches.is_empty() { "UP" } else { "DOWN" },
+        "details": { "breaches": shown.collect::<Vec<_>>() },
+    })
 }
 
 fn status(ready: bool, app: &App) -> &'static str {

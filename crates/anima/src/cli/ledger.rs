@@ -57,9 +57,16 @@ pub(super) fn run(command: &Command) -> Result<(), Exit> {
 
 fn print(findings: &[Finding]) -> Result<(), Exit> {
     for finding in findings {
-        let verdict = if finding.breaches.is_empty() { "holds " } else { "BREACH" };
+        let verdict = match (finding.not_applicable, finding.breaches.is_empty()) {
+            (Some(_), _) => "-     ",
+            (None, true) => "holds ",
+            (None, false) => "BREACH",
+        };
         let Finding { invariant, statement, checked, .. } = finding;
-        say(&format_args!("{invariant:<4} {verdict} {statement} ({checked} checked)"))?;
+        match finding.not_applicable {
+            Some(why) => say(&format_args!("{invariant:<4} {verdict} {statement}: {why}"))?,
+            None => say(&format_args!("{invariant:<4} {verdict} {statement} ({checked} checked)"))?,
+        }
         for breach in &finding.breaches {
             say(&format_args!("            {breach}"))?;
         }
@@ -74,6 +81,7 @@ fn as_json(findings: &[Finding], holds: bool) -> serde_json::Value {
             json!({
                 "invariant": f.invariant, "statement": f.statement, "checked": f.checked,
                 "holds": f.breaches.is_empty(), "breaches": f.breaches,
+                "not_applicable": f.not_applicable,
             })
         })
         .collect();

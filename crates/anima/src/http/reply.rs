@@ -8,21 +8,70 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use uuid::Uuid;
 
 use anima_core::failure::Failure;
-use anima_wire::surface::openai;
+use anima_wire::dialect::Dialect;
+use anima_wire::surface::{anthropic, gemini, openai};
+
+/// Whose errors and headers a client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// `OpenAI`'s.
+    #[default]
+    OpenAi,
+    /// Anthropic's.
+    Anthropic,
+    /// Gemini's.
+    Gemini,
+}
+
+impl From<Dialect> for Format {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::OpenAiChat | Dialect::Responses => Self::OpenAi,
+            Dialect::Anthropic => Self::Anthropic,
+            Dialect::Gemini => Self::Gemini,
+        }
+    }
+}
+
+impl Format {
+    /// The format of a client, as far as the head of its request tells: Google's paths are its
+    /// own, or its library says its name (3.4 of 2026 calls `/v1`), and Anthropic's clients always
+    /// say their version.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path();
+        let is_anthropics = ["/v1/messages", "/messages"].iter().any(|p| path.starts_with(p));
+        let headers = request.headers();
+        if path.starts_with("/v1beta") || headers.contains_key("x-goog-api-client") {
+            Self::Gemini
+        } else if is_anthropics || headers.contains_key("anthropic-version") {
+            Self::Anthropic
+        } else {
+            Self::OpenAi
+        }
+    }
+}
 
 /// What every reply says about how it came about.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// The request's id.
     pub id: Uuid,
+    /// Whose errors and headers the client knows.
+    pub format: Format,
+    /// Whether a stream is one JSON array and not events.
+    pub as_array: bool,
     /// The upstream model that served, if one did.
     pub served_model: Option<Arc<str>>,
     /// Upstream calls made.
     pub attempts: usize,
+    /// What the output limit was lowered to, if it was.
+    pub output_limit: Option<u64>,
+    /// What the provider's dialect could not carry: names with commas, or empty.
+    pub dropped: String,
     /// Time spent queued.
     pub queue_wait_ms: u64,
     /// Revision of the configuration used.
@@ -79,12 +128,28 @@ pub fn id_text(id: Uuid) -> String {
     text
 }
 
-/// A refusal in `OpenAI`'s format.
+/// A refusal in the client's format.
 pub fn refuse(refusal: &Refusal, facts: &Facts) -> Response<Body> {
+    let (failure, text) = (refusal.failure, refusal.message.as_str());
     // Several failures share a code of the wire; the reason tells them apart (`wire` 4.2).
-    let reason = serde_json::json!({ "reason": refusal.failure.reason() });
-    let body = openai::error_body(refusal.failure, &refusal.message, refusal.param, Some(&reason));
-    let (status, head) = openai::error_head(refusal.failure, refusal.retry_after_ms);
+    let reason = serde_json::json!({ "reason": failure.reason() });
+    let (mut status, head) = openai::error_head(failure, refusal.retry_after_ms);
+    let body = match facts.format {
+        Format::OpenAi => openai::error_body(failure, text, refusal.param, Some(&reason)),
+        Format::Anthropic => {
+            status = StatusCode::from_u16(anthropic::error_status(failure)).unwrap_or(status);
+            anthropic::error_body(failure, text, Some(&id_text(facts.id)), Some(&reason))
+        }
+        Format::Gemini => {
+            let detail = serde_json::json!({
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": failure.reason(),
+                "domain": "anima",
+                "metadata": { "request_id": id_text(facts.id) },
+            });
+            gemini::error_body(failure, text, Some(&detail))
+        }
+    };
     let mut response = json(status, body, facts);
     response.headers_mut().extend(head);
     if let Some(ms) = refusal.retry_after_ms {
@@ -103,11 +168,16 @@ pub fn json(status: StatusCode, body: Bytes, facts: &Facts) -> Response<Body> {
     response
 }
 
-/// A stream of server-sent events. Proxies are told to pass each piece on at once.
-pub fn event_stream(body: Body, facts: &Facts) -> Response<Body> {
+/// A stream. Proxies are told to pass each piece on at once.
+pub fn streamed(body: Body, facts: &Facts) -> Response<Body> {
     let mut response = Response::new(body);
+    let kind = if facts.as_array {
+        "application/json; charset=utf-8"
+    } else {
+        "text/event-stream; charset=utf-8"
+    };
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     facts.write(headers);
@@ -117,9 +187,13 @@ pub fn event_stream(body: Body, facts: &Facts) -> Response<Body> {
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Anthropic's own name for it.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const ANIMA_REQUEST_ID: HeaderName = HeaderName::from_static("x-anima-request-id");
 const SERVED_MODEL: HeaderName = HeaderName::from_static("x-anima-served-model");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-anima-attempts");
+const OUTPUT_LIMIT: HeaderName = HeaderName::from_static("x-anima-output-limit");
+const DROPPED: HeaderName = HeaderName::from_static("x-anima-dropped");
 const QUEUE_WAIT: HeaderName = HeaderName::from_static("x-anima-queue-wait-ms");
 const CONFIG_VERSION: HeaderName = HeaderName::from_static("x-anima-config-version");
 const DEGRADED: HeaderName = HeaderName::from_static("x-anima-degraded");
@@ -129,6 +203,9 @@ impl Facts {
         let id = HeaderValue::try_from(id_text(self.id)).ok();
         if let Some(id) = id {
             headers.insert(REQUEST_ID, id.clone());
+            if self.format == Format::Anthropic {
+                headers.insert(ANTHROPIC_REQUEST_ID, id.clone());
+            }
             headers.insert(ANIMA_REQUEST_ID, id);
         }
         let model = self.served_model.as_deref().unwrap_or_default();
@@ -138,6 +215,14 @@ impl Facts {
         headers.insert(ATTEMPTS, HeaderValue::from(self.attempts));
         headers.insert(QUEUE_WAIT, HeaderValue::from(self.queue_wait_ms));
         headers.insert(CONFIG_VERSION, HeaderValue::from(self.config_version));
+        if let Some(tokens) = self.output_limit {
+            headers.insert(OUTPUT_LIMIT, HeaderValue::from(tokens));
+        }
+        if !self.dropped.is_empty()
+            && let Ok(names) = HeaderValue::from_str(&self.dropped)
+        {
+            headers.insert(DROPPED, names);
+        }
         if let Some(what) = self.degraded {
             headers.insert(DEGRADED, HeaderValue::from_static(what));
         }

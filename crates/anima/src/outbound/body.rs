@@ -1,7 +1,7 @@
 //! The body of an upstream's answer, which owns its connection until it has been read.
 //!
-//! Read to its end, it gives the connection back for the next call. Dropped before, it gives it back
-//! only if nothing is left to read; otherwise the connection is closed, which is how a call is
+//! Read to its end, it gives the connection back for the next call. Dropped before, it gives it
+//! back only if nothing is left to read; otherwise the connection is closed, which is how a call is
 //! cancelled. Invariant: one connection has one owner.
 
 use std::pin::Pin;

@@ -1,7 +1,8 @@
 //! Names into addresses, judged before anything connects to them.
 //!
-//! Invariant: what is returned may be reached under the policy; the connection goes to exactly these
-//! addresses, so a name that resolves differently a moment later changes nothing (`reliability` 7.2).
+//! Invariant: what is returned may be reached under the policy; the connection goes to exactly
+//! these addresses, so a name that resolves differently a moment later changes nothing
+//! (`reliability` 7.2).
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anima_core::config::Kind;
 use anima_core::failure::Failure;
+use anima_core::ledger::fx::FxRate;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::AliasEntry;
 use anima_core::usage::Meter;
@@ -31,9 +32,9 @@ pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<C
         );
         return Err(Refusal::new(Failure::ModelMismatch, message).param(Some("model")));
     }
-    let sale = sale_price(&caller, &alias, request.endpoint)?;
+    let (sale, fx) = sale_price(&caller, &alias, request.endpoint)?;
     let deadline = arrival.instant + Duration::from_millis(alias.retry.deadline_ms.into());
-    Ok(Call { arrival, caller, request, alias, sale, deadline })
+    Ok(Call { arrival, caller, request, alias, sale, fx, deadline })
 }
 
 /// The alias, if the caller may know of it.
@@ -79,17 +80,23 @@ pub const fn meters(endpoint: Endpoint) -> &'static [Meter] {
     }
 }
 
-fn sale_price(
-    caller: &Caller,
-    alias: &AliasEntry,
-    endpoint: Endpoint,
-) -> Result<Arc<PriceList>, Refusal> {
+/// A price, and the rate at which it is paid when it is in another currency.
+type Priced = (Arc<PriceList>, Option<Arc<FxRate>>);
+
+fn sale_price(caller: &Caller, alias: &AliasEntry, endpoint: Endpoint) -> Result<Priced, Refusal> {
     let group = caller.group.as_ref().map(|g| &*g.code);
-    let price = alias.sale_price(group, caller.currency);
-    let covered = price.filter(|p| p.covers(meters(endpoint)).is_ok());
-    covered.cloned().ok_or_else(|| {
+    let covers = |p: &&Arc<PriceList>| p.covers(meters(endpoint)).is_ok();
+    if let Some(price) = alias.sale_price(group, caller.currency).filter(covers) {
+        return Ok((Arc::clone(price), None));
+    }
+    // A price in another currency, if there is a rate for it.
+    let mut converted = alias.sale_prices(group).filter(covers).filter_map(|price| {
+        let rate = caller.pinned.snapshot.fx(price.currency, caller.currency)?;
+        Some((Arc::clone(price), Some(Arc::clone(rate))))
+    });
+    converted.next().ok_or_else(|| {
         let message = format!(
-            "The model `{}` has no price in {}. The operator must add a sale price.",
+            "The model `{}` has no price in {}. The operator must add a sale price, or a rate.",
             alias.code, caller.currency
         );
         Refusal::new(Failure::ModelUnpriced, message).param(Some("model"))

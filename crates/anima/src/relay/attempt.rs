@@ -16,10 +16,12 @@ use anima_core::failure::{Failure, Retry};
 use anima_core::ledger::Attempt;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
-use anima_wire::adapter::{Answer, Classified, StreamDecoder};
+use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, StreamDecoder};
+use anima_wire::request;
 
 use super::call::Call;
 use super::plan::{Plan, candidate};
+use super::progress::Progress;
 use super::trial::{Outcome, Trial, classified};
 use super::{Relay, booking};
 use crate::live::Upstream;
@@ -63,8 +65,37 @@ pub(super) struct Exhausted {
     pub(super) failed: Vec<Attempt>,
     /// Why the last one failed, in words for the caller.
     pub(super) last: Classified,
+    /// The caller's member at fault, when one is.
+    pub(super) param: Option<&'static str>,
     /// Time spent waiting for upstreams.
     pub(super) waited: Duration,
+}
+
+impl Exhausted {
+    /// The request as the candidate's provider is asked.
+    fn encoded(
+        &mut self,
+        call: &Call,
+        route: &RouteEntry,
+        upstream: &Upstream,
+    ) -> Result<(&'static dyn Adapter, Encoded), Retry> {
+        let adapter = upstream.adapter.ok_or(Retry::NextChannel)?;
+        let encoded = adapter.encode(&call.request, &route.model).map_err(|refusal| {
+            self.note_uncarried(refusal.into());
+            Retry::NextChannel
+        })?;
+        Ok((adapter, encoded))
+    }
+
+    /// Notes that a provider cannot be asked for a member of the request. What an upstream that
+    /// could be asked answered says more.
+    fn note_uncarried(&mut self, error: request::Error) {
+        if self.failed.is_empty() {
+            let request::Error { failure, message, param } = error;
+            self.param = param;
+            self.last = Classified { message, ..classified(failure) };
+        }
+    }
 }
 
 /// Tries the candidates in order until one answers.
@@ -72,14 +103,19 @@ pub(super) async fn run(
     relay: &Relay,
     call: &Arc<Call>,
     plan: &Plan,
+    progress: &Progress,
 ) -> Result<Answered, Exhausted> {
     let mut state = Exhausted {
         failed: Vec::new(),
         last: classified(Failure::NoHealthyChannel),
+        param: None,
         waited: Duration::ZERO,
     };
     let budget = usize::try_from(call.alias.retry.max_attempts).unwrap_or(1);
-    for index in plan.candidates.iter().take(budget) {
+    for index in &plan.candidates {
+        if state.failed.len() >= budget {
+            break;
+        }
         if call.arrival.gone.is_cancelled() {
             state.last = classified(Failure::ClientGone);
             break;
@@ -94,7 +130,7 @@ pub(super) async fn run(
         let Some(cost) = route.cost.as_ref() else {
             continue;
         };
-        let tried = one(relay, call, (route, upstream, cost), &mut state).await;
+        let tried = one(relay, call, (route, upstream, cost), progress, &mut state).await;
         match tried {
             Ok((trial, answer)) => {
                 let Exhausted { failed, waited, .. } = state;
@@ -107,11 +143,13 @@ pub(super) async fn run(
     Err(state)
 }
 
-/// Makes one attempt. A failure is recorded in `state`.
+/// Makes one attempt. A failure is recorded in `state`; a request that this provider cannot be
+/// asked is no attempt, and the caller's fault only when nobody can be.
 async fn one(
     relay: &Relay,
     call: &Arc<Call>,
     (route, upstream, cost): (&RouteEntry, &Arc<Upstream>, &Arc<PriceList>),
+    progress: &Progress,
     state: &mut Exhausted,
 ) -> Result<(Trial, Kind), Retry> {
     let n = i16::try_from(state.failed.len()).unwrap_or(i16::MAX).saturating_add(1);
@@ -120,13 +158,32 @@ async fn one(
     let Some(credential) = upstream.credentials.get(spread % count) else {
         return Err(Retry::NextChannel);
     };
+    let (adapter, encoded) = state.encoded(call, route, upstream)?;
     let mut trial = Trial::new(n, route, credential, Arc::clone(cost), relay.clock.now());
     let policy = Policy {
         private: route.channel.body.allow_private_network,
         connect_ms: trial.timeouts.connect_ms,
     };
+    progress.dispatched(&trial, &state.failed);
+    let announced = progress.hold.exposure.as_ref().map(|exposure| &exposure.channel);
+    if n > 1 || announced != Some(&trial.channel) {
+        // Whoever has to end this call in our place knows of its first candidate from the hold. Of
+        // another it must be told before it is asked.
+        let checkpoint = progress.checkpoint(Instant::now()).await;
+        if let Err(error) = relay.ledger.checkpoint(vec![checkpoint]).await {
+            tracing::warn!(request_id = %call.arrival.id, %error, "failed to note a fallback");
+            state.last = classified(Failure::ServiceUnavailable);
+            return Err(Retry::Never);
+        }
+    }
+    if !relay.term.covers(progress.lease) {
+        // Others may have closed the hold by now: nothing covers what would be sent.
+        tracing::error!(request_id = %call.arrival.id, "the lease is over: nothing is sent");
+        state.last = classified(Failure::ServiceUnavailable);
+        return Err(Retry::Never);
+    }
     let out = (&relay.outbound, policy, relay.limits.answer_bytes_max);
-    let outcome = match trial.send(call, upstream, &credential.1, out).await {
+    let outcome = match trial.send(call, upstream, (adapter, encoded, &credential.1), out).await {
         Outcome::Whole(answer, body) => Ok(Kind::Whole(answer, body)),
         Outcome::Stream(body) => {
             let gone = call.arrival.gone.clone();
@@ -149,6 +206,7 @@ async fn one(
             let attempt = booking::failed(call, &trial, failure, relay.clock.now()).await;
             state.failed.push(attempt);
             state.last = failed;
+            state.param = None;
             Err(failure.row().retry)
         }
     }

@@ -14,7 +14,10 @@ use anima_core::usage::{Meter, Usage, UsageSource};
 
 use super::admit::meters;
 use super::call::{Call, price_ref};
+use super::keeper::INTERVAL_TOKENS;
 use super::trial::Trial;
+use super::{Limits, hold};
+use crate::settings::Partial;
 
 /// Bytes of an unusable answer for one token: ordinary text has four to five (`f-tokens` F.1), so
 /// this errs upwards by what the answer's framing adds.
@@ -29,12 +32,27 @@ const WASTED_TOKENS_MAX: u64 = 16_384;
 pub(super) struct Delivered {
     /// What the provider reported; `None` when it did not, or when it is not believable.
     pub(super) reported: Option<Usage>,
+    /// What the provider told of the prompt before its answer, in case it reported no more.
+    pub(super) input: Option<Usage>,
     /// The service tier that the provider reported.
     pub(super) tier: Option<String>,
     /// Our own count of the generated tokens; only looked at without a report.
     pub(super) counted_output: u64,
     /// Nothing was generated.
     pub(super) empty: bool,
+    /// How much of the answer it is.
+    pub(super) part: Part,
+}
+
+/// How much of an answer was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it.
+    Whole,
+    /// The provider broke it off.
+    Broken,
+    /// We stopped it; the provider may have gone on for a while.
+    Stopped,
 }
 
 /// Usage with its origin.
@@ -56,17 +74,59 @@ pub(super) async fn known(call: &Arc<Call>, delivered: &Delivered) -> Known {
     if let Some(usage) = delivered.reported {
         return Known { usage, source: UsageSource::Provider };
     }
-    let input = count_input(call).await;
-    let usage = Usage::default()
-        .with(Meter::InputTokens, input)
-        .with(Meter::OutputTokens, delivered.counted_output);
+    let prompt = match delivered.input {
+        Some(told) => prompt_alone(&told),
+        None => Usage::default().with(Meter::InputTokens, count_input(call).await),
+    };
+    let usage = prompt.with(Meter::OutputTokens, delivered.counted_output);
     Known { usage, source: UsageSource::Counted }
 }
 
+/// The prompt's meters of a report whose others are a first guess.
+fn prompt_alone(told: &Usage) -> Usage {
+    let prompt = told.iter().filter(|(meter, _)| meter.is_input());
+    prompt.fold(Usage::default(), |usage, (meter, quantity)| usage.with(meter, quantity))
+}
+
 /// Our own count of the prompt's tokens.
-async fn count_input(call: &Arc<Call>) -> u64 {
+pub(super) async fn count_input(call: &Arc<Call>) -> u64 {
     let shared = Arc::clone(call);
     counted(move || shared.request.count_input_tokens()).await
+}
+
+/// What the customer pays for of an answer whose end did not come and that nobody reported on: all
+/// that was delivered, and the prompt as the operator wishes. `None` is nothing at all.
+pub(super) fn sold(call: &Call, known: &Known, (part, limits): (Part, &Limits)) -> Option<Known> {
+    let is_own = known.source == UsageSource::Counted;
+    if !is_own || part != Part::Broken || limits.partial == Partial::Delivered {
+        return Some(*known);
+    }
+    if limits.partial == Partial::Free {
+        return None;
+    }
+    let output = known.usage.output_tokens();
+    let each = hold::wanted_output(call, limits);
+    let whole = each.saturating_mul(call.request.choices).max(output).max(1);
+    let mut sold = *known;
+    for (meter, quantity) in known.usage.iter().filter(|(meter, _)| meter.is_input()) {
+        let share = u128::from(quantity) * u128::from(output) / u128::from(whole);
+        sold.usage.set(meter, u64::try_from(share).unwrap_or(quantity));
+    }
+    Some(sold)
+}
+
+/// What an attempt may cost us that nobody reported on: what was delivered, and, when we stopped
+/// it, as much again as a call may be ahead of its checkpoint (`reliability` 1.6, row 8).
+pub(super) fn exposed(call: &Call, known: &Known, part: Part) -> Known {
+    let mut exposed = *known;
+    if known.source == UsageSource::Counted && part == Part::Stopped {
+        let output = known.usage.output_tokens();
+        let most = call.request.output_tokens_max.map_or(INTERVAL_TOKENS, |each| {
+            each.saturating_mul(call.request.choices).saturating_sub(output)
+        });
+        exposed.usage.set(Meter::OutputTokens, output + most.min(INTERVAL_TOKENS));
+    }
+    exposed
 }
 
 /// Runs the tokenizer on a thread that may block: it takes up to 25 ms for a text, and 140 ms more
@@ -196,5 +256,21 @@ fn cost(list: &PriceList, priced: Priced) -> AttemptCost {
         currency: list.currency,
         price: price_ref(list),
         estimate: priced.estimate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_first_counts_for_the_prompt_alone() {
+        let told = Usage::default()
+            .with(Meter::InputTokens, 7)
+            .with(Meter::CachedInputTokens, 5)
+            .with(Meter::OutputTokens, 1);
+        let prompt = prompt_alone(&told);
+        assert_eq!((prompt.input_tokens(), prompt.of(Meter::CachedInputTokens)), (12, 5));
+        assert_eq!(prompt.output_tokens(), 0);
     }
 }

@@ -11,8 +11,11 @@ use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::ledger::PriceRef;
+use anima_core::ledger::fx::FxRate;
+use anima_core::money;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::AliasEntry;
+use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint};
 
 use crate::http::caller::Caller;
@@ -31,7 +34,7 @@ pub struct Arrival {
 }
 
 /// A call that was admitted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call {
     /// When and as what it came in.
     pub arrival: Arrival,
@@ -43,6 +46,8 @@ pub struct Call {
     pub alias: Arc<AliasEntry>,
     /// The customer's price, pinned.
     pub sale: Arc<PriceList>,
+    /// The rate at which it is paid, pinned; `None` when it is in the wallet's currency.
+    pub fx: Option<Arc<FxRate>>,
     /// No attempt outlives this.
     pub deadline: Instant,
 }
@@ -53,9 +58,17 @@ impl Call {
         price_ref(&self.sale)
     }
 
+    /// What a sale in the price's currency is in the wallet's, in units.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn owed(&self, sale: i64) -> Result<i64, money::Error> {
+        self.fx.as_ref().map_or(Ok(sale), |rate| Ok(rate.convert(sale)?.owed))
+    }
+
     /// The short name of the endpoint, for metrics and logs.
     pub fn endpoint(&self) -> &'static str {
-        endpoint_name(self.request.endpoint)
+        endpoint_name(self.request.endpoint, self.request.dialect)
     }
 }
 
@@ -64,11 +77,14 @@ pub fn price_ref(list: &PriceList) -> PriceRef {
     PriceRef { code: list.code.as_str().into(), version_no: list.version_no }
 }
 
-/// The short name of an endpoint.
-pub const fn endpoint_name(endpoint: Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::ChatCompletions => "chat_completions",
-        Endpoint::Completions => "completions",
-        Endpoint::Embeddings => "embeddings",
+/// The short name of an endpoint, as each client knows it.
+pub const fn endpoint_name(endpoint: Endpoint, dialect: Dialect) -> &'static str {
+    match (endpoint, dialect) {
+        (Endpoint::ChatCompletions, Dialect::OpenAiChat) => "chat_completions",
+        (Endpoint::ChatCompletions, Dialect::Anthropic) => "messages",
+        (Endpoint::ChatCompletions, Dialect::Gemini) => "generate_content",
+        (Endpoint::ChatCompletions, Dialect::Responses) => "responses",
+        (Endpoint::Completions, _) => "completions",
+        (Endpoint::Embeddings, _) => "embeddings",
     }
 }

@@ -12,7 +12,7 @@ use anima_core::ledger::Attempt;
 use anima_core::usage::Meter;
 
 use super::attempt::{Answered, Exhausted, Kind};
-use super::booking::{self, Delivered};
+use super::booking::{self, Delivered, Part};
 use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
@@ -38,16 +38,20 @@ pub struct Outcome {
     pub served_model: Option<Arc<str>>,
     /// Upstream calls made.
     pub attempts: usize,
+    /// What the output limit was lowered to, because the wallet covers no more.
+    pub output_limit: Option<u64>,
+    /// What the provider's dialect could not carry: names with commas, or empty.
+    pub dropped: String,
 }
 
 /// Runs a call to its answer.
-pub async fn run(relay: Arc<Relay>, call: Arc<Call>) -> Outcome {
+pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
     let planned = plan::plan(&call, &*relay.rng);
     let plan = match planned {
         Ok(plan) => plan,
         Err(refusal) => return refused(&relay, &call, refusal),
     };
-    let open = match hold::place((&relay.ledger, &relay.tasks), &call, &relay.limits).await {
+    let open = match hold::place(&relay, &mut call, &plan).await {
         Ok(open) => open,
         Err(refusal) => {
             if refusal.failure == Failure::ServiceUnavailable {
@@ -56,7 +60,7 @@ pub async fn run(relay: Arc<Relay>, call: Arc<Call>) -> Outcome {
             return refused(&relay, &call, refusal);
         }
     };
-    match attempt::run(&relay, &call, &plan).await {
+    match attempt::run(&relay, &call, &plan, &open.progress).await {
         Ok(answered) => answer(relay, call, open, answered).await,
         Err(exhausted) => give_up(&relay, &call, open, exhausted).await,
     }
@@ -70,7 +74,8 @@ fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
     decision.total = call.arrival.instant.elapsed();
     decision.overhead = decision.total;
     decision.write(&relay.metrics);
-    Outcome { answer: Err(refusal), served_model: None, attempts: 0 }
+    let answer = Err(refusal);
+    Outcome { answer, served_model: None, attempts: 0, output_limit: None, dropped: String::new() }
 }
 
 async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answered) -> Outcome {
@@ -80,7 +85,9 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
     decision.attempts = attempts;
     decision.labels.channel = Arc::clone(&answered.trial.channel);
     decision.model = Arc::clone(&answered.trial.model);
+    let output_limit = call.request.limited_to;
     let Answered { failed, trial, answer, waited } = answered;
+    let dropped = trial.dropped.header();
     match answer {
         Kind::Stream(started) => {
             let so_far = call.arrival.instant.elapsed();
@@ -88,7 +95,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
             decision.overhead = so_far.saturating_sub(waited);
             let stream = RelayStream::new(relay, call, (open, failed, trial), *started, decision);
             let answer = Ok(Answer::Stream(Box::new(stream)));
-            Outcome { answer, served_model, attempts }
+            Outcome { answer, served_model, attempts, output_limit, dropped }
         }
         Kind::Whole(answer, body) => {
             let delivered = delivered(&call, answer).await;
@@ -113,7 +120,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
                 decision.outcome = Failure::ClientGone.reason();
             }
             decision.write(&relay.metrics);
-            Outcome { answer, served_model, attempts }
+            Outcome { answer, served_model, attempts, output_limit, dropped }
         }
     }
 }
@@ -137,11 +144,11 @@ async fn delivered(call: &Call, answer: Box<anima_wire::adapter::Answer>) -> Del
     } else {
         0
     };
-    Delivered { reported: believed, tier, counted_output, empty }
+    Delivered { reported: believed, input: None, tier, counted_output, empty, part: Part::Whole }
 }
 
 async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhausted) -> Outcome {
-    let Exhausted { failed, last, waited } = exhausted;
+    let Exhausted { failed, last, param, waited } = exhausted;
     let attempts = failed.len();
     let mut decision = Decision::of(call);
     decision.attempts = attempts;
@@ -157,7 +164,9 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
     decision.total = call.arrival.instant.elapsed();
     decision.overhead = decision.total.saturating_sub(waited);
     decision.write(&relay.metrics);
-    let mut refusal = Refusal::new(last.failure, last.message);
+    let mut refusal = Refusal::new(last.failure, last.message).param(param);
     refusal.retry_after_ms = last.retry_after_ms;
-    Outcome { answer: Err(refusal), served_model: None, attempts }
+    let output_limit = call.request.limited_to;
+    let (answer, dropped) = (Err(refusal), String::new());
+    Outcome { answer, served_model: None, attempts, output_limit, dropped }
 }

@@ -33,6 +33,8 @@ pub struct Decision {
     pub stream: bool,
     /// Upstream calls made.
     pub attempts: usize,
+    /// What the output limit was lowered to, because the wallet covers no more.
+    pub output_limit: Option<u64>,
     /// From the head to now.
     pub total: Duration,
     /// From the head to the answer's first byte.
@@ -61,6 +63,7 @@ impl Decision {
             status: 200,
             stream: call.request.stream,
             attempts: 0,
+            output_limit: call.request.limited_to,
             total: Duration::ZERO,
             first_byte: None,
             overhead: Duration::ZERO,
@@ -87,11 +90,19 @@ impl Decision {
             status: failure.row().status,
             stream: false,
             attempts: 0,
+            output_limit: None,
             total,
             first_byte: None,
             overhead: total,
             receipt: None,
         }
+    }
+
+    /// A decision about a call that was made before, under its idempotency key: it was answered
+    /// again and nothing was done for it.
+    pub fn replayed(call: &Call, status: u16) -> Self {
+        let total = call.arrival.instant.elapsed();
+        Self { outcome: "idempotent_replay", status, total, overhead: total, ..Self::of(call) }
     }
 
     /// Writes the log line and the metrics.
@@ -102,6 +113,9 @@ impl Decision {
             overhead: self.overhead.as_secs_f64(),
         };
         metrics.request(&self.labels, self.outcome, times);
+        if self.output_limit.is_some() {
+            metrics.output_limited.inc();
+        }
         let (mut tokens, mut charged, mut currency, mut estimate) = ((0, 0), 0, "", false);
         if let Some(receipt) = &self.receipt {
             metrics.settled(&self.labels, receipt.charged, &receipt.costs, receipt.tokens);
@@ -120,6 +134,7 @@ impl Decision {
             status = self.status,
             stream = self.stream,
             attempts = self.attempts,
+            output_limit = self.output_limit,
             input_tokens = tokens.0,
             output_tokens = tokens.1,
             charged_units = charged,

@@ -9,38 +9,51 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use anima_core::failure::Failure;
-use anima_core::ledger::{Close, Hold, Settlement};
-use anima_core::money::Money;
+use anima_core::ledger::{Close, Exposure, Hold, Settlement};
+use anima_core::money::{Money, Multiplier};
+use anima_core::snapshot::RouteEntry;
 use anima_core::usage::{Meter, Usage};
 use anima_store::ledger::{self, LedgerStore};
 
-use super::Limits;
-use super::call::Call;
+use super::call::{Call, price_ref};
+use super::keeper::Entered;
+use super::plan::Plan;
+use super::progress::Progress;
+use super::{Limits, Relay, admit};
 use crate::http::reply::Refusal;
 
 /// After the call's deadline its hold is kept this much longer before it counts as orphaned: time
 /// to drain and to settle.
 const GRACE: Duration = Duration::from_mins(1);
 
+/// How often a call is lowered to what its wallet has left while others take from it. Each try is
+/// one more wait for the disk.
+const CLAMPS: usize = 3;
+
 /// A hold that is on disk and not yet settled.
 #[derive(Debug)]
 #[must_use = "an open hold is the customer's money: settle it"]
 pub struct Open {
     hold: Option<Hold>,
+    /// How far the call has come, for the keeper and for the call itself.
+    pub(super) progress: Arc<Progress>,
+    /// `None` once the hold is taken out.
+    entered: Option<Entered>,
     ledger: Arc<dyn LedgerStore>,
     /// Shutdown waits for what is spawned here.
     tasks: TaskTracker,
 }
 
 impl Open {
-    /// How much is held, in units.
+    /// How much is held, in units, extensions included.
     pub fn amount(&self) -> i64 {
-        self.hold.as_ref().map_or(0, |hold| hold.amount)
+        self.progress.held()
     }
 
-    /// Takes the hold out, to settle it.
-    pub fn take(mut self) -> Option<Hold> {
-        self.hold.take()
+    /// Takes the hold out, to settle it. The call counts as running until the other value is
+    /// dropped, so that nobody on this node takes its hold for an orphan.
+    pub(super) fn take(mut self) -> Option<(Hold, Entered)> {
+        self.hold.take().zip(self.entered.take())
     }
 }
 
@@ -59,6 +72,7 @@ impl Drop for Open {
                 currency: hold.currency,
                 close: Close::Release,
                 sale_price: hold.sale_price,
+                conversion: None,
                 attempts: vec![],
                 at: hold.created_at,
             };
@@ -70,19 +84,44 @@ impl Drop for Open {
     }
 }
 
-/// Places the hold for a call.
+/// Places the hold for a call. Where the wallet cannot cover the whole of it, the call's output
+/// limit is lowered to what it can, unless that is too little to be of use.
 ///
 /// # Errors
 /// [`Failure::InsufficientFunds`] or [`Failure::ServiceUnavailable`].
-pub async fn place(
-    (ledger, tasks): (&Arc<dyn LedgerStore>, &TaskTracker),
-    call: &Call,
-    limits: &Limits,
-) -> Result<Open, Refusal> {
-    let amount = amount(call, limits)?;
+pub async fn place(relay: &Relay, call: &mut Arc<Call>, plan: &Plan) -> Result<Open, Refusal> {
+    relay.watch.permit(&call.caller.app)?;
+    let (ledger, limits) = (&relay.ledger, &relay.limits);
+    let wanted = wanted_output(call, limits);
+    let needed = amount(call, wanted)?;
+    let mut hold = hold_of(call, needed, exposure(call, plan, wanted));
+    let held_under = relay.term.number();
+    let mut verdict = ledger.hold(hold.clone()).await;
+    for _ in 0..CLAMPS {
+        let Err(ledger::Error::InsufficientFunds { available }) = verdict else { break };
+        let least = limits.min_output_tokens.saturating_sub(1);
+        let wanted = wanted_output(call, limits);
+        let Some(tokens) = longest(call, available, (least, wanted)) else { break };
+        Arc::make_mut(call).request.limit_output(tokens);
+        hold.amount = amount(call, tokens)?;
+        hold.exposure = exposure(call, plan, tokens);
+        verdict = ledger.hold(hold.clone()).await;
+    }
+    verdict.map_err(|error| refusal(call, needed, &error))?;
+    let progress = Arc::new(Progress::new(Arc::clone(call), (hold.clone(), held_under), limits));
+    Ok(Open {
+        hold: Some(hold),
+        entered: Some(relay.keeper.enter(&progress)),
+        progress,
+        ledger: Arc::clone(ledger),
+        tasks: relay.tasks.clone(),
+    })
+}
+
+fn hold_of(call: &Call, amount: i64, exposure: Option<Exposure>) -> Hold {
     let keep = call.deadline.duration_since(call.arrival.instant) + GRACE;
     let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    let hold = Hold {
+    Hold {
         id: call.arrival.id,
         app: Arc::clone(&call.caller.app),
         kid: Arc::clone(&call.caller.kid),
@@ -91,31 +130,72 @@ pub async fn place(
         amount,
         floor: call.caller.floor,
         sale_price: call.sale_ref(),
+        multiplier: call.caller.multiplier(),
+        exposure,
         created_at: call.arrival.at,
         expires_at: call.arrival.at.plus_millis(keep_ms),
-    };
-    match ledger.hold(hold.clone()).await {
-        Ok(()) => Ok(Open { hold: Some(hold), ledger: Arc::clone(ledger), tasks: tasks.clone() }),
-        Err(error) => Err(refusal(call, amount, &error)),
     }
 }
 
-/// What the call can come to: the prompt by its bytes (two per token bounds ordinary text,
-/// `f-tokens` F.1) and the output by the caller's own limit, else by a default.
-fn amount(call: &Call, limits: &Limits) -> Result<i64, Refusal> {
+/// The tokens of one answer that a hold covers: the caller's own limit, else the default.
+pub(super) fn wanted_output(call: &Call, limits: &Limits) -> u64 {
+    call.request.output_tokens_max.unwrap_or(limits.hold_output_tokens)
+}
+
+/// The longest answer that `available` units cover, longer than `from` tokens and shorter than
+/// `to`. `None` when there is none.
+pub(super) fn longest(call: &Call, available: i64, (from, to): (u64, u64)) -> Option<u64> {
+    if !admit::meters(call.request.endpoint).contains(&Meter::OutputTokens) {
+        return None;
+    }
+    let fits = |tokens: u64| amount(call, tokens).is_ok_and(|amount| amount <= available);
+    let (mut below, mut above) = (from.saturating_add(1), to);
+    if below >= above || !fits(below) {
+        return None;
+    }
+    while above - below > 1 {
+        let middle = below.midpoint(above);
+        if fits(middle) { below = middle } else { above = middle }
+    }
+    Some(below)
+}
+
+/// Where the call goes first, and the most that it can cost us on any channel of the plan.
+fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
+    let usage = worst_usage(call, output_tokens);
+    let cost = |route: &RouteEntry| {
+        let list = route.cost.as_ref()?;
+        let charge = list.charge(&usage, None, Multiplier::ONE).ok()?;
+        Some((charge.units, list.currency, price_ref(list)))
+    };
+    let routes = || plan.candidates.iter().filter_map(|index| call.alias.routes.get(*index));
+    let (amount, currency, price) = routes().filter_map(cost).max_by_key(|(units, ..)| *units)?;
+    let channel = Arc::clone(&routes().next()?.channel.code);
+    Some(Exposure { channel, amount, currency, price })
+}
+
+/// The prompt by its bytes (two per token bounds ordinary text, `f-tokens` F.1) and so many tokens
+/// of output per answer.
+fn worst_usage(call: &Call, output_tokens: u64) -> Usage {
     let request = &call.request;
     let mut usage = Usage::default().with(Meter::InputTokens, request.estimate_input_tokens());
-    if super::admit::meters(request.endpoint).contains(&Meter::OutputTokens) {
-        let each = request.output_tokens_max.unwrap_or(limits.hold_output_tokens);
-        usage.set(Meter::OutputTokens, each.saturating_mul(request.choices));
+    if admit::meters(request.endpoint).contains(&Meter::OutputTokens) {
+        usage.set(Meter::OutputTokens, output_tokens.saturating_mul(request.choices));
     }
+    usage
+}
+
+/// What the call can come to with so many tokens of output per answer.
+pub(super) fn amount(call: &Call, output_tokens: u64) -> Result<i64, Refusal> {
+    let (request, usage) = (&call.request, worst_usage(call, output_tokens));
     // The provider decides which tier it really used, so a cheaper one that was asked for does not
     // lower the hold.
     let multiplier = call.caller.multiplier();
     let charge = |tier| call.sale.charge(&usage, tier, multiplier).map(|c| c.units);
     let plain = charge(None);
     let asked = request.service_tier.as_deref().map_or(plain, |tier| charge(Some(tier)));
-    plain.and_then(|plain| asked.map(|asked| asked.max(plain))).map_err(|error| {
+    let most = plain.and_then(|plain| asked.map(|asked| asked.max(plain)));
+    most.and_then(|most| Ok(call.owed(most)?)).map_err(|error| {
         tracing::error!(request_id = %call.arrival.id, %error, "failed to price a hold");
         Refusal::new(Failure::ModelUnpriced, "This call cannot be priced. Ask the operator.")
     })
@@ -136,6 +216,7 @@ fn refusal(call: &Call, amount: i64, error: &ledger::Error) -> Refusal {
         }
         ledger::Error::Conflict
         | ledger::Error::HoldUnknown
+        | ledger::Error::Fenced
         | ledger::Error::Overloaded
         | ledger::Error::Unavailable(_)
         | ledger::Error::Refused(_) => {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use anima_core::ledger::fx::Conversion;
 use anima_core::ledger::{Attempt, Close, Settlement};
 use anima_core::money::Money;
 use anima_store::ledger::{Error, Settled};
@@ -46,15 +47,44 @@ pub(super) async fn served(
     relay.metrics.attempt(&trial.channel, outcome);
     let end = End { outcome, served: !delivered.empty, at: relay.clock.now() };
     let held = open.amount();
-    attempts.push(booking::served(&trial, &known, tier, (end, held)));
+    let exposed = booking::exposed(call, &known, delivered.part);
+    attempts.push(booking::served(&trial, &exposed, tier, (end, held)));
     // An empty answer is not sold (SPEC 8); what the provider charges for it is still booked.
     let close = if delivered.empty {
         Close::Release
+    } else if let Some(sold) = booking::sold(call, &known, (delivered.part, &relay.limits)) {
+        let sale = booking::price(&call.sale, &sold, (tier, call.caller.multiplier()), held);
+        return sell(relay, call, open, attempts, (sale, known)).await;
     } else {
-        let sale = booking::price(&call.sale, &known, (tier, call.caller.multiplier()), held);
-        Close::Settle { sale: sale.units, estimate: sale.estimate }
+        Close::Settle { sale: 0, estimate: true }
     };
-    commit(relay, call, open, attempts, (close, Some(known))).await
+    commit(relay, call, open, attempts, (close, None, Some(known))).await
+}
+
+/// Settles a sale, converted when its price is in another currency than the wallet. Where the
+/// conversion does not fit, the hold stands in for it, without one: never nothing.
+async fn sell(
+    relay: &Relay,
+    call: &Arc<Call>,
+    open: Open,
+    attempts: Vec<Attempt>,
+    (sale, known): (booking::Priced, Known),
+) -> Result<Receipt, Error> {
+    let (mut close, mut conversion) =
+        (Close::Settle { sale: sale.units, estimate: sale.estimate }, None);
+    if let Some(rate) = &call.fx {
+        match rate.convert(sale.units) {
+            Ok(converted) => {
+                conversion = Some(rate.conversion(sale.units, converted));
+                close = Close::Settle { sale: converted.owed, estimate: sale.estimate };
+            }
+            Err(error) => {
+                tracing::error!(request_id = %call.arrival.id, %error, "failed to convert a sale");
+                close = Close::Settle { sale: open.amount(), estimate: true };
+            }
+        }
+    }
+    commit(relay, call, open, attempts, (close, conversion, Some(known))).await
 }
 
 /// Releases the hold of a call that was not served, and books what its attempts cost.
@@ -67,7 +97,7 @@ pub(super) async fn unserved(
     open: Open,
     attempts: Vec<Attempt>,
 ) -> Result<Receipt, Error> {
-    commit(relay, call, open, attempts, (Close::Release, None)).await
+    commit(relay, call, open, attempts, (Close::Release, None, None)).await
 }
 
 async fn commit(
@@ -75,11 +105,11 @@ async fn commit(
     call: &Arc<Call>,
     open: Open,
     attempts: Vec<Attempt>,
-    (close, known): (Close, Option<Known>),
+    (close, conversion, known): (Close, Option<Conversion>, Option<Known>),
 ) -> Result<Receipt, Error> {
     let costs = attempts.iter().filter_map(|a| a.cost.as_ref());
     let costs = costs.map(|c| Money::new(c.amount, c.currency)).collect();
-    let Some(hold) = open.take() else {
+    let Some((hold, _entered)) = open.take() else {
         return Err(Error::HoldUnknown);
     };
     let settlement = Settlement {
@@ -88,6 +118,7 @@ async fn commit(
         currency: hold.currency,
         close,
         sale_price: hold.sale_price,
+        conversion,
         attempts,
         at: relay.clock.now(),
     };

@@ -22,20 +22,22 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use anima_core::config::OnDisconnect;
-use anima_core::failure::Failure;
+use anima_core::failure::{Failure, Source};
 use anima_core::ledger::Attempt;
 use anima_wire::adapter::{StreamDecoder, neutral_message};
 
 use super::attempt::Started;
-use super::booking::{self, Delivered};
+use super::booking::{self, Delivered, Part};
 use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
+use super::progress::Step;
 use super::trial::Trial;
-use super::{Relay, settle};
+use super::{Relay, keeper, settle};
 use crate::http::reply::id_text;
 use crate::metrics::Inflight;
 use crate::outbound::Body as Upstream;
+use crate::settings::HoldExhausted;
 
 /// How long a finished upstream may take to close its body, so that its connection can be reused.
 /// Never waited for: the settlement runs at the same time, and the stream ends with it.
@@ -57,6 +59,23 @@ struct Flow {
     idle: Duration,
     deadline: Instant,
     last_chunk: Instant,
+}
+
+impl Flow {
+    /// Asks for a larger hold in time, and says when there is none to be had.
+    fn keep_within_hold(&self) -> Option<Failure> {
+        match self.open.progress.note(self.decoder.output_bytes()) {
+            Step::GoOn => None,
+            Step::Extend => {
+                keeper::extend(&self.relay, Arc::clone(&self.open.progress));
+                None
+            }
+            Step::Exhausted => match self.relay.limits.hold_exhausted {
+                HoldExhausted::Cut => Some(Failure::InsufficientFunds),
+                HoldExhausted::Overdraft => None,
+            },
+        }
+    }
 }
 
 type Final = Pin<Box<dyn Future<Output = Bytes> + Send>>;
@@ -103,6 +122,7 @@ impl RelayStream {
         let last_chunk = Instant::now();
         let cut = Box::pin(relay.cut.clone().cancelled_owned());
         let tasks = relay.tasks.clone();
+        open.progress.streaming(started.decoder.upstream_ref());
         let flow = Flow {
             relay,
             call,
@@ -124,6 +144,14 @@ impl RelayStream {
             inflight: None,
             _owner: tasks.token(),
             tasks,
+        }
+    }
+
+    /// Whether the call goes on when this is dropped before its end.
+    pub fn drains(&self) -> bool {
+        match &self.phase {
+            Phase::Relaying(flow) => flow.trial.on_disconnect == OnDisconnect::Drain,
+            Phase::Settling(_) | Phase::Finished => true,
         }
     }
 
@@ -164,6 +192,10 @@ impl RelayStream {
         };
         if flow.decoder.is_done() {
             self.finish(None);
+            return Poll::Ready(());
+        }
+        if let Some(failure) = flow.keep_within_hold() {
+            self.finish(Some(failure));
             return Poll::Ready(());
         }
         let Poll::Ready(frame) = Pin::new(&mut flow.upstream).poll_frame(cx) else {
@@ -243,6 +275,11 @@ impl Body for RelayStream {
             }
         }
     }
+
+    /// True from the frame on that ends the answer: whoever keeps answers waits with that one.
+    fn is_end_stream(&self) -> bool {
+        matches!(self.phase, Phase::Finished) && self.ready.is_empty()
+    }
 }
 
 impl Drop for RelayStream {
@@ -263,25 +300,27 @@ impl Drop for RelayStream {
 /// Books a stream that reached its end, and gives the event to close it with.
 async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
     let id = id_text(flow.call.arrival.id);
-    let terminator = flow.decoder.terminator();
-    let request_error =
-        |failure: Failure| StreamDecoder::error_event(failure, neutral_message(failure), &id);
+    let decoder = &flow.decoder;
+    let event = |failure: Failure| decoder.failure_event(failure, neutral_message(failure), &id);
+    // Made before the decoder is given away to be counted.
+    let last = failure.map_or_else(|| decoder.terminator(), event);
+    let unbooked = event(Failure::Unbooked);
     let outcome = failure.map_or("ok", Failure::reason);
     let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = flow;
     trial.refer(decoder.upstream_ref());
-    let delivered = delivered(decoder).await;
+    let delivered = delivered(decoder, failure.map_or(Part::Whole, part)).await;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
     decision.outcome = outcome;
     decision.total = call.arrival.instant.elapsed();
-    let last = match (settled, failure) {
-        (Ok(receipt), failure) => {
+    let last = match settled {
+        Ok(receipt) => {
             decision.receipt = Some(receipt);
-            failure.map_or(terminator, request_error)
+            last
         }
-        (Err(_logged), _) => {
+        Err(_logged) => {
             decision.outcome = Failure::Unbooked.reason();
-            request_error(Failure::Unbooked)
+            unbooked
         }
     };
     decision.write(&relay.metrics);
@@ -317,7 +356,8 @@ async fn abandoned(mut flow: Flow) {
     let outcome = Failure::ClientGone.reason();
     let Flow { relay, call, open, failed, mut trial, mut decision, decoder, .. } = flow;
     trial.refer(decoder.upstream_ref());
-    let delivered = delivered(decoder).await;
+    let part = if decoder.is_done() { Part::Whole } else { Part::Stopped };
+    let delivered = delivered(decoder, part).await;
     let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
     decision.outcome = outcome;
     decision.receipt = settled.ok();
@@ -325,7 +365,8 @@ async fn abandoned(mut flow: Flow) {
     decision.write(&relay.metrics);
 }
 
-/// Reads on until the answer's end or a bound, for the usage that comes last.
+/// Reads on until the answer's end or a bound, for the usage that comes last: the time for it is
+/// over, or the hold is used up.
 async fn drain(flow: &mut Flow) {
     let until = flow.deadline.min(Instant::now() + flow.relay.limits.drain);
     let mut unseen = Vec::new();
@@ -341,19 +382,34 @@ async fn drain(flow: &mut Flow) {
             return;
         }
         unseen.clear();
+        if flow.open.progress.is_exhausted(flow.decoder.output_bytes()) {
+            return;
+        }
     }
 }
 
 /// What went through, as booking wants it. Counting takes a while and is needed only without a
 /// report, so it is done on a thread that may block.
-async fn delivered(mut decoder: StreamDecoder) -> Delivered {
+async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
     let believed = decoder.usage().filter(|_| !decoder.usage_suspect());
     let empty = !decoder.has_content() && believed.is_none_or(|u| u.output_tokens() == 0);
     let tier = decoder.service_tier().map(str::to_owned);
+    let input = decoder.input_usage();
     let counted_output = if believed.is_none() && !empty {
         booking::counted(move || decoder.count_output_tokens()).await
     } else {
         0
     };
-    Delivered { reported: believed, tier, counted_output, empty }
+    Delivered { reported: believed, input, tier, counted_output, empty, part }
+}
+
+/// Who ended a stream that failed: the provider, also by taking too long, or this gateway.
+const fn part(failure: Failure) -> Part {
+    match failure.row().source {
+        Source::Upstream => Part::Broken,
+        Source::Client | Source::Gateway if matches!(failure, Failure::DeadlineExceeded) => {
+            Part::Broken
+        }
+        Source::Client | Source::Gateway => Part::Stopped,
+    }
 }

@@ -18,6 +18,7 @@ use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
 use anima_core::usage::Meter;
 use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, neutral_message};
+use anima_wire::canonical::Dropped;
 
 use super::admit::meters;
 use super::call::Call;
@@ -48,6 +49,8 @@ pub(super) struct Trial {
     pub(super) upstream_ref: Option<String>,
     /// Bytes of an answer that could not be used, for an estimate of what they cost.
     pub(super) wasted_bytes: usize,
+    /// What the provider's dialect could not carry.
+    pub(super) dropped: Dropped,
 }
 
 /// What came of an upstream call.
@@ -82,6 +85,7 @@ impl Trial {
             on_disconnect: route.channel.body.on_disconnect,
             upstream_ref: None,
             wasted_bytes: 0,
+            dropped: Dropped::default(),
         }
     }
 
@@ -111,13 +115,10 @@ impl Trial {
         &mut self,
         call: &Call,
         upstream: &Upstream,
-        secret: &str,
+        (adapter, mut encoded, secret): (&'static dyn Adapter, Encoded, &str),
         out: (&Outbound, Policy, usize),
     ) -> Outcome {
-        let Some(adapter) = upstream.adapter else {
-            return failed(Failure::Internal);
-        };
-        let encoded = adapter.encode(&call.request, &self.model);
+        self.dropped = std::mem::take(&mut encoded.dropped);
         let Some(request) = self.request(call, upstream, adapter, (encoded, secret)) else {
             return failed(Failure::Internal);
         };
@@ -159,8 +160,12 @@ impl Trial {
         }
         let collected = self.collect(call, response.into_body(), answer_bytes_max).await;
         let judged = collected.and_then(|body| {
-            let answer = adapter.answer(call.request.endpoint, &body);
-            answer.map(|answer| (answer, body.clone())).inspect_err(|failure| {
+            let answer = adapter.answer(&call.request, &body);
+            let told = answer.map(|answer| {
+                let said = answer.body.clone();
+                (answer, said)
+            });
+            told.inspect_err(|failure| {
                 // What cannot be read was still made, and may be charged.
                 if *failure == Failure::AnswerMalformed {
                     self.wasted_bytes = body.len();
@@ -181,12 +186,7 @@ impl Trial {
         }
     }
 
-    async fn collect(
-        &mut self,
-        call: &Call,
-        body: Body,
-        limit: usize,
-    ) -> Result<Bytes, Failure> {
+    async fn collect(&mut self, call: &Call, body: Body, limit: usize) -> Result<Bytes, Failure> {
         let deadline = self.deadline(call);
         let idle = Duration::from_millis(self.timeouts.idle_ms.into());
         match outbound::collect(body, limit, idle, deadline).await {
@@ -226,7 +226,7 @@ impl Trial {
     ) -> Option<Request<Segments>> {
         let mut request = Request::new(Segments::new(encoded.body));
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = target(&upstream.base, encoded.path)?;
+        *request.uri_mut() = target(&upstream.base, &encoded.path)?;
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let accept = if call.request.stream { "text/event-stream" } else { "application/json" };
@@ -263,7 +263,7 @@ pub(super) fn classified(failure: Failure) -> Classified {
     }
 }
 
-fn target(base: &Uri, path: &str) -> Option<Uri> {
+pub(super) fn target(base: &Uri, path: &str) -> Option<Uri> {
     let mut parts = base.clone().into_parts();
     let prefix = base.path().trim_end_matches('/');
     parts.path_and_query = Some(format!("{prefix}{path}").parse().ok()?);

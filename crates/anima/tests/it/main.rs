@@ -6,12 +6,16 @@
 #![cfg(test)]
 
 mod bad_input; // bodies and heads that no client should send
+mod conversion; // prices in other currencies, and promotional credit
 mod eyes; // metrics, health, a database that is gone
+mod hard_cases; // who pays when something goes wrong, row by row
+mod idempotency; // calls that are sent again
 mod keys; // who may call what
 mod leaving; // clients that leave
 mod live_config; // changes are in force at once, scheduled ones at their instant
 mod mixed; // many calls with faults against the truth log
 mod money; // both sides of each call, to the last unit
 mod serving; // the endpoints as clients see them
+mod surfaces; // clients of other dialects
 mod testapp; // a node with everything it needs
 mod upstream_faults; // what an upstream can do to a call

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anima::boot;
 use anima::settings::{Flags, Settings};
 use anima_simulator::{Call, Script, Simulator};
+use anima_store::database::Location;
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
@@ -352,6 +353,19 @@ impl TestApp {
     /// The metrics' text.
     pub(crate) async fn metrics(&self) -> String {
         self.raw(Method::GET, "/actuator/prometheus", &[], "").await.text()
+    }
+
+    /// Where the node's database is.
+    pub(crate) fn location(&self) -> Location {
+        match self.place.url() {
+            Some(url) => Location::Postgres(url),
+            None => Location::Sqlite(self.data_dir().join("anima.db")),
+        }
+    }
+
+    /// The node's data directory.
+    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
     }
 
     /// Settlements that could not be written, and other things no test may cause.

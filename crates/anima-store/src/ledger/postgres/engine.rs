@@ -13,8 +13,8 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use tokio_postgres::Error;
 
-use super::failure::{Next, next};
-use super::{Shared, intern, lookup, rows};
+use super::failure::Next;
+use super::{Shared, booked, credit, intern, lookup, rows};
 use crate::ledger::batch::{self, Failure};
 use crate::ledger::directory::{Directory, Missing};
 use crate::ledger::judge::Judge;
@@ -26,6 +26,10 @@ use crate::postgres::Chain;
 /// ids. A batch takes milliseconds; what takes seconds is a dead server or a lock held elsewhere.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// What [`batch`] waits at a time for callers who are on their way; with the system's slack half as
+/// much again. A batch takes 2 to 4 ms.
+const MOMENT: Duration = Duration::from_micros(150);
+
 /// How often a transaction that met another one is made again before the batch counts as lost.
 const AGAIN: usize = 5;
 
@@ -36,7 +40,18 @@ pub(super) struct Engine {
     directory: Directory,
 }
 
+#[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+fn doze() {
+    std::thread::sleep(MOMENT);
+}
+
 impl batch::Engine for Engine {
+    async fn pause(&mut self) {
+        // The runtime's own timer waits for one to two milliseconds at least.
+        let slept = tokio::task::spawn_blocking(doze).await;
+        debug_assert!(slept.is_ok(), "a thread that only sleeps does not panic");
+    }
+
     async fn commit(&mut self, items: &[Item]) -> Result<Vec<Verdict>, Failure> {
         let mut met = String::new();
         for _ in 0..AGAIN {
@@ -60,38 +75,42 @@ impl Engine {
         let pooled = self.shared.pool.get().await;
         let client = pooled.map_err(|e| lost(Chain(&e).to_string()))?;
         let ended = tokio::time::timeout(DEADLINE, self.attempt(&client, items)).await;
-        let error = match ended {
+        let failed = match ended {
             Ok(Ok(verdicts)) => return Ok(verdicts),
-            Ok(Err(error)) => Some(error),
+            Ok(Err(failed)) => Some(failed),
             Err(_) => None,
         };
-        if error.is_none() || !is_rolled_back(&client).await {
+        if failed.is_none() || !is_rolled_back(&client).await {
             drop(Object::take(client));
         }
-        Err(error.map_or_else(|| lost("the database does not answer".to_owned()), |e| next(&e)))
+        Err(failed.unwrap_or_else(|| lost("the database does not answer".to_owned())))
     }
 
-    async fn attempt(&mut self, client: &Object, items: &[Item]) -> Result<Vec<Verdict>, Error> {
+    async fn attempt(&mut self, client: &Object, items: &[Item]) -> Result<Vec<Verdict>, Next> {
+        let node = self.shared.epoch.node();
         let missing = self.directory.missing(items);
         self.intern(client, missing).await?;
         let statements = rows::prepare(client).await?;
-        let named = lookup::Named::of(items, &self.directory);
-        let (posted_at, mut known) = lookup::lock_and_read(client, named).await?;
+        let named = lookup::Named::of(items, &self.directory, node);
+        let (posted_at, mut known) = lookup::lock_and_read(client, &named).await?;
+        credit::load(client, &mut known).await?;
+        known.booked = booked::load(client, &named.corrected, &mut self.directory).await?;
         let mut judge = Judge {
             directory: &self.directory,
-            node: self.shared.node,
+            node: node.id,
             posted_at,
             known: &mut known,
             plan: Plan::default(),
         };
         let verdicts = judge.judge(items);
         let plan = judge.plan;
+        credit::write(client, &plan).await?;
         let writing = rows::Writing {
             client,
             statements: &statements,
             plan: &plan,
             known: &known,
-            node: self.shared.node,
+            node: node.id,
             posted_at,
         };
         writing.commit().await?;

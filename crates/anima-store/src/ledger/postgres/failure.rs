@@ -17,6 +17,12 @@ pub(super) enum Next {
     Fail(Failure),
 }
 
+impl From<tokio_postgres::Error> for Next {
+    fn from(error: tokio_postgres::Error) -> Self {
+        next(&error)
+    }
+}
+
 /// Conditions of the server and not of what is written, by the first two letters of their code:
 /// connection exceptions, resources, operator intervention, system errors.
 const SERVER: &[&str] = &["08", "53", "57", "58"];

@@ -11,28 +11,25 @@ use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 
+use crate::ledger::control::IS_UP;
 use crate::ledger::digest::Digest;
 use crate::ledger::directory::Directory;
+use crate::ledger::epoch::Node;
 use crate::ledger::operation::{Item, Operation};
 use crate::ledger::plan::{Known, State, StoredHold, Wallet};
 
-/// Commits must be on disk, whatever the server's default; a stronger setting stays. Everything
-/// that a batch does is a look-up by key, and a plan made while a table was small must not scan it
-/// later, when it is large.
-const BEGIN: &str = "
-    BEGIN ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL enable_seqscan = off;
-    SELECT set_config('synchronous_commit', 'on', true)
-    WHERE current_setting('synchronous_commit') = 'off'";
+/// The rest is set once for each connection.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 const LOCK: &str = "
-    SELECT account_id, debits, credits, held, floor FROM gated_balance
+    SELECT account_id, debits, credits, held, floor, promo, promo_id FROM gated_balance
     WHERE account_id = ANY($1) ORDER BY account_id FOR UPDATE";
 
 const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 const HOLDS: &str = "
-    SELECT id, account_id, price_id, amount, kid, alias, node, settled, uncollected, digest
+    SELECT id, account_id, price_id, amount, kid, alias, node, settled, uncollected, digest,
+           created_at
     FROM hold WHERE id = ANY($1)";
 
 const GATES: &str = "
@@ -48,19 +45,24 @@ pub(super) struct Named {
     subjects: Vec<Uuid>,
     kinds: Vec<i16>,
     seqs: Vec<i16>,
+    /// The lease under which holds are to be placed.
+    lease: Option<Uuid>,
+    /// Holds whose books are to be corrected.
+    pub(super) corrected: Vec<Uuid>,
 }
 
 /// Begins a transaction, locks the batch's wallets and reads what it names.
 pub(super) async fn lock_and_read(
     client: &Object,
-    named: Named,
+    named: &Named,
 ) -> Result<(Timestamp, Known), Error> {
     let lock = client.prepare_cached(LOCK).await?;
     let clock = client.prepare_cached(CLOCK).await?;
     let holds = client.prepare_cached(HOLDS).await?;
     let gates = client.prepare_cached(GATES).await?;
+    let lease = client.prepare_cached(IS_UP).await?;
     // Polled in this order, so sent in this order, without waiting in between.
-    let (begun, wallets, clock, holds, gates) = tokio::join!(
+    let (begun, wallets, clock, holds, gates, lease) = tokio::join!(
         biased;
         client.batch_execute(BEGIN),
         async { client.query(&lock, &[&named.accounts]).await },
@@ -77,9 +79,15 @@ pub(super) async fn lock_and_read(
             }
             client.query(&gates, &[&named.subjects, &named.kinds, &named.seqs]).await
         },
+        async {
+            match &named.lease {
+                Some(node) => client.query(&lease, &[node]).await.map(|up| up.is_empty()),
+                None => Ok(false),
+            }
+        },
     );
     begun?;
-    let mut known = Known::default();
+    let mut known = Known { is_fenced: lease?, ..Known::default() };
     for row in wallets? {
         known.wallets.insert(row.try_get(0)?, wallet(&row)?);
     }
@@ -96,14 +104,24 @@ pub(super) async fn lock_and_read(
 
 impl Named {
     /// Collects it. The accounts are sorted, which is the order in which they are locked.
-    pub(super) fn of(items: &[Item], directory: &Directory) -> Self {
+    pub(super) fn of(items: &[Item], directory: &Directory, node: Node) -> Self {
         let mut named = Self::default();
         for item in items {
             item.operation.each_wallet(|account, currency| {
                 named.accounts.extend(directory.account(account, currency));
             });
             match &item.operation {
-                Operation::Hold(hold) => named.holds.push(hold.id),
+                Operation::Hold(hold) => {
+                    named.holds.push(hold.id);
+                    named.lease = node.has_lease.then_some(node.id);
+                }
+                Operation::Extend(extension) => named.holds.push(extension.hold),
+                Operation::TrueUp(correction) => {
+                    named.holds.push(correction.settle.settlement.hold);
+                    named.corrected.push(correction.settle.settlement.hold);
+                }
+                // It is written where its hold is open and ours, and nowhere else.
+                Operation::Checkpoint(_) => {}
                 Operation::Settle(settle) => named.holds.push(settle.settlement.hold),
                 Operation::Post(post) => {
                     named.subjects.push(post.entry.subject);
@@ -124,14 +142,18 @@ fn wallet(row: &Row) -> Result<Wallet, Error> {
         credits: row.try_get(2)?,
         held: row.try_get(3)?,
         floor: row.try_get(4)?,
+        promo: row.try_get(5)?,
+        promo_id: row.try_get(6)?,
         changed: false,
     })
 }
 
 fn stored_hold(row: &Row) -> Result<StoredHold, Error> {
+    let node = row.try_get(6)?;
     let state = match row.try_get::<_, Option<&[u8]>>(9)? {
-        None => State::Open { node: row.try_get(6)? },
+        None => State::Open { node },
         Some(found) => State::Closed {
+            node,
             charged: row.try_get::<_, Option<i64>>(7)?.unwrap_or(0),
             uncollected: row.try_get(8)?,
             digest: digest(found),
@@ -143,11 +165,12 @@ fn stored_hold(row: &Row) -> Result<StoredHold, Error> {
         amount: row.try_get(3)?,
         kid: row.try_get::<_, &str>(4)?.into(),
         alias: row.try_get::<_, &str>(5)?.into(),
+        created_at: Timestamp::from_micros(row.try_get(10)?),
         state,
     })
 }
 
 /// The table's check says that it has 32 bytes; other bytes would equal no content.
-fn digest(bytes: &[u8]) -> Digest {
+pub(super) fn digest(bytes: &[u8]) -> Digest {
     bytes.try_into().unwrap_or_default()
 }

@@ -12,21 +12,39 @@ use uuid::Uuid;
 use anima_core::clock::Timestamp;
 
 use crate::ledger::digest::source_name;
-use crate::ledger::plan::{Known, Plan, Wallet, day};
+use crate::ledger::plan::{Known, Plan, Wallet, day, ppm};
 
 const OPEN: &str = "
     INSERT INTO hold (id, app, kid, alias, account_id, amount, currency, price_id, created_at,
-                      expires_at, node)
-    SELECT u.*, $11
+                      expires_at, multiplier, channel, cost_cap, cost_currency, cost_price_id, node)
+    SELECT u.*, $16
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],
-                $7::text[], $8::bigint[], $9::bigint[], $10::bigint[]) AS u";
+                $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[],
+                $13::bigint[], $14::text[], $15::bigint[]) AS u";
+
+const EXTEND: &str = "
+    WITH extended AS (
+        UPDATE hold h SET amount = u.amount
+        FROM unnest($1::uuid[], $2::bigint[]) AS u (id, amount)
+        WHERE h.id = u.id AND h.node = $3 AND h.state IN ('HELD', 'UNKNOWN')
+        RETURNING 1
+    )
+    SELECT expect_rows((SELECT count(*) FROM extended), cardinality($1::uuid[]))";
+
+const CHECKPOINT: &str = "
+    UPDATE hold h
+    SET phase = u.phase, progress = u.progress, upstream_ref = u.upstream_ref, trail = u.trail,
+        expires_at = u.expires_at
+    FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
+         AS u (id, phase, progress, upstream_ref, trail, expires_at)
+    WHERE h.id = u.id AND h.node = $7 AND h.state = 'HELD'";
 
 const CLOSE: &str = "
     WITH closed AS (
         UPDATE hold h
         SET state = CASE WHEN u.settled IS NULL THEN 'RELEASED' ELSE 'SETTLED' END,
             settled = u.settled, uncollected = u.uncollected, digest = u.digest,
-            closed_at = u.closed_at
+            closed_at = u.closed_at, trail = NULL
         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[])
              AS u (id, settled, uncollected, digest, closed_at)
         WHERE h.id = u.id AND h.node = $6 AND h.state IN ('HELD', 'UNKNOWN')
@@ -64,9 +82,11 @@ const ATTEMPT: &str = "
 const WALLET: &str = "
     WITH written AS (
         UPDATE gated_balance g
-        SET debits = u.debits, credits = u.credits, held = u.held, floor = u.floor
-        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-             AS u (account_id, debits, credits, held, floor)
+        SET debits = u.debits, credits = u.credits, held = u.held, floor = u.floor,
+            promo = u.promo
+        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
+                    $6::bigint[])
+             AS u (account_id, debits, credits, held, floor, promo)
         WHERE g.account_id = u.account_id
         RETURNING 1
     )
@@ -84,6 +104,8 @@ type Column<'a> = &'a (dyn ToSql + Sync);
 #[derive(Debug)]
 pub(super) struct Statements {
     open: Statement,
+    extend: Statement,
+    checkpoint: Statement,
     close: Statement,
     journal: Statement,
     leg: Statement,
@@ -96,6 +118,8 @@ pub(super) struct Statements {
 pub(super) async fn prepare(client: &Object) -> Result<Statements, Error> {
     Ok(Statements {
         open: client.prepare_cached(OPEN).await?,
+        extend: client.prepare_cached(EXTEND).await?,
+        checkpoint: client.prepare_cached(CHECKPOINT).await?,
         close: client.prepare_cached(CLOSE).await?,
         journal: client.prepare_cached(JOURNAL).await?,
         leg: client.prepare_cached(LEG).await?,
@@ -123,8 +147,7 @@ impl Writing<'_> {
         // one makes the server roll back instead of committing, so all of them are looked at.
         let results = tokio::join!(
             biased;
-            self.holds(),
-            self.closings(),
+            self.whole_holds(),
             self.journals(),
             self.legs(),
             self.attempts(),
@@ -132,13 +155,54 @@ impl Writing<'_> {
             self.house(),
             self.client.batch_execute("COMMIT"),
         );
-        let (holds, closings, journals, legs, attempts, wallets, house, committed) = results;
-        holds.and(closings).and(journals).and(legs).and(attempts).and(wallets).and(house)?;
+        let (holds, journals, legs, attempts, wallets, house, committed) = results;
+        holds.and(journals).and(legs).and(attempts).and(wallets).and(house)?;
         committed
     }
 
     async fn send(&self, statement: &Statement, columns: &[Column<'_>]) -> Result<(), Error> {
         self.client.execute(statement, columns).await.map(|_| ())
+    }
+
+    /// In this order: a hold may be placed, extended and closed in one transaction, and then its
+    /// checkpoints have no effect.
+    async fn whole_holds(&self) -> Result<(), Error> {
+        let (holds, extensions, closings, checkpoints) = tokio::join!(
+            biased;
+            self.holds(),
+            self.extensions(),
+            self.closings(),
+            self.checkpoints(),
+        );
+        holds.and(extensions).and(closings).and(checkpoints)
+    }
+
+    async fn extensions(&self) -> Result<(), Error> {
+        let rows = &self.plan.extensions;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = rows.keys().collect();
+        let amounts: Vec<_> = rows.values().collect();
+        self.send(&self.statements.extend, &[&ids, &amounts, &self.node]).await
+    }
+
+    async fn checkpoints(&self) -> Result<(), Error> {
+        let all = || self.plan.checkpoints.values();
+        if self.plan.checkpoints.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = all().map(|c| c.checkpoint.hold).collect();
+        let phases: Vec<_> = all().map(|c| c.checkpoint.phase.number()).collect();
+        let progress: Vec<_> = all().map(|c| c.checkpoint.progress).collect();
+        let references: Vec<_> = all().map(|c| c.upstream_ref()).collect();
+        let trails: Vec<_> = all().map(|c| c.trail.as_str()).collect();
+        let expires: Vec<_> = all().map(|c| c.checkpoint.expires_at.micros()).collect();
+        self.send(
+            &self.statements.checkpoint,
+            &[&ids, &phases, &progress, &references, &trails, &expires, &self.node],
+        )
+        .await
     }
 
     async fn holds(&self) -> Result<(), Error> {
@@ -156,6 +220,12 @@ impl Writing<'_> {
         let prices: Vec<_> = rows.iter().map(|r| r.price_id).collect();
         let created: Vec<_> = rows.iter().map(|r| r.hold.created_at.micros()).collect();
         let expires: Vec<_> = rows.iter().map(|r| r.hold.expires_at.micros()).collect();
+        let multipliers: Vec<_> = rows.iter().map(|r| ppm(r.hold.multiplier)).collect();
+        let exposures = || rows.iter().map(|r| r.hold.exposure.as_ref());
+        let channels: Vec<_> = exposures().map(|e| e.map(|e| &*e.channel)).collect();
+        let caps: Vec<_> = exposures().map(|e| e.map(|e| e.amount)).collect();
+        let cap_currencies: Vec<_> = exposures().map(|e| e.map(|e| e.currency.code())).collect();
+        let cost_prices: Vec<_> = rows.iter().map(|r| r.cost_price_id).collect();
         self.send(
             &self.statements.open,
             &[
@@ -169,6 +239,11 @@ impl Writing<'_> {
                 &prices,
                 &created,
                 &expires,
+                &multipliers,
+                &channels,
+                &caps,
+                &cap_currencies,
+                &cost_prices,
                 &self.node,
             ],
         )
@@ -304,7 +379,9 @@ impl Writing<'_> {
         let column = |of: fn(&Wallet) -> i64| changed().map(|(_, w)| of(w)).collect::<Vec<_>>();
         let (debits, credits) = (column(|w| w.debits), column(|w| w.credits));
         let (held, floors) = (column(|w| w.held), column(|w| w.floor));
-        self.send(&self.statements.wallet, &[&accounts, &debits, &credits, &held, &floors]).await
+        let promo = column(|w| w.promo);
+        let columns: [Column<'_>; 6] = [&accounts, &debits, &credits, &held, &floors, &promo];
+        self.send(&self.statements.wallet, &columns).await
     }
 
     async fn house(&self) -> Result<(), Error> {

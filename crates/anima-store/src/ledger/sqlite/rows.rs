@@ -9,7 +9,9 @@ use uuid::Uuid;
 use anima_core::clock::Timestamp;
 
 use crate::ledger::digest::source_name;
-use crate::ledger::plan::{Known, Plan, day};
+use crate::ledger::plan::{Known, Plan, day, ppm};
+
+mod open; // extensions and checkpoints
 
 /// Writes everything that the plan and the judged wallets say.
 pub(super) fn write(
@@ -20,10 +22,13 @@ pub(super) fn write(
     posted_at: Timestamp,
 ) -> rusqlite::Result<()> {
     holds(transaction, plan, node)?;
+    open::extensions(transaction, plan, node)?;
     closings(transaction, plan, node)?;
+    open::checkpoints(transaction, plan, node)?;
     journals(transaction, plan, posted_at)?;
     legs(transaction, plan)?;
     attempts(transaction, plan)?;
+    super::credit::write(transaction, plan)?;
     wallets(transaction, known)?;
     house(transaction, plan, posted_at)
 }
@@ -31,14 +36,16 @@ pub(super) fn write(
 fn holds(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite::Result<()> {
     const OPEN: &str = "
         INSERT INTO hold (id, app, kid, alias, account_id, node, amount, currency, price_id,
-                          created_at, expires_at)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                          created_at, expires_at, multiplier, channel, cost_cap, cost_currency,
+                          cost_price_id)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     if plan.holds.is_empty() {
         return Ok(());
     }
     let mut statement = transaction.prepare_cached(OPEN)?;
     for row in &plan.holds {
         let hold = row.hold;
+        let exposure = hold.exposure.as_ref();
         statement.execute(params![
             hold.id.as_bytes(),
             &*hold.app,
@@ -51,6 +58,11 @@ fn holds(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite
             row.price_id,
             hold.created_at.micros(),
             hold.expires_at.micros(),
+            ppm(hold.multiplier),
+            exposure.map(|e| &*e.channel),
+            exposure.map(|e| e.amount),
+            exposure.map(|e| e.currency.code()),
+            row.cost_price_id,
         ])?;
     }
     Ok(())
@@ -58,7 +70,8 @@ fn holds(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite
 
 fn closings(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite::Result<()> {
     const CLOSE: &str = "
-        UPDATE hold SET state = ?3, settled = ?4, uncollected = ?5, digest = ?6, closed_at = ?7
+        UPDATE hold SET state = ?3, settled = ?4, uncollected = ?5, digest = ?6, closed_at = ?7,
+                        trail = NULL
         WHERE id = ?1 AND node = ?2 AND state IN ('HELD', 'UNKNOWN')";
     if plan.closings.is_empty() {
         return Ok(());
@@ -175,7 +188,7 @@ fn attempts(transaction: &Transaction<'_>, plan: &Plan<'_>) -> rusqlite::Result<
 
 fn wallets(transaction: &Transaction<'_>, known: &Known) -> rusqlite::Result<()> {
     const WALLET: &str = "
-        UPDATE gated_balance SET debits = ?2, credits = ?3, held = ?4, floor = ?5
+        UPDATE gated_balance SET debits = ?2, credits = ?3, held = ?4, floor = ?5, promo = ?6
         WHERE account_id = ?1";
     let mut statement = transaction.prepare_cached(WALLET)?;
     for (account_id, wallet) in known.wallets.iter().filter(|(_, wallet)| wallet.changed) {
@@ -184,7 +197,8 @@ fn wallets(transaction: &Transaction<'_>, known: &Known) -> rusqlite::Result<()>
             wallet.debits,
             wallet.credits,
             wallet.held,
-            wallet.floor
+            wallet.floor,
+            wallet.promo
         ])?;
     }
     Ok(())

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::ledger::{
-    Account, Attempt, AttemptCost, Close, Component, Entry, EntryKind, Hold, Leg, PriceRef,
-    Settlement,
+    Account, Attempt, AttemptCost, Checkpoint, Close, Component, Entry, EntryKind, Exposure,
+    Extension, Hold, Leg, Phase, PriceRef, Running, Settlement,
 };
-use anima_core::money::Currency;
+use anima_core::money::{Currency, Multiplier};
 use anima_core::usage::{Meter, Usage, UsageSource};
 
 use crate::database::Opener;
-use crate::ledger::{Balance, BatchObserver, LedgerStore};
+use crate::ledger::{
+    Balance, BatchObserver, Correction, LedgerStore, Registration, SaleCorrection,
+};
 
 /// A ledger and what has to live as long.
 pub(in crate::ledger) struct Books {
@@ -58,6 +61,10 @@ pub(in crate::ledger) fn price(code: &str) -> PriceRef {
     PriceRef { code: code.into(), version_no: 3 }
 }
 
+pub(in crate::ledger) fn exposure() -> Exposure {
+    Exposure { channel: "openai".into(), amount: 80, currency: eur(), price: price("worst") }
+}
+
 pub(in crate::ledger) fn hold(n: u128, app: &str, amount: i64) -> Hold {
     Hold {
         id: Uuid::from_u128(n),
@@ -68,6 +75,8 @@ pub(in crate::ledger) fn hold(n: u128, app: &str, amount: i64) -> Hold {
         amount,
         floor: 0,
         sale_price: price("sale"),
+        multiplier: Multiplier::from_ppm(1_250_000),
+        exposure: Some(exposure()),
         created_at: NOON,
         expires_at: NOON.plus_millis(600_000),
     }
@@ -80,6 +89,7 @@ pub(in crate::ledger) fn settle(hold: &Hold, sale: i64) -> Settlement {
         currency: hold.currency,
         close: Close::Settle { sale, estimate: false },
         sale_price: hold.sale_price.clone(),
+        conversion: None,
         attempts: vec![attempt(1, true, 7)],
         at: NOON.plus_millis(900),
     }
@@ -110,6 +120,48 @@ pub(in crate::ledger) fn attempt(n: i16, served: bool, cost: i64) -> Attempt {
         first_byte_at: served.then(|| NOON.plus_millis(300)),
         ended_at: NOON.plus_millis(800),
     }
+}
+
+/// A call that has fallen back once and streams.
+pub(in crate::ledger) fn checkpoint(hold: &Hold, progress: i64) -> Checkpoint {
+    Checkpoint {
+        hold: hold.id,
+        app: Arc::clone(&hold.app),
+        currency: hold.currency,
+        phase: Phase::Streaming,
+        progress,
+        ended: vec![attempt(1, false, 3)],
+        running: Some(Running {
+            n: 2,
+            channel: "azure".into(),
+            credential: "main".into(),
+            model: "gpt-5".into(),
+            cost_price: price("cost"),
+            upstream_ref: Some("chatcmpl-2".to_owned()),
+            usage: Usage::default().with(Meter::OutputTokens, 1_000),
+            delivered: true,
+            started_at: NOON.plus_millis(200),
+        }),
+        expires_at: NOON.plus_millis(700_000),
+    }
+}
+
+pub(in crate::ledger) fn extension(hold: &Hold, amount: i64) -> Extension {
+    Extension {
+        hold: hold.id,
+        app: Arc::clone(&hold.app),
+        currency: hold.currency,
+        amount,
+        floor: hold.floor,
+    }
+}
+
+pub(in crate::ledger) fn correction(settlement: Settlement) -> Correction {
+    Correction { settlement, sale: SaleCorrection::DownOnly, reference: "came late".to_owned() }
+}
+
+pub(in crate::ledger) fn registration(node: u128, ttl: Duration) -> Registration {
+    Registration { node: Uuid::from_u128(node), host: "here".to_owned(), ttl }
 }
 
 /// Money that comes in; with a negative amount, money that goes out.
@@ -158,8 +210,10 @@ pub(in crate::ledger) async fn shown(ledger: &dyn LedgerStore, subject: Uuid) ->
 pub(in crate::ledger) async fn assert_clean(ledger: &dyn LedgerStore) {
     let findings = ledger.verify(NOON).await.unwrap();
     let numbers: Vec<_> = findings.iter().map(|f| f.invariant).collect();
-    assert_eq!(numbers, ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8"]);
-    for finding in findings {
+    let all: Vec<_> = (1..=14).map(|n| format!("I{n}")).collect();
+    assert_eq!(numbers, all);
+    // The amounts of these tests are made up, so no price gives them: see `damage` for I9.
+    for finding in findings.into_iter().filter(|finding| finding.invariant != "I9") {
         assert!(finding.breaches.is_empty(), "{finding:?}");
     }
 }

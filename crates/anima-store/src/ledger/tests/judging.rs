@@ -32,6 +32,9 @@ impl Engine for Scripted {
                 Operation::Hold(_) => Verdict::Held(Ok(())),
                 Operation::Settle(_) => Verdict::Settled(Ok(settled)),
                 Operation::Post(_) => Verdict::Posted(Err(Error::Conflict)),
+                Operation::Extend(_) => Verdict::Extended(Ok(())),
+                Operation::TrueUp(_) => Verdict::TruedUp(Err(Error::Conflict)),
+                Operation::Checkpoint(_) => Verdict::Checkpointed(Ok(())),
             })
             .collect())
     }
@@ -42,6 +45,9 @@ fn letter(item: &Item) -> char {
         Operation::Hold(_) => 'h',
         Operation::Settle(_) => 's',
         Operation::Post(_) => 'p',
+        Operation::Extend(_) => 'e',
+        Operation::TrueUp(_) => 't',
+        Operation::Checkpoint(_) => 'c',
     }
 }
 
@@ -65,6 +71,43 @@ async fn settlements_go_before_entries_and_entries_before_holds() {
     };
     tokio::join!(biased; calls, run(engine, lanes, Arc::new(Counts::default())));
     assert_eq!(*seen.lock(), ["sphh"]);
+}
+
+#[tokio::test]
+async fn checkpoints_go_last_and_only_so_many_together() {
+    let (queue, mut lanes) = queue();
+    let one = hold(1, "a", 1);
+    let sent: Vec<_> = (0..200).map(|n| queue.checkpoint(checkpoint(&one, n)).unwrap()).collect();
+    let calls = async {
+        let _answers = tokio::join!(
+            queue.hold(hold(2, "a", 1)),
+            queue.extend(extension(&one, 5)),
+            queue.true_up(correction(settle(&one, 1))),
+            queue.settle(settle(&hold(4, "a", 1), 1)),
+        );
+    };
+    let writer = async {
+        assert!(lanes.fill().await);
+        let letters = |batch: Vec<Item>| batch.iter().map(letter).collect::<String>();
+        assert_eq!(letters(lanes.take(512)), format!("seth{}", "c".repeat(128)));
+        assert_eq!(letters(lanes.take(3)), "ccc");
+        assert_eq!(letters(lanes.take(512)), "c".repeat(69));
+    };
+    tokio::join!(biased; calls, writer);
+    drop(sent);
+}
+
+#[tokio::test]
+async fn of_too_many_checkpoints_the_oldest_are_dropped() {
+    let (queue, mut lanes) = queue();
+    let one = hold(1, "a", 1);
+    let mut sent: Vec<_> =
+        (0..4_100).map(|n| queue.checkpoint(checkpoint(&one, n)).unwrap()).collect();
+    assert!(lanes.fill().await);
+    assert_eq!(sent.remove(3).await, Err(Error::Overloaded));
+    let kept = lanes.take(1);
+    let Operation::Checkpoint(first) = &kept[0].operation else { panic!("{kept:?}") };
+    assert_eq!(first.checkpoint.progress, 4);
 }
 
 #[tokio::test]

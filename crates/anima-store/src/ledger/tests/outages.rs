@@ -74,6 +74,9 @@ impl Written {
                 self.entries += 1;
                 Verdict::Posted(Ok(Posted { journal: Uuid::nil(), replayed: false }))
             }
+            Operation::Extend(_) => Verdict::Extended(Ok(())),
+            Operation::TrueUp(_) => Verdict::TruedUp(Err(Error::HoldUnknown)),
+            Operation::Checkpoint(_) => Verdict::Checkpointed(Ok(())),
         }
     }
 
@@ -143,6 +146,29 @@ async fn an_entry_is_not_written_after_its_caller_was_told_that_the_database_is_
     tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
     let written = written.lock();
     assert_eq!((written.entries, written.open()), (0, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_database_is_away_checkpoints_are_refused_and_extensions_wait() {
+    let (queue, lanes) = queue();
+    let (engine, _written) = flaky(away_for_a_minute());
+    let started = Instant::now();
+    let calls = async {
+        let one = hold(4, "a", 1);
+        let point = queue.checkpoint(checkpoint(&one, 1)).unwrap();
+        let extending = async {
+            assert_eq!(queue.extend(extension(&one, 5)).await, Err(away()));
+            started.elapsed()
+        };
+        let pointing = async {
+            assert_eq!(point.await, Err(away()));
+            started.elapsed()
+        };
+        let (extended, pointed) = tokio::join!(extending, pointing);
+        assert!(extended.as_secs() >= 4 && pointed.is_zero(), "{extended:?} {pointed:?}");
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,7 +332,11 @@ async fn a_refused_settlement_is_written_without_what_the_service_named_it() {
     let (queue, lanes) = queue();
     let named = |item: &Item| match &item.operation {
         Operation::Settle(s) => s.settlement.attempts.iter().any(|a| a.upstream_ref.is_some()),
-        Operation::Hold(_) | Operation::Post(_) => false,
+        Operation::Hold(_)
+        | Operation::Post(_)
+        | Operation::Extend(_)
+        | Operation::TrueUp(_)
+        | Operation::Checkpoint(_) => false,
     };
     let (engine, written) =
         flaky(move |items| if items.iter().any(named) { Fate::Refused } else { Fate::Written });

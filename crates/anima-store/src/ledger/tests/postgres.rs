@@ -2,14 +2,34 @@
 
 use std::sync::Arc;
 
+use super::damage::{self, Place};
+use super::documented;
 use super::fixtures::*;
+use super::recovery::Nodes;
 use crate::database::Opener;
+use crate::ledger::money;
 use crate::ledger::postgres::{PostgresLedger, open};
-use crate::ledger::{Error, LedgerStore};
+use crate::ledger::{Error, LeaseState, Leases as _, LedgerStore, OpenHolds as _};
 use crate::postgres::{migrate, pool};
 use crate::tests::{Scratch, postgres};
 
 crate::ledger::tests::suite!(books);
+crate::ledger::tests::recovery::suite!(nodes);
+
+#[test]
+fn random_sequences_agree_with_the_books_in_memory() {
+    crate::ledger::tests::differential::run(nodes, 16);
+}
+
+async fn nodes() -> Option<Nodes> {
+    let place = Arc::new(postgres().await?);
+    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    let there = Arc::clone(&place);
+    let open = move |node| -> Arc<dyn LedgerStore> {
+        Arc::new(opened(&there, &Opener { node, ..opener() }))
+    };
+    Some(Nodes { open: Box::new(open), place: Box::new(place) })
+}
 
 async fn books() -> Option<Books> {
     let place = postgres().await?;
@@ -49,12 +69,40 @@ async fn a_hold_outlives_the_process_and_is_fenced_from_the_next_one() {
     let next = Opener { node: uuid::Uuid::from_u128(0xB), ..opener() };
     let next = opened(&place, &next);
     let open_hold = hold(2, "acme", 50);
-    assert_eq!(next.settle(settle(&open_hold, 5)).await, Err(Error::HoldUnknown));
+    assert_eq!(next.settle(settle(&open_hold, 5)).await, Err(Error::Fenced));
     assert_eq!(wallet(&next, "acme").await, (910, 50, 0));
     let same = opened(&place, &opener());
     assert_eq!(same.settle(settle(&open_hold, 5)).await.unwrap().charged, 5);
     assert!(next.settle(settle(&open_hold, 5)).await.unwrap().replayed);
     assert_clean(&next).await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_missed_is_fenced_and_does_not_know_it_yet() {
+    let Some(place) = used().await else { return };
+    let (now, hour) = (std::time::Duration::ZERO, std::time::Duration::from_hours(1));
+    let slow = opened(&place, &opener());
+    slow.register(registration(0xA11A, now)).await.unwrap();
+    // Late, and nobody has missed it.
+    slow.renew(now).await.unwrap();
+    slow.hold(hold(3, "acme", 5)).await.unwrap();
+    let other = opened(&place, &Opener { node: uuid::Uuid::from_u128(2), ..opener() });
+    other.register(registration(2, hour)).await.unwrap();
+    assert_eq!(other.claim_orphans(1, hour).await.unwrap().len(), 1);
+    assert_eq!(slow.hold(hold(4, "acme", 5)).await, Err(Error::Fenced));
+    assert_eq!(slow.renew(hour).await, Err(Error::Fenced));
+    assert_eq!(slow.claim_orphans(10, hour).await, Err(Error::Fenced));
+    // The hold that was not taken yet is still its own to settle, and then gone for the other.
+    let left = [hold(2, "acme", 50), hold(3, "acme", 5)];
+    let taken = other.unresolved(10).await.unwrap()[0].hold;
+    let (taken, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|hold| hold.id == taken);
+    slow.settle(release(&left[0])).await.unwrap();
+    assert_eq!(other.claim_orphans(10, hour).await, Ok(Vec::new()));
+    assert_eq!(slow.settle(release(&taken[0])).await, Err(Error::Fenced));
+    other.settle(release(&taken[0])).await.unwrap();
+    let states: Vec<_> = other.leases().await.unwrap().iter().map(|l| l.state).collect();
+    assert_eq!(states, [LeaseState::Up, LeaseState::Recovered]);
+    assert_clean(&other).await;
 }
 
 #[tokio::test]
@@ -79,49 +127,49 @@ async fn what_is_written_stays_as_it_was_written() {
     }
 }
 
-#[tokio::test]
-async fn verification_finds_what_was_damaged() {
-    let damages: &[(&str, &[&str])] = &[
-        ("SELECT 1", &[]),
-        ("UPDATE leg SET amount = amount + 1 WHERE component = 1", &["I3", "I5"]),
-        ("UPDATE leg SET currency = 'EUR' WHERE component = 2", &["I1"]),
-        ("UPDATE leg SET credit_id = 999 WHERE component = 2", &["I1", "I3"]),
-        (
-            "INSERT INTO balance_delta SELECT account_id, day, 1, 0 FROM balance_delta LIMIT 1",
-            &["I2", "I3"],
-        ),
-        ("UPDATE gated_balance SET credits = credits + 1", &["I2", "I3"]),
-        ("UPDATE gated_balance SET held = held + 1", &["I3"]),
-        (
-            "ALTER TABLE gated_balance DROP CONSTRAINT gated_balance_check,
-          DROP CONSTRAINT gated_balance_floor_check; UPDATE gated_balance SET floor = 900",
-            &["I4"],
-        ),
-        ("UPDATE hold SET settled = 91 WHERE settled = 90", &["I5"]),
-        ("DELETE FROM journal WHERE kind = 1", &["I1", "I5"]),
-        ("UPDATE hold SET expires_at = 5 WHERE state = 'HELD'", &["I6"]),
-        ("UPDATE attempt SET hold = '00112233-4455-6677-8899-aabbccddeeff'", &["I7"]),
-        (
-            "UPDATE journal SET kind = 4, subject = (SELECT id FROM hold WHERE settled = 90)
-          WHERE kind = 3;
-          UPDATE leg SET component = 5 WHERE component = 4",
-            &["I8"],
-        ),
-    ];
-    for (damage, invariants) in damages {
-        let Some(place) = used().await else { return };
-        let unguarded = format!("SET session_replication_role = 'replica'; {damage}");
-        // The folder may have moved the deltas already.
-        let unguarded = unguarded.replace(
-            "SELECT account_id, day, 1, 0 FROM balance_delta LIMIT 1",
-            "SELECT account_id, day, 1, 0 FROM (SELECT * FROM balance_delta
-             UNION ALL SELECT * FROM folded_balance) b LIMIT 1",
-        );
-        execute(&place, &unguarded).await.unwrap();
-        let findings = opened(&place, &opener()).verify(NOON).await.unwrap();
-        let found = findings.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant);
-        assert_eq!(&found.collect::<Vec<_>>(), invariants, "{damage}");
+impl Place for Scratch {
+    fn books(&self) -> money::Books {
+        money::Books::Postgres(pool(&self.url(), 1).unwrap())
     }
+
+    fn ledger(&self) -> Arc<dyn LedgerStore> {
+        Arc::new(opened(self, &opener()))
+    }
+
+    async fn force(&self, statements: &str) {
+        let unguarded = format!("SET session_replication_role = 'replica'; {statements}");
+        execute(self, &unguarded).await.unwrap();
+    }
+
+    fn price(&self, code: &str, body: &str) -> String {
+        format!(
+            "INSERT INTO price (code, scope, version_no, effective_from, body, created_at,
+                                created_by)
+             VALUES ('{code}', '{code}', 3, to_timestamp(0), '{body}', to_timestamp(0), 'test')"
+        )
+    }
+
+    fn own(&self, _sqlite: &'static str, postgres: &'static str) -> &'static str {
+        postgres
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verification_finds_what_was_damaged() {
+    damage::each_damage_is_found(place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documents_queries_give_the_documents_figures() {
+    let Some(place) = place().await else { return };
+    documented::each_query_gives_what_the_document_says(&place).await;
+}
+
+/// An empty database.
+async fn place() -> Option<Scratch> {
+    let place = postgres().await?;
+    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    Some(place)
 }
 
 #[tokio::test]
@@ -136,6 +184,38 @@ async fn folding_moves_deltas_and_changes_no_balance() {
     execute(&place, left).await.unwrap();
     assert_eq!(ledger.trial_balance().await.unwrap(), before);
     assert_clean(&ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folding_loses_nothing_while_batches_are_written() {
+    let Some(place) = used().await else { return };
+    let ledger = Arc::new(opened(&place, &opener()));
+    ledger.post(topup(10, "acme", 1_000_000)).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for caller in 1..=8_u128 {
+        let ledger = Arc::clone(&ledger);
+        calls.spawn(async move {
+            for n in 0..50 {
+                let hold = hold(caller * 1_000 + n, "acme", 100);
+                ledger.hold(hold.clone()).await.unwrap();
+                ledger.settle(settle(&hold, 90)).await.unwrap();
+            }
+        });
+    }
+    // Two nodes that fold as often as they can.
+    let folding = async || {
+        let client = pool(&place.url(), 1).unwrap().get().await.unwrap();
+        loop {
+            client.batch_execute("SELECT fold_balances()").await.unwrap();
+        }
+    };
+    tokio::select! {
+        _ = calls.join_all() => {}
+        () = folding() => {}
+        () = folding() => {}
+    }
+    // Every account is what its legs say (I3).
+    assert_clean(&*ledger).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

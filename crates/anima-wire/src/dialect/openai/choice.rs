@@ -4,6 +4,8 @@
 //! A role alone does not. Vendors put reasoning under several names and content in lists; both are
 //! read. Sources: `a-inbound` A.1.4, `b-outbound-chat` B.3.3 and B.4.
 
+use std::ops::Range;
+
 use super::usage::{self, Report};
 use crate::json::{Cursor, Error, Kind, Text};
 
@@ -19,16 +21,29 @@ pub struct Tally {
     /// Bytes of text that did not go into `text`.
     pub dropped_bytes: usize,
     keep_bytes: usize,
+    /// Texts of the document that is being read, empty ones too.
+    texts: usize,
+    /// Where the last of them stands in it, without its quotes.
+    place: (usize, usize),
 }
 
 impl Tally {
     /// A tally that keeps this much of the text.
     pub const fn keeping(keep_bytes: usize) -> Self {
-        Self { content: false, bytes: 0, text: String::new(), dropped_bytes: 0, keep_bytes }
+        Self {
+            content: false,
+            bytes: 0,
+            text: String::new(),
+            dropped_bytes: 0,
+            keep_bytes,
+            texts: 0,
+            place: (0, 0),
+        }
     }
 
-    /// Remembers where it stands.
-    pub(crate) const fn mark(&self) -> Mark {
+    /// Remembers where it stands, before another document.
+    pub(crate) const fn mark(&mut self) -> Mark {
+        self.texts = 0;
         Mark {
             content: self.content,
             bytes: self.bytes,
@@ -43,6 +58,22 @@ impl Tally {
         self.bytes = mark.bytes;
         self.text.truncate(mark.kept_bytes);
         self.dropped_bytes = mark.dropped_bytes;
+    }
+
+    /// Where the one text of the last document stands in it. `None` when there were more or none.
+    pub(crate) fn only_place(&self) -> Option<Range<usize>> {
+        (self.texts == 1).then_some(self.place.0..self.place.1)
+    }
+
+    /// Adds text that was generated and in which nothing is escaped.
+    pub(crate) fn add_plain(&mut self, text: &str) {
+        self.content |= !text.is_empty();
+        self.bytes += text.len();
+        if self.text.len() + text.len() <= self.keep_bytes {
+            self.text.push_str(text);
+        } else {
+            self.dropped_bytes += text.len();
+        }
     }
 
     /// Adds text that was generated.
@@ -179,7 +210,10 @@ fn audio(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
 
 /// Reads a value and adds it when it is a string.
 fn string(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
-    if let Some(text) = cursor.value()?.text() {
+    let value = cursor.value()?;
+    if let Some(text) = value.text() {
+        tally.texts += 1;
+        tally.place = (value.start + 1, value.start + 1 + text.raw().len());
         tally.add(text);
     }
     Ok(())

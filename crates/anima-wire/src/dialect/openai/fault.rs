@@ -27,6 +27,8 @@ const SIGNALS: &[(&str, Failure)] = &[
     ("arrearage", Failure::AccountExhausted),
     ("1113", Failure::AccountExhausted),
     ("invalid_api_key", Failure::CredentialRefused),
+    ("api_key_invalid", Failure::CredentialRefused),
+    ("billing_disabled", Failure::AccountExhausted),
     ("account_deactivated", Failure::CredentialRefused),
     ("authentication_error", Failure::CredentialRefused),
     ("invalid_authentication_error", Failure::CredentialRefused),
@@ -70,7 +72,12 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("insufficient balance", Failure::AccountExhausted),
     ("insufficient credits", Failure::AccountExhausted),
     ("this request requires more credits", Failure::AccountExhausted),
+    ("you have reached your specified api usage limits", Failure::AccountExhausted),
+    ("your prepayment credits are depleted", Failure::AccountExhausted),
+    ("your project has exceeded its monthly spending cap", Failure::AccountExhausted),
     ("api key not valid", Failure::CredentialRefused),
+    ("api key expired", Failure::CredentialRefused),
+    ("user location is not supported", Failure::CredentialRefused),
     ("prompt is too long", Failure::ContextTooLong),
     ("this model's maximum context length", Failure::ContextTooLong),
     ("this endpoint's maximum context length", Failure::ContextTooLong),
@@ -139,7 +146,7 @@ impl Fault {
         Self {
             message: message.unwrap_or_default(),
             kind: kind.clone().or_else(|| text(error.get("status"))),
-            inner_code: text(error.pointer("/innererror/code")),
+            inner_code: text(error.pointer("/innererror/code")).or_else(|| reason(error)),
             flagged: error.pointer("/metadata/flagged_input").is_some()
                 || error.pointer("/metadata/reasons").is_some(),
             code: code.or(kind),
@@ -157,12 +164,18 @@ impl Fault {
         }
         let message: String = self.message.chars().take(64).collect::<String>().to_lowercase();
         let opening = || OPENINGS.iter().find(|(opening, _)| message.starts_with(opening));
-        [&self.inner_code, &self.code, &self.kind]
+        let signal = [&self.inner_code, &self.code, &self.kind]
             .into_iter()
             .flatten()
             .find_map(|word| SIGNALS.iter().find(|(signal, _)| word.eq_ignore_ascii_case(signal)))
-            .or_else(opening)
-            .map(|(_, failure)| *failure)
+            .map(|(_, failure)| *failure);
+        // Google has one word for "slow down" and "no money"; only the message tells them apart.
+        if signal.is_none_or(|failure| failure == Failure::RateLimited) {
+            let opening = opening().map(|(_, failure)| *failure);
+            let is_spent = opening == Some(Failure::AccountExhausted);
+            return if signal.is_none() || is_spent { opening } else { signal };
+        }
+        signal
     }
 
     /// What it is inside an answer that began with 200. Some vendors put a status into `code`.
@@ -219,6 +232,12 @@ pub(super) fn is_business_fault(cursor: &mut Cursor<'_>) -> Result<bool, Error> 
         Ok::<(), Error>(())
     })?;
     Ok(fault)
+}
+
+/// The reason that Google puts among the details.
+fn reason(error: &Value) -> Option<String> {
+    let details = error.get("details")?.as_array()?;
+    details.iter().find_map(|detail| text(detail.get("reason")))
 }
 
 /// A string, or a number as one.

@@ -20,9 +20,11 @@ pub struct Report {
 
 /// A count as it stands in the object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Count {
+pub(crate) enum Count {
+    /// Not there, or null.
     #[default]
     Absent,
+    /// So many.
     Of(u64),
     /// Negative, fractional, or not a number.
     Unreadable,
@@ -30,11 +32,16 @@ enum Count {
 
 impl Count {
     fn read(value: &Value<'_>) -> Self {
-        match value.kind {
+        Self::of(value.kind, std::str::from_utf8(value.raw).unwrap_or_default())
+    }
+
+    /// Reads a value of this kind.
+    pub(crate) fn of(kind: Kind, raw: &str) -> Self {
+        match kind {
             Kind::Null => Self::Absent,
             // Digits that do not fit are absurd, not unreadable: they are capped later.
-            Kind::Number if value.raw.iter().all(u8::is_ascii_digit) => {
-                Self::Of(value.unsigned().unwrap_or(u64::MAX))
+            Kind::Number if raw.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Self::Of(raw.parse().unwrap_or(u64::MAX))
             }
             Kind::False | Kind::True | Kind::Number | Kind::String | Kind::Array | Kind::Object => {
                 Self::Unreadable
@@ -43,7 +50,7 @@ impl Count {
     }
 
     /// Of two members for one thing the larger; unreadable wins.
-    fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Of(one), Self::Of(two)) => Self::Of(one.max(two)),
             (Self::Absent, count) | (count, Self::Absent) => count,
@@ -51,7 +58,8 @@ impl Count {
         }
     }
 
-    fn value(self) -> Option<u64> {
+    /// The count, if there is one that can be read.
+    pub(crate) fn value(self) -> Option<u64> {
         match self {
             Self::Of(count) => Some(count),
             Self::Absent | Self::Unreadable => None,

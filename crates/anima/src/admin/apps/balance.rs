@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use anima_core::config::App;
 use anima_core::money::Money;
+use anima_store::ledger::money::GrantState;
 
 use super::{Apps, body_of};
 use crate::admin::Admin;
@@ -17,10 +18,18 @@ use crate::admin::rows::{Place, shown_version};
 /// # Errors
 /// No such app, or the ledger's.
 pub(crate) async fn balance(admin: &Admin, code: &str) -> Result<Value, Problem> {
+    balance_of(admin, code, &app_of(admin, code).await?).await
+}
+
+/// An app, a deleted one too: its books outlive it.
+///
+/// # Errors
+/// No such app, or the store's.
+pub(super) async fn app_of(admin: &Admin, code: &str) -> Result<App, Problem> {
     let place = Place { collection: &Apps, app: None };
     let versions = place.history(admin, code).await?;
     match shown_version(&versions, admin.clock.now()) {
-        Some(row) => balance_of(admin, code, &body_of(row)?).await,
+        Some(row) => body_of(row),
         None => Err(Problem::not_found("app")),
     }
 }
@@ -35,10 +44,16 @@ pub(crate) async fn balance(admin: &Admin, code: &str) -> Result<Value, Problem>
 pub(super) async fn balance_of(admin: &Admin, code: &str, app: &App) -> Result<Value, Problem> {
     let mut balance = admin.stores.ledger.balance(code, app.currency).await?;
     balance.floor = floor_of(app)?;
+    // What has expired stays in the wallet's sum until it is posted back, and is for no new call.
+    let now = admin.clock.now();
+    let grants = admin.stores.money.grants(code, app.currency).await?;
+    let valid = grants.iter().filter(|grant| grant.expires_at > now).map(GrantState::left);
+    balance.promo = valid.fold(0, i64::saturating_add);
     let text = |units: i64| Money::new(units, app.currency).to_string();
     Ok(json!({
         "currency": app.currency.code(),
         "posted": text(balance.posted),
+        "promo": text(balance.promo),
         "held": text(balance.held),
         "available": text(balance.available()),
         "credit_limit": text(balance.floor.saturating_neg()),

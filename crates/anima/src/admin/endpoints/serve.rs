@@ -20,7 +20,7 @@ use crate::admin::collection::Codes;
 use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Place, Writer};
-use crate::admin::{Admin, apps, audit, books, keys};
+use crate::admin::{Admin, apps, audit, books, keys, reports};
 
 /// Serves one call whose path names everything by itself.
 pub(super) async fn serve(admin: &Admin, action: Action, mut request: Request) -> Response {
@@ -107,13 +107,22 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
             let place = Place { collection, app: call.names.app.as_deref() };
             Box::pin(perform_rows(admin, verb, place, call)).await
         }
-        Action::TopUp => topup(admin, call).await,
+        Action::TopUp | Action::Refund | Action::Adjust | Action::Grant => {
+            Box::pin(move_money(admin, action, call)).await
+        }
+        Action::Grants => {
+            call.query_only(&[])?;
+            Ok(Reply::page(apps::grants(admin, &call.names.code).await?, Value::Null))
+        }
+        Action::Statement => statement(admin, call).await,
         Action::Balance => {
             call.query_only(&[])?;
             Ok(Reply::ok(apps::balance(admin, &call.names.code).await?))
         }
         Action::Postings => books::postings(admin, call).await,
         Action::TrialBalance => books::trial_balance(admin, call).await,
+        Action::Payables => reports::payables(admin, call).await,
+        Action::Margin => reports::margin(admin, call).await,
         Action::Verify => books::verify(admin, call).await,
         Action::Audit => audit::list(admin, call).await,
     }
@@ -191,16 +200,50 @@ async fn create(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, P
     })
 }
 
-async fn topup(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
+async fn statement(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
+    call.query_only(&["month", "format"])?;
+    let Some(month) = call.query.get("month") else {
+        return Err(Problem::member(Code::InvalidMember, "month", "is required"));
+    };
+    let is_csv = match call.query.get("format").map(String::as_str) {
+        None | Some("json") => false,
+        Some("csv") => true,
+        Some(_) => return Err(Problem::invalid("format", "json or csv")),
+    };
+    let asked = apps::Asked { app: &call.names.code, month, is_csv };
+    apps::statement(admin, asked).await
+}
+
+/// What moves an app's money, once per idempotency key.
+async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Problem> {
     call.query_only(&[])?;
     let Some(key) = call.headers.get("idempotency-key") else {
         return Err(Problem::member(Code::InvalidMember, "Idempotency-Key", "is required"));
     };
     let key = key.to_str().unwrap_or_default();
     let (actor, body) = (&call.caller.actor, Value::Object(call.object()?));
-    let topup = apps::topup(admin, actor, &call.names.code, key, body).await?;
-    let status = if topup.replayed { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(Reply::ok(topup.to_json()).with_status(status))
+    let app = call.names.code.as_str();
+    let moved = match action {
+        Action::Refund => apps::refund(admin, actor, app, key, body).await?,
+        Action::Adjust => apps::adjust(admin, actor, app, key, body).await?,
+        Action::Grant => apps::grant(admin, actor, app, key, body).await?,
+        Action::TopUp
+        | Action::Rows(..)
+        | Action::Grants
+        | Action::Balance
+        | Action::Statement
+        | Action::Postings
+        | Action::TrialBalance
+        | Action::Payables
+        | Action::Margin
+        | Action::Verify
+        | Action::Audit => {
+            let topup = apps::topup(admin, actor, app, key, body).await?;
+            apps::Moved { body: topup.to_json(), replayed: topup.replayed }
+        }
+    };
+    let status = if moved.replayed { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(Reply::ok(moved.body).with_status(status))
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub(crate) fn payload(resource: Resource) -> Payload {
         Resource::TokenGroup => ("TokenGroup", token_group(), &[]),
         Resource::App => ("App", app(), &[]),
         Resource::UserApiKey => ("Key", key(), &[]),
+        Resource::FxRate => ("FxRate", fx_rate(), &["from", "to", "rate"]),
     };
     Payload { name, members, required }
 }
@@ -168,6 +169,15 @@ fn price() -> Value {
 
 fn currency() -> Value {
     json!({ "type": "string", "pattern": "^[A-Z]{3}$" })
+}
+
+fn fx_rate() -> Value {
+    json!({
+        "from": currency(),
+        "to": currency(),
+        "rate": amount("How much of `to` one of `from` is"),
+        "spread": with_default(amount("On top of the rate: `0.01` is one percent"), json!("0")),
+    })
 }
 
 fn quota() -> Value {

@@ -54,7 +54,7 @@ pub(super) fn version_no() -> Value {
     integer(1, "Counts up with every change of the row")
 }
 
-fn nullable(schema: &Value) -> Value {
+pub(super) fn nullable(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }
 
@@ -67,15 +67,11 @@ pub(super) fn all() -> Value {
     let replies = [
         ("StatedVersion", stated_version()),
         ("Problem", problem()),
-        ("NewTopup", topup_payload()),
-        ("Topup", topup()),
-        ("Balance", balance()),
-        ("PostingPage", page(&posting())),
-        ("TrialBalance", trial_balance()),
         ("Verification", verification()),
         ("AuditPage", page(&audit_record())),
     ];
-    schemas.extend(replies.map(|(name, schema)| (name.to_owned(), schema)));
+    let all = replies.into_iter().chain(super::money::all());
+    schemas.extend(all.map(|(name, schema)| (name.to_owned(), schema)));
     Value::Object(schemas)
 }
 
@@ -161,7 +157,7 @@ fn shown(payload: &Payload, identity: &[&str]) -> Value {
     json!({ "type": "object", "properties": members, "required": required })
 }
 
-fn page(item: &Value) -> Value {
+pub(super) fn page(item: &Value) -> Value {
     json!({
         "type": "object",
         "properties": {
@@ -212,89 +208,10 @@ fn problem() -> Value {
     })
 }
 
-fn topup_payload() -> Value {
-    json!({
-        "type": "object",
-        "properties": {
-            "amount": amount("Above 0, in the app's currency"),
-            "reference": { "type": "string", "maxLength": 500 },
-            "reason": text("For the audit record"),
-        },
-        "required": ["amount"],
-        "additionalProperties": false,
-    })
-}
-
-fn topup() -> Value {
-    let members = json!({
-        "id": { "type": "string", "format": "uuid" },
-        "amount": amount("What was put in"),
-        "currency": text("ISO 4217"),
-        "reference": text("As given"),
-        "replayed": { "type": "boolean", "description": "It had been done before" },
-        "balance": reference("Balance"),
-    });
-    closed(&members)
-}
-
-fn balance() -> Value {
-    let members = json!({
-        "currency": text("ISO 4217"),
-        "posted": amount("What the postings come to"),
-        "held": amount("What open holds reserve"),
-        "available": amount("What a new hold may take: posted - held + credit_limit"),
-        "credit_limit": amount("How far below zero the wallet may go"),
-    });
-    closed(&members)
-}
-
 /// An object whose members are all there.
-fn closed(members: &Value) -> Value {
+pub(super) fn closed(members: &Value) -> Value {
     let names: Vec<&String> = members.as_object().into_iter().flat_map(Map::keys).collect();
     json!({ "type": "object", "properties": members, "required": names })
-}
-
-/// What a leg may be for.
-const COMPONENTS: &[&str] = &["sale", "cost", "waste", "topup", "refund", "adjustment"];
-
-fn posting() -> Value {
-    let price = json!({ "code": text("A price"), "version_no": version_no() });
-    let members = json!({
-        "journal": { "type": "string", "format": "uuid" },
-        "kind": word(&["settle", "release_cost", "topup", "refund", "adjust"], "Of the entry"),
-        "subject": { "type": "string", "format": "uuid" },
-        "request_id": text("The subject as requests write it"),
-        "n": integer(1, "Position in the entry"),
-        "debit": text("Account: `wallet:<app>`, `revenue`, `payable:<channel>`, …"),
-        "credit": text("Account"),
-        "amount": amount("Above 0"),
-        "currency": text("ISO 4217"),
-        "component": word(COMPONENTS, "What the leg is for"),
-        "attempt": nullable(&integer(1, "Which upstream call")),
-        "price": nullable(&closed(&price)),
-        "estimate": { "type": "boolean", "description": "The usage was not reported" },
-        "reference": text("Of a top-up or correction"),
-        "posted_at": instant("When"),
-    });
-    closed(&members)
-}
-
-fn sums(mut members: Map<String, Value>) -> Value {
-    members.insert("currency".to_owned(), text("ISO 4217"));
-    members.insert("debits".to_owned(), amount("Sum of debits"));
-    members.insert("credits".to_owned(), amount("Sum of credits"));
-    closed(&Value::Object(members))
-}
-
-fn trial_balance() -> Value {
-    let account = json!({ "account": text("Its code"), "class": { "type": "integer" } });
-    let line = sums(account.as_object().cloned().unwrap_or_default());
-    let mut schema = page(&line);
-    if let Some(Value::Object(members)) = schema.get_mut("properties") {
-        let totals = list(sums(Map::new()), "By currency; debits equal credits");
-        members.insert("totals".to_owned(), totals);
-    }
-    schema
 }
 
 fn verification() -> Value {
@@ -317,7 +234,10 @@ fn audit_record() -> Value {
         "id": { "type": "integer" },
         "at": instant("When"),
         "actor": text("Name of the admin token"),
-        "action": text("`create`, `change`, `switch`, `delete`, `restore`, `topup`, …"),
+        "action": text(
+            "`create`, `change`, `switch`, `delete`, `restore`, `topup`, `refund`, `adjust`, \
+             `grant`, …"
+        ),
         "resource": text("Which kind of thing"),
         "code": text("Which one"),
         "reason": text("Why; may be empty"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anima_core::config::{Alias, App, Channel, Key, Price, Quota, Resource, TokenGroup};
+use anima_core::config::{Alias, App, Channel, FxRate, Key, Price, Quota, Resource, TokenGroup};
 use serde::de::DeserializeOwned;
 
 use super::*;
@@ -89,6 +89,7 @@ fn the_schemas_have_exactly_the_members_that_the_types_take() {
     let price = json!({"side": "sale", "currency": "USD",
         "meters": [{"meter": "images", "amount": "1", "when": {}}]});
     let quota = json!({"limits": [{"kind": "requests", "limit": 1}]});
+    let fx_rate = json!({"from": "USD", "to": "EUR", "rate": "0.9"});
     let meters = "/meters/items/properties";
     for (accepted, documented) in [
         (accepted::<Channel>(channel.clone(), ""), documented(R::Channel, "")),
@@ -119,6 +120,7 @@ fn the_schemas_have_exactly_the_members_that_the_types_take() {
         (accepted::<TokenGroup>(json!({}), ""), documented(R::TokenGroup, "")),
         (accepted::<App>(json!({}), ""), documented(R::App, "")),
         (accepted::<Key>(json!({}), ""), documented(R::UserApiKey, "")),
+        (accepted::<FxRate>(fx_rate, ""), documented(R::FxRate, "")),
     ] {
         assert_eq!(accepted, documented);
     }

@@ -25,7 +25,7 @@ async fn a_topup_happens_once_per_key() {
     let balance = desk.row("/apps/acme/balance").await;
     assert_eq!(
         balance,
-        json!({"currency": "USD", "posted": "10.000000001", "held": "0.00",
+        json!({"currency": "USD", "posted": "10.000000001", "promo": "0.00", "held": "0.00",
             "available": "15.000000001", "credit_limit": "5.00"})
     );
     desk.post("/apps", json!({"code": "other"})).await;

@@ -46,6 +46,7 @@ pub(super) async fn simulated(admin: &Admin, port: u16) -> Result<(), String> {
     let channel = json!({
         "code": CHANNEL, "provider": "openai_compatible", "base_url": base_url,
         "credentials": [{"code": "main", "secret": "simulated"}], "allow_private_network": true,
+        "settings": { "call_look_up": true },
     });
     if unless_there(channels::create(admin, &by, channel).await)?.is_none() {
         move_channel(admin, &base_url).await?;

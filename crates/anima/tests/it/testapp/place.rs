@@ -67,6 +67,32 @@ impl Place {
         }
     }
 
+    /// Whether the database can be made unreachable for a while.
+    pub(crate) fn can_be_closed(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// Runs a statement in the database, beside the node.
+    pub(crate) async fn run(&self, statement: &str) {
+        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
+        execute(&url(server, name), &[statement.to_owned()]).await;
+    }
+
+    /// Makes the database unreachable.
+    pub(crate) async fn close(&self) {
+        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
+        let ends = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        execute(server, &[format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"), ends]).await;
+    }
+
+    /// Makes it reachable again.
+    pub(crate) async fn open(&self) {
+        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
+        execute(server, &[format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")]).await;
+    }
+
     /// Takes the database away from under the node. Not possible for an open file.
     pub(crate) async fn destroy(&self) {
         let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };

@@ -1,0 +1,175 @@
+//! The correction of a request's books when more becomes known than when it was settled.
+//!
+//! [`true_up`] compares what stands in the books about a hold with what its settlement would be
+//! now, and gives the legs between the two. A customer is given back what was charged too much;
+//! more is only taken as far as the caller allows, by default never. Costs are corrected both ways,
+//! and a payable that was estimated is cleared to the confirmed one. Invariant: after its legs are
+//! booked too, it gives none. Source: `reliability` 1.4, and 1.6, rows 12, 13 and 15.
+#![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Account, Close, Component, Leg, Settlement, cost_leg};
+use crate::money::{Currency, Error};
+
+/// Sums of amounts by the accounts that they are debited to and credited to, in order.
+type Flows<'a> = Vec<((&'a Account, &'a Account, Currency), i128)>;
+
+/// The legs that lead from what is `booked` about a hold, refunds and earlier corrections included,
+/// to what `settlement` says. At most `may_take` units more are taken from the wallet.
+///
+/// # Errors
+/// [`Error::Overflow`] when a sum leaves 64 bits.
+pub fn true_up(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Leg>, Error> {
+    let mut legs = sale(booked, settlement, may_take)?;
+    legs.extend(costs(booked, settlement)?);
+    Ok(legs)
+}
+
+fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Leg>, Error> {
+    let (owed, estimate) = match settlement.close {
+        Close::Settle { sale, estimate } => (sale, estimate),
+        Close::Release => (0, false),
+    };
+    let sold = flows(booked, Component::Sale);
+    let charged = sum(sold.iter().map(|(_, amount)| *amount))?;
+    let refunds = booked.iter().filter(|leg| leg.component == Component::Refund);
+    let refunded = sum(refunds.filter(|leg| is_customer(&leg.credit)).map(|l| l.amount.into()))?;
+    // What was given back already, for whatever reason, is not given back again.
+    let paid = charged.saturating_sub(refunded);
+    let excess = paid.saturating_sub(owed.into());
+    let leg = |debit: &Account, credit: &Account, amount, currency, component| Leg {
+        debit: debit.clone(),
+        credit: credit.clone(),
+        amount,
+        currency,
+        component,
+        attempt: None,
+        price: Some(settlement.sale_price.clone()),
+        estimate,
+    };
+    if excess < 0 {
+        let wallet = Account::Wallet(Arc::clone(&settlement.app));
+        let more = units(excess.saturating_neg().min(may_take.into()))?;
+        let sale = leg(&wallet, &Account::Revenue, more, settlement.currency, Component::Sale);
+        return Ok(if more > 0 { vec![sale] } else { Vec::new() });
+    }
+    let mut legs = Vec::new();
+    let mut left = excess;
+    // The last source that was used is the first that gets back: paid money before promotional.
+    for ((source, sink, currency), amount) in sold.iter().rev() {
+        let back = left.min(*amount);
+        if back > 0 {
+            legs.push(leg(sink, source, units(back)?, *currency, Component::Sale));
+            left = left.saturating_sub(back);
+        }
+    }
+    // The other currency's side goes back in proportion.
+    for ((debit, credit, currency), amount) in flows(booked, Component::Fx) {
+        let part = amount.checked_mul(excess.saturating_sub(left)).ok_or(Error::Overflow)?;
+        let part = part.checked_div(charged).unwrap_or(0);
+        if part > 0 {
+            legs.push(leg(credit, debit, units(part)?, currency, Component::Fx));
+        }
+    }
+    Ok(legs)
+}
+
+const fn is_customer(account: &Account) -> bool {
+    matches!(account, Account::Wallet(_) | Account::Promo(_))
+}
+
+/// What legs of one component come to, with what went back taken off.
+fn flows(booked: &[Leg], component: Component) -> Flows<'_> {
+    let mut flows: Flows<'_> = Vec::new();
+    for leg in booked.iter().filter(|leg| leg.component == component) {
+        let there = (&leg.debit, &leg.credit, leg.currency);
+        let back = (&leg.credit, &leg.debit, leg.currency);
+        let amount = i128::from(leg.amount);
+        if let Some((_, sum)) = flows.iter_mut().find(|(flow, _)| *flow == back) {
+            *sum = sum.saturating_sub(amount);
+        } else if let Some((_, sum)) = flows.iter_mut().find(|(flow, _)| *flow == there) {
+            *sum = sum.saturating_add(amount);
+        } else {
+            flows.push((there, amount));
+        }
+    }
+    flows
+}
+
+/// One attempt's costs in one currency: what each account lacks, debits above 0, and how the new
+/// amount is explained.
+#[derive(Default)]
+struct Lack {
+    accounts: BTreeMap<Account, i128>,
+    example: Option<Leg>,
+}
+
+fn costs(booked: &[Leg], settlement: &Settlement) -> Result<Vec<Leg>, Error> {
+    let mut lacks: BTreeMap<(Option<i16>, Currency), Lack> = BTreeMap::new();
+    let mut add = |leg: &Leg, amount: i128| {
+        let lack = lacks.entry((leg.attempt, leg.currency)).or_default();
+        let debit = lack.accounts.entry(leg.debit.clone()).or_default();
+        *debit = debit.saturating_add(amount);
+        let credit = lack.accounts.entry(leg.credit.clone()).or_default();
+        *credit = credit.saturating_sub(amount);
+        lack.example = Some(leg.clone());
+    };
+    let is_cost = |leg: &&Leg| {
+        matches!(leg.component, Component::Cost | Component::Waste | Component::Exposure)
+    };
+    for leg in booked.iter().filter(is_cost) {
+        add(leg, i128::from(leg.amount).saturating_neg());
+    }
+    for attempt in &settlement.attempts {
+        if let Some(leg) = attempt.cost.as_ref().and_then(|cost| cost_leg(attempt, cost)) {
+            add(&leg, leg.amount.into());
+        }
+    }
+    let mut legs = Vec::new();
+    for lack in lacks.into_values() {
+        legs.extend(filled(lack)?);
+    }
+    Ok(legs)
+}
+
+/// The legs that give each account what it lacks: first what only moves between payables or between
+/// expenses, then what changes both.
+fn filled(mut lack: Lack) -> Result<Vec<Leg>, Error> {
+    let Some(example) = lack.example else { return Ok(Vec::new()) };
+    let accounts: Vec<Account> = lack.accounts.keys().cloned().collect();
+    let mut legs = Vec::new();
+    for is_one_sided in [true, false] {
+        for (debit, credit) in
+            accounts.iter().flat_map(|debit| accounts.iter().map(move |credit| (debit, credit)))
+        {
+            if is_one_sided && debit.normal() != credit.normal() {
+                continue;
+            }
+            let of = |account| lack.accounts.get(account).copied().unwrap_or(0);
+            let amount = of(debit).min(of(credit).saturating_neg());
+            if amount <= 0 {
+                continue;
+            }
+            let (still, open) =
+                (of(debit).saturating_sub(amount), of(credit).saturating_add(amount));
+            lack.accounts.insert(debit.clone(), still);
+            lack.accounts.insert(credit.clone(), open);
+            let (debit, credit) = (debit.clone(), credit.clone());
+            legs.push(Leg { debit, credit, amount: units(amount)?, ..example.clone() });
+        }
+    }
+    Ok(legs)
+}
+
+fn sum(mut amounts: impl Iterator<Item = i128>) -> Result<i128, Error> {
+    amounts.try_fold(0_i128, i128::checked_add).ok_or(Error::Overflow)
+}
+
+fn units(amount: i128) -> Result<i64, Error> {
+    i64::try_from(amount).map_err(|_wide| Error::Overflow)
+}
+
+#[cfg(test)]
+mod tests;

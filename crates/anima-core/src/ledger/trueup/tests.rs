@@ -1,0 +1,195 @@
+//! Corrections: what was booked, what is known now, and the legs between.
+
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::ledger::{Attempt, AttemptCost, PriceRef, legs, recovery};
+use crate::usage::{Usage, UsageSource};
+
+fn price(code: &str) -> PriceRef {
+    PriceRef { code: code.into(), version_no: 1 }
+}
+
+fn attempt(
+    n: i16,
+    outcome: &'static str,
+    served: bool,
+    (amount, estimate): (i64, bool),
+) -> Attempt {
+    Attempt {
+        n,
+        channel: "up".into(),
+        credential: "main".into(),
+        model: "m".into(),
+        outcome,
+        served,
+        usage: Usage::default(),
+        usage_source: UsageSource::Provider,
+        cost: Some(AttemptCost { amount, currency: Currency::USD, price: price("cost"), estimate }),
+        upstream_ref: None,
+        started_at: Timestamp::default(),
+        first_byte_at: None,
+        ended_at: Timestamp::default(),
+    }
+}
+
+fn settlement(sale: Option<i64>, attempts: Vec<Attempt>) -> Settlement {
+    Settlement {
+        hold: Uuid::nil(),
+        app: "acme".into(),
+        currency: Currency::USD,
+        close: sale.map_or(Close::Release, |sale| Close::Settle { sale, estimate: false }),
+        sale_price: price("sale"),
+        conversion: None,
+        attempts,
+        at: Timestamp::default(),
+    }
+}
+
+fn booked(settlement: &Settlement) -> Vec<Leg> {
+    let charged = match settlement.close {
+        Close::Settle { sale, .. } => sale,
+        Close::Release => 0,
+    };
+    legs(settlement, charged)
+}
+
+fn shown(legs: &[Leg]) -> Vec<String> {
+    legs.iter().map(|l| format!("{} {} {}", l.debit, l.credit, l.amount)).collect()
+}
+
+#[test]
+fn a_customer_gets_back_what_was_too_much_and_an_estimate_is_cleared() {
+    let first = settlement(Some(90), vec![attempt(1, "ok", true, (40, true))]);
+    let now = settlement(Some(70), vec![attempt(1, "ok", true, (30, false))]);
+    let legs = true_up(&booked(&first), &now, 0).unwrap();
+    assert_eq!(
+        shown(&legs),
+        [
+            "revenue wallet:acme 20",
+            "payable_estimated:up payable:up 30",
+            "payable_estimated:up cost_of_sales 10",
+        ]
+    );
+}
+
+#[test]
+fn a_cost_that_was_estimated_too_low_grows_and_the_sale_does_not() {
+    let first = settlement(Some(70), vec![attempt(1, "ok", true, (30, true))]);
+    let now = settlement(Some(90), vec![attempt(1, "ok", true, (40, false))]);
+    let legs = true_up(&booked(&first), &now, 0).unwrap();
+    assert_eq!(shown(&legs), ["payable_estimated:up payable:up 30", "cost_of_sales payable:up 10"]);
+    let allowed = true_up(&booked(&first), &now, 15).unwrap();
+    assert_eq!(shown(&allowed)[0], "wallet:acme revenue 15");
+}
+
+#[test]
+fn an_exposure_becomes_the_cost_of_a_sale_that_is_not_made_up_for() {
+    let orphan = attempt(1, recovery::OUTCOME, false, (100, true));
+    let first = settlement(None, vec![orphan]);
+    assert_eq!(shown(&booked(&first)), ["exposure payable_estimated:up 100"]);
+    let now = settlement(Some(90), vec![attempt(1, "ok", true, (40, false))]);
+    let legs = true_up(&booked(&first), &now, 0).unwrap();
+    assert_eq!(
+        shown(&legs),
+        [
+            "payable_estimated:up payable:up 40",
+            "cost_of_sales exposure 40",
+            "payable_estimated:up exposure 60",
+        ]
+    );
+}
+
+#[test]
+fn what_was_refunded_is_not_given_back_again() {
+    let first = settlement(Some(90), Vec::new());
+    let mut legs = booked(&first);
+    legs.push(Leg {
+        debit: Account::Refunds,
+        credit: Account::Wallet("acme".into()),
+        amount: 50,
+        component: Component::Refund,
+        ..legs[0].clone()
+    });
+    let back = |sale| shown(&true_up(&legs, &settlement(Some(sale), Vec::new()), 0).unwrap());
+    assert_eq!(back(40), [""; 0]);
+    assert_eq!(back(10), ["revenue wallet:acme 30"]);
+    assert_eq!(back(60), [""; 0]);
+}
+
+#[test]
+fn paid_money_comes_back_before_promotional() {
+    let first = settlement(Some(60), Vec::new());
+    let paid = booked(&first).remove(0);
+    let promo = Leg { debit: Account::Promo("acme".into()), amount: 30, ..paid.clone() };
+    let legs = true_up(&[promo, paid], &settlement(Some(20), Vec::new()), 0).unwrap();
+    assert_eq!(shown(&legs), ["revenue wallet:acme 60", "revenue promo:acme 10"]);
+}
+
+#[test]
+fn attempts_in_other_currencies_are_corrected_apart() {
+    let first = settlement(None, vec![attempt(1, "timeout", false, (30, true))]);
+    let mut foreign = attempt(1, "timeout", false, (25, false));
+    foreign.cost.as_mut().unwrap().currency = Currency::parse("EUR").unwrap();
+    let legs = true_up(&booked(&first), &settlement(None, vec![foreign]), 0).unwrap();
+    let mut shown: Vec<_> = legs.iter().map(|l| format!("{} {}", l.amount, l.currency)).collect();
+    shown.sort();
+    assert_eq!(shown, ["25 EUR", "30 USD"]);
+}
+
+fn anything() -> impl Strategy<Value = Settlement> {
+    let cost = (0_i64..100, any::<bool>(), 0..4_u8);
+    (prop::option::of(0_i64..200), prop::collection::vec(cost, 0..4)).prop_map(|(sale, costs)| {
+        let attempts = costs.into_iter().zip(1_i16..).map(|((amount, estimate, how), n)| {
+            let (outcome, served) = match how {
+                0 => ("ok", true),
+                1 => (recovery::OUTCOME, false),
+                2 => (recovery::OUTCOME, true),
+                _ => ("timeout", false),
+            };
+            attempt(n, outcome, served, (amount, estimate))
+        });
+        settlement(sale, attempts.collect())
+    })
+}
+
+fn balances(legs: &[Leg]) -> BTreeMap<String, i64> {
+    let mut sums = BTreeMap::new();
+    for leg in legs {
+        *sums.entry(leg.debit.to_string()).or_default() += leg.amount;
+        *sums.entry(leg.credit.to_string()).or_default() -= leg.amount;
+    }
+    sums.retain(|_, sum| *sum != 0);
+    sums
+}
+
+proptest! {
+    #[test]
+    fn the_books_end_as_if_all_had_been_known(
+        first in anything(), second in anything(), third in anything(),
+    ) {
+        let mut all = booked(&first);
+        for now in [second, third] {
+            all.extend(true_up(&all, &now, i64::MAX).unwrap());
+            prop_assert!(all.iter().all(|leg| leg.amount > 0 && leg.debit != leg.credit));
+            prop_assert_eq!(balances(&all), balances(&booked(&now)));
+            prop_assert_eq!(true_up(&all, &now, 0).unwrap(), vec![]);
+        }
+    }
+
+    #[test]
+    fn a_customer_never_pays_more_without_permission(first in anything(), now in anything()) {
+        let mut all = booked(&first);
+        all.extend(true_up(&all, &now, 0).unwrap());
+        let paid = |settlement: &Settlement| match settlement.close {
+            Close::Settle { sale, .. } => sale,
+            Close::Release => 0,
+        };
+        let wallet = balances(&all).get("wallet:acme").copied().unwrap_or(0);
+        prop_assert_eq!(wallet, paid(&first).min(paid(&now)));
+    }
+}

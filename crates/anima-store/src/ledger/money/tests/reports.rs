@@ -1,0 +1,121 @@
+//! Statements, payables, margins, and the trial balance of an earlier instant.
+
+use std::sync::Arc;
+
+use anima_core::ledger::EntryKind;
+use uuid::Uuid;
+
+use super::*;
+use crate::ledger::money::{Age, LineKind, MarginOf, Sums};
+use crate::ledger::tests::fixtures::{attempt, eur, hold, settle, topup};
+
+pub(super) async fn a_statement_adds_up_and_months_follow_one_another(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    desk.ledger.post(topup(7, "other", 1_000)).await.unwrap();
+    desk.money.grant(grant(51, "acme", 30, 48)).await.unwrap();
+    settled(&desk, 1, "acme", 50).await;
+    settled(&desk, 2, "acme", 10).await;
+    settled(&desk, 3, "other", 10).await;
+    let mut other_model = hold(4, "acme", 10);
+    other_model.alias = "claude".into();
+    desk.ledger.hold(other_model.clone()).await.unwrap();
+    desk.ledger.settle(settle(&other_model, 10)).await.unwrap();
+    desk.money.refund(refund(1, "acme", Some(20), 1)).await.unwrap();
+    desk.ledger.post(topup(8, "acme", -5)).await.unwrap();
+    let period = around_now();
+    let statement = desk.money.statement(period.clone()).await.unwrap();
+    assert_eq!(statement.opening, Sums::default());
+    assert_eq!(statement.closing, Sums { money: 975, promo: 0 });
+    let lines: Vec<_> = statement
+        .lines
+        .iter()
+        .map(|l| (l.kind, l.model.as_deref(), l.count, l.amount.money, l.amount.promo))
+        .collect();
+    let entry = LineKind::Entry;
+    assert_eq!(
+        lines,
+        [
+            (LineKind::Sales, Some("claude"), 1, -10, 0),
+            (LineKind::Sales, Some("gpt"), 2, -30, -30),
+            (entry(EntryKind::Topup), None, 1, 1_000, 0),
+            (entry(EntryKind::PromoGrant), None, 1, 0, 30),
+            (entry(EntryKind::Refund), Some("gpt"), 1, 20, 0),
+            (entry(EntryKind::Adjust), None, 1, -5, 0),
+        ]
+    );
+    let next = Period { from: period.to, to: period.to.plus_millis(1_000), ..period.clone() };
+    let next = desk.money.statement(next).await.unwrap();
+    assert_eq!((next.opening, next.closing), (statement.closing, statement.closing));
+    assert!(next.lines.is_empty());
+    let before = Period { from: period.from.plus_millis(-9), to: period.from, ..period };
+    assert_eq!(desk.money.statement(before).await.unwrap().closing, Sums::default());
+}
+
+pub(super) async fn a_statement_of_nobody_is_empty(desk: Arc<Desk>) {
+    let statement = desk.money.statement(around_now()).await.unwrap();
+    assert_eq!((statement.opening, statement.closing), (Sums::default(), Sums::default()));
+    assert!(statement.lines.is_empty());
+}
+
+pub(super) async fn payables_are_apart_by_confirmation_and_currency(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    let open = hold(1, "acme", 50);
+    desk.ledger.hold(open.clone()).await.unwrap();
+    let mut foreign = attempt(2, true, 33);
+    foreign.cost.as_mut().unwrap().currency = eur();
+    let mut settlement = settle(&open, 50);
+    settlement.attempts = vec![attempt(1, false, 3), foreign];
+    desk.ledger.settle(settlement).await.unwrap();
+    let payables = desk.money.payables(around_now().to).await.unwrap();
+    let shown: Vec<_> = payables
+        .iter()
+        .map(|p| (p.channel.as_str(), p.currency, p.confirmed, p.estimated))
+        .collect();
+    let age = |new| Age { new, ..Age::default() };
+    assert_eq!(
+        shown,
+        [("openai", eur(), age(33), age(0)), ("openai", Currency::USD, age(0), age(3))]
+    );
+    let later = around_now().to.plus_millis(40 * 86_400_000);
+    let old = desk.money.payables(later).await.unwrap();
+    assert_eq!(old[0].confirmed, Age { older: 33, ..Age::default() });
+}
+
+pub(super) async fn a_margin_is_what_is_left_of_the_sale(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    desk.money.grant(grant(51, "acme", 20, 48)).await.unwrap();
+    let open = hold(1, "acme", 90);
+    desk.ledger.hold(open.clone()).await.unwrap();
+    let mut failed = attempt(1, false, 3);
+    failed.channel = "azure".into();
+    let mut settlement = settle(&open, 90);
+    settlement.attempts = vec![failed, attempt(2, true, 40)];
+    desk.ledger.settle(settlement).await.unwrap();
+    desk.money.refund(refund(1, "acme", Some(10), 1)).await.unwrap();
+    settled(&desk, 2, "acme", 5).await;
+    let lines = desk.money.margin(MarginOf::Request(Uuid::from_u128(1))).await.unwrap();
+    let shown: Vec<_> = lines
+        .iter()
+        .map(|l| (l.channel.as_str(), l.revenue, l.refunds, l.cost, l.waste, l.margin(), l.sales))
+        .collect();
+    assert_eq!(shown, [("azure", 0, 0, 0, 3, -3, 0), ("openai", 90, 10, 40, 0, 40, 1)]);
+    let period = around_now();
+    let all = desk.money.margin(MarginOf::Posted(period.from, period.to)).await.unwrap();
+    let openai = all.iter().find(|l| l.channel == "openai").unwrap();
+    assert_eq!((openai.revenue, openai.cost, openai.sales), (95, 47, 2));
+    assert_eq!((openai.alias.as_str(), openai.app.as_str()), ("gpt", "acme"));
+    let none = desk.money.margin(MarginOf::Posted(period.to, period.to)).await.unwrap();
+    assert!(none.is_empty());
+}
+
+pub(super) async fn the_trial_balance_of_an_earlier_instant_leaves_out_what_came_later(
+    desk: Arc<Desk>,
+) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    settled(&desk, 1, "acme", 90).await;
+    let period = around_now();
+    assert!(desk.money.trial_balance_at(period.from).await.unwrap().is_empty());
+    let now = desk.money.trial_balance_at(period.to).await.unwrap();
+    assert_eq!(now, desk.ledger.trial_balance().await.unwrap());
+    assert_eq!(now.iter().find(|l| l.account == "wallet:acme").unwrap().debits, 90);
+}

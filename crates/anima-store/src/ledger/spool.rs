@@ -1,0 +1,461 @@
+//! Settlements that outlive both the database's absence and this process.
+//!
+//! A [`LedgerStore`] around another one. A settlement that the database did not take in time, or
+//! that came when another node had taken over, is written to a file and synced before its caller is
+//! told; a task writes it to the database when that is back, and a start does so before anything is
+//! served. What another node has settled by then is corrected. Writing twice is harmless: the store
+//! knows a settlement again by its hold and digest. It does not judge and books nothing itself.
+//! Invariant: while a settlement waits for the database, no new hold is placed. Source:
+//! `reliability` 1.6, row 21.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+use anima_core::ledger::{Balance, Checkpoint, Entry, Extension, Hold, Settlement};
+use anima_core::money::Currency;
+
+use super::{
+    Claimed, Correction, Error, Finding, Health, Lease, Leases, LedgerStore, OpenHolds, Posted,
+    Posting, Registration, SaleCorrection, Settled, TrialLine, TruedUp,
+};
+use file::SpoolFile;
+
+mod file; // frames on disk
+pub(super) mod record; // a settlement as text
+
+/// Pause between two looks whether the database is back.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Settlements that share one sync, or go to the database side by side, at most.
+const TOGETHER: usize = 1_024;
+
+/// Told how full the spool is, for metrics.
+pub trait SpoolObserver: Send + Sync + fmt::Debug {
+    /// So many settlements wait, in so many bytes of the file.
+    fn waiting(&self, settlements: usize, size_bytes: u64);
+    /// A settlement could not be spooled: the file is full or cannot be written. It lives in memory
+    /// alone.
+    fn overflowed(&self);
+    /// The file was damaged: so many bytes at its end could not be read.
+    fn damaged(&self, lost_bytes: u64);
+    /// A settlement came too late, and what the books say of its hold was corrected.
+    fn corrected(&self);
+    /// A settlement was refused for good: what it says is not in the books.
+    fn lost(&self);
+}
+
+/// A ledger with a spool. See the module.
+#[derive(Debug)]
+pub struct SpooledLedger {
+    inner: Arc<dyn LedgerStore>,
+    shared: Arc<Shared>,
+    sender: mpsc::UnboundedSender<Keep>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Settlements that wait for the database, in the file or on their way into it. Those that wait
+    /// for another node are not counted.
+    waiting: AtomicUsize,
+    /// The holds of all that is in the file.
+    spooled: Mutex<BTreeSet<Uuid>>,
+    /// The holds of dead processes that this one resolves, as of the last look.
+    resolving: Mutex<BTreeSet<Uuid>>,
+    /// Something has left the spool.
+    progress: Notify,
+}
+
+/// A settlement in the file.
+#[derive(Debug)]
+struct Spooled {
+    settlement: Settlement,
+    /// It waits until another node has closed the hold, not for the database.
+    fenced: bool,
+}
+
+/// What became of a try.
+enum Fate {
+    /// It is in the books, or will never be.
+    Done,
+    /// The database is away.
+    Away,
+    /// Another node has still to close the hold.
+    Fenced,
+}
+
+/// A settlement to be kept, and who waits until it is.
+struct Keep {
+    spooled: Spooled,
+    kept: oneshot::Sender<Result<(), String>>,
+}
+
+/// What runs a spool: its file and what is in it.
+struct Keeper {
+    inner: Arc<dyn LedgerStore>,
+    observer: Arc<dyn SpoolObserver>,
+    shared: Arc<Shared>,
+    file: SpoolFile,
+    /// What the file holds and the database does not.
+    waiting: Vec<Spooled>,
+    receiver: mpsc::UnboundedReceiver<Keep>,
+}
+
+impl SpooledLedger {
+    /// Opens the file at `path`, which is made when absent, and starts to write what is in it. To
+    /// be called inside a runtime.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, read or made.
+    pub async fn open(
+        inner: Arc<dyn LedgerStore>,
+        path: &Path,
+        observer: Arc<dyn SpoolObserver>,
+    ) -> std::io::Result<Self> {
+        let path = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || SpoolFile::open_shared(&path)).await;
+        let (file, read) = opened.map_err(std::io::Error::other)??;
+        if read.lost_bytes > 0 {
+            tracing::error!(
+                lost_bytes = read.lost_bytes,
+                "the spool of settlements is damaged: what stands behind the damage is lost, and \
+                 its holds are resolved like those of a crash"
+            );
+            observer.damaged(read.lost_bytes);
+        }
+        let mut waiting = Vec::with_capacity(read.payloads.len());
+        for payload in &read.payloads {
+            match record::read(payload) {
+                Ok(settlement) => waiting.push(Spooled { settlement, fenced: false }),
+                Err(why) => {
+                    tracing::error!(why, "a spooled settlement cannot be read");
+                    observer.lost();
+                }
+            }
+        }
+        if !waiting.is_empty() {
+            tracing::warn!(settlements = waiting.len(), "found in the spool: to be written");
+        }
+        let shared = Arc::new(Shared {
+            waiting: AtomicUsize::new(waiting.len()),
+            spooled: Mutex::new(holds(&waiting)),
+            resolving: Mutex::default(),
+            progress: Notify::new(),
+        });
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let keeper = Keeper {
+            inner: Arc::clone(&inner),
+            observer,
+            shared: Arc::clone(&shared),
+            file,
+            waiting,
+            receiver,
+        };
+        keeper.show();
+        tokio::spawn(keeper.run());
+        Ok(Self { inner, shared, sender })
+    }
+
+    /// How many settlements wait in the spool.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Acquire)
+    }
+
+    /// Waits until the spool is empty, at most for `within`. Tells whether it is.
+    pub async fn drained(&self, within: Duration) -> bool {
+        let emptied = async {
+            loop {
+                let progress = self.shared.progress.notified();
+                if self.waiting() == 0 {
+                    return;
+                }
+                progress.await;
+            }
+        };
+        tokio::time::timeout(within, emptied).await.is_ok()
+    }
+
+    /// Puts a settlement into the file, synced.
+    async fn keep(&self, settlement: Settlement, fenced: bool) -> Result<(), String> {
+        let (kept, answer) = oneshot::channel();
+        if !fenced {
+            self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+        }
+        let spooled = Spooled { settlement, fenced };
+        let stopped = || "the spool has stopped".to_owned();
+        self.sender.send(Keep { spooled, kept }).map_err(|_unsent| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+fn holds(spooled: &[Spooled]) -> BTreeSet<Uuid> {
+    spooled.iter().map(|spooled| spooled.settlement.hold).collect()
+}
+
+/// How many wait for the database.
+fn waiting(spooled: &[Spooled]) -> usize {
+    spooled.iter().filter(|spooled| !spooled.fenced).count()
+}
+
+impl Keeper {
+    /// Keeps what comes and writes what waits, until every sender is gone.
+    async fn run(mut self) {
+        loop {
+            if self.waiting.is_empty() {
+                let Some(first) = self.receiver.recv().await else { return };
+                self.keep(first).await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                more = self.receiver.recv() => match more {
+                    Some(first) => self.keep(first).await,
+                    // The node has stopped; what is left stays in the file for the next start.
+                    None => return,
+                },
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+            if self.inner.healthy() {
+                self.write().await;
+            }
+        }
+    }
+
+    /// Writes and syncs what waits to be kept, and tells everybody.
+    async fn keep(&mut self, first: Keep) {
+        let mut all = vec![first];
+        while all.len() < TOGETHER
+            && let Ok(more) = self.receiver.try_recv()
+        {
+            all.push(more);
+        }
+        let payloads: Vec<_> =
+            all.iter().map(|keep| record::write(&keep.spooled.settlement)).collect();
+        let written = self.file.append(payloads).await;
+        for Keep { spooled, kept } in all {
+            let result = written.clone();
+            if result.is_ok() {
+                self.shared.spooled.lock().insert(spooled.settlement.hold);
+                self.waiting.push(spooled);
+            } else {
+                self.observer.overflowed();
+                if !spooled.fenced {
+                    self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+                }
+            }
+            // Nobody listens when the caller has gone; it is kept all the same.
+            drop(kept.send(result));
+        }
+        self.show();
+    }
+
+    /// Writes to the database what waits, oldest first, until one finds it away.
+    async fn write(&mut self) {
+        let before = waiting(&self.waiting);
+        let mut left = Vec::new();
+        let mut all = std::mem::take(&mut self.waiting).into_iter();
+        while waiting(&left) == 0 && all.len() > 0 {
+            let together: Vec<_> = all.by_ref().take(TOGETHER).collect();
+            left.extend(self.write_together(together).await);
+        }
+        left.extend(all);
+        self.waiting = left;
+        *self.shared.spooled.lock() = holds(&self.waiting);
+        if self.waiting.is_empty()
+            && let Err(why) = self.file.clear().await
+        {
+            // What it holds is in the database: the next start finds that out again.
+            tracing::error!(why, "failed to empty the spool");
+        }
+        // More can wait than before: what waited for another node and finds the database away.
+        let after = waiting(&self.waiting);
+        if after > before {
+            self.shared.waiting.fetch_add(after - before, Ordering::AcqRel);
+        } else {
+            self.shared.waiting.fetch_sub(before - after, Ordering::AcqRel);
+        }
+        self.shared.progress.notify_waiters();
+        self.show();
+    }
+
+    /// Writes some in one go, so that they share transactions. Gives back what is to be tried
+    /// again.
+    async fn write_together(&self, all: Vec<Spooled>) -> Vec<Spooled> {
+        let mut writing = JoinSet::new();
+        for Spooled { settlement, .. } in all {
+            let (inner, observer) = (Arc::clone(&self.inner), Arc::clone(&self.observer));
+            writing.spawn(async move {
+                match write_one(&*inner, &*observer, &settlement).await {
+                    Fate::Done => None,
+                    Fate::Away => Some(Spooled { settlement, fenced: false }),
+                    Fate::Fenced => Some(Spooled { settlement, fenced: true }),
+                }
+            });
+        }
+        writing.join_all().await.into_iter().flatten().collect()
+    }
+
+    fn show(&self) {
+        self.observer.waiting(self.waiting.len(), self.file.size_bytes());
+    }
+}
+
+/// Writes one, or corrects what another node has made of its hold.
+async fn write_one(
+    inner: &dyn LedgerStore,
+    observer: &dyn SpoolObserver,
+    settlement: &Settlement,
+) -> Fate {
+    let id = settlement.hold;
+    match inner.settle(settlement.clone()).await {
+        Ok(settled) => {
+            tracing::info!(%id, settled.replayed, "written from the spool");
+            return Fate::Done;
+        }
+        Err(Error::Unavailable(_) | Error::Overloaded) => return Fate::Away,
+        Err(Error::Fenced | Error::Conflict) => {}
+        Err(error) => return lost(observer, id, &error),
+    }
+    // Upwards a customer is never corrected: what was sold is what was known in time.
+    let correction = Correction {
+        settlement: settlement.clone(),
+        sale: SaleCorrection::DownOnly,
+        reference: "settled late".to_owned(),
+    };
+    match inner.true_up(correction).await {
+        Ok(corrected) => {
+            tracing::warn!(%id, given_back = corrected.given_back, "settled late: corrected");
+            observer.corrected();
+            Fate::Done
+        }
+        Err(Error::Fenced) => Fate::Fenced,
+        Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
+        Err(error) => lost(observer, id, &error),
+    }
+}
+
+fn lost(observer: &dyn SpoolObserver, id: Uuid, error: &Error) -> Fate {
+    tracing::error!(%id, %error, "a spooled settlement is refused for good");
+    observer.lost();
+    Fate::Done
+}
+
+#[async_trait]
+impl LedgerStore for SpooledLedger {
+    async fn hold(&self, hold: Hold) -> Result<(), Error> {
+        if self.waiting() > 0 {
+            return Err(Error::Unavailable("settlements wait in the spool".to_owned()));
+        }
+        self.inner.hold(hold).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
+        let kept = settlement.clone();
+        let refusal = match self.inner.settle(settlement).await {
+            Err(refusal @ (Error::Unavailable(_) | Error::Fenced)) => refusal,
+            answered => return answered,
+        };
+        let (id, fenced) = (kept.hold, refusal == Error::Fenced);
+        // What was resolved in a dead process's place is a guess. It corrects nobody who came later
+        // and may know more, and the next pass makes it again.
+        let is_guess = kept
+            .attempts
+            .iter()
+            .any(|attempt| attempt.outcome == anima_core::ledger::recovery::OUTCOME);
+        if is_guess || (fenced && self.shared.resolving.lock().contains(&id)) {
+            return Err(refusal);
+        }
+        if let Err(why) = self.keep(kept, fenced).await {
+            tracing::error!(%id, why, "a settlement is in memory alone");
+        }
+        Err(refusal)
+    }
+
+    async fn post(&self, entry: Entry) -> Result<Posted, Error> {
+        self.inner.post(entry).await
+    }
+
+    async fn balance(&self, app: &str, currency: Currency) -> Result<Balance, Error> {
+        self.inner.balance(app, currency).await
+    }
+
+    async fn postings(&self, subject: Uuid) -> Result<Vec<Posting>, Error> {
+        self.inner.postings(subject).await
+    }
+
+    async fn verify(&self, now: Timestamp) -> Result<Vec<Finding>, Error> {
+        self.inner.verify(now).await
+    }
+
+    async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error> {
+        self.inner.trial_balance().await
+    }
+}
+
+impl Health for SpooledLedger {
+    fn healthy(&self) -> bool {
+        self.inner.healthy() && self.waiting() == 0
+    }
+}
+
+#[async_trait]
+impl Leases for SpooledLedger {
+    async fn register(&self, registration: Registration) -> Result<(), Error> {
+        self.inner.register(registration).await
+    }
+
+    async fn renew(&self, ttl: Duration) -> Result<(), Error> {
+        self.inner.renew(ttl).await
+    }
+
+    async fn release(&self) -> Result<(), Error> {
+        self.inner.release().await
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, Error> {
+        self.inner.leases().await
+    }
+}
+
+#[async_trait]
+impl OpenHolds for SpooledLedger {
+    async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
+        self.inner.checkpoint(checkpoints).await
+    }
+
+    async fn extend(&self, extension: Extension) -> Result<(), Error> {
+        self.inner.extend(extension).await
+    }
+
+    async fn claim_orphans(&self, limit: usize, within: Duration) -> Result<Vec<Claimed>, Error> {
+        self.inner.claim_orphans(limit, within).await
+    }
+
+    /// Without those whose settlement is known and waits in the spool.
+    async fn unresolved(&self, limit: usize) -> Result<Vec<Claimed>, Error> {
+        let mut unresolved = self.inner.unresolved(limit).await?;
+        {
+            let spooled = self.shared.spooled.lock();
+            unresolved.retain(|claimed| !spooled.contains(&claimed.hold));
+        }
+        *self.shared.resolving.lock() = unresolved.iter().map(|claimed| claimed.hold).collect();
+        Ok(unresolved)
+    }
+
+    async fn true_up(&self, correction: Correction) -> Result<TruedUp, Error> {
+        self.inner.true_up(correction).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! A spool in front of a ledger that comes and goes.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::ledger::Off;
+use crate::ledger::tests::fixtures::{hold, settle};
+
+/// A ledger that is away until it is told otherwise, and knows what it has written.
+#[derive(Debug, Default)]
+struct Fickle {
+    up: AtomicBool,
+    /// It does not answer, and nobody has noticed yet.
+    cut: AtomicBool,
+    /// Every hold is another node's.
+    fenced: AtomicBool,
+    /// And that node has closed them.
+    closed: AtomicBool,
+    corrected: Mutex<Vec<Uuid>>,
+    written: Mutex<Vec<Settlement>>,
+}
+
+impl Health for Fickle {
+    fn healthy(&self) -> bool {
+        self.up.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl LedgerStore for Fickle {
+    async fn hold(&self, hold: Hold) -> Result<(), Error> {
+        Off.hold(hold).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
+        if !self.healthy() {
+            return Err(Error::Unavailable("away".to_owned()));
+        }
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("cut".to_owned()));
+        }
+        if self.fenced.load(Ordering::SeqCst) {
+            return Err(Error::Fenced);
+        }
+        let mut written = self.written.lock();
+        let replayed = written.contains(&settlement);
+        if !replayed {
+            written.push(settlement);
+        }
+        Ok(Settled { charged: 1, uncollected: 0, replayed })
+    }
+
+    async fn post(&self, entry: Entry) -> Result<Posted, Error> {
+        Off.post(entry).await
+    }
+
+    async fn balance(&self, app: &str, currency: Currency) -> Result<Balance, Error> {
+        Off.balance(app, currency).await
+    }
+
+    async fn postings(&self, subject: Uuid) -> Result<Vec<Posting>, Error> {
+        Off.postings(subject).await
+    }
+
+    async fn verify(&self, now: Timestamp) -> Result<Vec<Finding>, Error> {
+        Off.verify(now).await
+    }
+
+    async fn trial_balance(&self) -> Result<Vec<TrialLine>, Error> {
+        Off.trial_balance().await
+    }
+}
+
+#[async_trait]
+impl Leases for Fickle {
+    async fn register(&self, registration: Registration) -> Result<(), Error> {
+        Off.register(registration).await
+    }
+
+    async fn renew(&self, ttl: Duration) -> Result<(), Error> {
+        Off.renew(ttl).await
+    }
+
+    async fn release(&self) -> Result<(), Error> {
+        Off.release().await
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, Error> {
+        Off.leases().await
+    }
+}
+
+#[async_trait]
+impl OpenHolds for Fickle {
+    async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
+        Off.checkpoint(checkpoints).await
+    }
+
+    async fn extend(&self, extension: Extension) -> Result<(), Error> {
+        Off.extend(extension).await
+    }
+
+    async fn claim_orphans(&self, limit: usize, within: Duration) -> Result<Vec<Claimed>, Error> {
+        Off.claim_orphans(limit, within).await
+    }
+
+    async fn unresolved(&self, limit: usize) -> Result<Vec<Claimed>, Error> {
+        Off.unresolved(limit).await
+    }
+
+    async fn true_up(&self, correction: Correction) -> Result<TruedUp, Error> {
+        if !self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Fenced);
+        }
+        self.corrected.lock().push(correction.settlement.hold);
+        Off.true_up(correction).await
+    }
+}
+
+/// Remembers what it was told.
+#[derive(Debug, Default)]
+struct Watch {
+    corrected: AtomicUsize,
+    lost_bytes: Mutex<u64>,
+    waiting: Mutex<Vec<usize>>,
+}
+
+impl SpoolObserver for Watch {
+    fn waiting(&self, settlements: usize, _size_bytes: u64) {
+        self.waiting.lock().push(settlements);
+    }
+    fn overflowed(&self) {}
+    fn damaged(&self, lost_bytes: u64) {
+        *self.lost_bytes.lock() = lost_bytes;
+    }
+    fn corrected(&self) {
+        self.corrected.fetch_add(1, Ordering::SeqCst);
+    }
+    fn lost(&self) {
+        panic!("nothing is refused for good");
+    }
+}
+
+struct Scene {
+    ledger: Arc<Fickle>,
+    watch: Arc<Watch>,
+    path: PathBuf,
+    #[expect(dead_code, reason = "the file lives as long")]
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        Self { ledger: Arc::default(), watch: Arc::default(), path, folder }
+    }
+
+    /// As the next process would: when the one before has let go of the file.
+    async fn open(&self) -> SpooledLedger {
+        while let Ok(file) = std::fs::File::open(&self.path)
+            && file.try_lock().is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+        let inner = Arc::clone(&self.ledger) as Arc<dyn LedgerStore>;
+        let observer = Arc::clone(&self.watch) as Arc<dyn SpoolObserver>;
+        SpooledLedger::open(inner, &self.path, observer).await.unwrap()
+    }
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn an_outage_is_spooled_then_written_once_and_no_hold_is_placed_meanwhile() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    let settlement = settle(&hold(1, "acme", 100), 90);
+    let told = spooled.settle(settlement.clone()).await;
+    assert_eq!(told, Err(Error::Unavailable("away".to_owned())));
+    assert_eq!(spooled.waiting(), 1);
+    assert!(!spooled.healthy());
+    let refused = spooled.hold(hold(2, "acme", 1)).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    assert!(spooled.drained(LONG).await);
+    assert_eq!(*scene.ledger.written.lock(), [settlement]);
+    assert!(spooled.healthy());
+    assert_eq!(spooled.hold(hold(2, "acme", 1)).await, Ok(()));
+    assert_eq!(scene.watch.waiting.lock().last(), Some(&0));
+}
+
+#[tokio::test]
+async fn a_spool_outlives_its_process_and_is_written_by_the_next() {
+    let scene = Scene::new();
+    let settlements: Vec<_> = (1..=40).map(|n| settle(&hold(n, "acme", 100), 90)).collect();
+    let dying = scene.open().await;
+    let mut telling = JoinSet::new();
+    let dying = Arc::new(dying);
+    for settlement in settlements.clone() {
+        let dying = Arc::clone(&dying);
+        telling.spawn(async move { dying.settle(settlement).await });
+    }
+    assert!(telling.join_all().await.iter().all(Result::is_err));
+    drop(dying);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    // One was written although its caller was told otherwise.
+    scene.ledger.written.lock().push(settlements[7].clone());
+    let next = scene.open().await;
+    assert!(next.drained(LONG).await);
+    let mut written: Vec<_> = scene.ledger.written.lock().iter().map(|s| s.hold).collect();
+    written.sort_unstable();
+    assert_eq!(written, settlements.iter().map(|s| s.hold).collect::<Vec<_>>());
+    drop(next);
+    let empty = scene.open().await;
+    assert_eq!(empty.waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_cut_tail_is_reported_and_the_rest_is_written() {
+    let scene = Scene::new();
+    let dying = scene.open().await;
+    for n in [1, 2] {
+        let settled = dying.settle(settle(&hold(n, "acme", 100), 90)).await;
+        assert!(settled.is_err());
+    }
+    drop(dying);
+    let bytes = std::fs::read(&scene.path).unwrap();
+    std::fs::write(&scene.path, &bytes[..bytes.len() - 3]).unwrap();
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    assert!(scene.open().await.drained(LONG).await);
+    assert_eq!(scene.ledger.written.lock().len(), 1);
+    assert!(*scene.watch.lost_bytes.lock() > 0);
+}
+
+#[tokio::test]
+async fn what_another_node_took_over_is_corrected_once_that_has_closed_it() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    let told = spooled.settle(settle(&hold(5, "acme", 100), 90)).await;
+    assert_eq!(told, Err(Error::Fenced));
+    // It waits for the other node, and new work does not wait for it.
+    assert_eq!((spooled.waiting(), spooled.healthy()), (0, true));
+    assert_eq!(spooled.hold(hold(6, "acme", 1)).await, Ok(()));
+    drop(spooled);
+    let next = scene.open().await;
+    assert!(next.drained(LONG).await);
+    scene.ledger.closed.store(true, Ordering::SeqCst);
+    while scene.watch.corrected.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*scene.ledger.corrected.lock(), [Uuid::from_u128(5)]);
+}
+
+#[tokio::test]
+async fn what_waited_for_another_node_and_then_for_the_database_is_counted_once() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    let told = spooled.settle(settle(&hold(5, "acme", 100), 90)).await;
+    assert_eq!(told, Err(Error::Fenced));
+    scene.ledger.cut.store(true, Ordering::SeqCst);
+    while spooled.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    scene.ledger.fenced.store(false, Ordering::SeqCst);
+    scene.ledger.cut.store(false, Ordering::SeqCst);
+    assert!(spooled.drained(LONG).await);
+    assert_eq!((spooled.waiting(), spooled.healthy()), (0, true));
+    assert_eq!(spooled.hold(hold(6, "acme", 1)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_guess_about_a_dead_process_is_not_kept() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    let mut guess = settle(&hold(5, "acme", 100), 90);
+    guess.attempts[0].outcome = anima_core::ledger::recovery::OUTCOME;
+    assert!(spooled.settle(guess).await.is_err());
+    assert_eq!(spooled.waiting(), 0);
+}

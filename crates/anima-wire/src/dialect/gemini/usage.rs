@@ -1,0 +1,180 @@
+//! Gemini's usage, in and out of disjoint meters.
+//!
+//! The prompt includes what was cached, the candidates exclude thoughts, and results of tools that
+//! ran at Google are counted apart and are input. In a stream each chunk has the sum so far.
+//! Invariant: the meters add up to the total, and what had to be bent is flagged as suspect.
+//! Source: `a-inbound` A.3.3, `c-conversion` C.6.
+
+use anima_core::usage::{Meter, Usage};
+
+use super::request_in::either;
+use crate::dialect::openai::chat::cached;
+use crate::dialect::openai::usage::{Count, Report};
+use crate::json::{Node, Writer};
+
+/// A list of counts by modality. Video and documents have the prices of images or text at Google,
+/// and no meters of their own.
+#[derive(Default)]
+struct Kinds {
+    audio: u64,
+    image: u64,
+}
+
+impl Kinds {
+    fn read(list: Option<Node<'_, '_>>) -> Self {
+        let mut kinds = Self::default();
+        for entry in list.iter().flat_map(Node::elements) {
+            let tokens = either(entry, "tokenCount", "token_count");
+            let tokens = tokens.and_then(|tokens| tokens.unsigned()).unwrap_or(0);
+            match entry.text_of("modality").as_deref() {
+                Some("AUDIO") => kinds.audio = kinds.audio.saturating_add(tokens),
+                Some("IMAGE") => kinds.image = kinds.image.saturating_add(tokens),
+                Some(_) | None => {}
+            }
+        }
+        kinds
+    }
+}
+
+/// Reads a usage object.
+pub(super) fn read(node: Node<'_, '_>) -> Report {
+    let count = |camel, snake| {
+        let found = either(node, camel, snake);
+        found.map_or(Count::Absent, |found| Count::of(found.kind(), found.raw()))
+    };
+    let prompt = count("promptTokenCount", "prompt_token_count");
+    let cached = count("cachedContentTokenCount", "cached_content_token_count");
+    let candidates = count("candidatesTokenCount", "candidates_token_count");
+    let thoughts = count("thoughtsTokenCount", "thoughts_token_count");
+    let tools = count("toolUsePromptTokenCount", "tool_use_prompt_token_count");
+    let total = count("totalTokenCount", "total_token_count");
+    let all = [prompt, cached, candidates, thoughts, tools, total];
+    if all.iter().all(|count| *count == Count::Absent) {
+        return Report::default();
+    }
+    if all.contains(&Count::Unreadable) || prompt == Count::Absent {
+        return Report { usage: None, suspect: true };
+    }
+    let of = |count: Count| count.value().unwrap_or(0).min(Usage::LIMIT * 2);
+    let sum = of(prompt) + of(tools) + of(candidates) + of(thoughts);
+    // Where a total says more than its parts, what was not told is thoughts.
+    let untold = match total.value() {
+        Some(total) if thoughts == Count::Absent => total.saturating_sub(sum),
+        Some(_) | None => 0,
+    };
+    let reasoning = of(thoughts).saturating_add(untold);
+    let mut suspect = total.value().is_some_and(|total| total != sum + untold);
+    suspect |= all.iter().any(|count| count.value().is_some_and(|count| count > Usage::LIMIT));
+
+    let list = |camel, snake| Kinds::read(either(node, camel, snake));
+    let heard = list("promptTokensDetails", "prompt_tokens_details");
+    let kept = list("cacheTokensDetails", "cache_tokens_details");
+    let made = list("candidatesTokensDetails", "candidates_tokens_details");
+    let mut usage = Usage::default();
+    let mut split = |whole: u64, rest: Meter, parts: &[(Meter, u64)]| {
+        let mut left = whole;
+        for (meter, count) in parts {
+            suspect |= *count > left;
+            usage.set(*meter, (*count).min(left));
+            left -= (*count).min(left);
+        }
+        usage.set(rest, left);
+    };
+    split(
+        of(prompt) + of(tools),
+        Meter::InputTokens,
+        &[
+            (Meter::CachedInputAudioTokens, kept.audio),
+            (Meter::CachedInputImageTokens, kept.image),
+            (
+                Meter::CachedInputTokens,
+                of(cached).saturating_sub(kept.audio).saturating_sub(kept.image),
+            ),
+            (Meter::InputAudioTokens, heard.audio.saturating_sub(kept.audio)),
+            (Meter::InputImageTokens, heard.image.saturating_sub(kept.image)),
+        ],
+    );
+    split(
+        of(candidates),
+        Meter::OutputTokens,
+        &[(Meter::OutputAudioTokens, made.audio), (Meter::OutputImageTokens, made.image)],
+    );
+    usage.set(Meter::ReasoningTokens, reasoning);
+    Report { usage: Some(usage), suspect }
+}
+
+/// The tier that was used, in OpenAI's words.
+pub(super) fn tier<'a>(node: Node<'_, 'a>) -> Option<std::borrow::Cow<'a, str>> {
+    let tier = either(node, "serviceTier", "service_tier")?.text()?;
+    let is_standard = tier.eq_ignore_ascii_case("standard");
+    Some(if is_standard { "default".into() } else { tier.to_ascii_lowercase().into() })
+}
+
+/// Writes meters as a usage object.
+pub(super) fn write(w: &mut Writer, usage: &Usage) {
+    let thoughts = usage.of(Meter::ReasoningTokens);
+    let (input, output) = (usage.input_tokens(), usage.output_tokens());
+    let positive = |count: u64| Some(count).filter(|count| *count > 0);
+    w.object();
+    w.key("promptTokenCount").number(input);
+    w.maybe_number("cachedContentTokenCount", positive(cached(usage)));
+    w.key("candidatesTokenCount").number(output.saturating_sub(thoughts));
+    w.maybe_number("thoughtsTokenCount", positive(thoughts));
+    w.key("totalTokenCount").number(input + output);
+    w.end_object();
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::json::Outline;
+
+    fn report(object: &str) -> Report {
+        read(Outline::read(object.as_bytes()).unwrap().root())
+    }
+
+    #[test]
+    fn what_a_total_has_more_than_its_parts_is_thoughts() {
+        let found =
+            report(r#"{"prompt_token_count":5,"candidates_token_count":2,"total_token_count":17}"#);
+        assert!(!found.suspect);
+        assert_eq!(found.usage.unwrap().of(Meter::ReasoningTokens), 10);
+    }
+
+    #[test]
+    fn nonsense_is_no_report_or_suspect() {
+        for object in [r#"{"promptTokenCount":-1}"#, r#"{"candidatesTokenCount":3}"#] {
+            assert_eq!(report(object), Report { usage: None, suspect: true }, "{object}");
+        }
+        assert_eq!(report("{}"), Report::default());
+        for object in [
+            r#"{"promptTokenCount":5,"totalTokenCount":4}"#,
+            r#"{"promptTokenCount":5,"cachedContentTokenCount":9}"#,
+            r#"{"promptTokenCount":99999999999999999999}"#,
+        ] {
+            assert!(report(object).suspect, "{object}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn meters_add_up_to_the_total(
+            prompt in 0..1_000_000_u64, cached in 0..1_000_000_u64, made in 0..1_000_000_u64,
+            thoughts in 0..1_000_000_u64, tools in 0..1_000_000_u64, audio in 0..1_000_000_u64,
+        ) {
+            let total = prompt + made + thoughts + tools;
+            let found = report(&format!(
+                r#"{{"promptTokenCount":{prompt},"cachedContentTokenCount":{cached},
+                "candidatesTokenCount":{made},"thoughtsTokenCount":{thoughts},
+                "toolUsePromptTokenCount":{tools},"totalTokenCount":{total},
+                "promptTokensDetails":[{{"modality":"AUDIO","tokenCount":{audio}}}]}}"#
+            ));
+            let usage = found.usage.unwrap();
+            prop_assert_eq!(usage.input_tokens(), prompt + tools);
+            prop_assert_eq!(usage.output_tokens(), made + thoughts);
+            prop_assert_eq!(found.suspect, cached + audio > prompt + tools);
+        }
+    }
+}

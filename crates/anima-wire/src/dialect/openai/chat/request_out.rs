@@ -1,0 +1,178 @@
+//! A request in the canonical form, written as a chat completion's.
+//!
+//! Not the messages, which are next door. Usage of a stream is always asked for; the reader hides
+//! it from clients that did not ask. Invariant: what is not written is in `Dropped`, or the whole
+//! request is refused. Sources: `a-inbound` A.1.2, `b-outbound-chat` B.3, `c-conversion` C.1.
+
+use super::messages_out;
+use crate::canonical::{
+    Carried, Dropped, Effort, Format, Refusal, Request, Schema, Tool, ToolChoice,
+};
+use crate::json::Writer;
+
+/// Who will read the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// The model, as the provider names it.
+    pub(crate) model: &'a str,
+    /// Whether it is OpenAI itself, which knows newer members and refuses foreign ones, and not
+    /// one of those who copy it.
+    pub(crate) is_openai: bool,
+}
+
+/// Writes a request.
+pub(crate) fn write(request: &Request<'_>, target: Target<'_>) -> Result<Carried, Refusal> {
+    let mut dropped = Dropped::default();
+    request.unplaced.iter().for_each(|name| dropped.note_unplaced(name));
+    dropped.note_if(request.cache.is_some(), "cache_control");
+    let mut w = Writer::with_capacity(1024);
+    w.object();
+    w.key("model").string(target.model);
+    w.key("messages").array();
+    messages_out::write(&mut w, request, target, &mut dropped)?;
+    w.end_array();
+    if request.stream {
+        w.key("stream").flag(true);
+        w.key("stream_options").object();
+        w.key("include_usage").flag(true);
+        w.end_object();
+    }
+    tools(&mut w, request, &mut dropped);
+    format(&mut w, &request.format);
+    let cap = if target.is_openai { "max_completion_tokens" } else { "max_tokens" };
+    w.maybe_number(cap, request.output_tokens_max);
+    sampling(&mut w, request, target, &mut dropped);
+    let effort = request.reasoning.as_effort();
+    w.maybe("reasoning_effort", effort.map(Effort::word));
+    if let Some(top) = request.logprobs {
+        w.key("logprobs").flag(true);
+        w.key("top_logprobs").number(top);
+    }
+    w.maybe("user", request.user.as_deref());
+    w.maybe("service_tier", request.service_tier.as_deref());
+    w.maybe("prompt_cache_key", request.cache_key.as_deref());
+    w.end_object();
+    Ok(Carried { body: w.finish(), dropped })
+}
+
+fn tools(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) {
+    if request.tools.is_empty() {
+        return;
+    }
+    w.key("tools").array();
+    for tool in &request.tools {
+        dropped.note_if(tool.cache.is_some(), "cache_control");
+        w.object();
+        w.key("type").string("function");
+        w.key("function").object();
+        function(w, tool);
+        w.end_object();
+        w.end_object();
+    }
+    w.end_array();
+    if let Some(choice) = &request.tool_choice {
+        w.key("tool_choice");
+        tool_choice(w, choice, true);
+    }
+    if let Some(parallel) = request.parallel_tool_calls {
+        w.key("parallel_tool_calls").flag(parallel);
+    }
+}
+
+/// Writes the members that describe a function.
+pub(crate) fn function(w: &mut Writer, tool: &Tool<'_>) {
+    w.key("name").string(&tool.name);
+    w.maybe("description", tool.description.as_deref());
+    w.maybe_raw("parameters", tool.schema.as_deref());
+    if let Some(strict) = tool.strict {
+        w.key("strict").flag(strict);
+    }
+}
+
+/// Writes a choice; chat nests names where Responses does not.
+pub(crate) fn tool_choice(w: &mut Writer, choice: &ToolChoice<'_>, nested: bool) {
+    match choice {
+        ToolChoice::Auto => w.string("auto"),
+        ToolChoice::None => w.string("none"),
+        ToolChoice::Required => w.string("required"),
+        ToolChoice::Named(name) => named(w, name, nested),
+        ToolChoice::Among(names, required) => {
+            w.object();
+            w.key("type").string("allowed_tools");
+            if nested {
+                w.key("allowed_tools").object();
+            }
+            w.key("mode").string(if *required { "required" } else { "auto" });
+            w.key("tools").array();
+            for name in names {
+                named(w, name, nested);
+            }
+            w.end_array();
+            if nested {
+                w.end_object();
+            }
+            w.end_object();
+        }
+    }
+}
+
+fn named(w: &mut Writer, name: &str, nested: bool) {
+    w.object();
+    w.key("type").string("function");
+    if nested {
+        w.key("function").object();
+    }
+    w.key("name").string(name);
+    if nested {
+        w.end_object();
+    }
+    w.end_object();
+}
+
+fn format(w: &mut Writer, format: &Format<'_>) {
+    match format {
+        Format::Text => {}
+        Format::Json => {
+            w.key("response_format").object();
+            w.key("type").string("json_object");
+            w.end_object();
+        }
+        Format::Schema(inner) => {
+            w.key("response_format").object();
+            w.key("type").string("json_schema");
+            w.key("json_schema").object();
+            schema(w, inner);
+            w.end_object();
+            w.end_object();
+        }
+    }
+}
+
+/// Writes the members that describe a schema. A name is required, so one is made up if need be.
+pub(crate) fn schema(w: &mut Writer, schema: &Schema<'_>) {
+    w.key("name").string(schema.name.as_deref().unwrap_or("answer"));
+    w.maybe("description", schema.description.as_deref());
+    w.maybe_raw("schema", schema.schema.as_deref());
+    if let Some(strict) = schema.strict {
+        w.key("strict").flag(strict);
+    }
+}
+
+fn sampling(w: &mut Writer, request: &Request<'_>, target: Target<'_>, dropped: &mut Dropped) {
+    let sampling = &request.sampling;
+    w.maybe_raw("temperature", sampling.temperature);
+    w.maybe_raw("top_p", sampling.top_p);
+    if target.is_openai {
+        dropped.note_if(sampling.top_k.is_some(), "top_k");
+    } else {
+        w.maybe_raw("top_k", sampling.top_k);
+    }
+    w.maybe_raw("frequency_penalty", sampling.frequency_penalty);
+    w.maybe_raw("presence_penalty", sampling.presence_penalty);
+    w.maybe_raw("seed", sampling.seed);
+    w.maybe_raw("logit_bias", sampling.logit_bias);
+    w.maybe_number("n", request.choices);
+    if !request.stop.is_empty() {
+        w.key("stop").list(&request.stop);
+    }
+}

@@ -1,0 +1,198 @@
+//! The facts that are most likely to cause a billing bug (`reference/README.md`), one test each, as
+//! far as they are a matter of reading answers: facts 6, 9 and 10 are of prices, media and tasks.
+
+use anima_core::failure::Failure;
+use anima_core::usage::{Meter, Usage};
+use anima_wire::adapter::{Answer, StreamDecoder, lookup};
+use anima_wire::request::{CallRequest, Endpoint};
+use bytes::Bytes;
+
+fn request(stream: bool) -> CallRequest {
+    let body = format!(r#"{{"model":"m","messages":[{{}}],"stream":{stream}}}"#);
+    CallRequest::parse(Endpoint::ChatCompletions, body.into()).unwrap()
+}
+
+fn answer(provider: &str, body: &str) -> Result<Answer, Failure> {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    lookup(provider).unwrap().answer(&request(false), &body)
+}
+
+fn usage(provider: &str, body: &str) -> Usage {
+    answer(provider, body).unwrap().usage.unwrap()
+}
+
+fn stream(provider: &str, payloads: &[&str]) -> (StreamDecoder, Result<(), Failure>) {
+    let mut decoder = lookup(provider).unwrap().stream(&request(true));
+    let event = |payload: &&str| format!("data: {}\n\n", payload.replace('\n', ""));
+    let text: String = payloads.iter().map(event).collect();
+    let mut out = Vec::new();
+    let result = decoder.push(text.into(), &mut out).and_then(|()| decoder.end(&mut out));
+    (decoder, result)
+}
+
+/// Fact 1.
+#[test]
+fn anthropic_reports_input_without_what_was_cached_and_openai_with_it() {
+    let anthropic = usage(
+        "anthropic",
+        r#"{"content":[{"type":"text","text":"x"}],"usage":{"input_tokens":10,
+        "cache_read_input_tokens":90,"cache_creation_input_tokens":0,"output_tokens":1}}"#,
+    );
+    let openai = usage(
+        "openai",
+        r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":100,
+        "completion_tokens":1,"prompt_tokens_details":{"cached_tokens":90}}}"#,
+    );
+    let responses = usage(
+        "openai_responses",
+        r#"{"output":[{"type":"message","content":[{"type":"output_text","text":"x"}]}],
+        "usage":{"input_tokens":100,"output_tokens":1,
+        "input_tokens_details":{"cached_tokens":90}}}"#,
+    );
+    let gemini = usage(
+        "gemini",
+        r#"{"candidates":[{"content":{"parts":[{"text":"x"}]}}],"usageMetadata":
+        {"promptTokenCount":100,"cachedContentTokenCount":90,"candidatesTokenCount":1}}"#,
+    );
+    for read in [anthropic, openai, responses, gemini] {
+        assert_eq!((read.of(Meter::InputTokens), read.of(Meter::CachedInputTokens)), (10, 90));
+        assert_eq!((read.input_tokens(), read.output_tokens()), (100, 1));
+    }
+}
+
+/// Fact 2.
+#[test]
+fn thoughts_of_gemini_and_xai_are_outside_of_the_visible_output_and_of_others_inside() {
+    let gemini = usage(
+        "gemini",
+        r#"{"candidates":[{"content":{"parts":[{"text":"x"}]}}],"usageMetadata":
+        {"promptTokenCount":5,"candidatesTokenCount":2,"thoughtsTokenCount":40,
+        "totalTokenCount":47}}"#,
+    );
+    let xai = usage(
+        "openai_compatible",
+        r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":5,
+        "completion_tokens":2,"total_tokens":47,
+        "completion_tokens_details":{"reasoning_tokens":40}}}"#,
+    );
+    let openai = usage(
+        "openai",
+        r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":5,
+        "completion_tokens":42,"total_tokens":47,
+        "completion_tokens_details":{"reasoning_tokens":40}}}"#,
+    );
+    let anthropic = usage(
+        "anthropic",
+        r#"{"content":[{"type":"text","text":"x"}],"usage":{"input_tokens":5,"output_tokens":42,
+        "output_tokens_details":{"thinking_tokens":40}}}"#,
+    );
+    for read in [gemini, xai, openai, anthropic] {
+        assert_eq!((read.of(Meter::OutputTokens), read.of(Meter::ReasoningTokens)), (2, 40));
+    }
+}
+
+/// Fact 3.
+#[test]
+fn usage_of_a_chat_stream_is_always_asked_for_and_a_stream_that_is_cut_has_none() {
+    let encoded = lookup("openai").unwrap().encode(&request(true), "m").unwrap();
+    let sent = String::from_utf8(encoded.body.concat()).unwrap();
+    assert!(sent.contains(r#""stream_options":{"include_usage":true}"#), "{sent}");
+    let (cut, result) = stream("openai", &[r#"{"choices":[{"delta":{"content":"x"}}]}"#]);
+    assert_eq!((result, cut.usage()), (Err(Failure::StreamCut), None));
+    // What Anthropic says first is what it believes of the prompt, and no bill.
+    let (cut, result) = stream(
+        "anthropic",
+        &[
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}"#,
+            r#"{"type":"content_block_start","index":0,
+            "content_block":{"type":"text","text":"x"}}"#,
+        ],
+    );
+    assert_eq!((result, cut.usage()), (Err(Failure::StreamCut), None));
+    assert_eq!(cut.input_usage().unwrap().input_tokens(), 9);
+}
+
+/// Fact 4.
+#[test]
+fn the_split_of_anthropics_cache_writes_stands_only_at_the_start_of_a_stream() {
+    let (decoder, result) = stream(
+        "anthropic",
+        &[
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1,
+            "cache_creation_input_tokens":300,"cache_creation":{"ephemeral_5m_input_tokens":100,
+            "ephemeral_1h_input_tokens":200}}}}"#,
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":3,
+            "cache_creation_input_tokens":350,"output_tokens":7}}"#,
+            r#"{"type":"message_stop"}"#,
+        ],
+    );
+    let read = decoder.usage().unwrap();
+    assert_eq!(result, Ok(()));
+    // What grew after the split was told is of the short kind.
+    let writes = (read.of(Meter::CacheWriteTokens), read.of(Meter::CacheWrite1hTokens));
+    assert_eq!((writes, read.of(Meter::InputTokens), read.output_tokens()), ((150, 200), 3, 7));
+}
+
+/// Fact 5.
+#[test]
+fn usage_may_stand_on_any_chunk_and_a_chunk_without_choices_need_not_be_usage() {
+    let usage = r#""usage":{"prompt_tokens":5,"completion_tokens":2}"#;
+    let azure = r#"{"choices":[],"prompt_filter_results":[]}"#;
+    let text = r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#;
+    let alone = format!(r#"{{"choices":[],{usage}}}"#);
+    let beside = format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"stop"}}],{usage}}}"#);
+    for last in [alone, beside] {
+        let (decoder, result) = stream("openai", &[azure, text, &last, "[DONE]"]);
+        let read = decoder.usage().unwrap();
+        assert_eq!((result, read.input_tokens(), read.output_tokens()), (Ok(()), 5, 2));
+    }
+    let (decoder, _) = stream("openai", &[azure, text, "[DONE]"]);
+    assert_eq!(decoder.usage(), None);
+}
+
+/// Fact 7.
+#[test]
+fn the_tier_is_the_one_in_the_answer() {
+    let bodies = [
+        ("openai", r#"{"choices":[],"service_tier":"flex"}"#),
+        ("anthropic", r#"{"content":[],"usage":{"service_tier":"flex"}}"#),
+        ("gemini", r#"{"candidates":[],"usageMetadata":{"serviceTier":"FLEX"}}"#),
+        ("openai_responses", r#"{"output":[],"service_tier":"flex"}"#),
+    ];
+    for (provider, body) in bodies {
+        assert_eq!(answer(provider, body).unwrap().service_tier.as_deref(), Some("flex"));
+    }
+}
+
+/// Fact 8.
+#[test]
+fn a_200_can_carry_an_error() {
+    let whole = [
+        ("openai_compatible", r#"{"error":{"code":429}}"#, Failure::RateLimited),
+        ("openai_compatible", r#"{"base_resp":{"status_code":1008}}"#, Failure::AccountExhausted),
+        (
+            "anthropic",
+            r#"{"type":"error","error":{"type":"overloaded_error"}}"#,
+            Failure::Overloaded,
+        ),
+        ("gemini", r#"[{"error":{"code":503,"status":"UNAVAILABLE"}}]"#, Failure::Overloaded),
+        ("gemini", r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#, Failure::ContentRefused),
+        (
+            "openai_responses",
+            r#"{"status":"failed","output":[],"error":{"code":"rate_limit_exceeded"}}"#,
+            Failure::RateLimited,
+        ),
+    ];
+    for (provider, body, failure) in whole {
+        assert_eq!(answer(provider, body).map(|_| ()), Err(failure), "{provider} {body}");
+    }
+    let streamed = [
+        ("anthropic", r#"{"type":"error","error":{"type":"overloaded_error"}}"#),
+        ("gemini", r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#),
+        ("openai_responses", r#"{"type":"error","code":"server_is_overloaded"}"#),
+        ("openai", r#"{"error":{"code":"server_is_overloaded"}}"#),
+    ];
+    for (provider, payload) in streamed {
+        assert_eq!(stream(provider, &[payload]).1, Err(Failure::Overloaded), "{provider}");
+    }
+}

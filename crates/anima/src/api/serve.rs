@@ -1,0 +1,245 @@
+//! How any call is served, whatever its client speaks: read, admitted, made, answered.
+//!
+//! The endpoints say what is wanted; the relay does it. Invariant: every way out carries the
+//! headers of SPEC 4 and a body in the client's own format.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use anima_core::clock::mint_id;
+use anima_core::failure::Failure;
+use anima_wire::dialect::Dialect;
+use anima_wire::request::{self, CallRequest, Endpoint};
+
+use super::Plane;
+use super::idempotency::{self, Entry, Fate};
+use crate::http::body;
+use crate::http::caller::{self, Caller};
+use crate::http::reply::{self, Facts, Format, Refusal};
+use crate::metrics::Inflight;
+use crate::relay::admit;
+use crate::relay::call::{Arrival, Call, endpoint_name};
+use crate::relay::chat::{self, Answer, Outcome};
+use crate::relay::decision::Decision;
+
+/// What a path asks for, before the body is read.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) endpoint: Endpoint,
+    /// What the body is written in, and the answer.
+    pub(super) dialect: Dialect,
+    /// The model and whether to stream, where the path says so.
+    pub(super) named: Option<(String, bool)>,
+    /// Whether a stream is one JSON array.
+    pub(super) as_array: bool,
+}
+
+impl Wanted {
+    /// An endpoint of the dialect that most clients speak.
+    pub(super) const fn openai(endpoint: Endpoint) -> Self {
+        Self { endpoint, dialect: Dialect::OpenAiChat, named: None, as_array: false }
+    }
+
+    /// A chat in any dialect.
+    pub(super) const fn chat(dialect: Dialect) -> Self {
+        Self { endpoint: Endpoint::ChatCompletions, dialect, named: None, as_array: false }
+    }
+
+    /// Its short name.
+    const fn name(&self) -> &'static str {
+        endpoint_name(self.endpoint, self.dialect)
+    }
+
+    /// Reads a body.
+    pub(super) fn read(&self, bytes: Bytes) -> Result<CallRequest, request::Error> {
+        let mut read = match (self.dialect, &self.named) {
+            (Dialect::OpenAiChat, _) => CallRequest::parse(self.endpoint, bytes)?,
+            (dialect, named) => {
+                let named = named.as_ref().map(|(model, stream)| (model.as_str(), *stream));
+                CallRequest::parse_as(dialect, bytes, named)?
+            }
+        };
+        read.as_array = self.as_array;
+        Ok(read)
+    }
+}
+
+/// Any other path.
+pub async fn unknown(State(plane): State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    let message = format!(
+        "Unknown request URL: {} {}. Check the path and the method.",
+        request.method(),
+        request.uri().path()
+    );
+    let facts = plane.facts(Format::of(&request));
+    reply::refuse(&Refusal::new(Failure::RouteUnknown, message), &facts)
+}
+
+/// A known path with another method.
+pub async fn wrong_method(
+    State(plane): State<Arc<Plane>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let path = request.uri().path();
+    let message = format!("Not allowed to {} on {path}.", request.method());
+    let facts = plane.facts(Format::of(&request));
+    reply::refuse(&Refusal::new(Failure::MethodRefused, message), &facts)
+}
+
+impl Plane {
+    /// Facts about a request that just came in.
+    pub(super) fn facts(&self, format: Format) -> Facts {
+        let id = mint_id(self.relay.clock.now(), &*self.relay.rng);
+        Facts {
+            id,
+            format,
+            config_version: self.relay.live.rev(),
+            degraded: self.relay.degraded(),
+            ..Facts::default()
+        }
+    }
+
+    /// Checks the key of a request.
+    pub(super) async fn identify(&self, parts: &Parts) -> Result<Caller, Refusal> {
+        let now = self.relay.clock.now();
+        let head = (&parts.headers, &parts.uri);
+        caller::identify(&self.relay.live, &self.secrets, now, head, peer(parts)).await
+    }
+}
+
+/// The client's address.
+fn peer(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+}
+
+/// Serves one call from its head to its answer.
+pub(super) async fn serve(
+    plane: Arc<Plane>,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Response<Body> {
+    let gone = CancellationToken::new();
+    let mut facts = plane.facts(Format::from(wanted.dialect));
+    let arrival = Arrival {
+        id: facts.id,
+        at: plane.relay.clock.now(),
+        instant: Instant::now(),
+        gone: gone.clone(),
+    };
+    let inflight = plane.relay.metrics.enter();
+    let (call, key) = match admitted(&plane, &wanted, request, arrival.clone()).await {
+        Ok(admitted) => admitted,
+        Err((refusal, who)) => {
+            note_refusal(&plane, wanted.name(), &arrival, &refusal, who);
+            return reply::refuse(&refusal, &facts);
+        }
+    };
+    facts.config_version = call.caller.pinned.snapshot.rev;
+    facts.as_array = call.request.as_array;
+    // The guard fires when this future is dropped, which is how a leaving client shows.
+    let leaving = gone.drop_guard();
+    let relay = Arc::clone(&plane.relay);
+    let tasks = relay.tasks.clone();
+    // Boxed: a task moves its future with each change of its state, and these are large.
+    let response = if let Some(key) = key {
+        let keyed = keyed(plane, (call, key), facts.clone(), inflight);
+        tasks.spawn(Box::pin(keyed)).await
+    } else {
+        let outcome = tasks.spawn(Box::pin(chat::run(relay, Arc::new(call)))).await;
+        outcome.map(|outcome| answer(outcome, &mut facts, inflight))
+    };
+    leaving.disarm();
+    response.unwrap_or_else(|panic| {
+        tracing::error!(request_id = %facts.id, %panic, "a call panicked");
+        let message = "Something went wrong inside the gateway. The call was not charged.";
+        reply::refuse(&Refusal::new(Failure::Internal, message), &facts)
+    })
+}
+
+/// Serves a call with an idempotency key: makes it, or gives the answer of the one that was made.
+async fn keyed(
+    plane: Arc<Plane>,
+    (call, key): (Call, String),
+    mut facts: Facts,
+    inflight: Inflight,
+) -> Response<Body> {
+    let relay = Arc::clone(&plane.relay);
+    let turn = match plane.idempotency.enter(&relay, &call, &key).await {
+        Ok(Entry::Mine(turn)) => turn,
+        Ok(Entry::Again(kept)) => {
+            Decision::replayed(&call, kept.status()).write(&relay.metrics);
+            return kept.replay(&facts);
+        }
+        Err(refusal) => {
+            let who = Some(call.caller.clone());
+            note_refusal(&plane, call.endpoint(), &call.arrival, &refusal, who);
+            return reply::refuse(&refusal, &facts);
+        }
+    };
+    let outcome = chat::run(relay, Arc::new(call)).await;
+    let fate = match &outcome.answer {
+        Ok(Answer::Whole(_)) => Fate::Keep,
+        Ok(Answer::Stream(stream)) => Fate::Record { drains: stream.drains() },
+        Err(refusal) => Fate::of(refusal.failure),
+    };
+    turn.finish(fate, answer(outcome, &mut facts, inflight)).await
+}
+
+/// `inflight` goes on with a stream, which is served until its end.
+fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<Body> {
+    facts.served_model = outcome.served_model;
+    facts.attempts = outcome.attempts;
+    facts.output_limit = outcome.output_limit;
+    facts.dropped = outcome.dropped;
+    match outcome.answer {
+        Ok(Answer::Whole(bytes)) => reply::json(StatusCode::OK, bytes, facts),
+        Ok(Answer::Stream(mut stream)) => {
+            stream.count(inflight);
+            reply::streamed(Body::new(stream), facts)
+        }
+        Err(refusal) => reply::refuse(&refusal, facts),
+    }
+}
+
+/// A refusal before admission, and who asked if that is known: key and app.
+type Unadmitted = (Refusal, Option<Caller>);
+
+async fn admitted(
+    plane: &Plane,
+    wanted: &Wanted,
+    request: Request<Body>,
+    arrival: Arrival,
+) -> Result<(Call, Option<String>), Unadmitted> {
+    let (parts, body) = request.into_parts();
+    let caller = plane.identify(&parts).await.map_err(|refusal| (refusal, None))?;
+    let known = |refusal: Refusal| (refusal, Some(caller.clone()));
+    let key = idempotency::key_of(&parts.headers).map_err(known)?.map(str::to_owned);
+    let read = body::read(body, plane.body_bytes_max, plane.body_within).await;
+    let bytes = read.map_err(known)?;
+    let mut request = wanted.read(bytes).map_err(|error| known(error.into()))?;
+    request.created_s = u64::try_from(arrival.at.seconds()).unwrap_or(0);
+    let admitted = admit::admit(caller.clone(), request, arrival);
+    admitted.map(|call| (call, key)).map_err(|refusal| (refusal, Some(caller)))
+}
+
+/// Writes the record of a request that was not admitted.
+fn note_refusal(
+    plane: &Plane,
+    endpoint: &'static str,
+    arrival: &Arrival,
+    refusal: &Refusal,
+    caller: Option<Caller>,
+) {
+    let who = caller.map_or_else(Default::default, |c| (c.app, c.kid));
+    let total = arrival.instant.elapsed();
+    let decision = Decision::unadmitted(arrival.id, endpoint, who, refusal.failure, total);
+    decision.write(&plane.relay.metrics);
+}

@@ -1,0 +1,176 @@
+//! The keeper of a node's running calls: checkpoints for all of them in one go, larger holds for
+//! those that outgrow theirs.
+//!
+//! Calls enter when their hold is placed and leave when it is settled. Invariant: no call waits for
+//! the keeper; what it writes only helps whoever has to end a call in its place.
+//! Source: `reliability` 1.5.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
+
+use anima_core::ledger::Extension;
+use anima_store::ledger::{Error, LedgerStore};
+
+use super::progress::{Bounds, Progress};
+use super::{Limits, Relay, hold};
+
+/// Between two checkpoints of a call (`reliability` 1.5).
+const EVERY: Bounds = Bounds { tokens: INTERVAL_TOKENS, time: Duration::from_secs(5) };
+
+/// Output tokens that a call may be ahead of its checkpoint.
+pub(super) const INTERVAL_TOKENS: u64 = 1_000;
+
+/// How often the keeper looks. A fast stream makes some hundred tokens in this time.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// After a database that did not answer, more is not asked for again before this.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The running calls of a node.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    running: Arc<Mutex<HashMap<Uuid, Arc<Progress>>>>,
+}
+
+/// A call is known to the keeper as long as this lives.
+#[derive(Debug)]
+pub(super) struct Entered {
+    id: Uuid,
+    running: Arc<Mutex<HashMap<Uuid, Arc<Progress>>>>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.id);
+    }
+}
+
+impl Keeper {
+    /// Takes a call in.
+    pub(super) fn enter(&self, progress: &Arc<Progress>) -> Entered {
+        let id = progress.hold.id;
+        self.running.lock().insert(id, Arc::clone(progress));
+        Entered { id, running: Arc::clone(&self.running) }
+    }
+
+    /// Whether a call runs here.
+    pub(super) fn knows(&self, id: &Uuid) -> bool {
+        self.running.lock().contains_key(id)
+    }
+
+    fn due(&self, now: Instant) -> Vec<Arc<Progress>> {
+        let running = self.running.lock();
+        running.values().filter(|progress| progress.is_due(now, EVERY)).cloned().collect()
+    }
+}
+
+/// Writes checkpoints until the task is aborted.
+pub async fn run(relay: Arc<Relay>) {
+    let mut every = tokio::time::interval(LOOK);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let now = Instant::now();
+        let due = relay.keeper.due(now);
+        let mut written = Vec::with_capacity(due.len());
+        for progress in due {
+            let checkpoint = progress.checkpoint(now).await;
+            written.push((progress, checkpoint));
+        }
+        // A call that has gone on to another attempt meanwhile has said so itself, and must not be
+        // overwritten by what was so before.
+        written.retain(|(progress, checkpoint)| progress.is_current(checkpoint));
+        let checkpoints: Vec<_> = written.into_iter().map(|(_, checkpoint)| checkpoint).collect();
+        let count = checkpoints.len() as u64;
+        if count == 0 {
+            continue;
+        }
+        match relay.ledger.checkpoint(checkpoints).await {
+            Ok(()) => relay.metrics.recovery.checkpoints.inc_by(count),
+            Err(error) => tracing::warn!(%error, "failed to write checkpoints"),
+        }
+    }
+}
+
+/// Asks for a larger hold, in a task of its own: the call goes on meanwhile.
+pub(super) fn extend(relay: &Arc<Relay>, progress: Arc<Progress>) {
+    let relay_of_task = Arc::clone(relay);
+    relay.tasks.spawn(async move {
+        let outcome = ask(&*relay_of_task.ledger, &progress, &relay_of_task.limits).await;
+        let is_last = matches!(outcome, Asked::Last | Asked::Nothing);
+        relay_of_task.metrics.recovery.extension(outcome.word());
+        if outcome == Asked::Unanswered {
+            tokio::time::sleep(PAUSE).await;
+        }
+        progress.answered(is_last);
+    });
+}
+
+/// What came of the question for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A whole slice more.
+    More,
+    /// All that the wallet had left.
+    Last,
+    /// Nothing: the wallet has no more, or the hold is not ours any longer.
+    Nothing,
+    /// Not known.
+    Unanswered,
+}
+
+impl Asked {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::More => "extended",
+            Self::Last => "extended_last",
+            Self::Nothing => "refused",
+            Self::Unanswered => "unavailable",
+        }
+    }
+}
+
+/// Asks for another slice, or for what is left.
+async fn ask(ledger: &dyn LedgerStore, progress: &Progress, limits: &Limits) -> Asked {
+    let choices = progress.call.request.choices.max(1);
+    let covered = progress.covers() / choices;
+    let wanted = covered.saturating_add(limits.hold_output_tokens);
+    let available = match grow(ledger, progress, wanted).await {
+        Ok(()) => return Asked::More,
+        Err(Error::InsufficientFunds { available }) => available,
+        Err(Error::Unavailable(_) | Error::Overloaded) => return Asked::Unanswered,
+        Err(Error::HoldUnknown | Error::Fenced | Error::Conflict | Error::Refused(_)) => {
+            return Asked::Nothing;
+        }
+    };
+    let total = progress.held().saturating_add(available);
+    let Some(tokens) = hold::longest(&progress.call, total, (covered, wanted)) else {
+        return Asked::Nothing;
+    };
+    match grow(ledger, progress, tokens).await {
+        Ok(()) => Asked::Last,
+        Err(Error::Unavailable(_) | Error::Overloaded) => Asked::Unanswered,
+        Err(_refused) => Asked::Nothing,
+    }
+}
+
+/// Extends the hold to so many tokens of each choice.
+async fn grow(ledger: &dyn LedgerStore, progress: &Progress, tokens: u64) -> Result<(), Error> {
+    let call = &progress.call;
+    let amount = hold::amount(call, tokens).map_err(|refusal| Error::Refused(refusal.message))?;
+    let extension = Extension {
+        hold: progress.hold.id,
+        app: Arc::clone(&progress.hold.app),
+        currency: progress.hold.currency,
+        amount,
+        floor: progress.hold.floor,
+    };
+    ledger.extend(extension).await?;
+    progress.extended(amount, tokens.saturating_mul(call.request.choices.max(1)));
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Resolves what processes left behind that are gone: their open holds.
+//!
+//! Each pass takes over the holds of dead nodes, asks the providers that can be asked, and closes
+//! each hold as `anima-core`'s ladder says. The ladder decides; this only finds out. Invariant: a
+//! hold whose settlement is known, because it waits in the spool, is left to that. Source:
+//! `reliability` 1.5 and 1.6, row 12.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use anima_core::ledger::PriceRef;
+use anima_core::ledger::recovery::{self, Orphan, Resolution};
+use anima_core::pricing::PriceList;
+use anima_store::ledger::{Claimed, Error, LedgerStore};
+
+use super::Relay;
+use calls::{Evidence, Known};
+
+mod ask; // the providers' side
+mod calls; // which upstream calls may have been made
+
+/// Between two passes.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How long a provider may take to say what became of a call (`reliability` 1.5: chat).
+const WITHIN: Duration = Duration::from_mins(10);
+
+/// Holds that are taken over in one go.
+const TOGETHER: usize = 1_000;
+
+/// Holds that are resolved in one pass at most. Far more than a node has open.
+const PASS: usize = 20_000;
+
+/// Holds that are resolved at one time.
+const AT_ONCE: usize = 32;
+
+/// Makes passes until the task is aborted.
+pub async fn run(relay: Arc<Relay>) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        if let Err(error) = pass(&relay).await {
+            tracing::warn!(%error, "failed to look for holds of processes that are gone");
+        }
+    }
+}
+
+/// Takes over the open holds of all nodes that are gone. They are resolved by the passes.
+///
+/// # Errors
+/// When the database does not answer, or this node's own lease is lost.
+pub async fn take_over(ledger: &dyn LedgerStore) -> Result<(), Error> {
+    loop {
+        let claimed = ledger.claim_orphans(TOGETHER, WITHIN).await?.len();
+        if claimed > 0 {
+            tracing::warn!(holds = claimed, "taken over from processes that are gone");
+        }
+        if claimed < TOGETHER {
+            return Ok(());
+        }
+    }
+}
+
+async fn pass(relay: &Arc<Relay>) -> Result<(), Error> {
+    take_over(&*relay.ledger).await?;
+    // A node that lost its lease takes over from itself what still runs: that ends by itself.
+    let unresolved = relay.ledger.unresolved(PASS).await?.into_iter();
+    let orphans: Vec<_> = unresolved.filter(|claimed| !relay.keeper.knows(&claimed.hold)).collect();
+    let mut orphans = orphans.into_iter();
+    let mut waiting = orphans.len();
+    let mut resolving = JoinSet::new();
+    loop {
+        while resolving.len() < AT_ONCE
+            && let Some(claimed) = orphans.next()
+        {
+            let relay = Arc::clone(relay);
+            resolving.spawn(async move { resolve(&relay, claimed).await });
+        }
+        let Some(resolved) = resolving.join_next().await else { break };
+        waiting -= usize::from(resolved.unwrap_or(false));
+    }
+    relay.metrics.recovery.orphans.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+/// Resolves one hold. `false` when it has to be looked at again.
+async fn resolve(relay: &Relay, claimed: Claimed) -> bool {
+    let id = claimed.hold;
+    let gathered = match gather(relay, &claimed).await {
+        Ok(gathered) => gathered,
+        Err(error) => {
+            tracing::warn!(request_id = %id, %error, "failed to look into an open hold");
+            return false;
+        }
+    };
+    let Resolution::Close { settlement, rung } = decide(relay, claimed, &gathered) else {
+        return false;
+    };
+    match relay.ledger.settle(*settlement).await {
+        Ok(settled) => {
+            relay.metrics.recovery.recovered(rung.name());
+            tracing::warn!(
+                request_id = %id,
+                by = rung.name(),
+                charged_units = settled.charged,
+                "resolved the hold of a process that is gone"
+            );
+            true
+        }
+        // It is in the spool, or another node's by now.
+        Err(error) => {
+            tracing::warn!(request_id = %id, %error, "failed to close an open hold");
+            false
+        }
+    }
+}
+
+/// What is known of a hold's upstream calls, with the price lists that they need.
+struct Gathered {
+    known: Vec<Known>,
+    prices: BTreeMap<PriceRef, PriceList>,
+}
+
+async fn gather(relay: &Relay, claimed: &Claimed) -> Result<Gathered, anima_store::config::Error> {
+    let Some(pinned) = relay.live.pin(relay.clock.now()) else {
+        return Ok(Gathered { known: Vec::new(), prices: BTreeMap::new() });
+    };
+    let candidates = calls::candidates(claimed, &pinned);
+    let mut evidence = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let answer = ask::ask(relay, claimed.hold, &candidate).await;
+        evidence.push(Evidence { candidate, answer });
+    }
+    let known = calls::open_calls(claimed, evidence);
+    let mut prices = BTreeMap::new();
+    let costs = known.iter().map(|call| &call.cost);
+    for price in costs.chain([&claimed.sale_price]) {
+        if !prices.contains_key(price)
+            && let Some(list) = relay.live.price(&price.code, price.version_no).await?
+        {
+            prices.insert(price.clone(), list);
+        }
+    }
+    Ok(Gathered { known, prices })
+}
+
+fn decide(relay: &Relay, claimed: Claimed, gathered: &Gathered) -> Resolution {
+    // A price that cannot be read any more prices nothing; the ladder flags what rests on it.
+    let unreadable: BTreeMap<_, _> = gathered
+        .known
+        .iter()
+        .filter(|call| !gathered.prices.contains_key(&call.cost))
+        .map(|call| (call.cost.clone(), calls::empty_list(&call.cost, claimed.currency)))
+        .collect();
+    let list = |price: &PriceRef| gathered.prices.get(price).or_else(|| unreadable.get(price));
+    let open = gathered.known.iter().filter_map(|call| Some(call.open(list(&call.cost)?)));
+    let orphan = Orphan {
+        hold: claimed.hold,
+        app: claimed.app,
+        currency: claimed.currency,
+        amount: claimed.amount,
+        exposure: claimed.exposure,
+        // The rate of another currency's price is not on the hold: without it nothing is sold.
+        sale: gathered
+            .prices
+            .get(&claimed.sale_price)
+            .filter(|list| list.currency == claimed.currency),
+        sale_price: claimed.sale_price.clone(),
+        multiplier: claimed.multiplier,
+        ended: claimed.ended,
+        open: open.collect(),
+    };
+    recovery::resolve(orphan, relay.clock.now(), claimed.resolve_by)
+}

@@ -1,0 +1,233 @@
+//! The judgement on hand-made requests: each kind of damage is found, and what is right is not.
+
+use anima_simulator::{Call, Outcome, Usage};
+use serde_json::json;
+
+use super::*;
+use crate::books::Attempt;
+use crate::money::{SALE, owed};
+
+const ID: &str = "0199c0de0000700080000000000000aa";
+
+/// A call that was answered, billed and told.
+fn call(n: i64) -> Call {
+    let text = json!({
+        "number": n, "id": format!("simcall_{n}"), "received_ms": 0,
+        "attempt_id": format!("{ID}-{n}"), "request_id": ID, "key_tail": null,
+        "endpoint": "chat", "model": "sim-chat", "stream": false, "rule": null, "status": 200,
+        "billed": {"prompt_tokens": 9, "completion_tokens": 16, "cached_tokens": 0,
+            "reasoning_tokens": 0},
+        "reported": {"prompt_tokens": 9, "completion_tokens": 16, "total_tokens": 25},
+        "chunks": 0, "caller_left": false, "outcome": "answered",
+    });
+    serde_json::from_value(text).unwrap()
+}
+
+fn worth(rates: &money::Rates) -> i64 {
+    owed(rates, &Usage { prompt_tokens: 9, completion_tokens: 16, ..Usage::default() }).unwrap()
+}
+
+fn leg(component: i64, amount: i64) -> Leg {
+    let sale = component == 1;
+    Leg {
+        journal: "j1".to_owned(),
+        kind: 1,
+        debit: if sale { "wallet:acme" } else { "cost_of_sales" }.to_owned(),
+        credit: if sale { "revenue" } else { "payable:main" }.to_owned(),
+        amount,
+        component,
+        attempt: (!sale).then_some(1),
+        estimate: false,
+    }
+}
+
+/// Everything about one request that went well.
+struct World {
+    books: Books,
+    truth: Vec<Call>,
+    seen: Vec<Seen>,
+}
+
+fn world() -> World {
+    let mut books = Books::default();
+    let hold = Hold {
+        kid: "k".to_owned(),
+        node: "n".to_owned(),
+        state: "SETTLED".to_owned(),
+        settled: worth(&SALE),
+        uncollected: 0,
+        created_us: 1,
+        closed_us: Some(2),
+    };
+    books.holds.insert(ID.to_owned(), hold);
+    let attempt = Attempt { served: true, source: "provider".to_owned() };
+    books.attempts.entry(ID.to_owned()).or_default().insert(1, attempt);
+    let legs = vec![leg(1, worth(&SALE)), leg(2, worth(&COST))];
+    books.legs.insert(ID.to_owned(), legs);
+    let seen = Seen { request_id: Some(ID.to_owned()), status: Some(200), complete: true };
+    World { books, truth: vec![call(1)], seen: vec![seen] }
+}
+
+impl World {
+    fn legs(&mut self) -> &mut Vec<Leg> {
+        self.books.legs.get_mut(ID).unwrap()
+    }
+
+    fn hold(&mut self) -> &mut Hold {
+        self.books.holds.get_mut(ID).unwrap()
+    }
+
+    fn classes(&self) -> Vec<Class> {
+        let audit = audit(&self.books, &self.truth, &self.seen).unwrap();
+        Class::ALL.into_iter().filter(|class| audit.count(*class) > 0).collect()
+    }
+
+    /// As a node left it that died after the dispatch.
+    fn orphaned(mut self) -> Self {
+        let hold = self.hold();
+        (hold.state, hold.settled, hold.closed_us) = ("HELD".to_owned(), 0, None);
+        self.books.attempts.clear();
+        self.books.legs.clear();
+        self.seen[0].complete = false;
+        self
+    }
+
+    /// As recovery closes it without a look-up.
+    fn estimated(mut self) -> Self {
+        self = self.orphaned();
+        let hold = self.hold();
+        (hold.state, hold.closed_us) = ("RELEASED".to_owned(), Some(3));
+        let mut exposure = leg(10, 1_000_000);
+        (exposure.debit, exposure.credit) = ("exposure".into(), "payable_estimated:main".into());
+        (exposure.kind, exposure.estimate) = (2, true);
+        self.books.legs.insert(ID.to_owned(), vec![exposure]);
+        self
+    }
+}
+
+#[test]
+fn a_call_that_went_well_is_no_finding() {
+    assert_eq!(world().classes(), []);
+}
+
+#[test]
+fn an_answer_that_is_not_sold_is_lost() {
+    let mut world = world();
+    world.legs().remove(0);
+    world.hold().settled = 0;
+    assert_eq!(world.classes(), [Class::Lost]);
+    let mut world = self::world().orphaned();
+    world.seen[0].complete = true;
+    assert_eq!(world.classes(), [Class::Lost, Class::Unresolved]);
+}
+
+#[test]
+fn a_call_whose_cost_is_not_booked_is_lost_and_so_is_one_without_a_hold() {
+    let mut world = world();
+    world.legs().remove(1);
+    assert_eq!(world.classes(), [Class::Lost]);
+    let mut world = self::world();
+    world.truth.push(call(2));
+    assert_eq!(world.classes(), [Class::Lost]);
+    let mut world = self::world().orphaned();
+    world.books.holds.clear();
+    assert_eq!(world.classes(), [Class::Lost]);
+}
+
+#[test]
+fn a_second_sale_or_cost_is_double() {
+    for n in [0, 1] {
+        let mut world = world();
+        let mut again = world.legs()[n].clone();
+        again.journal = "j2".to_owned();
+        world.legs().push(again);
+        assert!(world.classes().contains(&Class::Double), "{n}");
+    }
+}
+
+#[test]
+fn books_without_a_call_are_phantoms() {
+    let mut world = world();
+    world.truth.clear();
+    assert_eq!(world.classes(), [Class::Phantom]);
+    let mut world = self::world();
+    let mut other = leg(3, 5);
+    other.attempt = Some(2);
+    world.legs().push(other);
+    assert_eq!(world.classes(), [Class::Phantom]);
+}
+
+#[test]
+fn another_amount_is_wrong_by_one_unit_on_either_side() {
+    for n in [0, 1] {
+        let mut world = world();
+        world.legs()[n].amount += 1;
+        assert_eq!(world.classes(), [Class::Wrong], "{n}");
+    }
+}
+
+#[test]
+fn an_estimate_in_spite_of_a_report_is_wrong_and_without_one_it_is_not() {
+    let mut world = world();
+    for leg in world.legs() {
+        leg.estimate = true;
+        leg.amount += 7;
+    }
+    world.legs()[1].credit = "payable_estimated:main".to_owned();
+    world.hold().settled += 7;
+    assert_eq!(world.classes(), [Class::Wrong]);
+    world.truth[0].reported = None;
+    assert_eq!(world.classes(), []);
+}
+
+#[test]
+fn an_orphan_is_unresolved_until_a_policy_resolves_it() {
+    assert_eq!(world().orphaned().classes(), [Class::Unresolved]);
+    assert_eq!(world().estimated().classes(), []);
+}
+
+#[test]
+fn one_estimate_covers_every_call_of_an_orphan_when_it_is_enough() {
+    let mut world = world().estimated();
+    world.truth.push(call(2));
+    assert_eq!(world.classes(), []);
+    world.legs()[0].amount = 1;
+    assert_eq!(world.classes(), [Class::Lost]);
+}
+
+#[test]
+fn an_estimate_for_a_call_that_was_never_made_is_counted_and_no_phantom() {
+    let mut world = world().estimated();
+    world.truth.clear();
+    assert_eq!(world.classes(), []);
+    assert_eq!(audit(&world.books, &[], &[]).unwrap().cautious, 1);
+}
+
+#[test]
+fn a_correction_is_judged_by_what_it_leads_to() {
+    let mut world = world().estimated();
+    let mut less = world.legs()[0].clone();
+    let cost = worth(&COST);
+    (less.debit, less.credit) = ("payable_estimated:main".into(), "exposure".into());
+    (less.kind, less.amount) = (10, 1_000_000 - cost);
+    let mut over = less.clone();
+    (over.credit, over.amount) = ("payable:main".into(), cost);
+    world.legs().extend([less, over]);
+    assert_eq!(world.classes(), []);
+    world.legs()[2].amount -= 1;
+    assert_eq!(world.classes(), [Class::Wrong]);
+}
+
+#[test]
+fn the_bank_check_sees_a_wallet_that_does_not_add_up() {
+    let mut world = world();
+    let credit = money::nano(CREDIT).unwrap();
+    for app in APPS {
+        world.books.wallets.insert(format!("wallet:{app}"), (credit, 0));
+    }
+    let sold = worth(&SALE);
+    assert_eq!(bank(&world.books).unwrap().len(), 1);
+    world.books.wallets.insert("wallet:acme".to_owned(), (credit - sold, 0));
+    assert!(bank(&world.books).unwrap().is_empty());
+    assert_eq!(call(1).outcome, Outcome::Answered);
+}

@@ -1,0 +1,67 @@
+//! One HTTP/1.1 exchange on a connection of its own.
+//!
+//! Without a pool a connection that a killed gateway left behind cannot blame the next call. Not a
+//! general client: loopback, no redirects, no retries.
+//! Invariant: dropping what is returned closes the connection.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// A request with a bearer token and a JSON body, which may be empty.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) address: SocketAddr,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) token: String,
+    pub(crate) body: String,
+    /// For requests that must happen once.
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// Sends a request and waits for the head of the answer.
+///
+/// # Errors
+/// When nobody listens, or the connection breaks before the head.
+pub(crate) async fn send(ask: &Ask) -> Result<Response<Incoming>> {
+    let stream = TcpStream::connect(ask.address).await.context("nobody listens")?;
+    stream.set_nodelay(true).context("failed to set up a connection")?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.context("failed to set up a connection")?;
+    // Its error is the answer's error, and is seen there.
+    tokio::spawn(async move { drop(connection.await) });
+    let mut request = Request::builder()
+        .method(&ask.method)
+        .uri(&ask.path)
+        .header("host", ask.address.to_string())
+        .header("authorization", format!("Bearer {}", ask.token))
+        .header("content-type", "application/json");
+    if let Some(key) = &ask.idempotency_key {
+        request = request.header("idempotency-key", key);
+    }
+    let request = request.body(Full::new(Bytes::from(ask.body.clone())))?;
+    sender.send_request(request).await.context("no answer")
+}
+
+/// The same, to the end of a JSON answer that says it went well.
+///
+/// # Errors
+/// Any other answer.
+pub(crate) async fn json(ask: &Ask) -> Result<Value> {
+    let Ask { method, path, .. } = ask;
+    let response = send(ask).await.with_context(|| format!("{method} {path}"))?;
+    let status = response.status();
+    let body = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
+    let said = String::from_utf8_lossy(&body);
+    ensure!(status.is_success(), "{method} {path} was answered {status}: {said}");
+    serde_json::from_slice(&body).with_context(|| format!("{method} {path} did not answer JSON"))
+}

@@ -1,0 +1,180 @@
+//! A TCP proxy that can fail: it cuts connections, and loses what the server answers.
+//!
+//! Between the gateways and PostgreSQL. A server whose answers get lost has committed what its
+//! client will not know of, which is the case that replays must survive.
+//! Invariant: what it passes on is unchanged; what it loses is followed by a reset.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// What happens to bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// They pass.
+    Open,
+    /// Those of the server are dropped.
+    Deaf,
+    /// Every connection is reset, also those that are opened now.
+    Cut,
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+}
+
+impl Proxy {
+    /// Starts one in front of `server`.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub(crate) async fn start(server: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("failed to listen")?;
+        let address = listener.local_addr().context("failed to read the port")?;
+        let (mode, watched) = watch::channel(Mode::Open);
+        tokio::spawn(accept(listener, server, watched));
+        Ok(Self { address, mode })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cuts everything for `closed`, after the server's answers got lost for `deaf`.
+    pub(crate) async fn cut(&self, deaf: Duration, closed: Duration) {
+        if !deaf.is_zero() {
+            self.mode.send_replace(Mode::Deaf);
+            sleep(deaf).await;
+        }
+        self.mode.send_replace(Mode::Cut);
+        sleep(closed).await;
+        self.mode.send_replace(Mode::Open);
+    }
+}
+
+/// Ends with the proxy, whose watch it holds.
+async fn accept(listener: TcpListener, server: SocketAddr, mut mode: watch::Receiver<Mode>) {
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => if let Ok((client, _)) = accepted {
+                tokio::spawn(connect(client, server, mode.clone()));
+            },
+            changed = mode.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// One connection, to its end. Errors are ends.
+async fn connect(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mode>) {
+    // Without it the proxy would add Nagle's delay; a failure only slows. The zero linger makes
+    // every end of ours a reset.
+    drop(client.set_nodelay(true));
+    drop(client.set_zero_linger());
+    if *mode.borrow() == Mode::Cut {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(server).await else {
+        return;
+    };
+    drop(server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
+    let up = pass(from_client, to_server, mode.clone(), &[]);
+    let down = pass(from_server, to_client, mode, &[Mode::Deaf]);
+    // Two tasks, so that a full buffer one way never stops the other way.
+    let (up, down) = (tokio::spawn(up), tokio::spawn(down));
+    let (stop_up, stop_down) = (up.abort_handle(), down.abort_handle());
+    tokio::select! { _ = up => {} _ = down => {} }
+    stop_up.abort();
+    stop_down.abort();
+}
+
+/// Passes bytes one way until an end, a cut, or the end of the proxy; in the modes of `losing` they
+/// vanish.
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+    losing: &'static [Mode],
+) {
+    let now = mode.clone();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        tokio::select! {
+            read = from.read(&mut buffer) => {
+                let bytes = match read {
+                    Ok(count) if count > 0 => buffer.get(..count).unwrap_or_default(),
+                    Ok(_) | Err(_) => return,
+                };
+                let vanish = losing.contains(&*now.borrow());
+                if !vanish && to.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+            () = cut(&mut mode) => return,
+        }
+    }
+}
+
+/// Waits until the proxy cuts or is gone: either way the connection ends.
+async fn cut(mode: &mut watch::Receiver<Mode>) {
+    drop(mode.wait_for(|mode| *mode == Mode::Cut).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that answers each byte with the next one.
+    async fn counting() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(count(stream));
+            }
+        });
+        address
+    }
+
+    async fn count(mut stream: TcpStream) {
+        while let Ok(byte) = stream.read_u8().await {
+            stream.write_u8(byte + 1).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_until_they_are_cut_and_again_afterwards() {
+        let proxy = Proxy::start(counting().await).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        stream.write_u8(1).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 2);
+        proxy.cut(Duration::ZERO, Duration::from_millis(1)).await;
+        assert!(stream.read_u8().await.is_err());
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        stream.write_u8(7).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_deaf_proxy_loses_answers_and_not_questions() {
+        let proxy = Proxy::start(counting().await).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        proxy.mode.send_replace(Mode::Deaf);
+        stream.write_u8(1).await.unwrap();
+        proxy.cut(Duration::from_millis(50), Duration::from_millis(1)).await;
+        assert!(stream.read_u8().await.is_err(), "the answer is lost");
+    }
+}
