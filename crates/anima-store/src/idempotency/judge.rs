@@ -31,7 +31,10 @@ pub(super) struct Record {
 
 /// What to tell a claim that meets a record. `None`: the key may be taken over.
 pub(super) fn judge(record: &Record, claim: &Claim) -> Option<Verdict> {
-    if record.expires_at <= claim.at.micros() {
+    // A call that may still run keeps its key, however short answers are kept.
+    let is_running = record.state == "RUNNING";
+    let until = if is_running { record.expires_at.max(record.stale_at) } else { record.expires_at };
+    if until <= claim.at.micros() {
         return None;
     }
     let verdict = verdict(record, claim.at)?;
@@ -63,5 +66,43 @@ fn running(record: &Record, now: Timestamp) -> Option<Verdict> {
         }
         // Open, or waiting for recovery.
         Some(_) => Some(Verdict::Running),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(state: &str) -> Record {
+        Record {
+            content_hash: [1; 32],
+            call: Uuid::from_u128(1),
+            state: state.to_owned(),
+            answer: (state == "KEPT").then(|| vec![1]),
+            stale_at: 900,
+            expires_at: 100,
+            hold: None,
+            closed_at: None,
+        }
+    }
+
+    fn claim(at: i64) -> Claim {
+        Claim {
+            kid: "kid".into(),
+            key_hash: [2; 32],
+            content_hash: [1; 32],
+            call: Uuid::from_u128(2),
+            node: Uuid::from_u128(3),
+            at: Timestamp::from_micros(at),
+            stale_at: Timestamp::from_micros(at),
+            expires_at: Timestamp::from_micros(at),
+        }
+    }
+
+    #[test]
+    fn a_call_that_may_still_run_keeps_its_key_beyond_the_time_of_answers() {
+        assert!(judge(&record("RUNNING"), &claim(500)).is_some());
+        assert_eq!(judge(&record("RUNNING"), &claim(900)), None);
+        assert_eq!(judge(&record("KEPT"), &claim(500)), None);
     }
 }

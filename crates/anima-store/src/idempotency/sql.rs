@@ -38,7 +38,8 @@ pub(super) const ABANDON: &str = "
 pub(super) const SWEEP: &str = "
     DELETE FROM idempotency
     WHERE expires_at <= $1 AND (kid, key_hash) IN (
-        SELECT kid, key_hash FROM idempotency WHERE expires_at <= $1
+        SELECT kid, key_hash FROM idempotency
+        WHERE expires_at <= $1 AND (state <> 'RUNNING' OR stale_at <= $1)
         ORDER BY expires_at LIMIT $2)";
 
 /// The state and the answer to store.

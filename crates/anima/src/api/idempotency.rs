@@ -154,8 +154,7 @@ impl Idempotency {
             node: self.node,
             at: call.arrival.at,
             stale_at: call.arrival.at.plus_millis(longest_ms),
-            // Never before the call itself must have ended: an expired key is free for another.
-            expires_at: call.arrival.at.plus_millis(self.bounds.keep_ms.max(longest_ms)),
+            expires_at: call.arrival.at.plus_millis(self.bounds.keep_ms),
         }
     }
 
