@@ -34,8 +34,8 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     };
     let sold = flows(booked, Component::Sale);
     let charged = sum(sold.iter().map(|(_, amount)| *amount))?;
-    let refunds = booked.iter().filter(|leg| leg.component == Component::Refund);
-    let refunded = sum(refunds.filter(|leg| is_customer(&leg.credit)).map(|l| l.amount.into()))?;
+    let refunds = || booked.iter().filter(|leg| leg.component == Component::Refund);
+    let refunded = sum(refunds().filter(|leg| is_customer(&leg.credit)).map(|l| l.amount.into()))?;
     // What was given back already, for whatever reason, is not given back again.
     let paid = charged.saturating_sub(refunded);
     let excess = paid.saturating_sub(owed.into());
@@ -59,7 +59,9 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     let mut left = excess;
     // The last source that was used is the first that gets back: paid money before promotional.
     for ((source, sink, currency), amount) in sold.iter().rev() {
-        let back = left.min(*amount);
+        // Nor to the same account: else promotional credit would come back as money.
+        let had = sum(refunds().filter(|l| l.credit == **source).map(|l| l.amount.into()))?;
+        let back = left.min(amount.saturating_sub(had));
         if back > 0 {
             legs.push(leg(sink, source, units(back)?, *currency, Component::Sale));
             left = left.saturating_sub(back);

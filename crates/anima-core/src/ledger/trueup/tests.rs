@@ -131,6 +131,22 @@ fn paid_money_comes_back_before_promotional() {
 }
 
 #[test]
+fn promotional_credit_never_comes_back_as_money() {
+    let paid = booked(&settlement(Some(60), Vec::new())).remove(0);
+    let promo = Leg { debit: Account::Promo("acme".into()), amount: 40, ..paid.clone() };
+    let refund = Leg {
+        debit: Account::Refunds,
+        credit: Account::Wallet("acme".into()),
+        component: Component::Refund,
+        ..paid.clone()
+    };
+    let legs = [promo, paid, refund];
+    let back = |sale| shown(&true_up(&legs, &settlement(Some(sale), Vec::new()), 0).unwrap());
+    assert_eq!(back(0), ["revenue promo:acme 40"]);
+    assert_eq!(back(15), ["revenue promo:acme 25"]);
+}
+
+#[test]
 fn attempts_in_other_currencies_are_corrected_apart() {
     let first = settlement(None, vec![attempt(1, "timeout", false, (30, true))]);
     let mut foreign = attempt(1, "timeout", false, (25, false));
