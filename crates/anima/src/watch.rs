@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use anima_core::clock::Clock;
 use anima_core::failure::Failure;
-use anima_store::ledger::{Auditor, Finding, Scope};
+use anima_store::ledger::{Auditor, BREACHES_LISTED, Finding, Scope};
 
 use crate::http::reply::Refusal;
 use crate::metrics::Metrics;
@@ -52,6 +52,10 @@ impl Seen {
             match finding.invariant {
                 // Entries that cannot be believed: nobody can tell whose.
                 "I1" | "I2" | "I5" | "I7" => seen.all = seen.all.or(Some(finding.invariant)),
+                // More may be wrong than the list has room for.
+                "I3" | "I4" if finding.breaches.len() >= BREACHES_LISTED => {
+                    seen.all = seen.all.or(Some(finding.invariant));
+                }
                 // Balances: those that holds are judged against.
                 "I3" | "I4" => {
                     let apps = finding.breaches.iter().filter_map(|breach| app_of(breach));
@@ -182,6 +186,15 @@ mod tests {
         let seen = Seen::of(&[finding("I4", &["wallet:acme in USD: 5 posted"])]);
         assert_eq!(seen.forbids("acme"), Some("I4"));
         assert_eq!(seen.forbids("zeta"), None);
+    }
+
+    #[test]
+    fn more_breaches_than_are_listed_freeze_everything() {
+        let breach = "wallet:acme in USD: 5 posted";
+        let almost = Seen::of(&[finding("I3", &[breach; BREACHES_LISTED - 1])]);
+        assert_eq!(almost.forbids("zeta"), None);
+        let full = Seen::of(&[finding("I3", &[breach; BREACHES_LISTED])]);
+        assert_eq!(full.forbids("zeta"), Some("I3"));
     }
 
     #[test]

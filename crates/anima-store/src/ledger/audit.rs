@@ -22,7 +22,7 @@ mod checks; // the invariants that are queries
 mod prices; // the one that computes
 
 /// Breaches that are listed at most, per invariant. Each query says the same with `LIMIT`.
-const LISTED: usize = 10;
+pub const BREACHES_LISTED: usize = 10;
 
 /// How much earlier than what is looked at a request may have begun, milliseconds: its hold is
 /// older than its settlement.
@@ -171,7 +171,7 @@ impl Work for Audit {
         let mut findings = Vec::with_capacity(STATEMENTS.len());
         for (invariant, statement, not_applicable) in STATEMENTS {
             let mut found = self.find(session, invariant).await?;
-            found.breaches.truncate(LISTED);
+            found.breaches.truncate(BREACHES_LISTED);
             findings.push(Finding {
                 invariant,
                 statement,
@@ -213,6 +213,6 @@ fn both_sides_are_equal(lines: &[TrialLine]) -> Found {
     });
     Found {
         checked: u64::try_from(lines.len()).unwrap_or(u64::MAX),
-        breaches: said.take(LISTED).collect(),
+        breaches: said.take(BREACHES_LISTED).collect(),
     }
 }

@@ -15,7 +15,7 @@ use anima_core::money::{Currency, Multiplier};
 use anima_core::pricing::{self, MeterRate, PriceList};
 use anima_core::usage::Usage;
 
-use super::{Found, LISTED};
+use super::{BREACHES_LISTED, Found};
 use crate::ledger::Error;
 use crate::ledger::session::{Failed, Record, Session};
 
@@ -72,7 +72,7 @@ pub(super) async fn recompute(session: &mut Session<'_>, first: Uuid) -> Result<
             after = (row.id(0)?, row.int(1)?);
             let Some(booked) = read(row, &lists)? else { continue };
             found.checked = found.checked.saturating_add(1);
-            if found.breaches.len() < LISTED {
+            if found.breaches.len() < BREACHES_LISTED {
                 found.breaches.extend(cost_breach(&booked));
                 found.breaches.extend(sale_breach(&booked));
             }
