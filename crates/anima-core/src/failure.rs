@@ -51,12 +51,22 @@ pub enum Class {
 pub enum Circuit {
     /// A failure of the channel.
     Counts,
+    /// Half a failure of the channel.
+    CountsHalf,
+    /// Half a failure, and others go first for a moment.
+    Overloads,
     /// Neither success nor failure.
     Ignores,
     /// The channel answered properly; the request was at fault.
     Succeeds,
+    /// Neither; the credential rests for the model as long as was asked.
+    CoolsDown,
     /// The credential is at fault.
     FaultsCredential,
+    /// The credential's account is used up.
+    Exhausts,
+    /// The channel does not have the model.
+    LacksModel,
 }
 
 /// What the failed attempt costs us (`reliability` 1.6, rows 1 to 7).
@@ -176,15 +186,15 @@ failures! {
     /// 500, 502 or 504 from the provider.
     ServerError: Upstream 502 "server_error" "upstream_error" NextChannel Error Counts EstimatedInput true;
     /// 503 or 529 from the provider.
-    Overloaded: Upstream 503 "server_error" "upstream_overloaded" NextChannel Error Counts Nothing true;
+    Overloaded: Upstream 503 "server_error" "upstream_overloaded" NextChannel Error Overloads Nothing true;
     /// 429 from the provider.
-    RateLimited: Upstream 429 "requests" "rate_limit_exceeded" NextChannel RateLimited Ignores Nothing true;
+    RateLimited: Upstream 429 "requests" "rate_limit_exceeded" NextChannel RateLimited CoolsDown Nothing true;
     /// The provider says that our account has no money or quota left.
-    AccountExhausted: Upstream 502 "server_error" "upstream_account_exhausted" NextChannel Error Ignores Nothing true;
+    AccountExhausted: Upstream 502 "server_error" "upstream_account_exhausted" NextChannel Error Exhausts Nothing true;
     /// 401 or 403: the provider refuses our credential.
     CredentialRefused: Upstream 502 "server_error" "upstream_auth" NextChannel Error FaultsCredential Nothing true;
     /// The provider does not know the upstream model.
-    UpstreamModelUnknown: Upstream 502 "server_error" "upstream_model_not_found" NextChannel Error Ignores Nothing false;
+    UpstreamModelUnknown: Upstream 502 "server_error" "upstream_model_not_found" NextChannel Error LacksModel Nothing false;
     /// 400, 413 or 422 from the provider: the caller's content is at fault.
     RequestRefused: Client 400 "invalid_request_error" "invalid_request" Never Error Succeeds Nothing false;
     /// The prompt does not fit the model.
@@ -194,19 +204,21 @@ failures! {
     /// No response byte in time.
     FirstByteTimeout: Upstream 504 "server_error" "upstream_timeout" NextChannel Timeout Counts EstimatedInput false;
     /// Silence in the middle of an answer.
-    IdleTimeout: Upstream 504 "server_error" "upstream_timeout" NextChannel Timeout Counts Delivered false;
+    IdleTimeout: Upstream 504 "server_error" "upstream_timeout" NextChannel Timeout CountsHalf Delivered false;
+    /// The attempt took longer than its channel allows.
+    TotalTimeout: Upstream 504 "server_error" "upstream_timeout" NextChannel Timeout CountsHalf Delivered false;
     /// The deadline of the whole request has passed.
-    DeadlineExceeded: Gateway 504 "server_error" "upstream_timeout" Never Timeout Counts Delivered false;
+    DeadlineExceeded: Gateway 504 "server_error" "upstream_timeout" Never Timeout Ignores Delivered false;
     /// The answer broke off.
     StreamCut: Upstream 502 "server_error" "upstream_stream_cut" NextChannel Error Counts Delivered true;
     /// The answer is not in the format that it claims.
     AnswerMalformed: Upstream 502 "server_error" "upstream_malformed" NextChannel Error Counts EstimatedInput true;
     /// A 200 with neither content nor a report of usage.
-    AnswerEmpty: Upstream 502 "server_error" "upstream_empty" NextChannel Error Counts EstimatedInput true;
+    AnswerEmpty: Upstream 502 "server_error" "upstream_empty" NextChannel Error CountsHalf EstimatedInput true;
     /// An error object inside a 200.
     ErrorInAnswer: Upstream 502 "server_error" "upstream_error" NextChannel Error Counts Delivered true;
     /// The answer is larger than allowed.
-    AnswerTooLarge: Upstream 502 "server_error" "upstream_answer_too_large" Never Error Counts Delivered false;
+    AnswerTooLarge: Upstream 502 "server_error" "upstream_answer_too_large" Never Error Ignores Delivered false;
     /// A defect in this gateway.
     Internal: Gateway 500 "server_error" "internal_error" Never Error Ignores Nothing true;
 }
@@ -226,6 +238,7 @@ impl Failure {
             Self::RateLimited => "upstream_rate_limited",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",
+            Self::TotalTimeout => "total_timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::ErrorInAnswer => "error_in_answer",
             _ => self.row().code,

@@ -3,6 +3,7 @@
 //! Everything that money or trust depends on is decided here and tested here; the other crates
 //! fetch the inputs and act on the outputs. Time, randomness and ids come in as parameters.
 
+pub mod breaker; // is a channel fit to be called: the circuit and what counts for it
 pub mod clock; // time and randomness as parameters; ids made from both
 pub mod config; // versioned rows as values, as the admin API writes them
 pub mod failure; // what can go wrong, and the one table about it

@@ -189,9 +189,10 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         Failure::RequestRefused => "the provider refused the request: check its members",
         Failure::ContextTooLong => "the prompt is too long for the model: shorten it",
         Failure::ContentRefused => "the provider refused the content",
-        Failure::FirstByteTimeout | Failure::IdleTimeout | Failure::DeadlineExceeded => {
-            "the provider did not answer in time"
-        }
+        Failure::FirstByteTimeout
+        | Failure::IdleTimeout
+        | Failure::TotalTimeout
+        | Failure::DeadlineExceeded => "the provider did not answer in time",
         Failure::StreamCut => "the provider broke off its answer",
         Failure::AnswerMalformed => "the provider's answer could not be read",
         Failure::AnswerTooLarge => "the provider's answer is too large",

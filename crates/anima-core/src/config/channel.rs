@@ -84,11 +84,14 @@ impl Default for Timeouts {
 pub struct Breaker {
     /// Length of the sliding window.
     pub window_ms: u32,
+    /// The window is the last so many calls instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_calls: Option<u32>,
     /// Calls in the window before a rate counts.
     pub minimum_calls: u32,
     /// Failures that trip, in percent of the window's calls.
     pub failure_rate: u8,
-    /// Failures in a row that trip.
+    /// Failures in a row that trip; 0 turns this rule off.
     pub consecutive_failures: u32,
     /// A first byte later than this is slow.
     pub slow_call_ms: u32,
@@ -106,6 +109,7 @@ impl Default for Breaker {
     fn default() -> Self {
         Self {
             window_ms: 30_000,
+            window_calls: None,
             minimum_calls: 20,
             failure_rate: 50,
             consecutive_failures: 5,

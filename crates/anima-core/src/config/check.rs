@@ -2,7 +2,9 @@
 //!
 //! Invariant: what passes here compiles into a snapshot without error.
 
-use super::{Alias, Amount, App, Channel, FxRate, Key, LimitKind, Price, Quota, Side, TokenGroup};
+use super::{
+    Alias, Amount, App, Breaker, Channel, FxRate, Key, LimitKind, Price, Quota, Side, TokenGroup,
+};
 
 /// A member that is wrong, and what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,8 +61,23 @@ impl Check for Channel {
         ] {
             ensure((1..=100).contains(&rate), member, "1 to 100 percent")?;
         }
+        check_breaker(&self.breaker)?;
         ensure(self.max_concurrency != Some(0), "max_concurrency", "at least 1, or null")
     }
+}
+
+fn check_breaker(breaker: &Breaker) -> Result<(), Problem> {
+    let window = (100..=86_400_000).contains(&breaker.window_ms);
+    ensure(window, "breaker.window_ms", "100 to 86400000 milliseconds")?;
+    let calls = breaker.window_calls.is_none_or(|calls| (1..=10_000).contains(&calls));
+    ensure(calls, "breaker.window_calls", "1 to 10000 calls, or null")?;
+    ensure(breaker.minimum_calls > 0, "breaker.minimum_calls", "at least 1")?;
+    ensure(breaker.slow_call_ms > 0, "breaker.slow_call_ms", "at least 1 millisecond")?;
+    ensure(breaker.open_ms > 0, "breaker.open_ms", "at least 1 millisecond")?;
+    let longest = (breaker.open_ms..=86_400_000).contains(&breaker.max_open_ms);
+    ensure(longest, "breaker.max_open_ms", "at least `open_ms`, at most 86400000 milliseconds")?;
+    let permits = (1..=1_000).contains(&breaker.half_open_permits);
+    ensure(permits, "breaker.half_open_permits", "1 to 1000")
 }
 
 impl Check for Alias {

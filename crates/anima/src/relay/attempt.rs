@@ -239,7 +239,7 @@ async fn start(
                 decoder.end(&mut ready)?;
                 break;
             }
-            Err(_elapsed) if by == deadline => return Err(Failure::DeadlineExceeded),
+            Err(_elapsed) if by == deadline => return Err(trial.late(call)),
             Err(_elapsed) => return Err(Failure::FirstByteTimeout),
         }
     }

@@ -242,7 +242,8 @@ impl RelayStream {
             return Poll::Pending;
         }
         let late = now >= flow.deadline;
-        self.finish(Some(if late { Failure::DeadlineExceeded } else { Failure::IdleTimeout }));
+        let failure = if late { flow.trial.late(&flow.call) } else { Failure::IdleTimeout };
+        self.finish(Some(failure));
         Poll::Ready(())
     }
 }

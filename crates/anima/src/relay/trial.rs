@@ -108,6 +108,15 @@ impl Trial {
         call.deadline.min(self.started + total)
     }
 
+    /// What it is to have passed [`Trial::deadline`]: the request's own, or the channel's bound.
+    pub(super) fn late(&self, call: &Call) -> Failure {
+        if self.deadline(call) < call.deadline {
+            Failure::TotalTimeout
+        } else {
+            Failure::DeadlineExceeded
+        }
+    }
+
     /// Sends the call and judges the answer's head; reads the body unless it is a stream.
     ///
     /// On a channel that cancels, a client that leaves ends it at once.
@@ -147,7 +156,7 @@ impl Trial {
                 tracing::debug!(channel = &*self.channel, detail = error.detail, "attempt failed");
                 return failed(error.failure);
             }
-            Err(_elapsed) if head_by == deadline => return failed(Failure::DeadlineExceeded),
+            Err(_elapsed) if head_by == deadline => return failed(self.late(call)),
             Err(_elapsed) => return failed(Failure::FirstByteTimeout),
         };
         self.first_byte = Some(Instant::now());
@@ -201,7 +210,7 @@ impl Trial {
                 Err(Failure::ConnectionLost)
             }
             Collected::Idle => Err(Failure::FirstByteTimeout),
-            Collected::Late => Err(Failure::DeadlineExceeded),
+            Collected::Late => Err(self.late(call)),
         }
     }
 

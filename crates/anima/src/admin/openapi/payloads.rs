@@ -92,6 +92,7 @@ fn breaker() -> Value {
     let percent = json!({ "type": "integer", "minimum": 1, "maximum": 100 });
     let members = json!({
         "window_ms": integer(0, "Length of the sliding window"),
+        "window_calls": integer(1, "The window is the last so many calls instead of a time"),
         "minimum_calls": integer(0, "Calls in the window before a rate counts"),
         "failure_rate": percent,
         "consecutive_failures": integer(0, "Failures in a row that trip"),
