@@ -41,6 +41,11 @@ pub(super) const LEASES: &str = "
     ORDER BY l.started_at DESC, l.id DESC
     LIMIT 1000";
 
+/// How long a hold's time must be over before its own node takes it over: the clocks of a node and
+/// its database may differ. Below the minute after which the verifier complains (I6). In
+/// microseconds.
+pub(super) const OVERDUE: i64 = 30 * 1_000_000;
+
 /// What is known of a hold: see [`ClaimedRow`](super::claim::ClaimedRow). Wants a `WHERE`.
 macro_rules! claimed {
     ($condition:literal) => {

@@ -3,6 +3,7 @@
 //! For nodes whose operator turned billing off. Invariant: it never claims that anything was
 //! booked: every settlement charges zero.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -85,6 +86,10 @@ impl OpenHolds for Off {
 
     async fn claim_orphans(&self, _: usize, _: Duration) -> Result<Vec<Claimed>, Error> {
         Ok(Vec::new())
+    }
+
+    async fn claim_overdue(&self, _: BTreeSet<Uuid>, _: Duration) -> Result<usize, Error> {
+        Ok(0)
     }
 
     async fn unresolved(&self, _limit: usize) -> Result<Vec<Claimed>, Error> {

@@ -7,6 +7,7 @@
 //! what it knows as a correction.
 //! Invariant: at any instant one node at most can close a hold. Source: `reliability` 1.5.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,6 +188,15 @@ pub trait OpenHolds: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Fenced`] when this node's own lease was taken away, [`Error::Unavailable`].
     async fn claim_orphans(&self, limit: usize, within: Duration) -> Result<Vec<Claimed>, Error>;
+
+    /// Takes over this node's own holds that it will not close any more: their time has been over
+    /// for a while and no call of `spared` owns them, so the settlement was refused. They are to be
+    /// resolved `within` that time from now. Says how many.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when this node's own lease was taken away, [`Error::Unavailable`].
+    async fn claim_overdue(&self, spared: BTreeSet<Uuid>, within: Duration)
+    -> Result<usize, Error>;
 
     /// At most `limit` holds that this node took over and has not closed, the oldest first.
     ///

@@ -441,6 +441,16 @@ impl OpenHolds for SpooledLedger {
         self.inner.claim_orphans(limit, within).await
     }
 
+    /// Nor those whose settlement is known and waits in the spool.
+    async fn claim_overdue(
+        &self,
+        mut spared: BTreeSet<Uuid>,
+        within: Duration,
+    ) -> Result<usize, Error> {
+        spared.extend(self.shared.spooled.lock().iter());
+        self.inner.claim_overdue(spared, within).await
+    }
+
     /// Without those whose settlement is known and waits in the spool.
     async fn unresolved(&self, limit: usize) -> Result<Vec<Claimed>, Error> {
         let mut unresolved = self.inner.unresolved(limit).await?;

@@ -5,7 +5,7 @@
 //! the keeper; what it writes only helps whoever has to end a call in its place.
 //! Source: `reliability` 1.5.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,11 @@ impl Keeper {
         let id = progress.hold.id;
         self.running.lock().insert(id, Arc::clone(progress));
         Entered { id, running: Arc::clone(&self.running) }
+    }
+
+    /// The calls that run here, by their holds.
+    pub(super) fn running(&self) -> BTreeSet<Uuid> {
+        self.running.lock().keys().copied().collect()
     }
 
     /// Whether a call runs here.

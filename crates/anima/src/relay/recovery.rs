@@ -1,9 +1,10 @@
 //! Resolves what processes left behind that are gone: their open holds.
 //!
-//! Each pass takes over the holds of dead nodes, asks the providers that can be asked, and closes
-//! each hold as `anima-core`'s ladder says. The ladder decides; this only finds out. Invariant: a
-//! hold whose settlement is known, because it waits in the spool, is left to that. Source:
-//! `reliability` 1.5 and 1.6, row 12.
+//! Each pass takes over the holds of dead nodes, and of this one those that are overdue and that no
+//! call owns any more (the database refused their settlement), asks the providers that can be
+//! asked, and closes each hold as `anima-core`'s ladder says. The ladder decides; this only finds
+//! out. Invariant: a hold whose settlement is known, because it waits in the spool, is left to
+//! that. Source: `reliability` 1.5 and 1.6, row 12.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,6 +69,12 @@ pub async fn take_over(ledger: &dyn LedgerStore) -> Result<(), Error> {
 
 async fn pass(relay: &Arc<Relay>) -> Result<(), Error> {
     take_over(&*relay.ledger).await?;
+    // Taken first: a call that begins after this has a hold that is not overdue.
+    let running = relay.keeper.running();
+    let overdue = relay.ledger.claim_overdue(running, WITHIN).await?;
+    if overdue > 0 {
+        tracing::error!(holds = overdue, "taken over from this node: they were never settled");
+    }
     // A node that lost its lease takes over from itself what still runs: that ends by itself.
     let unresolved = relay.ledger.unresolved(PASS).await?.into_iter();
     let orphans: Vec<_> = unresolved.filter(|claimed| !relay.keeper.knows(&claimed.hold)).collect();

@@ -39,6 +39,7 @@ on_both! {
     row_12_a_crash_is_resolved_by_the_ladder;
     row_12_a_long_call_is_written_down_while_it_runs;
     row_12_a_node_that_was_missed_goes_on_under_a_new_id;
+    row_12_a_hold_that_its_own_node_never_settled_is_resolved;
     row_13_a_settlement_again_changes_nothing;
     row_14_prices_are_those_of_the_start;
     row_15_late_usage_gives_back_and_never_takes;
@@ -290,8 +291,12 @@ async fn row_10_a_fallback_is_sold_once_and_its_first_attempt_is_our_waste(app: 
 
 /// A process that opens the node's database and is never heard of again.
 async fn another_process(app: &TestApp) -> Stores {
+    process(app, Uuid::from_u128(0xDEAD)).await
+}
+
+async fn process(app: &TestApp, node: Uuid) -> Stores {
     let observer = std::sync::Arc::new(anima::metrics::Metrics::new().unwrap());
-    let opener = Opener { node: Uuid::from_u128(0xDEAD), observer };
+    let opener = Opener { node, observer };
     database::open(&app.location(), &opener).await.unwrap()
 }
 
@@ -444,6 +449,16 @@ async fn row_12_a_node_that_was_missed_goes_on_under_a_new_id(app: &TestApp) {
     assert_eq!(accounts(app, reply.request_id()).await, [SOLD, BOUGHT]);
     let metrics = app.metrics().await;
     assert!(!metrics.contains("anima_recovered_total{"), "{metrics}");
+}
+
+/// As after a settlement that the database refused for good.
+async fn row_12_a_hold_that_its_own_node_never_settled_is_resolved(app: &TestApp) {
+    let own = another_process(app).await.ledger.leases().await.unwrap()[0].node;
+    let left = Hold { expires_at: now().plus_millis(-60_000), ..hold(1) };
+    process(app, own).await.ledger.hold(left.clone()).await.unwrap();
+    app.settled().await;
+    let exposure = ("exposure".to_owned(), "payable_estimated:main".to_owned(), EXPOSED, true);
+    assert_eq!(lines(app, &left.id.to_string()).await, [exposure]);
 }
 
 /// Calls the provider as a node does, for a request of this id.

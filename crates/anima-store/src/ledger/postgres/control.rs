@@ -15,7 +15,9 @@ use uuid::Uuid;
 
 use crate::ledger::Registration;
 use crate::ledger::claim::{ClaimedRow, micros};
-use crate::ledger::control::{FORGET, IS_UP, REGISTER, RELEASE, REMEMBERED, RENEW, claimed};
+use crate::ledger::control::{
+    FORGET, IS_UP, OVERDUE, REGISTER, RELEASE, REMEMBERED, RENEW, claimed,
+};
 use crate::ledger::epoch::Node;
 
 const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -46,6 +48,15 @@ const CLAIM: &str = "
         LIMIT $4
         FOR UPDATE SKIP LOCKED)
     RETURNING h.id";
+
+/// Node, overdue since before, when they must be resolved, not these.
+const CLAIM_OVERDUE: &str = "
+    UPDATE hold h SET state = 'UNKNOWN', expires_at = $3
+    WHERE h.id IN (
+        SELECT o.id FROM hold o
+        WHERE o.node = $1 AND o.state = 'HELD' AND o.state IN ('HELD', 'UNKNOWN')
+          AND o.expires_at < $2 AND o.id <> ALL ($4)
+        FOR UPDATE SKIP LOCKED)";
 
 /// Nodes that are gone and have nothing left to take over.
 const RECOVERED: &str = "
@@ -118,6 +129,24 @@ pub(super) async fn claim(
     let rows = transaction.query(CLAIMED, &[&ids]).await?;
     transaction.commit().await?;
     rows.iter().map(claimed_row).collect::<Result<_, _>>().map(Some)
+}
+
+/// Takes over this node's own holds whose time is long over. `None` when its lease was taken away.
+pub(super) async fn claim_overdue(
+    client: &mut Object,
+    node: Node,
+    spared: &[Uuid],
+    within: Duration,
+) -> Result<Option<u64>, Error> {
+    let (transaction, now) = begin(client).await?;
+    if node.has_lease && transaction.query(IS_UP, &[&node.id]).await?.is_empty() {
+        return Ok(None);
+    }
+    let (since, end) = (now.saturating_sub(OVERDUE), now.saturating_add(micros(within)));
+    let parameters: [&(dyn ToSql + Sync); 4] = [&node.id, &since, &end, &spared];
+    let claimed = transaction.execute(CLAIM_OVERDUE, &parameters).await?;
+    transaction.commit().await?;
+    Ok(Some(claimed))
 }
 
 /// A row of [`claimed!`].

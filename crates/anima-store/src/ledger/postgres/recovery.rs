@@ -2,10 +2,12 @@
 //!
 //! Invariant: what changes money goes through the writer of its wallet.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::ledger::{Checkpoint, Extension};
@@ -74,6 +76,18 @@ impl OpenHolds for PostgresLedger {
         let claimed = control::claim(&mut self.reader().await?, node, limit, within).await;
         let rows = claimed.map_err(|e| unavailable(&e))?.ok_or(Error::Fenced)?;
         rows.into_iter().map(ClaimedRow::read).collect()
+    }
+
+    async fn claim_overdue(
+        &self,
+        spared: BTreeSet<Uuid>,
+        within: Duration,
+    ) -> Result<usize, Error> {
+        let (node, spared) = (self.epoch.node(), spared.into_iter().collect::<Vec<_>>());
+        let mut client = self.reader().await?;
+        let claimed = control::claim_overdue(&mut client, node, &spared, within).await;
+        let claimed = claimed.map_err(|e| unavailable(&e))?.ok_or(Error::Fenced)?;
+        Ok(usize::try_from(claimed).unwrap_or(usize::MAX))
     }
 
     async fn unresolved(&self, limit: usize) -> Result<Vec<Claimed>, Error> {

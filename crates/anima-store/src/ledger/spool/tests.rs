@@ -105,6 +105,14 @@ impl OpenHolds for Fickle {
         Off.claim_orphans(limit, within).await
     }
 
+    async fn claim_overdue(
+        &self,
+        spared: BTreeSet<Uuid>,
+        _within: Duration,
+    ) -> Result<usize, Error> {
+        Ok(spared.len())
+    }
+
     async fn unresolved(&self, limit: usize) -> Result<Vec<Claimed>, Error> {
         Off.unresolved(limit).await
     }

@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use super::engine::now;
 use crate::ledger::claim::{ClaimedRow, micros};
-use crate::ledger::control::{FORGET, IS_UP, REGISTER, RELEASE, REMEMBERED, RENEW, claimed};
+use crate::ledger::control::{
+    FORGET, IS_UP, OVERDUE, REGISTER, RELEASE, REMEMBERED, RENEW, claimed,
+};
 use crate::ledger::epoch::Epoch;
 use crate::ledger::{Claimed, Error, Registration};
 use crate::sqlite;
@@ -172,6 +174,40 @@ impl Control {
             rows.collect::<rusqlite::Result<Vec<_>>>().map(Some)
         })?;
         rows.ok_or(Error::Fenced)?.into_iter().map(ClaimedRow::read).collect()
+    }
+
+    /// Takes over this node's own holds whose time is long over.
+    pub(super) fn claim_overdue(
+        &self,
+        spared: &BTreeSet<Uuid>,
+        within: Duration,
+    ) -> Result<usize, Error> {
+        const FIND: &str = "
+            SELECT id FROM hold
+            WHERE node = ?1 AND state = 'HELD' AND state IN ('HELD', 'UNKNOWN')
+              AND expires_at < ?2
+            ORDER BY expires_at, id";
+        const TAKE: &str = "UPDATE hold SET state = 'UNKNOWN', expires_at = ?2 WHERE id = ?1";
+        let node = self.epoch.node();
+        let id = node.id.into_bytes();
+        let claimed = self.write(|transaction| {
+            if node.has_lease && !transaction.prepare_cached(IS_UP)?.exists([id])? {
+                return Ok(None);
+            }
+            let now = now(transaction)?.micros();
+            let mut find = transaction.prepare_cached(FIND)?;
+            let found = find.query_map(params![id, now.saturating_sub(OVERDUE)], |row| row.get(0));
+            let overdue = found?.collect::<rusqlite::Result<Vec<[u8; 16]>>>()?;
+            let mut take = transaction.prepare_cached(TAKE)?;
+            let mut taken = 0;
+            for hold in overdue {
+                if !spared.contains(&Uuid::from_bytes(hold)) {
+                    taken += take.execute(params![hold, now.saturating_add(micros(within))])?;
+                }
+            }
+            Ok(Some(taken))
+        })?;
+        claimed.ok_or(Error::Fenced)
     }
 }
 

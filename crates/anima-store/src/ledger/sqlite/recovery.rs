@@ -2,6 +2,7 @@
 //!
 //! Invariant: what changes money goes through the writer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,6 +62,14 @@ impl OpenHolds for SqliteLedger {
 
     async fn claim_orphans(&self, limit: usize, within: Duration) -> Result<Vec<Claimed>, Error> {
         self.control.run(move |control| control.claim(limit, within)).await
+    }
+
+    async fn claim_overdue(
+        &self,
+        spared: BTreeSet<Uuid>,
+        within: Duration,
+    ) -> Result<usize, Error> {
+        self.control.run(move |control| control.claim_overdue(&spared, within)).await
     }
 
     async fn unresolved(&self, limit: usize) -> Result<Vec<Claimed>, Error> {

@@ -6,11 +6,14 @@
 //! is the same on both sides; what is compared is everything around it: what is read under lock and
 //! what is written. Invariant: a sequence that differs is shrunk to the shortest that does.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use anima_core::clock::Timestamp;
 use anima_core::ledger::{Attempt, Hold, Settlement};
 use anima_core::money::Currency;
 
@@ -21,6 +24,9 @@ use crate::ledger::operation::{Item, Operation, Verdict, Waiter, open};
 use crate::ledger::{Claimed, Correction, Error, LedgerStore, SaleCorrection};
 
 const APPS: [&str; 2] = ["acme", "zeta"];
+
+/// When the holds of the fixtures are long overdue, as they are by the database's clock.
+const LATER: Timestamp = Timestamp::from_micros(NOON.micros() + 86_400_000_000);
 
 const MINUTE: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -42,6 +48,8 @@ enum Step {
     Ask { late: bool, asked: Asked },
     /// The node ends, another one starts and takes over what is open.
     HandOver,
+    /// The node takes over its own holds but this one: those of the fixtures are overdue.
+    Overdue { spared: u128 },
 }
 
 fn some_hold() -> impl Strategy<Value = Hold> {
@@ -86,6 +94,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         14 => (prop::bool::weighted(0.2), asked)
             .prop_map(|(late, asked)| Step::Ask { late, asked }),
         1 => Just(Step::HandOver),
+        1 => (1_u128..6).prop_map(|spared| Step::Overdue { spared }),
     ]
 }
 
@@ -204,6 +213,12 @@ async fn follow(nodes: &Nodes, steps: Vec<Step>) -> Result<(), String> {
                 model.memory.register(id, NOON.plus_millis(60_000));
                 (model.former, model.serving) = (model.serving, id);
                 (shown(theirs), shown(model.memory.claim(id, NOON)))
+            }
+            Step::Overdue { spared } => {
+                let spared = BTreeSet::from([Uuid::from_u128(*spared)]);
+                let theirs = serving.claim_overdue(spared.clone(), MINUTE).await;
+                let ours = model.memory.claim_overdue(model.serving, &spared, LATER);
+                (format!("{theirs:?}"), format!("{:?}", ours.map(|claimed| claimed.len())))
             }
         };
         if theirs != ours {

@@ -5,7 +5,7 @@
 //! the posting gate, append-only rows, compare-and-set on a hold's state and owner, leases.
 //! Invariant: a transaction that fails leaves nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Account, Attempt, Component, EntryKind, Exposure, Leg, Phase, PriceRef};
 use anima_core::money::{Currency, Multiplier};
 
+use crate::ledger::control::OVERDUE;
 use crate::ledger::digest::Digest;
 use crate::ledger::directory::Directory;
 use crate::ledger::judge::Judge;
@@ -321,6 +322,28 @@ impl Memory {
         let id = self.directory.account(&account, Currency::USD);
         let wallet = id.and_then(|id| self.wallets.get(&id));
         wallet.map_or((0, 0, 0), |w| (w.credits - w.debits, w.held, w.floor))
+    }
+
+    /// Takes over the process's own holds whose time is long over, but for these.
+    pub(super) fn claim_overdue(
+        &mut self,
+        node: Uuid,
+        spared: &BTreeSet<Uuid>,
+        now: Timestamp,
+    ) -> Result<Vec<Claimed>, Error> {
+        if self.leases.get(&node).is_some_and(|lease| lease.is_dead) {
+            return Err(Error::Fenced);
+        }
+        let since = now.micros().saturating_sub(OVERDUE);
+        let mut claimed = Vec::new();
+        for (id, row) in self.holds.iter_mut().filter(|(id, _)| !spared.contains(id)) {
+            let is_own = row.stored.state == State::Open { node } && !row.is_claimed;
+            if is_own && row.expires_at.micros() < since {
+                row.is_claimed = true;
+                claimed.push(row.claimed(*id, now));
+            }
+        }
+        Ok(claimed)
     }
 
     /// Takes over the open holds of processes that are missed at `now`.

@@ -165,6 +165,33 @@ pub(super) async fn a_node_goes_on_under_a_new_id(nodes: &Nodes) {
     ledger.settle(settle(&old, 10)).await.unwrap();
 }
 
+pub(super) async fn a_node_takes_over_its_own_hold_that_nobody_settles(nodes: &Nodes) {
+    let ledger = funded(nodes, 1, 1_000).await;
+    ledger.register(registration(1, MINUTE)).await.unwrap();
+    let (refused, running) = (hold(1, "acme", 100), hold(2, "acme", 10));
+    let mut current = hold(3, "acme", 10);
+    current.expires_at = current.created_at.plus_millis(400 * 86_400_000);
+    for hold in [&refused, &running, &current] {
+        ledger.hold(hold.clone()).await.unwrap();
+    }
+    ledger.checkpoint(vec![checkpoint(&refused, 40)]).await.unwrap();
+    let spared = || BTreeSet::from([running.id]);
+    assert_eq!(ledger.claim_orphans(10, MINUTE).await.unwrap(), []);
+    assert_eq!(nodes.open(2).claim_overdue(BTreeSet::new(), MINUTE).await.unwrap(), 0);
+    assert_eq!(ledger.claim_overdue(spared(), MINUTE).await.unwrap(), 1);
+    assert_eq!(ledger.claim_overdue(spared(), MINUTE).await.unwrap(), 0);
+    let claimed = ledger.unresolved(10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!((claimed[0].hold, claimed[0].progress), (refused.id, 40));
+    assert!(claimed[0].resolve_by > refused.expires_at);
+    for hold in [&refused, &running, &current] {
+        ledger.settle(settle(hold, 10)).await.unwrap();
+    }
+    assert_eq!(wallet(&*ledger, "acme").await, (970, 0, 0));
+    ledger.release().await.unwrap();
+    assert_eq!(ledger.claim_overdue(BTreeSet::new(), MINUTE).await, Err(Error::Fenced));
+}
+
 pub(super) async fn concurrent_claims_get_different_holds(nodes: &Nodes) {
     let first = funded(nodes, 1, 10_000).await;
     for n in 0..60 {
@@ -377,6 +404,7 @@ macro_rules! suite {
             nothing_is_taken_from_a_node_that_lives
             what_a_node_leaves_at_its_end_is_taken_over_at_once
             a_node_goes_on_under_a_new_id
+            a_node_takes_over_its_own_hold_that_nobody_settles
             concurrent_claims_get_different_holds
             a_settlement_and_a_claim_have_one_winner
             what_a_zombie_knows_is_booked_as_a_correction_once
