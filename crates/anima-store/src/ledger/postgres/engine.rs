@@ -1,11 +1,13 @@
 //! One transaction of a batch on PostgreSQL: two round trips.
 //!
-//! `BEGIN`, lock and read go out together; the verdicts are made here, from the rows under lock;
-//! the writes and `COMMIT` go out together. Judging in the program and not in SQL is safe because
-//! all that is judged is locked, and it is the same judge that SQLite has. If any statement fails,
-//! the server turns the `COMMIT` that is already on its way into a rollback.
+//! `BEGIN` and reads go out together; the verdicts are made here; the writes and `COMMIT` go out
+//! together. Judging in the program and not in SQL is safe because all that a verdict depends on is
+//! locked, or is met by the database when it is written (`quick`), and it is the same judge that
+//! SQLite has. If any statement fails, the server turns the `COMMIT` that is already on its way
+//! into a rollback.
 //! Invariant: a connection that may be inside a transaction never goes back to the pool.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,13 +15,16 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use tokio_postgres::Error;
 
+use anima_core::clock::Timestamp;
+
 use super::failure::Next;
-use super::{Shared, booked, credit, intern, lookup, rows};
+use super::lookup::Reading;
+use super::{Shared, booked, credit, intern, lookup, quick, rows};
 use crate::ledger::batch::{self, Failure};
 use crate::ledger::directory::{Directory, Missing};
 use crate::ledger::judge::Judge;
 use crate::ledger::operation::{Item, Verdict};
-use crate::ledger::plan::Plan;
+use crate::ledger::plan::{Known, Plan, Wallet};
 use crate::postgres::Chain;
 
 /// Until a batch that does not end is given up, with its connection. It is made again with the same
@@ -38,6 +43,19 @@ const AGAIN: usize = 5;
 pub(super) struct Engine {
     shared: Arc<Shared>,
     directory: Directory,
+    /// Wallets whose batches are judged under lock from the start.
+    tight: HashSet<i64>,
+}
+
+/// A batch after its verdicts.
+#[derive(Debug)]
+struct Judged<'a> {
+    posted_at: Timestamp,
+    /// The wallets as they were read.
+    before: BTreeMap<i64, Wallet>,
+    known: Known,
+    plan: Plan<'a>,
+    verdicts: Vec<Verdict>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
@@ -54,12 +72,17 @@ impl batch::Engine for Engine {
 
     async fn commit(&mut self, items: &[Item]) -> Result<Vec<Verdict>, Failure> {
         let mut met = String::new();
+        let mut reading =
+            if quick::may_be_quick(items) { Reading::Unlocked } else { Reading::Locked };
         for _ in 0..AGAIN {
-            match self.transaction(items).await {
+            match self.transaction(items, reading).await {
                 Ok(verdicts) => return Ok(verdicts),
+                // Under lock it may well be written, or it is known what is wrong with it.
+                Err(Next::Fail(Failure::Refused(why))) if reading == Reading::Unlocked => met = why,
                 Err(Next::Fail(failure)) => return Err(failure),
                 Err(Next::Again(why)) => met = why,
             }
+            reading = Reading::Locked;
         }
         Err(Failure::Lost(met))
     }
@@ -67,14 +90,18 @@ impl batch::Engine for Engine {
 
 impl Engine {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, directory: Directory::default() }
+        Self { shared, directory: Directory::default(), tight: HashSet::new() }
     }
 
-    async fn transaction(&mut self, items: &[Item]) -> Result<Vec<Verdict>, Next> {
+    async fn transaction(
+        &mut self,
+        items: &[Item],
+        reading: Reading,
+    ) -> Result<Vec<Verdict>, Next> {
         let lost = |why: String| Next::Fail(Failure::Lost(why));
         let pooled = self.shared.pool.get().await;
         let client = pooled.map_err(|e| lost(Chain(&e).to_string()))?;
-        let ended = tokio::time::timeout(DEADLINE, self.attempt(&client, items)).await;
+        let ended = tokio::time::timeout(DEADLINE, self.attempt(&client, items, reading)).await;
         let failed = match ended {
             Ok(Ok(verdicts)) => return Ok(verdicts),
             Ok(Err(failed)) => Some(failed),
@@ -86,36 +113,62 @@ impl Engine {
         Err(failed.unwrap_or_else(|| lost("the database does not answer".to_owned())))
     }
 
-    async fn attempt(&mut self, client: &Object, items: &[Item]) -> Result<Vec<Verdict>, Next> {
+    async fn attempt(
+        &mut self,
+        client: &Object,
+        items: &[Item],
+        reading: Reading,
+    ) -> Result<Vec<Verdict>, Next> {
         let node = self.shared.epoch.node();
         let missing = self.directory.missing(items);
         self.intern(client, missing).await?;
         let statements = rows::prepare(client).await?;
         let named = lookup::Named::of(items, &self.directory, node);
-        let (posted_at, mut known) = lookup::lock_and_read(client, &named).await?;
-        credit::load(client, &mut known).await?;
-        known.booked = booked::load(client, &named.corrected, &mut self.directory).await?;
-        let mut judge = Judge {
-            directory: &self.directory,
-            node: node.id,
-            posted_at,
-            known: &mut known,
-            plan: Plan::default(),
-        };
-        let verdicts = judge.judge(items);
-        let plan = judge.plan;
+        let is_tight = named.accounts.iter().any(|account| self.tight.contains(account));
+        let reading = if is_tight { Reading::Locked } else { reading };
+        let mut judged = self.judge(client, items, (&named, reading)).await?;
+        let mut moves = None;
+        if reading == Reading::Unlocked {
+            moves = quick::moves(&judged.before, &judged.known.wallets, &judged.verdicts);
+            if moves.is_none() {
+                judged = self.judge(client, items, (&named, Reading::LockedAgain)).await?;
+            }
+        }
+        let Judged { posted_at, before, known, plan, verdicts } = judged;
+        let short = quick::short(items, &verdicts, &self.directory);
+        quick::learn(&mut self.tight, &before, &known.wallets, &short);
         credit::write(client, &plan).await?;
         let writing = rows::Writing {
             client,
             statements: &statements,
             plan: &plan,
             known: &known,
+            moves: moves.as_deref(),
             node: node.id,
             posted_at,
         };
         writing.commit().await?;
         self.shared.unfolded.store(true, Ordering::Relaxed);
         Ok(verdicts)
+    }
+
+    /// Reads what the batch names, and judges it.
+    async fn judge<'a>(
+        &mut self,
+        client: &Object,
+        items: &'a [Item],
+        (named, reading): (&lookup::Named, Reading),
+    ) -> Result<Judged<'a>, Next> {
+        let (posted_at, mut known) = lookup::read(client, named, reading).await?;
+        credit::load(client, &mut known).await?;
+        known.booked = booked::load(client, &named.corrected, &mut self.directory).await?;
+        let before = known.wallets.clone();
+        let node = self.shared.epoch.node().id;
+        let (directory, plan) = (&self.directory, Plan::default());
+        let mut judge = Judge { directory, node, posted_at, known: &mut known, plan };
+        let verdicts = judge.judge(items);
+        let plan = judge.plan;
+        Ok(Judged { posted_at, before, known, plan, verdicts })
     }
 
     /// Makes sure that every account and price of the batch has its id.

@@ -1,9 +1,11 @@
-//! Everything that a batch's verdicts rest on, read in one round trip under the wallets' locks.
+//! Everything that a batch's verdicts rest on, read in one round trip.
 //!
-//! The lock statement goes first and alone: it locks in the order of ids, so that two batches
-//! cannot wait for each other in a circle, and gives the balances as they are under the lock.
-//! Everything after it runs on a newer snapshot, and a hold only changes under its wallet's lock.
-//! Invariant: nothing that was read before the locks is judged. Source: `reliability` 0.4.
+//! Under lock, the lock statement goes first and alone: it locks in the order of ids, so that two
+//! batches cannot wait for each other in a circle, and gives the balances as they are under the
+//! lock; everything after it runs on a newer snapshot. Without locks the same is read as it stands,
+//! and `quick` decides whether that is good enough.
+//! Invariant: after locks were taken, nothing that was read before them is judged. Source:
+//! `reliability` 0.4.
 
 use deadpool_postgres::Object;
 use tokio_postgres::{Error, Row};
@@ -21,9 +23,13 @@ use crate::ledger::plan::{Known, State, StoredHold, Wallet};
 /// The rest is set once for each connection.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-const LOCK: &str = "
+pub(super) const LOCK: &str = "
     SELECT account_id, debits, credits, held, floor, promo, promo_id FROM gated_balance
     WHERE account_id = ANY($1) ORDER BY account_id FOR UPDATE";
+
+const LOOK: &str = "
+    SELECT account_id, debits, credits, held, floor, promo, promo_id FROM gated_balance
+    WHERE account_id = ANY($1)";
 
 const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
@@ -37,10 +43,22 @@ const GATES: &str = "
     FROM unnest($1::uuid[], $2::smallint[], $3::smallint[]) AS k (subject, kind, seq)
     JOIN journal j ON j.subject = k.subject AND j.kind = k.kind AND j.seq = k.seq";
 
+/// How a batch is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// As it stands, in a new transaction.
+    Unlocked,
+    /// Under the wallets' locks, in a new transaction.
+    Locked,
+    /// Under the wallets' locks, in the transaction that has begun.
+    LockedAgain,
+}
+
 /// What a batch asks about.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    accounts: Vec<i64>,
+    /// Wallets, sorted, each once.
+    pub(super) accounts: Vec<i64>,
     holds: Vec<Uuid>,
     subjects: Vec<Uuid>,
     kinds: Vec<i16>,
@@ -51,12 +69,15 @@ pub(super) struct Named {
     pub(super) corrected: Vec<Uuid>,
 }
 
-/// Begins a transaction, locks the batch's wallets and reads what it names.
-pub(super) async fn lock_and_read(
+/// Begins a transaction where none is, locks the batch's wallets or does not, and reads what it
+/// names.
+pub(super) async fn read(
     client: &Object,
     named: &Named,
+    reading: Reading,
 ) -> Result<(Timestamp, Known), Error> {
-    let lock = client.prepare_cached(LOCK).await?;
+    let wallets = if reading == Reading::Unlocked { LOOK } else { LOCK };
+    let lock = client.prepare_cached(wallets).await?;
     let clock = client.prepare_cached(CLOCK).await?;
     let holds = client.prepare_cached(HOLDS).await?;
     let gates = client.prepare_cached(GATES).await?;
@@ -64,7 +85,12 @@ pub(super) async fn lock_and_read(
     // Polled in this order, so sent in this order, without waiting in between.
     let (begun, wallets, clock, holds, gates, lease) = tokio::join!(
         biased;
-        client.batch_execute(BEGIN),
+        async {
+            match reading {
+                Reading::Unlocked | Reading::Locked => client.batch_execute(BEGIN).await,
+                Reading::LockedAgain => Ok(()),
+            }
+        },
         async { client.query(&lock, &[&named.accounts]).await },
         client.query_one(&clock, &[]),
         async {

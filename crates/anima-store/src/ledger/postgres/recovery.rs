@@ -53,7 +53,7 @@ impl OpenHolds for PostgresLedger {
     async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
         let mut sent = Vec::with_capacity(checkpoints.len());
         for checkpoint in checkpoints {
-            let writer = self.writer(&checkpoint.app, checkpoint.currency)?;
+            let writer = self.writer(checkpoint.hold)?;
             sent.push(writer.checkpoint(checkpoint));
         }
         let mut result = Ok(());
@@ -68,7 +68,7 @@ impl OpenHolds for PostgresLedger {
     }
 
     async fn extend(&self, extension: Extension) -> Result<(), Error> {
-        self.writer(&extension.app, extension.currency)?.extend(extension).await
+        self.writer(extension.hold)?.extend(extension).await
     }
 
     async fn claim_orphans(&self, limit: usize, within: Duration) -> Result<Vec<Claimed>, Error> {
@@ -99,7 +99,7 @@ impl OpenHolds for PostgresLedger {
 
     async fn true_up(&self, correction: Correction) -> Result<TruedUp, Error> {
         let settlement = &correction.settlement;
-        self.writer(&settlement.app, settlement.currency)?.true_up(correction).await
+        self.writer(settlement.hold)?.true_up(correction).await
     }
 }
 

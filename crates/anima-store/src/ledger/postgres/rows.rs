@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 
+use super::lookup::LOCK;
+use super::quick::Move;
 use crate::ledger::digest::source_name;
 use crate::ledger::plan::{Known, Plan, Wallet, day, ppm};
 
@@ -92,6 +94,18 @@ const WALLET: &str = "
     )
     SELECT expect_rows((SELECT count(*) FROM written), cardinality($1::bigint[]))";
 
+/// What a batch without locks does to balances, whatever they are by now. The table's checks refuse
+/// what would take one below its floor.
+const MOVE: &str = "
+    WITH written AS (
+        UPDATE gated_balance g
+        SET debits = g.debits + u.debits, held = g.held + u.held
+        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS u (account_id, debits, held)
+        WHERE g.account_id = u.account_id
+        RETURNING 1
+    )
+    SELECT expect_rows((SELECT count(*) FROM written), cardinality($1::bigint[]))";
+
 const HOUSE: &str = "
     INSERT INTO balance_delta (account_id, debits, credits, day)
     SELECT u.account_id, u.debits::bigint, u.credits::bigint, $4
@@ -111,6 +125,8 @@ pub(super) struct Statements {
     leg: Statement,
     attempt: Statement,
     wallet: Statement,
+    lock: Statement,
+    shift: Statement,
     house: Statement,
 }
 
@@ -125,6 +141,8 @@ pub(super) async fn prepare(client: &Object) -> Result<Statements, Error> {
         leg: client.prepare_cached(LEG).await?,
         attempt: client.prepare_cached(ATTEMPT).await?,
         wallet: client.prepare_cached(WALLET).await?,
+        lock: client.prepare_cached(LOCK).await?,
+        shift: client.prepare_cached(MOVE).await?,
         house: client.prepare_cached(HOUSE).await?,
     })
 }
@@ -136,6 +154,8 @@ pub(super) struct Writing<'a> {
     pub(super) statements: &'a Statements,
     pub(super) plan: &'a Plan<'a>,
     pub(super) known: &'a Known,
+    /// What is added to balances that are not under lock; `None` where they are, and are replaced.
+    pub(super) moves: Option<&'a [Move]>,
     pub(super) node: Uuid,
     pub(super) posted_at: Timestamp,
 }
@@ -151,12 +171,12 @@ impl Writing<'_> {
             self.journals(),
             self.legs(),
             self.attempts(),
-            self.wallets(),
             self.house(),
+            self.balances(),
             self.client.batch_execute("COMMIT"),
         );
-        let (holds, journals, legs, attempts, wallets, house, committed) = results;
-        holds.and(journals).and(legs).and(attempts).and(wallets).and(house)?;
+        let (holds, journals, legs, attempts, house, wallets, committed) = results;
+        holds.and(journals).and(legs).and(attempts).and(house).and(wallets)?;
         committed
     }
 
@@ -368,6 +388,25 @@ impl Writing<'_> {
             ],
         )
         .await
+    }
+
+    /// Last of all, so that a lock that is only taken here is held for as short as can be.
+    async fn balances(&self) -> Result<(), Error> {
+        let Some(moves) = self.moves else { return self.wallets().await };
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let accounts: Vec<_> = moves.iter().map(|m| m.account_id).collect();
+        let debits: Vec<_> = moves.iter().map(|m| m.debits).collect();
+        let held: Vec<_> = moves.iter().map(|m| m.held).collect();
+        let locked: [Column<'_>; 1] = [&accounts];
+        let added: [Column<'_>; 3] = [&accounts, &debits, &held];
+        let (locked, added) = tokio::join!(
+            biased;
+            self.send(&self.statements.lock, &locked),
+            self.send(&self.statements.shift, &added),
+        );
+        locked.and(added)
     }
 
     async fn wallets(&self) -> Result<(), Error> {
