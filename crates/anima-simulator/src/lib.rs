@@ -11,6 +11,8 @@
 pub mod behaviour;
 /// The pure function from a request to the plan of its answer.
 pub mod decide;
+/// A TCP proxy that cuts, delays and loses, to stand before a database or Redis.
+pub mod proxy;
 /// The plan of an answer: head, steps, and the truth about it.
 pub mod reply;
 /// The script: seed, keys, models, defaults and rules.

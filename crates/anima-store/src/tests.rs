@@ -67,3 +67,28 @@ async fn execute(server: &str, statements: &[&str]) {
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
+
+/// The server of `ANIMA_TEST_REDIS_URL`, as URL and prefix of this test alone. `None` when there is
+/// no server.
+pub(crate) fn redis() -> Option<(String, String)> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let Some(url) = variable("ANIMA_TEST_REDIS_URL") else {
+        eprintln!("skipped: ANIMA_TEST_REDIS_URL is not set");
+        return None;
+    };
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    Some((url, format!("anima_test_{}_{count}", std::process::id())))
+}
+
+/// A proxy before that server, and the URL that leads through it.
+pub(crate) async fn redis_proxy() -> Option<(anima_simulator::proxy::Proxy, String, String)> {
+    let (url, prefix) = redis()?;
+    let (start, rest) = url.split_once("://").unwrap();
+    let (host, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, host) =
+        host.rsplit_once('@').map_or((String::new(), host), |(l, h)| (format!("{l}@"), h));
+    let server = tokio::net::lookup_host(host).await.unwrap().next().unwrap();
+    let proxy = anima_simulator::proxy::Proxy::start(server).await.unwrap();
+    let through = format!("{start}://{login}{}/{database}", proxy.address());
+    Some((proxy, through, prefix))
+}

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use anima_core::clock::Clock;
 use anima_store::database::Stores;
+use anima_store::shared::Shared;
 
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ pub mod actuator; // health, info, metrics
 pub struct App {
     /// The database.
     pub stores: Stores,
+    /// What nodes share.
+    pub shared: Shared,
     /// The configuration in force.
     pub live: Arc<Live>,
     /// Counters.

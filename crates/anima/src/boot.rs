@@ -20,6 +20,8 @@ use anima_store::database::{self, Location, Opener, Stores};
 use anima_store::keys::{AdminToken, Role};
 use anima_store::ledger::spool::{SpoolObserver, SpooledLedger};
 use anima_store::ledger::{LedgerStore, Off};
+use anima_store::redis;
+use anima_store::shared::Shared;
 
 use crate::admin::{Admin, expiry};
 use crate::api::Plane;
@@ -44,6 +46,9 @@ const CATCH_UP_EVERY: Duration = Duration::from_secs(5);
 const SPOOL: &str = "settlements.spool";
 /// How long a start waits for what is in it.
 const SPOOL_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a start waits for Redis before it goes on without.
+const REDIS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Everything of a node that is ready to listen.
 #[derive(Debug)]
@@ -70,6 +75,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     metrics.started(clock.now());
     let secrets = Arc::new(master_key(settings)?);
     let location = location(settings)?;
+    let shared = shared(settings).await?;
     let opener = Opener { node: mint_id(clock.now(), &*rng), observer: metrics.clone() };
     let mut stores = database::open(&location, &opener)
         .await
@@ -100,6 +106,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     };
     let app = App {
         stores: stores.clone(),
+        shared,
         live: Arc::clone(&live),
         metrics,
         watch,
@@ -114,6 +121,24 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: audit_every(settings),
     })
+}
+
+/// What this node shares with others. A Redis that is away does not stop the start.
+async fn shared(settings: &Settings) -> Result<Shared, String> {
+    let Some(url) = settings.redis_url.given() else { return Ok(Shared::in_process()) };
+    let options = redis::Options {
+        timeout: Duration::from_millis(settings.redis_timeout_ms),
+        failures_max: settings.redis_failures_max,
+        prefix: settings.redis_prefix.clone(),
+    };
+    let wrong = |e: &dyn std::fmt::Display| format!("setting `redis_url`: {e}");
+    let shared = Shared::over_redis(url, options).map_err(|e| wrong(&e))?;
+    if let Some(redis) = &shared.redis
+        && !redis.ready(REDIS_WITHIN).await.map_err(|e| wrong(&e))?
+    {
+        tracing::warn!("redis does not answer; serving without shared state until it does");
+    }
+    Ok(shared)
 }
 
 /// Between two looks at the books; `None` where there are none, or nobody is to look.
@@ -135,9 +160,6 @@ fn relay(
             Arc::new(Off)
         }
     };
-    if settings.redis_url.given().is_some() {
-        tracing::warn!("redis_url is set; nothing in this version shares state through it yet");
-    }
     Ok(Relay {
         live: Arc::clone(live),
         ledger,

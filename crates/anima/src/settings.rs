@@ -32,6 +32,9 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub database_url: Secret,
     pub redis_url: Secret,
+    pub redis_timeout_ms: u64,
+    pub redis_failures_max: u32,
+    pub redis_prefix: String,
     pub master_key: Secret,
     pub admin_token: Secret,
     pub outbound_allow_private: Vec<IpNet>,
@@ -178,9 +181,13 @@ impl Settings {
             return wrong("database_url", &error.to_string());
         }
         if let Some(url) = self.redis_url.given()
-            && !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme))
+            && let Err(error) = anima_store::redis::check(url)
         {
-            return wrong("redis_url", "expected redis://HOST:PORT");
+            return wrong("redis_url", &error.to_string());
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+        if self.redis_prefix.is_empty() || !self.redis_prefix.chars().all(plain) {
+            return wrong("redis_prefix", "expected letters, digits and any of _ - . :");
         }
         if let Some(key) = self.master_key.given()
             && let Err(error) = crate::secrets::parse_master_key(key)
@@ -197,6 +204,8 @@ impl Settings {
             (self.hold_output_tokens, "hold_output_tokens"),
             (self.idempotency_keep_ms, "idempotency_keep_ms"),
             (self.min_output_tokens, "min_output_tokens"),
+            (self.redis_timeout_ms, "redis_timeout_ms"),
+            (u64::from(self.redis_failures_max), "redis_failures_max"),
         ] {
             if value == 0 {
                 return wrong(name, "expected more than 0");
@@ -296,6 +305,9 @@ mod tests {
             ("min_output_tokens", "0"),
             ("database_url", "mysql://x"),
             ("redis_url", "http://x"),
+            ("redis_url", "redis+sentinel://x"),
+            ("redis_prefix", "{a}"),
+            ("redis_timeout_ms", "0"),
             ("master_key", "short"),
             ("admin_token", "short"),
             ("outbound_allow_private", "10.0.0.0/99"),

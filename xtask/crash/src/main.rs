@@ -22,7 +22,6 @@ mod place;
 mod plan;
 mod process;
 mod provider;
-mod proxy;
 mod recovery;
 mod report;
 mod run;

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use tokio_postgres::NoTls;
 
 use crate::plan::{Plan, Storage};
-use crate::proxy::Proxy;
 use crate::server::Server;
+use anima_simulator::proxy::Proxy;
 
 /// The place of the books.
 #[derive(Debug)]

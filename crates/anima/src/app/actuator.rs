@@ -54,7 +54,7 @@ pub async fn about(State(app): State<Arc<App>>) -> Json<Value> {
     Json(json!({
         "build": { "name": "anima", "version": env!("CARGO_PKG_VERSION") },
         "config": { "version": app.live.rev() },
-        "storage": { "database": app.database, "shared_state": "in_process" },
+        "storage": { "database": app.database, "shared_state": app.shared.kind() },
     }))
 }
 

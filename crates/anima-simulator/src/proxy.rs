@@ -1,13 +1,13 @@
-//! A TCP proxy that can fail: it cuts connections, and loses what the server answers.
+//! A TCP proxy that can fail: it cuts connections, falls silent, is slow, and loses answers.
 //!
-//! Between the gateways and PostgreSQL. A server whose answers get lost has committed what its
-//! client will not know of, which is the case that replays must survive.
-//! Invariant: what it passes on is unchanged; what it loses is followed by a reset.
+//! Between gateways and PostgreSQL or Redis, in tests and in the harnesses. A server whose answers
+//! get lost has committed what its client will not know of, which is the case that replays must
+//! survive. Invariant: what it passes on is unchanged and in order.
 
+use std::io::Result;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,18 +16,22 @@ use tokio::time::sleep;
 
 /// What happens to bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub enum Mode {
     /// They pass.
     Open,
+    /// They pass after a while, each way.
+    Delayed(Duration),
     /// Those of the server are dropped.
     Deaf,
+    /// Those of both sides are dropped, and connections stay open: the network in between is gone.
+    Silent,
     /// Every connection is reset, also those that are opened now.
     Cut,
 }
 
 /// A running proxy.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
 }
@@ -37,21 +41,26 @@ impl Proxy {
     ///
     /// # Errors
     /// When no port can be had.
-    pub(crate) async fn start(server: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("failed to listen")?;
-        let address = listener.local_addr().context("failed to read the port")?;
+    pub async fn start(server: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
         let (mode, watched) = watch::channel(Mode::Open);
         tokio::spawn(accept(listener, server, watched));
         Ok(Self { address, mode })
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// What happens to bytes from here on, also on connections that are open.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
     /// Cuts everything for `closed`, after the server's answers got lost for `deaf`.
-    pub(crate) async fn cut(&self, deaf: Duration, closed: Duration) {
+    pub async fn cut(&self, deaf: Duration, closed: Duration) {
         if !deaf.is_zero() {
             self.mode.send_replace(Mode::Deaf);
             sleep(deaf).await;
@@ -91,8 +100,9 @@ async fn connect(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mo
     drop(server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
-    let up = pass(from_client, to_server, mode.clone(), &[]);
-    let down = pass(from_server, to_client, mode, &[Mode::Deaf]);
+    let up = pass(from_client, to_server, mode.clone(), |mode| mode == Mode::Silent);
+    let loses = |mode| matches!(mode, Mode::Silent | Mode::Deaf);
+    let down = pass(from_server, to_client, mode, loses);
     // Two tasks, so that a full buffer one way never stops the other way.
     let (up, down) = (tokio::spawn(up), tokio::spawn(down));
     let (stop_up, stop_down) = (up.abort_handle(), down.abort_handle());
@@ -101,13 +111,13 @@ async fn connect(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mo
     stop_down.abort();
 }
 
-/// Passes bytes one way until an end, a cut, or the end of the proxy; in the modes of `losing` they
+/// Passes bytes one way until an end, a cut, or the end of the proxy; where `loses` says so they
 /// vanish.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
-    losing: &'static [Mode],
+    loses: impl Fn(Mode) -> bool,
 ) {
     let now = mode.clone();
     let mut buffer = vec![0; 64 * 1024];
@@ -118,8 +128,11 @@ async fn pass(
                     Ok(count) if count > 0 => buffer.get(..count).unwrap_or_default(),
                     Ok(_) | Err(_) => return,
                 };
-                let vanish = losing.contains(&*now.borrow());
-                if !vanish && to.write_all(bytes).await.is_err() {
+                let mode = *now.borrow();
+                if let Mode::Delayed(by) = mode {
+                    sleep(by).await;
+                }
+                if !loses(mode) && to.write_all(bytes).await.is_err() {
                     return;
                 }
             }
@@ -166,6 +179,19 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         stream.write_u8(7).await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_silent_proxy_loses_both_and_keeps_the_connection() {
+        let proxy = Proxy::start(counting().await).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        proxy.set(Mode::Silent);
+        stream.write_u8(1).await.unwrap();
+        let nothing = tokio::time::timeout(Duration::from_millis(20), stream.read_u8()).await;
+        assert!(nothing.is_err());
+        proxy.set(Mode::Open);
+        stream.write_u8(3).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 4);
     }
 
     #[tokio::test]

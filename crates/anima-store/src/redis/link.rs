@@ -1,0 +1,150 @@
+//! One connection that can run commands, whatever the topology behind it.
+//!
+//! Not here: when to connect and when to give up, which is the supervisor's. Invariant: making a
+//! connection ends within its bound, and one that is handed out has answered.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
+    Value,
+};
+
+use super::address::Address;
+
+/// A live connection; clones share it.
+#[derive(Clone)]
+pub(crate) enum Link {
+    /// To one server.
+    One(MultiplexedConnection),
+    /// To a Cluster. It follows moved slots by itself.
+    Cluster(ClusterConnection),
+}
+
+impl ConnectionLike for Link {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(link) => link.req_packed_command(command),
+            Self::Cluster(link) => link.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipe: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(link) => link.req_packed_commands(pipe, offset, count),
+            Self::Cluster(link) => link.req_packed_commands(pipe, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(link) => link.get_db(),
+            Self::Cluster(link) => link.get_db(),
+        }
+    }
+}
+
+/// The state of the way to Redis.
+#[derive(Clone)]
+pub(super) enum Line {
+    /// Commands go over this link, which is number so and so.
+    Up(Link, u64),
+    /// The link broke a moment ago, or there was none yet: commands wait within their bound.
+    Connecting,
+    /// Commands are refused at once.
+    Down,
+}
+
+impl Line {
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self, Self::Up(..))
+    }
+}
+
+/// Connects and asks for a sign of life.
+///
+/// # Errors
+/// When that does not succeed within `bound`.
+pub(super) async fn connect(
+    address: &Address,
+    (bound, response): (Duration, Duration),
+) -> RedisResult<Link> {
+    let connected = tokio::time::timeout(bound, open(address, (bound, response))).await;
+    connected.unwrap_or_else(|_late| Err(late(bound)))
+}
+
+async fn open(address: &Address, (bound, response): (Duration, Duration)) -> RedisResult<Link> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(bound))
+        .set_response_timeout(Some(response));
+    let mut link = match address {
+        Address::Single(client) => {
+            Link::One(client.get_multiplexed_async_connection_with_config(&config).await?)
+        }
+        Address::Sentinel(sentinels) => {
+            let mut client = sentinels.client()?;
+            Link::One(client.get_async_connection_with_config(&config).await?)
+        }
+        Address::Cluster(client, _) => {
+            let config = redis::cluster::ClusterConfig::new()
+                .set_connection_timeout(bound)
+                .set_response_timeout(response);
+            Link::Cluster(client.get_async_connection_with_config(config).await?)
+        }
+    };
+    ping(&mut link).await?;
+    Ok(link)
+}
+
+/// A connection for subscriptions alone. In a Cluster any node will do, for it passes messages on
+/// to all others.
+///
+/// # Errors
+/// When none can be made within `bound`.
+pub(crate) async fn subscriber(
+    address: &Address,
+    bound: Duration,
+) -> RedisResult<redis::aio::PubSub> {
+    let connect = async |client: &Client| client.get_async_pubsub().await;
+    let opening = async {
+        match address {
+            Address::Single(client) => connect(client).await,
+            Address::Sentinel(sentinels) => {
+                connect(&sentinels.client()?.async_get_client().await?).await
+            }
+            Address::Cluster(_, nodes) => {
+                let mut last = late(bound);
+                for node in nodes {
+                    let each = bound / u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+                    match tokio::time::timeout(each, connect(node)).await {
+                        Ok(Ok(subscriber)) => return Ok(subscriber),
+                        Ok(Err(error)) => last = error,
+                        Err(_) => last = late(each),
+                    }
+                }
+                Err(last)
+            }
+        }
+    };
+    tokio::time::timeout(bound, opening).await.unwrap_or_else(|_late| Err(late(bound)))
+}
+
+/// Asks for a sign of life.
+///
+/// # Errors
+/// When there is none.
+pub(super) async fn ping(link: &mut Link) -> RedisResult<()> {
+    redis::cmd("PING").query_async(link).await
+}
+
+fn late(bound: Duration) -> RedisError {
+    let words = format!("not connected within {bound:?}");
+    (ErrorKind::Io, "timed out", words).into()
+}

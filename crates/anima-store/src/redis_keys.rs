@@ -1,0 +1,121 @@
+//! Every key and topic that Anima has in Redis. None is written anywhere else.
+//!
+//! What stands here is without the operator's prefix (setting `redis_prefix`), which the connection
+//! puts in front. The part in braces decides the shard of a Cluster: keys that one script touches
+//! share it. Invariant: no key holds the only copy of anything that matters (SPEC 3).
+
+use std::borrow::Cow;
+
+/// The name of one key, without the prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(Cow<'static, str>);
+
+impl Key {
+    /// The text, without the prefix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    const fn fixed(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
+    const fn made(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
+
+/// The name of one pub/sub channel, without the prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Topic(Cow<'static, str>);
+
+impl Topic {
+    /// The text, without the prefix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Announcements of configuration: the number of the last change, in decimal.
+    pub const fn config() -> Self {
+        Self(Cow::Borrowed("config"))
+    }
+
+    /// Announcements of switches and invalidations, which must act within a second.
+    pub const fn switches() -> Self {
+        Self(Cow::Borrowed("switches"))
+    }
+
+    /// Announcements that a circuit's shared state changed: the field that changed.
+    pub const fn circuits() -> Self {
+        Self(Cow::Borrowed("circuits"))
+    }
+
+    /// What is meant for one node alone, such as the wake-up of a waiter.
+    pub fn node(node: &str) -> Self {
+        Self(Cow::Owned(format!("node:{node}")))
+    }
+
+    /// For tests of what is built on topics.
+    #[cfg(test)]
+    pub(crate) fn of_test(text: &str) -> Self {
+        Self(Cow::Owned(format!("test:{text}")))
+    }
+}
+
+/// Hash: node id → what the node publishes of itself.
+pub const fn nodes() -> Key {
+    Key::fixed("{nodes}")
+}
+
+/// Hash: circuit → its state, of circuits that are not closed.
+pub const fn circuits() -> Key {
+    Key::fixed("{circuits}")
+}
+
+/// String: number of the last change of the configuration, in decimal.
+pub const fn config_rev() -> Key {
+    Key::fixed("{config}:rev")
+}
+
+/// String: the configuration of the last change, sealed.
+pub const fn config_snapshot() -> Key {
+    Key::fixed("{config}:snapshot")
+}
+
+/// String: number of the last change of a switch; read once a second by each node.
+pub const fn switches_version() -> Key {
+    Key::fixed("{switches}:version")
+}
+
+/// String: a key with its app, sealed.
+pub fn key_record(kid: &str) -> Key {
+    Key::made(format!("{{key:{kid}}}:record"))
+}
+
+#[cfg(test)]
+pub(crate) fn of_test(text: &str) -> Key {
+    Key::made(format!("{{test:{text}}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_exactly_one_hash_tag() {
+        let keys = [
+            nodes(),
+            circuits(),
+            config_rev(),
+            config_snapshot(),
+            switches_version(),
+            key_record("7f"),
+        ];
+        for key in keys {
+            let text = key.as_str();
+            let (open, close) = (text.find('{').unwrap(), text.find('}').unwrap());
+            assert!(open + 1 < close, "{text}");
+            assert_eq!(text.matches(['{', '}']).count(), 2, "{text}");
+        }
+    }
+}
