@@ -168,7 +168,7 @@ impl Redis {
     /// # Errors
     /// See [`Error`].
     pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        self.run(|mut link| async move { command.query_async(&mut link).await }).await
+        self.run(|link| link.command(command)).await
     }
 
     /// Runs several commands in one round trip, atomically when the pipeline says so. In a Cluster
@@ -177,7 +177,7 @@ impl Redis {
     /// # Errors
     /// See [`Error`].
     pub async fn pipeline<T: FromRedisValue>(&self, pipe: &Pipeline) -> Result<T, Error> {
-        self.run(|mut link| async move { pipe.query_async(&mut link).await }).await
+        self.run(|link| link.pipeline(pipe)).await
     }
 
     /// Runs a script by its hash, and hands it over first where Redis does not know it. All keys
@@ -196,8 +196,7 @@ impl Redis {
             invocation.key(self.key(key));
         }
         invocation.arg(arguments);
-        let invocation = &invocation;
-        self.run(|mut link| async move { invocation.invoke_async(&mut link).await }).await
+        self.run(|link| link.script(&invocation)).await
     }
 
     async fn run<T, F>(&self, work: impl FnOnce(Link) -> F) -> Result<T, Error>

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError,
+    RedisResult, ScriptInvocation,
 };
 
 use super::address::Address;
@@ -23,31 +23,40 @@ pub(crate) enum Link {
     Cluster(ClusterConnection),
 }
 
-impl ConnectionLike for Link {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::One(link) => link.req_packed_command(command),
-            Self::Cluster(link) => link.req_packed_command(command),
+impl Link {
+    /// Runs one command.
+    pub(super) async fn command<T: FromRedisValue>(mut self, command: &Cmd) -> RedisResult<T> {
+        match &mut self {
+            Self::One(link) => command.query_async(link).await,
+            Self::Cluster(link) => command.query_async(link).await,
         }
     }
 
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipe: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::One(link) => link.req_packed_commands(pipe, offset, count),
-            Self::Cluster(link) => link.req_packed_commands(pipe, offset, count),
+    /// Runs several commands in one round trip.
+    pub(super) async fn pipeline<T: FromRedisValue>(mut self, pipe: &Pipeline) -> RedisResult<T> {
+        match &mut self {
+            Self::One(link) => pipe.query_async(link).await,
+            Self::Cluster(link) => pipe.query_async(link).await,
         }
     }
 
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::One(link) => link.get_db(),
-            Self::Cluster(link) => link.get_db(),
+    /// Runs a script, handing it over where the server does not know it.
+    pub(super) async fn script<T: FromRedisValue>(
+        mut self,
+        script: &ScriptInvocation<'_>,
+    ) -> RedisResult<T> {
+        match &mut self {
+            Self::One(link) => script.invoke_async(link).await,
+            Self::Cluster(link) => script.invoke_async(link).await,
         }
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) async fn ping(self) -> RedisResult<()> {
+        self.command(&redis::cmd("PING")).await
     }
 }
 
@@ -84,7 +93,7 @@ async fn open(address: &Address, (bound, response): (Duration, Duration)) -> Red
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(bound))
         .set_response_timeout(Some(response));
-    let mut link = match address {
+    let link = match address {
         Address::Single(client) => {
             Link::One(client.get_multiplexed_async_connection_with_config(&config).await?)
         }
@@ -99,7 +108,7 @@ async fn open(address: &Address, (bound, response): (Duration, Duration)) -> Red
             Link::Cluster(client.get_async_connection_with_config(config).await?)
         }
     };
-    ping(&mut link).await?;
+    link.clone().ping().await?;
     Ok(link)
 }
 
@@ -134,14 +143,6 @@ pub(crate) async fn subscriber(
         }
     };
     tokio::time::timeout(bound, opening).await.unwrap_or_else(|_late| Err(late(bound)))
-}
-
-/// Asks for a sign of life.
-///
-/// # Errors
-/// When there is none.
-pub(super) async fn ping(link: &mut Link) -> RedisResult<()> {
-    redis::cmd("PING").query_async(link).await
 }
 
 fn late(bound: Duration) -> RedisError {

@@ -189,14 +189,14 @@ async fn watch_over(supervised: &Supervised, number: u64) {
         let doubted = supervised.failures.load(Ordering::Relaxed) > 0;
         let pause = if doubted { PAUSE } else { PROBE_EVERY };
         let lost = timeout(pause, supervised.lost.notified()).await.is_ok();
-        let Some(Ok((mut link, present))) = usable(&supervised.state.borrow().line.clone()) else {
+        let Some(Ok((link, present))) = usable(&supervised.state.borrow().line.clone()) else {
             return;
         };
         if lost || present != number {
             // A note about a link that is gone already.
             continue;
         }
-        match timeout(supervised.timeout, link::ping(&mut link)).await {
+        match timeout(supervised.timeout, link.ping()).await {
             Ok(Ok(())) => supervised.succeeded(),
             Ok(Err(error)) => drop(supervised.judge(number, &error)),
             Err(_) => supervised.failed(number, "no sign of life"),
