@@ -1,22 +1,79 @@
 //! Alias + routes → plan: which channels to try, in which order, and why others were left out.
 //!
-//! Highest priority first; inside a priority a weighted draw without replacement. Invariant: a plan
-//! never repeats a candidate, and every route is either a candidate or a skip with its reason.
+//! Highest priority first; inside a priority a weighted draw without replacement, and of two equal
+//! routes in front the one with less to do. Not here: what is known about a route's health, which
+//! the caller tells. Invariant: a plan never repeats a candidate, and every route is either a
+//! candidate or a skip with its reason. Source: SPEC 7, `reliability` 3.2 and 4.
 
-use crate::clock::Rng;
-use crate::snapshot::AliasEntry;
+use crate::clock::Timestamp;
+use crate::snapshot::{AliasEntry, RouteEntry};
 
-/// Why a route is not a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SkipReason {
+mod allowance;
+mod chain;
+
+pub use allowance::Allowance;
+pub use chain::{DEPTH_MAX, cycle};
+
+/// Declares the reasons and their words in one place.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident $word:literal;)*) => {
+        /// Why a route is not a candidate.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum SkipReason { $($(#[$doc])* $name),* }
+
+        impl SkipReason {
+            /// The word for metrics and records.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $word),* }
+            }
+        }
+    };
+}
+
+reasons! {
     /// The channel's live switch is off.
-    ChannelDisabled,
+    ChannelDisabled "channel_disabled";
     /// The channel has no cost price for the model, and what cannot be booked is not sold.
-    CostUnpriced,
+    CostUnpriced "cost_unpriced";
     /// The channel's provider has no translator for the endpoint.
-    EndpointUnserved,
+    EndpointUnserved "endpoint_unserved";
     /// The channel has no credential to use.
-    NoCredential,
+    NoCredential "no_credential";
+    /// An operator opened the channel's circuit.
+    ForcedOpen "forced_open";
+    /// The circuit of the channel's model is open.
+    CircuitOpen "circuit_open";
+    /// The circuit of the channel as a whole is open.
+    ChannelCircuitOpen "channel_circuit_open";
+    /// The circuit is half open and its probes are under way.
+    ProbesTaken "probes_taken";
+    /// Every credential of the channel is refused or used up.
+    CredentialsFaulted "credentials_faulted";
+    /// Every credential rests for as long as the provider asked.
+    CoolingDown "cooling_down";
+    /// As many calls as it may take at once are under way.
+    Full "full";
+    /// The caller asked for other channels.
+    Steered "steered";
+    /// It costs more than the caller wants to pay.
+    AbovePriceLimit "above_price_limit";
+}
+
+/// What is known about a route when a call is planned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Why it is left out.
+    pub skip: Option<SkipReason>,
+    /// When that may be over.
+    pub until: Option<Timestamp>,
+    /// It is left out only because it is slow.
+    pub slow: bool,
+    /// Others go first for a moment.
+    pub yields: bool,
+    /// What it has to do: calls under way by their usual time. Only compared.
+    pub load: u64,
+    /// The caller's own order, lower first.
+    pub rank: usize,
 }
 
 /// A route that is not tried.
@@ -26,6 +83,8 @@ pub struct Skip {
     pub route: usize,
     /// Why.
     pub reason: SkipReason,
+    /// When that may be over.
+    pub until: Option<Timestamp>,
 }
 
 /// What to try, in order.
@@ -37,46 +96,93 @@ pub struct Plan {
     pub skips: Vec<Skip>,
 }
 
-/// Orders an alias's routes.
-pub fn plan(alias: &AliasEntry, rng: &dyn Rng) -> Plan {
+impl Plan {
+    /// When the first route that is left out for a while may be tried again.
+    pub fn soonest(&self) -> Option<Timestamp> {
+        self.skips.iter().filter_map(|skip| skip.until).min()
+    }
+}
+
+/// What decides a candidate's place.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    route: usize,
+    yields: bool,
+    rank: usize,
+    priority: i32,
+    weight: u32,
+    drawn: f64,
+    load: u64,
+}
+
+/// Orders an alias's routes. `bits` decide what is left to chance; `see` tells what is known about
+/// a route.
+pub fn plan(
+    alias: &AliasEntry,
+    bits: u64,
+    mut see: impl FnMut(usize, &RouteEntry) -> Seen,
+) -> Plan {
     let mut plan = Plan::default();
+    let mut places = Vec::with_capacity(alias.routes.len());
+    let mut slow = Vec::new();
+    let mut bits = bits;
     for (route, entry) in alias.routes.iter().enumerate() {
-        let reason = if !entry.channel.enabled {
-            Some(SkipReason::ChannelDisabled)
-        } else if entry.cost.is_none() {
-            Some(SkipReason::CostUnpriced)
-        } else {
-            None
-        };
-        match reason {
-            Some(reason) => plan.skips.push(Skip { route, reason }),
-            None => plan.candidates.push(route),
+        let seen = see(route, entry);
+        let Seen { yields, load, rank, .. } = seen;
+        let weight = entry.weight.max(1);
+        let drawn = unit(next(&mut bits)).ln() / f64::from(weight);
+        let place = Place { route, yields, rank, priority: entry.priority, weight, drawn, load };
+        match seen.skip {
+            None => places.push(place),
+            Some(reason) => {
+                plan.skips.push(Skip { route, reason, until: seen.until });
+                if seen.slow {
+                    slow.push(place);
+                }
+            }
         }
     }
-    if plan.candidates.len() > 1 {
-        order(alias, &mut plan.candidates, rng);
+    readmit(&mut plan, &mut places, slow);
+    places.sort_unstable_by(|a, b| {
+        let ahead = a.yields.cmp(&b.yields).then(a.rank.cmp(&b.rank));
+        ahead.then(b.priority.cmp(&a.priority)).then(b.drawn.total_cmp(&a.drawn))
+    });
+    if let [first, second, ..] = &mut places[..] {
+        let equal = |p: &Place| (p.yields, p.rank, p.priority, p.weight);
+        if equal(first) == equal(second) && second.load < first.load {
+            std::mem::swap(first, second);
+        }
     }
+    plan.candidates.extend(places.iter().map(|place| place.route));
     plan
 }
 
-/// Sorts by priority, then draws by weight inside each priority (Efraimidis and Spirakis, 2006: the
-/// order of `ln(u) / weight` is a weighted draw without replacement).
-fn order(alias: &AliasEntry, candidates: &mut [usize], rng: &dyn Rng) {
-    let mut keyed: Vec<(i32, f64, usize)> = candidates
-        .iter()
-        .filter_map(|index| {
-            let route = alias.routes.get(*index)?;
-            let key = unit(rng.next_u64()).ln() / f64::from(route.weight.max(1));
-            Some((route.priority, key, *index))
-        })
-        .collect();
-    keyed.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
-    for (slot, (_, _, index)) in candidates.iter_mut().zip(keyed) {
-        *slot = index;
+/// Takes slow routes back until at most half of the weight is left out for slowness: slow answers
+/// are better than too few channels (`reliability` 3.2).
+fn readmit(plan: &mut Plan, places: &mut Vec<Place>, mut slow: Vec<Place>) {
+    let sum = |places: &[Place]| places.iter().map(|p| u64::from(p.weight)).sum::<u64>();
+    let mut ejected = sum(&slow);
+    let total = sum(places) + ejected;
+    slow.sort_unstable_by(|a, b| b.priority.cmp(&a.priority).then(a.load.cmp(&b.load)));
+    let mut back = slow.into_iter();
+    while ejected * 2 > total {
+        let Some(place) = back.next() else { return };
+        ejected -= u64::from(place.weight);
+        plan.skips.retain(|skip| skip.route != place.route);
+        places.push(place);
     }
 }
 
-/// A number in (0, 1] from 53 random bits.
+/// The next 64 of a repeatable sequence of bits (`SplitMix64`).
+const fn next(bits: &mut u64) -> u64 {
+    *bits = bits.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (*bits ^ (*bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// A number in (0, 1] from 53 random bits (Efraimidis and Spirakis, 2006: the order of
+/// `ln(u) / weight` is a weighted draw without replacement).
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double's mantissa exactly")]
 fn unit(bits: u64) -> f64 {
     ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64
@@ -87,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::{SeededRng, Timestamp};
+    use crate::clock::{Rng as _, SeededRng, Timestamp};
     use crate::config::{Route, Tables, Version};
     use crate::snapshot::Snapshot;
 
@@ -131,33 +237,97 @@ mod tests {
         }
     }
 
+    /// What a snapshot alone tells.
+    fn plain(entry: &RouteEntry) -> Seen {
+        let skip = (!entry.channel.enabled).then_some(SkipReason::ChannelDisabled);
+        Seen { skip, ..Seen::default() }
+    }
+
+    fn first(alias: &AliasEntry, rng: &SeededRng, see: impl Fn(usize) -> Seen) -> usize {
+        plan(alias, rng.next_u64(), |n, _| see(n)).candidates[0]
+    }
+
     #[test]
     fn the_highest_number_goes_first_and_disabled_channels_are_skipped() {
         let alias = alias(&[(0, 1), (10, 1), (5, 1)], &[2]);
-        let plan = plan(&alias, &SeededRng::new(1));
+        let plan = plan(&alias, 1, |_, entry| plain(entry));
         assert_eq!(plan.candidates, vec![1, 0]);
-        assert_eq!(plan.skips, vec![Skip { route: 2, reason: SkipReason::ChannelDisabled }]);
+        let reason = SkipReason::ChannelDisabled;
+        assert_eq!(plan.skips, vec![Skip { route: 2, reason, until: None }]);
     }
 
     #[test]
     fn weights_share_the_first_place() {
         let alias = alias(&[(0, 3), (0, 1)], &[]);
         let rng = SeededRng::new(42);
-        let first = (0..10_000).filter(|_| plan(&alias, &rng).candidates[0] == 0).count();
+        let first = (0..10_000).filter(|_| first(&alias, &rng, |_| Seen::default()) == 0).count();
         assert!((7_300..7_700).contains(&first), "{first} of 10000, expected about 7500");
+    }
+
+    #[test]
+    fn of_two_equal_routes_the_one_with_less_to_do_goes_first() {
+        let alias = alias(&[(0, 1), (0, 1), (0, 1)], &[]);
+        let rng = SeededRng::new(42);
+        let load = |n| Seen { load: [100, 1, 100][n], ..Seen::default() };
+        let idle = (0..3_000).filter(|_| first(&alias, &rng, load) == 1).count();
+        assert!((1_900..2_100).contains(&idle), "{idle} of 3000: whenever it was one of the two");
+    }
+
+    #[test]
+    fn load_moves_nothing_between_priorities_or_weights() {
+        for routes in [[(1, 1), (0, 1)], [(0, 1_000_000), (0, 1)]] {
+            let alias = alias(&routes, &[]);
+            let load = |n| Seen { load: [100, 1][n], ..Seen::default() };
+            assert_eq!(first(&alias, &SeededRng::new(3), load), 0);
+        }
+    }
+
+    #[test]
+    fn a_route_that_yields_goes_behind_all_others() {
+        let alias = alias(&[(9, 1), (0, 1)], &[]);
+        let yields = |n| Seen { yields: n == 0, ..Seen::default() };
+        assert_eq!(first(&alias, &SeededRng::new(3), yields), 1);
+    }
+
+    #[test]
+    fn at_most_half_of_the_weight_is_left_out_for_slowness() {
+        let alias = alias(&[(0, 1), (0, 1), (0, 1)], &[]);
+        let skip = Some(SkipReason::CircuitOpen);
+        let slow = |_: usize, _: &RouteEntry| Seen { skip, slow: true, ..Seen::default() };
+        let made = plan(&alias, 1, slow);
+        assert_eq!((made.candidates.len(), made.skips.len()), (2, 1));
+        let failing = |_: usize, _: &RouteEntry| Seen { skip, ..Seen::default() };
+        assert_eq!(plan(&alias, 1, failing).candidates.len(), 0, "failures have no such bound");
+    }
+
+    #[test]
+    fn the_soonest_time_is_that_of_any_skip() {
+        let alias = alias(&[(0, 1), (0, 1)], &[]);
+        let made = plan(&alias, 1, |n, _| Seen {
+            skip: Some(SkipReason::CircuitOpen),
+            until: Some(Timestamp::from_micros([9, 5][n])),
+            ..Seen::default()
+        });
+        assert_eq!(made.soonest(), Some(Timestamp::from_micros(5)));
     }
 
     proptest! {
         #[test]
-        fn a_plan_never_repeats_a_candidate(
-            routes in prop::collection::vec((-3_i32..3, 1_u32..100), 1..12), seed: u64,
+        fn a_plan_never_repeats_a_candidate_and_forgets_no_route(
+            routes in prop::collection::vec((-3_i32..3, 1_u32..100), 1..12),
+            known in prop::collection::vec((prop::bool::ANY, prop::bool::ANY, 0_u64..5), 12),
+            seed: u64,
         ) {
             let alias = alias(&routes, &[]);
-            let plan = plan(&alias, &SeededRng::new(seed));
-            let mut seen = plan.candidates.clone();
-            seen.sort_unstable();
-            seen.dedup();
-            prop_assert_eq!(seen.len(), routes.len());
+            let plan = plan(&alias, seed, |n, _| {
+                let (skipped, slow, load) = known[n];
+                let skip = skipped.then_some(SkipReason::CircuitOpen);
+                Seen { skip, slow, load, ..Seen::default() }
+            });
+            let mut all: Vec<usize> = plan.candidates.clone();
+            all.extend(plan.skips.iter().map(|skip| skip.route));
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..routes.len()).collect::<Vec<_>>());
             let priorities: Vec<i32> = plan.candidates.iter().map(|c| routes[*c].0).collect();
             prop_assert!(priorities.windows(2).all(|w| w[0] >= w[1]));
         }

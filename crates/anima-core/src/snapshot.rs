@@ -5,11 +5,12 @@
 //! so a scheduled change fires to the microsecond without a message. Invariant: a snapshot never
 //! changes, and a route in it always has its channel.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::clock::Timestamp;
-use crate::config::{self, Channel, Kind, Price, RetryBudget, Side, Tables, Version};
+use crate::config::{self, Channel, Fallbacks, Kind, Price, RetryBudget, Side, Tables, Version};
 use crate::ledger::fx::FxRate;
 use crate::money::{Currency, Multiplier};
 use crate::pricing::{MeterRate, PriceList};
@@ -40,6 +41,20 @@ pub struct RouteEntry {
     pub weight: u32,
     /// What the provider charges us. `None` when no price is in force.
     pub cost: Option<Arc<PriceList>>,
+    /// What the program keeps beside it: the route's health.
+    pub beside: Beside,
+}
+
+/// A place where the program keeps what it has looked up for an entry of a snapshot, so that it is
+/// looked up once and not with every request.
+#[derive(Debug, Default)]
+pub struct Beside(OnceLock<Arc<dyn Any + Send + Sync>>);
+
+impl Beside {
+    /// What is kept here, made by the first who asks. `None` when it is of another type.
+    pub fn kept<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Arc<T>) -> Option<&T> {
+        self.0.get_or_init(|| make()).downcast_ref()
+    }
 }
 
 /// An alias with its routes and prices.
@@ -55,6 +70,10 @@ pub struct AliasEntry {
     pub routes: Vec<RouteEntry>,
     /// The attempt budget.
     pub retry: RetryBudget,
+    /// Where its calls go when its own routes fail.
+    pub fallbacks: Fallbacks,
+    /// What the program keeps beside it: how often its calls were tried again.
+    pub beside: Beside,
     /// In force since; shown as `created` in the model list.
     pub since: Timestamp,
     sale: BTreeMap<(Option<String>, Currency), Arc<PriceList>>,
@@ -173,6 +192,11 @@ impl Snapshot {
         self.channels.get(code)
     }
 
+    /// All channels, by code.
+    pub fn channels(&self) -> impl Iterator<Item = &Arc<ChannelEntry>> {
+        self.channels.values()
+    }
+
     /// The token group of that code.
     pub fn token_group(&self, code: &str) -> Option<&Arc<TokenGroupEntry>> {
         self.token_groups.get(code)
@@ -192,6 +216,7 @@ impl Snapshot {
                     priority: route.priority,
                     weight: route.weight,
                     cost: books.cost.get(&scope).cloned(),
+                    beside: Beside::default(),
                 })
             })
             .collect();
@@ -201,6 +226,8 @@ impl Snapshot {
             enabled: row.enabled,
             routes,
             retry: row.body.retry,
+            fallbacks: row.body.fallbacks.clone(),
+            beside: Beside::default(),
             since: row.effective_from,
             sale: books.sale.get(&row.code).cloned().unwrap_or_default(),
         }

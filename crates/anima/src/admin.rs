@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anima_core::clock::{Clock, Rng};
 use anima_store::database::Stores;
 
+use crate::circuits::Circuits;
 use crate::live::Live;
 use crate::secrets::Secrets;
 
@@ -21,6 +22,7 @@ mod books; // the ledger as an admin reads it
 mod call; // one HTTP call: body, query, headers
 mod caller; // bearer tokens and roles
 pub mod channels; // upstream accounts
+mod circuits; // the circuits as an admin reads them
 mod collection; // what sets one resource apart from another
 mod endpoints; // every route, once
 mod envelope; // the members that every write may carry
@@ -50,6 +52,8 @@ pub struct Admin {
     pub secrets: Arc<Secrets>,
     /// The configuration in force on this node, told of each change.
     pub live: Arc<Live>,
+    /// The health of where calls can go, on this node.
+    pub circuits: Arc<Circuits>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bits for ids.

@@ -9,6 +9,7 @@ use anima_core::clock::Clock;
 use anima_store::database::Stores;
 use anima_store::shared::Shared;
 
+use crate::circuits::Circuits;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::watch::Watch;
@@ -24,6 +25,8 @@ pub struct App {
     pub shared: Shared,
     /// The configuration in force.
     pub live: Arc<Live>,
+    /// The health of where calls can go.
+    pub circuits: Arc<Circuits>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The books.

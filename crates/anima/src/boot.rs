@@ -27,6 +27,7 @@ use crate::admin::{Admin, expiry};
 use crate::api::Plane;
 use crate::api::idempotency::{self, Bounds, Idempotency};
 use crate::app::App;
+use crate::circuits::{self, Circuits};
 use crate::clock::{SystemClock, SystemRng};
 use crate::http::server;
 use crate::live::Live;
@@ -92,7 +93,10 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let live = Arc::new(live);
     let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&metrics), Arc::clone(&clock));
     let watch = Arc::new(watch);
-    let relay = relay(settings, (&stores, &live, &metrics), (&clock, &rng), (&watch, term))?;
+    let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
+    let circuits = Arc::new(circuits);
+    let (state, chance) = ((&stores, &live, &metrics, &circuits), (&clock, &rng));
+    let relay = relay(settings, state, chance, (&watch, term))?;
     let plane = Plane {
         relay: Arc::new(relay),
         secrets: Arc::clone(&secrets),
@@ -108,6 +112,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         stores: stores.clone(),
         shared,
         live: Arc::clone(&live),
+        circuits: Arc::clone(&circuits),
         metrics,
         watch,
         clock: Arc::clone(&clock),
@@ -116,7 +121,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     };
     Ok(Node {
         app: Arc::new(app),
-        admin: Admin { stores, secrets, live, clock, rng },
+        admin: Admin { stores, secrets, live, circuits, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: audit_every(settings),
@@ -149,7 +154,7 @@ fn audit_every(settings: &Settings) -> Option<Duration> {
 
 fn relay(
     settings: &Settings,
-    (stores, live, metrics): (&Stores, &Arc<Live>, &Arc<Metrics>),
+    (stores, live, metrics, circuits): (&Stores, &Arc<Live>, &Arc<Metrics>, &Arc<Circuits>),
     (clock, rng): (&Arc<dyn Clock>, &Arc<dyn Rng>),
     (watch, term): (&Arc<Watch>, lease::Term),
 ) -> Result<Relay, String> {
@@ -163,6 +168,7 @@ fn relay(
     Ok(Relay {
         live: Arc::clone(live),
         ledger,
+        circuits: Arc::clone(circuits),
         outbound: Outbound::new().map_err(|e| format!("TLS: {e}"))?,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
@@ -333,6 +339,7 @@ impl Node {
             tokio::spawn(lease::run(Arc::clone(relay))),
             tokio::spawn(keeper::run(Arc::clone(relay))),
             tokio::spawn(recovery::run(Arc::clone(relay))),
+            tokio::spawn(circuits::run(Arc::clone(&relay.circuits))),
             tokio::spawn(expiry::run(
                 Arc::clone(&self.admin.stores.money),
                 Arc::clone(&self.admin.clock),

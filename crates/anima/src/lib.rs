@@ -7,6 +7,7 @@ pub mod admin; // the admin API: configuration, top-ups, audit
 pub mod api; // the data plane: one file per endpoint
 pub mod app; // the shared parts
 pub mod boot; // settings → App; the only place that wires everything
+pub mod circuits; // the health of every place that calls can go
 pub mod cli; // one file per command
 pub mod clock; // the system's clock and random source
 pub mod http; // what every endpoint shares: caller, body, reply, server

@@ -18,8 +18,10 @@ use anima_core::money::Money;
 use anima_store::ledger::BatchObserver;
 
 mod recovery; // holds that outlive their call or their process
+mod routing; // circuits, and the ways that calls take
 
 pub use recovery::Recovery;
+pub use routing::Routing;
 
 /// Combinations of (endpoint, alias, channel, app) with series of their own.
 const SERIES_MAX: usize = 2_000;
@@ -68,7 +70,8 @@ macro_rules! families {
     ($registry:ident; $($field:ident = $make:expr),* $(,)?) => {{
         $(let $field = $make?; $registry.register(Box::new($field.clone()))?;)*
         let recovery = Recovery::register(&$registry)?;
-        Self { $($field,)* recovery, registry: $registry, series: RwLock::default() }
+        let routing = Routing::register(&$registry)?;
+        Self { $($field,)* recovery, routing, registry: $registry, series: RwLock::default() }
     }};
 }
 
@@ -102,6 +105,8 @@ pub struct Metrics {
     ledger_batch_failures: IntCounter,
     /// Calls while they run, and what is left of those whose process is gone.
     pub recovery: Recovery,
+    /// Circuits, and the ways that calls take.
+    pub routing: Routing,
     config_version: IntGauge,
     degraded: IntGaugeVec,
     ledger_breaches: IntGaugeVec,

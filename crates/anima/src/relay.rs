@@ -14,6 +14,7 @@ use anima_core::clock::{Clock, Rng};
 use anima_store::ledger::LedgerStore;
 
 use self::keeper::Keeper;
+use crate::circuits::Circuits;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
@@ -43,6 +44,8 @@ pub struct Relay {
     pub live: Arc<Live>,
     /// Money.
     pub ledger: Arc<dyn LedgerStore>,
+    /// The health of where calls can go.
+    pub circuits: Arc<Circuits>,
     /// The way out.
     pub outbound: Outbound,
     /// Counters.

@@ -61,7 +61,7 @@ fn tables() -> Tables {
     let alias = Alias {
         kind: Kind::Chat,
         routes: vec![route("up"), route("gone")],
-        fallbacks: config::Fallbacks::default(),
+        fallbacks: Fallbacks::default(),
         retry: RetryBudget::default(),
     };
     let group = TokenGroup {

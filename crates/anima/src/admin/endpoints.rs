@@ -59,6 +59,7 @@ pub(crate) enum Action {
     Margin,
     Verify,
     Audit,
+    Circuits,
 }
 
 /// One method of one path.
@@ -119,7 +120,8 @@ impl Endpoint {
             | Action::Payables
             | Action::Margin
             | Action::Verify
-            | Action::Audit => false,
+            | Action::Audit
+            | Action::Circuits => false,
         }
     }
 }
@@ -143,6 +145,7 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/ledger/margin", Action::Margin),
         (Method::GET, "/ledger/verify", Action::Verify),
         (Method::GET, "/audit", Action::Audit),
+        (Method::GET, "/circuits", Action::Circuits),
     ];
     let others = others.into_iter().map(|(method, path, action)| Endpoint {
         method,

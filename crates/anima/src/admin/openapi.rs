@@ -13,6 +13,7 @@ use super::problem::Code;
 
 mod money;
 mod payloads;
+mod routing;
 mod schemas;
 
 pub(crate) use payloads::payload;
@@ -69,7 +70,7 @@ fn reference(schema: &str) -> Value {
 
 fn tags() -> Vec<Value> {
     let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
-    rows.chain(["ledger", "audit"]).map(|name| json!({ "name": name })).collect()
+    rows.chain(["ledger", "circuits", "audit"]).map(|name| json!({ "name": name })).collect()
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
@@ -137,6 +138,9 @@ impl Words {
             Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
             Action::Verify => fixed("verify", "Checks the ledger's invariants now", "ledger"),
             Action::Audit => fixed("audit", "Lists who changed what, newest first", "audit"),
+            Action::Circuits => {
+                fixed("circuits", "Lists this node's circuits by channel", "circuits")
+            }
         }
     }
 }
@@ -206,6 +210,10 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             let before = "`next` of the page before";
             parameters.push(query("before", &json!({ "type": "integer" }), false, before));
         }
+        Action::Circuits => {
+            let text = json!({ "type": "string" });
+            parameters.push(query("channel", &text, false, "Only this channel's"));
+        }
         Action::Rows(Verb::Create | Verb::Read | Verb::Versions, _)
         | Action::Grants
         | Action::Balance
@@ -242,7 +250,8 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         | Action::Payables
         | Action::Margin
         | Action::Verify
-        | Action::Audit => return None,
+        | Action::Audit
+        | Action::Circuits => return None,
     };
     let content = json!({ "application/json": { "schema": reference(&schema) } });
     Some(json!({ "required": required, "content": content }))
@@ -274,6 +283,7 @@ fn responses(action: Action) -> Value {
         Action::TrialBalance => ("200", Some("TrialBalance".to_owned())),
         Action::Verify => ("200", Some("Verification".to_owned())),
         Action::Audit => ("200", Some("AuditPage".to_owned())),
+        Action::Circuits => ("200", Some("CircuitPage".to_owned())),
     };
     let described = |description: &str| match &schema {
         Some(schema) => json!({

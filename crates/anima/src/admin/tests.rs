@@ -91,8 +91,12 @@ impl Desk {
         let clock = Arc::new(ManualClock::new(start));
         let (config, keys) = (Arc::clone(&stores.config), Arc::clone(&stores.keys));
         let live = Live::load(config, keys, Arc::clone(&secrets), clock.clone()).await.unwrap();
+        let metrics = Arc::new(crate::metrics::Metrics::new().unwrap());
+        let rng = Arc::new(SeededRng::new(1));
+        let circuits = crate::circuits::Circuits::new(clock.clone(), rng, metrics);
         let admin = Admin {
             stores,
+            circuits: Arc::new(circuits),
             secrets,
             live: Arc::new(live),
             clock: clock.clone(),

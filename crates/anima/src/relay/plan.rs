@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anima_core::clock::Rng;
 use anima_core::failure::Failure;
-use anima_core::routing::{self, Skip, SkipReason};
+use anima_core::routing::{self, Seen, Skip, SkipReason};
 use anima_core::snapshot::RouteEntry;
 
 use super::admit::meters;
@@ -29,14 +29,11 @@ pub struct Plan {
 /// [`Failure::ModelUnpriced`] when only cost prices are missing, else
 /// [`Failure::NoHealthyChannel`].
 pub fn plan(call: &Call, rng: &dyn Rng) -> Result<Plan, Refusal> {
-    let routing::Plan { mut candidates, mut skips } = routing::plan(&call.alias, rng);
-    candidates.retain(|index| match unusable(call, *index) {
-        Some(reason) => {
-            skips.push(Skip { route: *index, reason });
-            false
-        }
-        None => true,
-    });
+    let routing::Plan { candidates, skips } =
+        routing::plan(&call.alias, rng.next_u64(), |index, _| Seen {
+            skip: unusable(call, index),
+            ..Seen::default()
+        });
     if !candidates.is_empty() {
         return Ok(Plan { candidates, skips });
     }
@@ -58,7 +55,9 @@ fn unusable(call: &Call, index: usize) -> Option<SkipReason> {
     let serves = upstream.adapter.is_some_and(|a| a.serves(call.request.endpoint));
     let covered =
         route.cost.as_ref().is_some_and(|c| c.covers(meters(call.request.endpoint)).is_ok());
-    if !serves {
+    if !route.channel.enabled {
+        Some(SkipReason::ChannelDisabled)
+    } else if !serves {
         Some(SkipReason::EndpointUnserved)
     } else if upstream.credentials.is_empty() {
         Some(SkipReason::NoCredential)

@@ -20,7 +20,7 @@ use crate::admin::collection::Codes;
 use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Place, Writer};
-use crate::admin::{Admin, apps, audit, books, keys, reports};
+use crate::admin::{Admin, apps, audit, books, circuits, keys, reports};
 
 /// Serves one call whose path names everything by itself.
 pub(super) async fn serve(admin: &Admin, action: Action, mut request: Request) -> Response {
@@ -125,6 +125,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Margin => reports::margin(admin, call).await,
         Action::Verify => books::verify(admin, call).await,
         Action::Audit => audit::list(admin, call).await,
+        Action::Circuits => circuits::list(admin, call),
     }
 }
 
@@ -237,7 +238,8 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Payables
         | Action::Margin
         | Action::Verify
-        | Action::Audit => {
+        | Action::Audit
+        | Action::Circuits => {
             let topup = apps::topup(admin, actor, app, key, body).await?;
             apps::Moved { body: topup.to_json(), replayed: topup.replayed }
         }

@@ -69,6 +69,7 @@ pub(super) fn all() -> Value {
         ("Problem", problem()),
         ("Verification", verification()),
         ("AuditPage", page(&audit_record())),
+        ("CircuitPage", page(&super::routing::channel())),
     ];
     let all = replies.into_iter().chain(super::money::all());
     schemas.extend(all.map(|(name, schema)| (name.to_owned(), schema)));

@@ -1,0 +1,462 @@
+//! The health of every place that calls can go, on this node.
+//!
+//! The pure breaker decides (`anima_core::breaker`); this keeps one circuit per channel and one per
+//! model of it, with the channel's credentials, the operator's word and what is under way. Read
+//! when a call is planned, fed when an attempt ends. Invariant: nothing here is shared by all
+//! requests but an immutable map; each circuit has its own small lock. Source: SPEC 7,
+//! `reliability` 3.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use anima_core::breaker::{
+    Action, Admitted, Cause, Manual, Mode, Report, State, Transition, Verdict,
+};
+use anima_core::clock::{Clock, Rng, Timestamp};
+use anima_core::config::Breaker;
+use anima_core::routing::{Allowance, Seen, SkipReason};
+use anima_core::snapshot::{AliasEntry, RouteEntry, Snapshot};
+
+use crate::metrics::Metrics;
+
+mod health;
+mod show;
+mod ticket;
+
+pub use show::{ShownChannel, ShownCircuit, ShownCredential};
+pub use ticket::{End, Ticket};
+
+use health::{Asking, ChannelHealth, ModelHealth, Unit, Usable};
+
+/// Models of a channel that must be open for all of it to be (`reliability` 3.2).
+const MODELS_OPEN: usize = 3;
+/// Calls let through at once to the least bad route when every one is open (`reliability` 3.2).
+const TRICKLE: u32 = 3;
+/// A route whose model is unknown to its provider is tried again after this long.
+const UNKNOWN_MODEL_MS: u64 = 600_000;
+/// How often what depends on the time alone is brought up to date.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// A permit is kept this much longer than its call may take, for what comes after its end.
+const PERMIT_GRACE: Duration = Duration::from_secs(10);
+
+/// A model's health as a snapshot's route keeps it.
+#[derive(Debug)]
+struct Known(Arc<ModelHealth>);
+
+/// How a call asks to be let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As circuits allow.
+    Proper,
+    /// As one of few, although every circuit is open.
+    LastResort,
+}
+
+/// Every circuit of this node.
+#[derive(Debug)]
+pub struct Circuits {
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    metrics: Arc<Metrics>,
+    channels: ArcSwap<BTreeMap<Arc<str>, Arc<ChannelHealth>>>,
+    /// One writer of the map at a time.
+    growing: Mutex<()>,
+}
+
+impl Circuits {
+    /// No channel is known yet, so all are closed.
+    pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>, metrics: Arc<Metrics>) -> Self {
+        let channels = ArcSwap::default();
+        Self { clock, rng, metrics, channels, growing: Mutex::default() }
+    }
+
+    /// Sets the operator's word about a channel, or takes it back. Automatic states are left as
+    /// they are; see [`Circuits::reset`].
+    pub fn set_manual(&self, channel: &str, manual: Option<Manual>) {
+        let health = self.channel(channel);
+        let shown = manual.as_ref().map(|manual| manual.mode);
+        *health.manual.lock() = manual;
+        health.look_again(self.clock.now());
+        self.metrics.routing.manual(channel, shown);
+        let word = shown.map_or("automatic", Mode::name);
+        tracing::warn!(channel, word, "an operator set a circuit");
+    }
+
+    /// The operator's words that hold now, by channel.
+    pub fn manuals(&self) -> BTreeMap<String, Manual> {
+        let now = self.clock.now();
+        let channels = self.channels.load();
+        let words = channels.iter().filter_map(|(code, health)| {
+            let manual = health.manual.lock().clone().filter(|m| m.is_in_force(now))?;
+            Some((code.to_string(), manual))
+        });
+        words.collect()
+    }
+
+    /// Forgets all that was found out about a channel: circuits close, credentials are used again.
+    /// The operator's word stays; see [`Circuits::set_manual`].
+    pub fn reset(&self, channel: &str) {
+        let health = self.channel(channel);
+        let now = self.clock.now();
+        {
+            let mut credentials = health.credentials.lock();
+            credentials.faults.clear();
+            credentials.rests.clear();
+        }
+        self.reset_unit(&health.whole, (channel, None), now);
+        let models: Vec<_> = health.models.lock().values().cloned().collect();
+        for model in models {
+            self.reset_unit(&model.unit, (channel, Some(&model.model)), now);
+        }
+        health.look_again(now);
+    }
+
+    /// Resets every channel that is known here.
+    pub fn reset_all(&self) {
+        let channels = self.channels.load_full();
+        for code in channels.keys() {
+            self.reset(code);
+        }
+    }
+
+    fn reset_unit(&self, unit: &Unit, place: (&str, Option<&str>), now: Timestamp) {
+        let change = unit.change(|guarded| {
+            let was_open = guarded.circuit.opening().is_some();
+            let change = guarded.circuit.close(Cause::Reset, now);
+            was_open.then_some(change)
+        });
+        if let Some(change) = change {
+            self.announce(place, change);
+        }
+    }
+
+    /// What is known about a route, for a plan.
+    pub fn see(&self, route: &RouteEntry, now: Timestamp) -> Seen {
+        let Some(Known(health)) = self.known(route) else {
+            return Seen::default();
+        };
+        let load = health.load();
+        let channel = &health.channel;
+        if let Some(most) = route.channel.body.max_concurrency
+            && channel.inflight.load(Ordering::Relaxed) >= most
+        {
+            return Seen { skip: Some(SkipReason::Full), load, ..Seen::default() };
+        }
+        let calm =
+            !channel.watchful.load(Ordering::Acquire) && !health.unit.open.load(Ordering::Acquire);
+        if calm {
+            return Seen { load, ..Seen::default() };
+        }
+        Seen { load, ..look(route, health, now) }
+    }
+
+    /// Whether every circuit of a route may be overruled as a last resort: it is open of itself.
+    pub fn is_tripped(skip: SkipReason) -> bool {
+        matches!(
+            skip,
+            SkipReason::CircuitOpen | SkipReason::ChannelCircuitOpen | SkipReason::ProbesTaken
+        )
+    }
+
+    /// The places of a route's usable credentials among `codes`, best first.
+    pub fn credentials(&self, route: &RouteEntry, codes: &[&str]) -> Vec<usize> {
+        let now = self.clock.now();
+        let spread = usize::try_from(self.rng.next_u64() >> 33).unwrap_or(0);
+        let Some(Known(health)) = self.known(route) else { return vec![] };
+        let credentials = health.channel.credentials.lock();
+        credentials.order(codes, &health.model, (now, spread))
+    }
+
+    /// The usual time to a route's first byte; `None` when none was seen yet.
+    pub fn latency(&self, route: &RouteEntry) -> Option<Duration> {
+        self.known(route)?.0.latency()
+    }
+
+    /// How often an alias's calls may be tried again.
+    pub fn allowance<'a>(&self, alias: &'a AliasEntry) -> Option<&'a Allowance> {
+        alias.beside.kept(|| Arc::new(Allowance::default()))
+    }
+
+    /// Lets a call through to a route, or says why not.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn enter(
+        self: &Arc<Self>,
+        route: &RouteEntry,
+        credential: &Arc<str>,
+        (way, within): (Way, Duration),
+    ) -> Result<Ticket, SkipReason> {
+        let Some(Known(health)) = self.known(route) else {
+            return Err(SkipReason::EndpointUnserved);
+        };
+        let now = self.clock.now();
+        let keep_ms = (within + PERMIT_GRACE).as_millis();
+        let until = now.plus_millis(i64::try_from(keep_ms).unwrap_or(i64::MAX));
+        let asking = Asking { token: self.rng.next_u64(), now, until };
+        let settings = route.channel.body.breaker;
+        let mode = health.channel.mode(now).map(|(mode, _)| mode);
+        let (whole, model) = match (mode, way) {
+            (Some(Mode::ForcedOpen), _) => return Err(SkipReason::ForcedOpen),
+            (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) => anyway(health),
+            (None, Way::LastResort) => {
+                let most = |n| (n < TRICKLE).then_some(n + 1);
+                let order = (Ordering::AcqRel, Ordering::Acquire);
+                if health.trickling.fetch_update(order.0, order.1, most).is_err() {
+                    return Err(SkipReason::ProbesTaken);
+                }
+                self.metrics.routing.last_resort(&health.channel.code);
+                anyway(health)
+            }
+            (None, Way::Proper) => proper(health, asking, &settings)?,
+        };
+        health.inflight.fetch_add(1, Ordering::Relaxed);
+        health.channel.inflight.fetch_add(1, Ordering::Relaxed);
+        Ok(Ticket {
+            circuits: Arc::clone(self),
+            health: Arc::clone(health),
+            credential: Arc::clone(credential),
+            settings,
+            whole,
+            model,
+            token: asking.token,
+            trickles: way == Way::LastResort && mode.is_none(),
+            reported: false,
+        })
+    }
+
+    /// Every channel of the configuration, and those that are known for longer.
+    pub fn show(&self, snapshot: &Snapshot) -> Vec<ShownChannel> {
+        let now = self.clock.now();
+        for entry in snapshot.channels() {
+            self.channel(&entry.code);
+        }
+        let default = Breaker::default();
+        let channels = self.channels.load_full();
+        let shown = channels.iter().map(|(code, health)| {
+            let settings = snapshot.channel(code).map_or(default, |entry| entry.body.breaker);
+            show::channel(health, &settings, now)
+        });
+        shown.collect()
+    }
+
+    /// The state that callers of a route meet, for records.
+    pub fn state_of(&self, route: &RouteEntry) -> State {
+        let now = self.clock.now();
+        self.known(route).map_or(State::Closed, |Known(health)| {
+            let (whole, model) = (health.channel.whole.state(now).0, health.unit.state(now).0);
+            if whole == State::Closed { model } else { whole }
+        })
+    }
+
+    /// Brings what depends on the time alone up to date: rests that are over, and the gauges.
+    pub fn refresh(&self) {
+        let now = self.clock.now();
+        for (code, health) in &**self.channels.load() {
+            if health.watchful.load(Ordering::Acquire) {
+                health.look_again(now);
+            }
+            let manual = health.mode(now).map(|(mode, _)| mode);
+            self.metrics.routing.manual(code, manual);
+            self.metrics.routing.state((code, None), health.whole.state(now).0);
+            for (model, known) in &*health.models.lock() {
+                self.metrics.routing.state((code, Some(model)), known.unit.state(now).0);
+            }
+            let out = health.credentials.lock().faults.len();
+            self.metrics.routing.credentials_out(code, out);
+        }
+    }
+
+    fn known<'a>(&self, route: &'a RouteEntry) -> Option<&'a Known> {
+        route.beside.kept(|| Arc::new(Known(self.model(&route.channel.code, &route.model))))
+    }
+
+    fn channel(&self, code: &str) -> Arc<ChannelHealth> {
+        if let Some(health) = self.channels.load().get(code) {
+            return Arc::clone(health);
+        }
+        let _one = self.growing.lock();
+        let known = self.channels.load_full();
+        if let Some(health) = known.get(code) {
+            return Arc::clone(health);
+        }
+        let health = Arc::new(ChannelHealth::new(code));
+        let mut more = BTreeMap::clone(&known);
+        more.insert(Arc::clone(&health.code), Arc::clone(&health));
+        self.channels.store(Arc::new(more));
+        health
+    }
+
+    fn model(&self, channel: &str, model: &str) -> Arc<ModelHealth> {
+        let channel = self.channel(channel);
+        let mut models = channel.models.lock();
+        let known = models.get(model).cloned();
+        known.unwrap_or_else(|| {
+            let health = Arc::new(ModelHealth::new(&channel, model));
+            models.insert(Arc::clone(&health.model), Arc::clone(&health));
+            health
+        })
+    }
+
+    /// Feeds the circuits of a call that ended.
+    fn record(&self, ticket: &Ticket, report: Report) {
+        let (health, settings) = (&ticket.health, &ticket.settings);
+        let channel = &health.channel;
+        let own = health.unit.record((ticket.model, ticket.token), report, settings);
+        if let Some(change) = own {
+            self.announce((&channel.code, Some(&health.model)), change);
+        }
+        let models = channel.models.lock();
+        let open = models.values().filter(|m| m.unit.open.load(Ordering::Acquire)).count();
+        let several = models.len() > 1;
+        drop(models);
+        // Of a channel with one model the model's circuit says it all.
+        if several || ticket.whole.probe {
+            let rolled = roll_up(settings);
+            let verdict = Verdict { slow: false, ..report.verdict };
+            let report = Report { verdict, ..report };
+            let change = channel.whole.record((ticket.whole, ticket.token), report, &rolled);
+            if let Some(change) = change {
+                self.announce((&channel.code, None), change);
+            }
+        }
+        let tripped = own.is_some_and(|change| change.to == State::Open);
+        if tripped && open >= MODELS_OPEN && !channel.whole.open.load(Ordering::Acquire) {
+            let change = channel
+                .whole
+                .change(|guarded| guarded.circuit.trip(Cause::ModelsOpen, report, settings));
+            self.announce((&channel.code, None), change);
+        }
+    }
+
+    /// Does what an outcome asks for beside its circuit.
+    fn note_action(
+        &self,
+        health: &ModelHealth,
+        (credential, model): (&Arc<str>, &Arc<str>),
+        (action, report): (Action, Report),
+    ) {
+        let channel = &health.channel;
+        match action {
+            Action::DisableModel => {
+                let report = Report { asked_ms: Some(UNKNOWN_MODEL_MS), ..report };
+                let change = health.unit.change(|guarded| {
+                    let open = guarded.circuit.state(report.at) == State::Open;
+                    let trip = |g: &mut health::Guarded| {
+                        g.circuit.trip(Cause::ModelUnknown, report, &Breaker::default())
+                    };
+                    (!open).then(|| trip(guarded))
+                });
+                if let Some(change) = change {
+                    self.announce((&channel.code, Some(model)), change);
+                }
+            }
+            Action::Quarantine | Action::Exhaust => {
+                let (credential_code, code) = (&**credential, &*channel.code);
+                let exhausted = action == Action::Exhaust;
+                tracing::error!(
+                    channel = code,
+                    credential = credential_code,
+                    exhausted,
+                    "a provider refuses a credential: it is out"
+                );
+            }
+            Action::None | Action::CoolDown | Action::GiveWay => {}
+        }
+        channel.note_credential((credential, model), (action, report.asked_ms), report.at);
+    }
+
+    /// Permits that are counted elsewhere than here go back there.
+    #[expect(clippy::unused_self, reason = "nodes that share permits give them back here")]
+    const fn give_back(&self, _ticket: &Ticket) {}
+
+    fn announce(&self, (channel, model): (&str, Option<&str>), change: Transition) {
+        if model.is_none() {
+            self.channel(channel).watchful.store(true, Ordering::Release);
+        }
+        self.metrics.routing.changed((channel, model), change.to, change.cause);
+        tracing::warn!(
+            channel,
+            model = model.unwrap_or("*"),
+            state = change.to.name(),
+            cause = change.cause.name(),
+            until = change.until.map(|until| until.to_string()),
+            "a circuit changed its state"
+        );
+    }
+}
+
+/// Keeps the circuits up to date with the time until the node stops.
+pub async fn run(circuits: Arc<Circuits>) {
+    let mut every = tokio::time::interval(REFRESH_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        circuits.refresh();
+    }
+}
+
+/// What a route that may be hindered looks like.
+fn look(route: &RouteEntry, health: &ModelHealth, now: Timestamp) -> Seen {
+    let channel = &health.channel;
+    let skip = |reason, until| Seen { skip: Some(reason), until, ..Seen::default() };
+    let mode = channel.mode(now);
+    if let Some((Mode::ForcedOpen, until)) = mode {
+        return skip(SkipReason::ForcedOpen, until);
+    }
+    if mode.is_none() {
+        let (state, opening) = channel.whole.state(now);
+        if state == State::Open {
+            return skip(SkipReason::ChannelCircuitOpen, opening.map(|(until, _)| until));
+        }
+        let (state, opening) = health.unit.state(now);
+        if state == State::Open {
+            let slow = opening.is_some_and(|(_, cause)| cause == Cause::SlowRate);
+            let seen = skip(SkipReason::CircuitOpen, opening.map(|(until, _)| until));
+            return Seen { slow, ..seen };
+        }
+    }
+    let codes = route.channel.body.credentials.iter().map(|c| c.code.as_str());
+    match channel.credentials.lock().usable(codes, &health.model, now) {
+        Usable::Yes | Usable::No(SkipReason::NoCredential, _) => Seen::default(),
+        Usable::Yielding => Seen { yields: true, ..Seen::default() },
+        Usable::No(reason, until) => skip(reason, until),
+    }
+}
+
+/// Lets a call through whatever the circuits say; what it reports counts for no probe.
+fn anyway(health: &ModelHealth) -> (Admitted, Admitted) {
+    (health.channel.whole.admit_anyway(), health.unit.admit_anyway())
+}
+
+/// Lets a call through as the circuits allow, with a permit of each that is half open.
+fn proper(
+    health: &ModelHealth,
+    asking: Asking,
+    settings: &Breaker,
+) -> Result<(Admitted, Admitted), SkipReason> {
+    let whole = &health.channel.whole;
+    let outer = whole.admit(asking, settings, false).map_err(|reason| {
+        let opened = reason == SkipReason::CircuitOpen;
+        if opened { SkipReason::ChannelCircuitOpen } else { reason }
+    })?;
+    let inner = health.unit.admit(asking, settings, false);
+    if inner.is_err() {
+        whole.give_back(outer, asking.token);
+    }
+    Ok((outer, inner?))
+}
+
+/// A channel's settings for the channel as a whole: rates over all its models. A row of failures
+/// says more about one model than about all.
+const fn roll_up(settings: &Breaker) -> Breaker {
+    Breaker { consecutive_failures: 0, ..*settings }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,446 @@
+//! What this node knows about one channel: its circuits, credentials and waits.
+//!
+//! Each circuit has a small lock of its own. Two flags are read first, so that a healthy route
+//! costs two loads and no lock. Invariant: a flag is never off while what it stands for is on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use anima_core::breaker::{
+    Action, Admitted, Cause, Circuit, Manual, Mode, Permits, Report, State, Transition,
+};
+use anima_core::clock::Timestamp;
+use anima_core::config::Breaker;
+use anima_core::routing::SkipReason;
+
+/// How long a credential that was refused is left alone at first, and at most.
+const QUARANTINE_MS: (i64, i64) = (60_000, 3_600_000);
+/// How long a credential rests for a model when the provider throttled it and named no time.
+const REST_MS: u64 = 1_000;
+/// The longest and the shortest rest (`reliability` 3.3).
+const REST_BOUNDS_MS: (u64, u64) = (1_000, 600_000);
+/// Weight of what is known in the running mean of latencies, of 8.
+const LATENCY_KEEP: u64 = 7;
+
+/// One circuit with its probes.
+#[derive(Debug, Default)]
+pub(super) struct Unit {
+    pub(super) guarded: Mutex<Guarded>,
+    /// Set while the circuit is not closed.
+    pub(super) open: AtomicBool,
+}
+
+/// What the lock of a circuit guards.
+#[derive(Debug, Default)]
+pub(super) struct Guarded {
+    pub(super) circuit: Circuit,
+    pub(super) permits: Permits,
+}
+
+/// A call that asks to be let through: its token, and until when it may keep a permit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) token: u64,
+    pub(super) now: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+impl Unit {
+    /// The state and, when it is open, until when and why.
+    pub(super) fn state(&self, now: Timestamp) -> (State, Option<(Timestamp, Cause)>) {
+        if !self.open.load(Ordering::Acquire) {
+            return (State::Closed, None);
+        }
+        let guarded = self.guarded.lock();
+        let opening = guarded.circuit.opening().map(|o| (o.until, o.cause));
+        (guarded.circuit.state(now), opening)
+    }
+
+    /// Lets a call through, or not. A permit of a half-open circuit is taken here; `fleet` says
+    /// that all nodes' permits are counted elsewhere.
+    pub(super) fn admit(
+        &self,
+        asking: Asking,
+        settings: &Breaker,
+        fleet: bool,
+    ) -> Result<Admitted, SkipReason> {
+        let mut guarded = self.guarded.lock();
+        let Guarded { circuit, permits } = &mut *guarded;
+        let epoch = circuit.epoch();
+        match circuit.state(asking.now) {
+            State::Closed => Ok(Admitted { epoch, probe: false }),
+            State::Open => Err(SkipReason::CircuitOpen),
+            State::HalfOpen if fleet => Ok(Admitted { epoch, probe: true }),
+            State::HalfOpen => {
+                let limit = settings.half_open_permits.max(1);
+                let taken = (asking.token, asking.until);
+                if permits.take(epoch, taken, asking.now, limit) {
+                    Ok(Admitted { epoch, probe: true })
+                } else {
+                    Err(SkipReason::ProbesTaken)
+                }
+            }
+        }
+    }
+
+    /// What a call is let through as whatever the state is.
+    pub(super) fn admit_anyway(&self) -> Admitted {
+        Admitted { epoch: self.guarded.lock().circuit.epoch(), probe: false }
+    }
+
+    /// Gives a permit back for which nothing is known.
+    pub(super) fn give_back(&self, admitted: Admitted, token: u64) {
+        if admitted.probe {
+            self.guarded.lock().permits.give_back(admitted.epoch, token, false);
+        }
+    }
+
+    /// Takes in what became of a call.
+    pub(super) fn record(
+        &self,
+        (admitted, token): (Admitted, u64),
+        report: Report,
+        settings: &Breaker,
+    ) -> Option<Transition> {
+        self.change(|Guarded { circuit, permits }| {
+            let counts = admitted.probe && circuit.is_passed(report.verdict);
+            let mut change = circuit.record(admitted, report, settings);
+            if admitted.probe {
+                let passed = permits.give_back(admitted.epoch, token, counts);
+                if change.is_some() {
+                    permits.end(admitted.epoch);
+                }
+                let closed = circuit.passed(admitted.epoch, passed, report.at, settings);
+                change = change.or(closed);
+            }
+            change
+        })
+    }
+
+    /// Changes the circuit and keeps the flag in step.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Guarded) -> T) -> T {
+        let mut guarded = self.guarded.lock();
+        let result = change(&mut guarded);
+        self.open.store(guarded.circuit.opening().is_some(), Ordering::Release);
+        result
+    }
+}
+
+/// A credential that is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// When it is tried again; `None` when an operator has to say so.
+    pub(super) until: Option<Timestamp>,
+    /// Its account is used up.
+    pub(super) exhausted: bool,
+    /// Times in a row.
+    pub(super) times: u32,
+}
+
+/// A credential that rests for one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) until: Timestamp,
+    /// It is used when there is nothing else.
+    pub(super) soft: bool,
+}
+
+/// What a channel's credentials are good for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usable {
+    /// At least one is.
+    Yes,
+    /// Only ones that better rest a moment longer.
+    Yielding,
+    /// None, and when one will be.
+    No(SkipReason, Option<Timestamp>),
+}
+
+/// Credentials by code, and their rests by model.
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    pub(super) faults: BTreeMap<Arc<str>, Fault>,
+    pub(super) rests: BTreeMap<(Arc<str>, Arc<str>), Rest>,
+}
+
+impl Credentials {
+    fn one(&self, code: &str, model: &Arc<str>, now: Timestamp) -> Usable {
+        if let Some(fault) = self.faults.get(code)
+            && fault.until.is_none_or(|until| now < until)
+        {
+            return Usable::No(SkipReason::CredentialsFaulted, fault.until);
+        }
+        let key = (Arc::from(code), Arc::clone(model));
+        match self.rests.get(&key).filter(|rest| now < rest.until) {
+            Some(Rest { soft: true, .. }) => Usable::Yielding,
+            Some(rest) => Usable::No(SkipReason::CoolingDown, Some(rest.until)),
+            None => Usable::Yes,
+        }
+    }
+
+    /// Whether any of the codes can be used for a model.
+    pub(super) fn usable<'a>(
+        &self,
+        codes: impl Iterator<Item = &'a str>,
+        model: &Arc<str>,
+        now: Timestamp,
+    ) -> Usable {
+        let mut sum = Usable::No(SkipReason::NoCredential, None);
+        for code in codes {
+            sum = match (sum, self.one(code, model, now)) {
+                (_, Usable::Yes) => return Usable::Yes,
+                (_, Usable::Yielding) | (Usable::Yielding, Usable::No(..)) => Usable::Yielding,
+                (Usable::No(before, soonest), Usable::No(reason, until)) => {
+                    let cooling = SkipReason::CoolingDown;
+                    let reason = if before == cooling { cooling } else { reason };
+                    let soonest = soonest.into_iter().chain(until).min();
+                    Usable::No(reason, soonest)
+                }
+                (Usable::Yes, Usable::No(..)) => Usable::Yes,
+            };
+        }
+        sum
+    }
+
+    /// Places of the usable codes, best first; those with equal standing start at `spread`.
+    pub(super) fn order(
+        &self,
+        codes: &[&str],
+        model: &Arc<str>,
+        (now, spread): (Timestamp, usize),
+    ) -> Vec<usize> {
+        let count = codes.len().max(1);
+        let turn = (0..codes.len()).map(|n| (n + spread) % count);
+        let standing = |n: &usize| codes.get(*n).map(|code| self.one(code, model, now));
+        let yes = turn.clone().filter(|n| standing(n) == Some(Usable::Yes));
+        yes.chain(turn.filter(|n| standing(n) == Some(Usable::Yielding))).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.faults.is_empty() && self.rests.is_empty()
+    }
+}
+
+/// What is known about a channel.
+#[derive(Debug)]
+pub(super) struct ChannelHealth {
+    pub(super) code: Arc<str>,
+    /// Set while anything but a model's own circuit may hinder calls.
+    pub(super) watchful: AtomicBool,
+    pub(super) manual: Mutex<Option<Manual>>,
+    /// The circuit of the channel as a whole.
+    pub(super) whole: Unit,
+    pub(super) credentials: Mutex<Credentials>,
+    pub(super) models: Mutex<BTreeMap<Arc<str>, Arc<ModelHealth>>>,
+    pub(super) inflight: AtomicU32,
+}
+
+impl ChannelHealth {
+    pub(super) fn new(code: &str) -> Self {
+        Self {
+            code: code.into(),
+            watchful: AtomicBool::new(false),
+            manual: Mutex::default(),
+            whole: Unit::default(),
+            credentials: Mutex::default(),
+            models: Mutex::default(),
+            inflight: AtomicU32::new(0),
+        }
+    }
+
+    /// The operator's word that holds now.
+    pub(super) fn mode(&self, now: Timestamp) -> Option<(Mode, Option<Timestamp>)> {
+        let manual = self.manual.lock();
+        manual.as_ref().filter(|m| m.is_in_force(now)).map(|m| (m.mode, m.until))
+    }
+
+    /// Sets the flag, or takes it back when there is nothing to watch any more.
+    pub(super) fn look_again(&self, now: Timestamp) {
+        self.watchful.store(true, Ordering::Release);
+        let mut manual = self.manual.lock();
+        if manual.as_ref().is_some_and(|m| !m.is_in_force(now)) {
+            *manual = None;
+        }
+        let mut credentials = self.credentials.lock();
+        credentials.rests.retain(|_, rest| now < rest.until);
+        let calm =
+            manual.is_none() && credentials.is_empty() && !self.whole.open.load(Ordering::Acquire);
+        if calm {
+            self.watchful.store(false, Ordering::SeqCst);
+            // It may have opened since.
+            if self.whole.open.load(Ordering::SeqCst) {
+                self.watchful.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Notes what an attempt said about a credential.
+    pub(super) fn note_credential(
+        &self,
+        (credential, model): (&Arc<str>, &Arc<str>),
+        (action, asked_ms): (Action, Option<u64>),
+        now: Timestamp,
+    ) {
+        let mut credentials = self.credentials.lock();
+        match action {
+            Action::CoolDown | Action::GiveWay => {
+                let (least, most) = REST_BOUNDS_MS;
+                let rest_ms = asked_ms.unwrap_or(REST_MS).clamp(least, most);
+                let until = now.plus_millis(i64::try_from(rest_ms).unwrap_or(i64::MAX));
+                let soft = action == Action::GiveWay && asked_ms.is_none();
+                let key = (Arc::clone(credential), Arc::clone(model));
+                let rest = credentials.rests.entry(key).or_insert(Rest { until, soft });
+                rest.soft &= soft;
+                rest.until = rest.until.max(until);
+            }
+            Action::Quarantine | Action::Exhaust => {
+                let exhausted = action == Action::Exhaust;
+                let times = credentials.faults.get(credential).map_or(0, |fault| fault.times);
+                let (first, most) = QUARANTINE_MS;
+                let wait_ms = first.saturating_mul(1 << times.min(10)).min(most);
+                let until = (!exhausted).then(|| now.plus_millis(wait_ms));
+                let fault = Fault { until, exhausted, times: times.saturating_add(1) };
+                credentials.faults.insert(Arc::clone(credential), fault);
+            }
+            Action::None | Action::DisableModel => return,
+        }
+        drop(credentials);
+        self.watchful.store(true, Ordering::Release);
+    }
+
+    /// A credential that was out has been accepted.
+    pub(super) fn forgive(&self, credential: &Arc<str>) {
+        if self.watchful.load(Ordering::Acquire) {
+            self.credentials.lock().faults.remove(credential);
+        }
+    }
+}
+
+/// What is known about a model of a channel.
+#[derive(Debug)]
+pub(super) struct ModelHealth {
+    pub(super) channel: Arc<ChannelHealth>,
+    pub(super) model: Arc<str>,
+    pub(super) unit: Unit,
+    pub(super) inflight: AtomicU32,
+    /// Calls let through although everything is open.
+    pub(super) trickling: AtomicU32,
+    /// Running mean of the time to the first byte of successes, microseconds.
+    latency_us: AtomicU64,
+}
+
+impl ModelHealth {
+    pub(super) fn new(channel: &Arc<ChannelHealth>, model: &str) -> Self {
+        Self {
+            channel: Arc::clone(channel),
+            model: model.into(),
+            unit: Unit::default(),
+            inflight: AtomicU32::new(0),
+            trickling: AtomicU32::new(0),
+            latency_us: AtomicU64::new(0),
+        }
+    }
+
+    /// How long the work takes that is under way, as far as is known.
+    pub(super) fn load(&self) -> u64 {
+        let running = u64::from(self.inflight.load(Ordering::Relaxed)) + 1;
+        running.saturating_mul(self.latency_us.load(Ordering::Relaxed).max(1))
+    }
+
+    /// The usual time to the first byte; `None` when there was none yet.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        let latency_us = self.latency_us.load(Ordering::Relaxed);
+        (latency_us > 0).then(|| Duration::from_micros(latency_us))
+    }
+
+    /// Notes how long a success took to its first byte.
+    pub(super) fn note_latency(&self, took: Duration) {
+        let new_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        let known_us = self.latency_us.load(Ordering::Relaxed);
+        let mean_us = match known_us {
+            0 => new_us,
+            known_us => known_us.saturating_mul(LATENCY_KEEP).saturating_add(new_us) / 8,
+        };
+        self.latency_us.store(mean_us.max(1), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::default().plus_millis(ms)
+    }
+
+    fn usable(channel: &ChannelHealth, ms: i64) -> Usable {
+        let codes = ["a", "b"].into_iter();
+        channel.credentials.lock().usable(codes, &"m".into(), at(ms))
+    }
+
+    #[test]
+    fn a_credential_rests_for_its_model_as_long_as_was_asked() {
+        let channel = ChannelHealth::new("c");
+        let rest = |credential: &str, asked| {
+            let key = (&Arc::from(credential), &Arc::from("m"));
+            channel.note_credential(key, (Action::CoolDown, asked), at(0));
+        };
+        rest("a", Some(30_000));
+        assert_eq!(usable(&channel, 1), Usable::Yes, "the other one is there");
+        rest("b", Some(5_000));
+        rest("a", Some(5_000));
+        let soonest = Usable::No(SkipReason::CoolingDown, Some(at(5_000)));
+        assert_eq!(usable(&channel, 1), soonest);
+        assert_eq!(usable(&channel, 5_000), Usable::Yes);
+        rest("b", Some(u64::MAX));
+        let clamped = Usable::No(SkipReason::CoolingDown, Some(at(30_000)));
+        assert_eq!(
+            usable(&channel, 1),
+            clamped,
+            "and a longer wait is not shortened by a later one"
+        );
+    }
+
+    #[test]
+    fn an_overloaded_one_only_lets_others_go_first() {
+        let channel = ChannelHealth::new("c");
+        for credential in ["a", "b"] {
+            let key = (&Arc::from(credential), &Arc::from("m"));
+            channel.note_credential(key, (Action::GiveWay, None), at(0));
+        }
+        assert_eq!(usable(&channel, 1), Usable::Yielding);
+        channel.look_again(at(2_000));
+        assert!(!channel.watchful.load(Ordering::Acquire), "and nothing is left of it");
+    }
+
+    #[test]
+    fn a_refused_credential_is_tried_again_and_a_used_up_one_is_not() {
+        let channel = ChannelHealth::new("c");
+        let fault = |code: &str, action| {
+            channel.note_credential((&Arc::from(code), &Arc::from("m")), (action, None), at(0));
+        };
+        fault("a", Action::Quarantine);
+        fault("b", Action::Exhaust);
+        let soonest = Usable::No(SkipReason::CredentialsFaulted, Some(at(60_000)));
+        assert_eq!(usable(&channel, 0), soonest);
+        let order = |ms| channel.credentials.lock().order(&["a", "b"], &"m".into(), (at(ms), 1));
+        assert_eq!(order(60_000), [0]);
+        fault("a", Action::Quarantine);
+        let longer = Usable::No(SkipReason::CredentialsFaulted, Some(at(120_000)));
+        assert_eq!(usable(&channel, 0), longer);
+    }
+
+    #[test]
+    fn latencies_are_a_running_mean() {
+        let model = ModelHealth::new(&Arc::new(ChannelHealth::new("c")), "m");
+        assert_eq!(model.latency(), None);
+        model.note_latency(Duration::from_millis(80));
+        model.note_latency(Duration::from_millis(160));
+        assert_eq!(model.latency(), Some(Duration::from_millis(90)));
+        assert_eq!(model.load(), 90_000);
+    }
+}

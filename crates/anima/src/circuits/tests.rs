@@ -1,0 +1,188 @@
+//! Circuits as plans and attempts use them.
+
+use std::sync::Arc;
+
+use anima_core::clock::{ManualClock, SeededRng};
+use anima_core::config::Tables;
+use anima_core::failure::Failure;
+use serde_json::json;
+
+use super::*;
+
+struct Bench {
+    circuits: Arc<Circuits>,
+    clock: Arc<ManualClock>,
+    snapshot: Snapshot,
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+impl Bench {
+    /// One alias, `chat`, with a route to each of the models of the channel `main`.
+    fn new(models: &[&str]) -> Self {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000_000)));
+        let row = |code: &str, body: serde_json::Value| {
+            json!({"code": code, "app": null, "version_no": 1, "enabled": true, "body": body,
+                "effective_from": "1970-01-01T00:00:00Z", "effective_to": null})
+        };
+        let routes: Vec<_> =
+            models.iter().map(|model| json!({"channel": "main", "model": model})).collect();
+        let channel = json!({"provider": "openai_compatible", "base_url": "http://x/v1",
+            "credentials": [{"code": "a", "sealed": ""}, {"code": "b", "sealed": ""}]});
+        let alias = json!({"kind": "chat", "routes": routes});
+        let tables = Tables {
+            channels: vec![version(&row("main", channel))],
+            aliases: vec![version(&row("chat", alias))],
+            ..Tables::default()
+        };
+        let snapshot = Snapshot::compile(&tables, Timestamp::default());
+        let rng = Arc::new(SeededRng::new(7));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let circuits = Circuits::new(clock.clone(), rng, metrics);
+        Self { circuits: Arc::new(circuits), clock, snapshot }
+    }
+
+    fn route(&self, n: usize) -> &RouteEntry {
+        &self.snapshot.alias("chat").unwrap().routes[n]
+    }
+
+    fn seen(&self, n: usize) -> Option<SkipReason> {
+        self.circuits.see(self.route(n), self.clock.now()).skip
+    }
+
+    fn enter(&self, n: usize, way: Way) -> Result<Ticket, SkipReason> {
+        self.circuits.enter(self.route(n), &"a".into(), (way, HOUR))
+    }
+
+    fn call(&self, n: usize, failure: Option<Failure>) {
+        let ticket = self.enter(n, Way::Proper).unwrap();
+        ticket.end(End { failure, first_byte: Duration::ZERO, asked_ms: None });
+    }
+
+    fn trip(&self, n: usize) {
+        for _ in 0..5 {
+            self.call(n, Some(Failure::ServerError));
+        }
+    }
+}
+
+fn version<B: serde::de::DeserializeOwned>(
+    row: &serde_json::Value,
+) -> anima_core::config::Version<B> {
+    anima_core::config::Version {
+        code: row["code"].as_str().unwrap().into(),
+        app: None,
+        version_no: 1,
+        effective_from: Timestamp::default(),
+        effective_to: None,
+        enabled: true,
+        body: serde_json::from_value(row["body"].clone()).unwrap(),
+    }
+}
+
+#[test]
+fn failures_open_the_models_circuit_and_probes_close_it() {
+    let bench = Bench::new(&["m"]);
+    assert_eq!(bench.seen(0), None);
+    bench.trip(0);
+    assert_eq!(bench.seen(0), Some(SkipReason::CircuitOpen));
+    assert_eq!(bench.enter(0, Way::Proper).err(), Some(SkipReason::CircuitOpen));
+    bench.clock.advance_millis(6_000);
+    assert_eq!(bench.seen(0), None, "half open: calls may try");
+    let mut probes = vec![];
+    for _ in 0..3 {
+        probes.push(bench.enter(0, Way::Proper).unwrap());
+    }
+    assert!(probes.iter().all(Ticket::is_probe));
+    assert_eq!(bench.enter(0, Way::Proper).err(), Some(SkipReason::ProbesTaken));
+    drop(probes.pop());
+    probes.push(bench.enter(0, Way::Proper).expect("a dropped probe's permit is back"));
+    for probe in probes {
+        probe.end(End { failure: None, first_byte: Duration::ZERO, asked_ms: None });
+    }
+    assert_eq!(bench.circuits.state_of(bench.route(0)), State::Closed);
+}
+
+#[test]
+fn three_open_models_open_the_channel() {
+    let bench = Bench::new(&["a", "b", "c", "d"]);
+    for n in 0..3 {
+        bench.trip(n);
+    }
+    assert_eq!(bench.seen(3), Some(SkipReason::ChannelCircuitOpen));
+    assert_eq!(bench.enter(3, Way::Proper).err(), Some(SkipReason::ChannelCircuitOpen));
+}
+
+#[test]
+fn an_operators_word_wins_over_what_was_found_out() {
+    let bench = Bench::new(&["m"]);
+    let word = |mode| Manual {
+        mode,
+        reason: "test".into(),
+        actor: "root".into(),
+        since: bench.clock.now(),
+        until: Some(bench.clock.now().plus_millis(1_000)),
+    };
+    bench.circuits.set_manual("main", Some(word(Mode::ForcedOpen)));
+    assert_eq!(bench.seen(0), Some(SkipReason::ForcedOpen));
+    assert_eq!(bench.enter(0, Way::LastResort).err(), Some(SkipReason::ForcedOpen));
+    bench.clock.advance_millis(1_000);
+    assert_eq!(bench.seen(0), None, "it has expired");
+    bench.trip(0);
+    bench.circuits.set_manual("main", Some(word(Mode::ForcedClosed)));
+    assert_eq!(bench.seen(0), None);
+    assert!(bench.enter(0, Way::Proper).is_ok());
+    bench.circuits.set_manual("main", None);
+    assert_eq!(bench.seen(0), Some(SkipReason::CircuitOpen));
+    bench.circuits.reset("main");
+    assert_eq!(bench.seen(0), None);
+}
+
+#[test]
+fn a_few_trickle_through_as_a_last_resort() {
+    let bench = Bench::new(&["m"]);
+    bench.trip(0);
+    let trickle: Vec<_> = (0..3).map(|_| bench.enter(0, Way::LastResort).unwrap()).collect();
+    assert_eq!(bench.enter(0, Way::LastResort).err(), Some(SkipReason::ProbesTaken));
+    drop(trickle);
+    assert!(bench.enter(0, Way::LastResort).is_ok());
+}
+
+#[test]
+fn credentials_are_out_one_by_one_and_forgiven_when_accepted() {
+    let bench = Bench::new(&["m"]);
+    bench.call(0, Some(Failure::CredentialRefused));
+    assert_eq!(bench.seen(0), None, "the other one is there");
+    assert_eq!(bench.circuits.credentials(bench.route(0), &["a", "b"]), [1]);
+    let ticket = bench.circuits.enter(bench.route(0), &"b".into(), (Way::Proper, HOUR));
+    let asked_ms = Some(30_000);
+    let failure = Some(Failure::RateLimited);
+    ticket.unwrap().end(End { failure, first_byte: Duration::ZERO, asked_ms });
+    assert_eq!(bench.seen(0), Some(SkipReason::CoolingDown));
+    let seen = bench.circuits.see(bench.route(0), bench.clock.now());
+    assert_eq!(seen.until, Some(bench.clock.now().plus_millis(30_000)));
+    bench.call(0, None);
+    assert_eq!(bench.circuits.credentials(bench.route(0), &["a", "b"]), [0]);
+}
+
+#[test]
+fn a_model_that_the_provider_does_not_know_is_out_for_long() {
+    let bench = Bench::new(&["m", "n"]);
+    bench.call(0, Some(Failure::UpstreamModelUnknown));
+    bench.clock.advance_millis(599_000);
+    assert_eq!(bench.seen(0), Some(SkipReason::CircuitOpen));
+    assert_eq!(bench.seen(1), None);
+}
+
+#[test]
+fn what_is_under_way_is_counted_until_its_ticket_is_gone() {
+    let bench = Bench::new(&["m"]);
+    let load = |bench: &Bench| bench.circuits.see(bench.route(0), bench.clock.now()).load;
+    let before = load(&bench);
+    let ticket = bench.enter(0, Way::Proper).unwrap();
+    assert!(load(&bench) > before);
+    drop(ticket);
+    assert_eq!(load(&bench), before);
+    let shown = bench.circuits.show(&bench.snapshot);
+    assert_eq!((shown.len(), shown[0].circuits.len()), (1, 2));
+}

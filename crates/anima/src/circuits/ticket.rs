@@ -1,0 +1,86 @@
+//! A call that was let through to a channel, and what it reports when it ends.
+//!
+//! Invariant: whatever becomes of the call, also when it is dropped, its permits come back and it
+//! is no longer counted as under way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anima_core::breaker::{Action, Admitted, Effect, Report, Verdict};
+use anima_core::config::Breaker;
+use anima_core::failure::Failure;
+
+use super::Circuits;
+use super::health::ModelHealth;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) circuits: Arc<Circuits>,
+    pub(super) health: Arc<ModelHealth>,
+    pub(super) credential: Arc<str>,
+    pub(super) settings: Breaker,
+    pub(super) whole: Admitted,
+    pub(super) model: Admitted,
+    pub(super) token: u64,
+    /// Let through although everything is open.
+    pub(super) trickles: bool,
+    pub(super) reported: bool,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// How it failed, if it did.
+    pub failure: Option<Failure>,
+    /// How long its first byte took, or how long one was waited for.
+    pub first_byte: Duration,
+    /// How long the provider asks to be left alone, milliseconds.
+    pub asked_ms: Option<u64>,
+}
+
+impl Ticket {
+    /// Whether the call is a probe of a circuit that is half open.
+    pub const fn is_probe(&self) -> bool {
+        self.model.probe || self.whole.probe
+    }
+
+    /// Reports how the call ended.
+    pub fn end(mut self, end: End) {
+        self.reported = true;
+        let first_byte_ms = u64::try_from(end.first_byte.as_millis()).unwrap_or(u64::MAX);
+        let verdict = Verdict::of(end.failure, first_byte_ms, &self.settings);
+        let circuits = &self.circuits;
+        let at = circuits.clock.now();
+        let bits = circuits.rng.next_u64();
+        let report = Report { verdict, asked_ms: end.asked_ms, at, bits };
+        circuits.record(&self, report);
+        let key = (&self.credential, &self.health.model);
+        if end.failure.is_none() {
+            self.health.note_latency(end.first_byte);
+        }
+        if verdict.effect == Effect::Success {
+            self.health.channel.forgive(&self.credential);
+        }
+        if verdict.action != Action::None {
+            circuits.note_action(&self.health, key, (verdict.action, report));
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let health = &self.health;
+        health.inflight.fetch_sub(1, Ordering::Relaxed);
+        health.channel.inflight.fetch_sub(1, Ordering::Relaxed);
+        if self.trickles {
+            health.trickling.fetch_sub(1, Ordering::Relaxed);
+        }
+        if !self.reported {
+            health.unit.give_back(self.model, self.token);
+            health.channel.whole.give_back(self.whole, self.token);
+            self.circuits.give_back(self);
+        }
+    }
+}
