@@ -54,6 +54,8 @@ pub struct Hold {
     pub floor: i64,
     /// The sale price pinned at admission.
     pub sale_price: PriceRef,
+    /// The conversion rate pinned with it. `None` when the price is in the wallet's own currency.
+    pub fx: Option<PriceRef>,
     /// The caller's factor on the sale price.
     pub multiplier: Multiplier,
     /// Where it goes first and what it can cost us. `None` when nothing is sent upstream, or when

@@ -15,7 +15,8 @@ use moka::future::Cache;
 use zeroize::Zeroizing;
 
 use anima_core::clock::{Clock, Timestamp};
-use anima_core::config::{Price, Resource, Tables};
+use anima_core::config::{FxRate, Price, Resource, Tables};
+use anima_core::ledger::{PriceRef, fx};
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::{Snapshot, Timeline, compile_price};
 use anima_store::config::{ConfigStore, Error};
@@ -187,6 +188,18 @@ impl Live {
             let price: Price = serde_json::from_value(row.body).ok()?;
             compile_price(code, version_no, &price)
         }))
+    }
+
+    /// One version of a conversion rate, as postings name it, likewise.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn fx_rate(&self, rate: &PriceRef) -> Result<Option<fx::FxRate>, Error> {
+        let Some(code) = FxRate::code_of(rate) else { return Ok(None) };
+        let rows = self.config.versions(Resource::FxRate, code).await?;
+        let row = rows.into_iter().find(|row| row.version_no == rate.version_no);
+        let body = row.and_then(|row| serde_json::from_value::<FxRate>(row.body).ok());
+        Ok(body.and_then(|body| body.compile(code, rate.version_no).ok()))
     }
 
     /// The record of a key, from memory or the store. `None` when there is no such key.

@@ -32,6 +32,9 @@ fn nothing() -> String {
 /// The highest spread: as much again as the rate itself.
 const SPREAD_PPM_MAX: u32 = 1_000_000;
 
+/// Tells rates from prices where both are named.
+const PREFIX: &str = "fx:";
+
 impl FxRate {
     /// What the rate is for, as one text: two rates of one scope may not be in force together.
     pub fn scope(&self) -> String {
@@ -59,6 +62,11 @@ impl FxRate {
         ppm.ok().filter(|ppm| *ppm <= SPREAD_PPM_MAX).ok_or(Error::Overflow)
     }
 
+    /// The row's code of a rate that postings name so. `None` when it is no rate's name.
+    pub fn code_of(reference: &PriceRef) -> Option<&str> {
+        reference.code.strip_prefix(PREFIX)
+    }
+
     /// The rate, ready to compute with.
     ///
     /// # Errors
@@ -66,7 +74,7 @@ impl FxRate {
     pub fn compile(&self, code: &str, version_no: i64) -> Result<fx::FxRate, Error> {
         let (digits, decimals) = self.ratio()?;
         Ok(fx::FxRate {
-            reference: PriceRef { code: format!("fx:{code}").into(), version_no },
+            reference: PriceRef { code: format!("{PREFIX}{code}").into(), version_no },
             from: self.from,
             to: self.to,
             digits,
@@ -95,6 +103,7 @@ mod tests {
         let compiled = rate("0.9215", "0.01").compile("usd-eur", 3).unwrap();
         assert_eq!((compiled.digits, compiled.decimals, compiled.spread_ppm), (9_215, 4, 10_000));
         assert_eq!((&*compiled.reference.code, compiled.reference.version_no), ("fx:usd-eur", 3));
+        assert_eq!(FxRate::code_of(&compiled.reference), Some("usd-eur"));
         for (bad, spread, member) in [
             ("0", "0", "rate"),
             ("-1", "0", "rate"),

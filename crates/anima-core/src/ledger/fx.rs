@@ -133,12 +133,43 @@ pub(super) fn sale_legs(
     let Some(conversion) = &settlement.conversion else {
         return pair(&sources, &[(Account::Revenue, charged)], currency, Some(price), estimate);
     };
-    let (sale, plain) = conversion.part(charged, owed);
+    let sides = conversion.part(charged, owed);
+    converted_legs(settlement, conversion, (&sources, charged, estimate), sides)
+}
+
+/// The legs that take `more` units from the wallet for a sale of which `total` units are then
+/// paid, where the conversions of what is booked come to these two sides.
+pub(super) fn further_legs(
+    settlement: &Settlement,
+    (owed, estimate): (i64, bool),
+    (total, more): (i64, i64),
+    (sold, at_rate): (i64, i64),
+) -> Vec<Leg> {
+    let sources = sources(&settlement.app, more, 0);
+    let Some(conversion) = &settlement.conversion else {
+        let (currency, price) = (settlement.currency, &settlement.sale_price);
+        let revenue = [(Account::Revenue, more)];
+        return pair(&sources, &revenue, (currency, Component::Sale), Some(price), estimate);
+    };
+    let (sale, plain) = conversion.part(total, owed);
+    let sides = (sale.saturating_sub(sold).max(0), plain.saturating_sub(at_rate).clamp(0, more));
+    converted_legs(settlement, conversion, (&sources, more, estimate), sides)
+}
+
+/// The legs of `charged` units of the wallet's currency that pay for `sale` units of the price's,
+/// `plain` of them at the rate alone.
+fn converted_legs(
+    settlement: &Settlement,
+    conversion: &Conversion,
+    (sources, charged, estimate): (&[(Account, i64)], i64, bool),
+    (sale, plain): (i64, i64),
+) -> Vec<Leg> {
+    let (currency, rate) = ((settlement.currency, Component::Sale), Some(&conversion.rate));
     let sinks = [(Account::FxPosition, plain), (Account::FxResult, charged.saturating_sub(plain))];
-    let mut legs = pair(&sources, &sinks, currency, Some(&conversion.rate), estimate);
-    let currency = (conversion.currency, Component::Fx);
+    let mut legs = pair(sources, &sinks, currency, rate, estimate);
+    let (currency, price) = ((conversion.currency, Component::Fx), Some(&settlement.sale_price));
     let position = [(Account::FxPosition, sale)];
-    legs.extend(pair(&position, &[(Account::Revenue, sale)], currency, Some(price), estimate));
+    legs.extend(pair(&position, &[(Account::Revenue, sale)], currency, price, estimate));
     legs
 }
 

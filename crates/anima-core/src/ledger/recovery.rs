@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::fx::{Conversion, FxRate};
 use super::{Attempt, AttemptCost, Close, Exposure, PriceRef, Settlement};
 use crate::clock::Timestamp;
 use crate::money::{Currency, Multiplier};
@@ -36,8 +37,11 @@ pub struct Orphan<'a> {
     pub exposure: Option<Exposure>,
     /// The sale price pinned at admission.
     pub sale_price: PriceRef,
-    /// That price's list. Nothing is sold without it, nor in another currency than the wallet's.
+    /// That price's list. Nothing is sold without it.
     pub sale: Option<&'a PriceList>,
+    /// The conversion rate that was pinned with it. Without one that fits, nothing is sold in
+    /// another currency than the wallet's.
+    pub fx: Option<&'a FxRate>,
     /// The caller's factor on the sale price.
     pub multiplier: Multiplier,
     /// Upstream calls that had ended before, as a checkpoint recorded them. In order.
@@ -169,27 +173,41 @@ pub fn resolve(orphan: Orphan<'_>, now: Timestamp, give_up_at: Timestamp) -> Res
             attempts.push(attempt);
         }
     }
-    // A sale in another currency needs the rate that its request pinned, which died with it.
-    let sale = orphan.sale.filter(|list| list.currency == orphan.currency);
-    let close = match (sold, sale) {
-        (Some((usage, source, tier)), Some(list)) => {
-            let tier = tier.as_deref();
-            let (sale, odd) = priced(list, &usage, (tier, orphan.multiplier), orphan.amount);
-            Close::Settle { sale, estimate: odd || source == UsageSource::Counted }
-        }
-        (Some(_) | None, _) => Close::Release,
-    };
+    let sold = sold.and_then(|(usage, source, tier)| {
+        sale(&orphan, &usage, (tier.as_deref(), source == UsageSource::Counted))
+    });
+    let (close, conversion) = sold.unwrap_or((Close::Release, None));
     let settlement = Settlement {
         hold: orphan.hold,
         app: orphan.app,
         currency: orphan.currency,
         close,
         sale_price: orphan.sale_price,
-        conversion: None,
+        conversion,
         attempts,
         at: now,
     };
     Resolution::Close { settlement: Box::new(settlement), rung }
+}
+
+/// The sale of what was delivered, converted where its price is in another currency than the
+/// wallet. Where it does not fit, the hold stands in for it. `None` without a price or a rate.
+fn sale(
+    orphan: &Orphan<'_>,
+    usage: &Usage,
+    (tier, counted): (Option<&str>, bool),
+) -> Option<(Close, Option<Conversion>)> {
+    let list = orphan.sale?;
+    let fits = |rate: &&FxRate| rate.from == list.currency && rate.to == orphan.currency;
+    let rate = if list.currency == orphan.currency { None } else { Some(orphan.fx.filter(fits)?) };
+    let owed = priced(list, usage, (tier, orphan.multiplier)).and_then(|(units, odd)| {
+        let estimate = odd || counted;
+        let Some(rate) = rate else { return Some((Close::Settle { sale: units, estimate }, None)) };
+        let converted = rate.convert(units).ok()?;
+        let close = Close::Settle { sale: converted.owed, estimate };
+        Some((close, Some(rate.conversion(units, converted))))
+    });
+    Some(owed.unwrap_or((Close::Settle { sale: orphan.amount, estimate: true }, None)))
 }
 
 /// Whether something shows that the call was made.
@@ -216,8 +234,11 @@ fn judge(orphan: &Orphan<'_>, call: &OpenCall<'_>, (now, known): (Timestamp, boo
                 attempt.served = delivered;
                 attempt.usage = usage;
                 attempt.usage_source = UsageSource::Counted;
-                let (amount, _) = priced(call.cost, &usage, PLAIN, orphan.amount);
-                attempt.cost = Some(cost(call.cost, amount, true));
+                let priced = priced(call.cost, &usage, PLAIN);
+                attempt.cost = Some(match priced {
+                    Some((amount, _)) => cost(call.cost, amount, true),
+                    None => worst(orphan, call),
+                });
                 Judged { attempt: Some(attempt), tier: None, rung: Rung::Checkpoint }
             }
             None if known && !is_known(call) => {
@@ -244,11 +265,14 @@ fn over(
 ) -> Attempt {
     let mut attempt = record(call, now);
     if !usage.is_empty() {
-        let (amount, odd) = priced(call.cost, usage, (tier, Multiplier::ONE), orphan.amount);
+        let priced = priced(call.cost, usage, (tier, Multiplier::ONE));
         attempt.served = delivered;
         attempt.usage = *usage;
         attempt.usage_source = UsageSource::Provider;
-        attempt.cost = Some(cost(call.cost, amount, odd));
+        attempt.cost = Some(match priced {
+            Some((amount, odd)) => cost(call.cost, amount, odd),
+            None => worst(orphan, call),
+        });
     }
     attempt
 }
@@ -256,13 +280,19 @@ fn over(
 /// A call of which nobody knows what it consumed: the most that it can have cost us.
 fn unseen(orphan: &Orphan<'_>, call: &OpenCall<'_>, now: Timestamp) -> Attempt {
     let mut attempt = record(call, now);
+    attempt.cost = Some(worst(orphan, call));
+    attempt
+}
+
+/// What stands in for a cost that cannot be computed: the exposure that the hold states, else all
+/// that is held, each in its own currency.
+fn worst(orphan: &Orphan<'_>, call: &OpenCall<'_>) -> AttemptCost {
     let mut worst = cost(call.cost, orphan.amount, true);
     worst.currency = orphan.currency;
     if let Some(Exposure { amount, currency, price, .. }) = &orphan.exposure {
         worst = AttemptCost { amount: *amount, currency: *currency, price: price.clone(), ..worst };
     }
-    attempt.cost = Some(worst);
-    attempt
+    worst
 }
 
 fn record(call: &OpenCall<'_>, now: Timestamp) -> Attempt {
@@ -289,24 +319,23 @@ fn cost(list: &PriceList, amount: i64, estimate: bool) -> AttemptCost {
 }
 
 /// Prices usage, and says whether the amount is not what the list says of all of it: a meter
-/// without a rate is left out, and what does not fit is `instead`. The call was made, so refusing
-/// is too late.
+/// without a rate is left out. `None` when it does not fit. The call was made, so refusing is too
+/// late.
 fn priced(
     list: &PriceList,
     usage: &Usage,
     (tier, multiplier): (Option<&str>, Multiplier),
-    instead: i64,
-) -> (i64, bool) {
+) -> Option<(i64, bool)> {
     let mut usage = *usage;
     let mut odd = false;
     loop {
         match list.charge(&usage, tier, multiplier) {
-            Ok(charge) => return (charge.units, odd || charge.stood_in),
+            Ok(charge) => return Some((charge.units, odd || charge.stood_in)),
             Err(pricing::Error::Unpriced(meter)) => {
                 usage.set(meter, 0);
                 odd = true;
             }
-            Err(pricing::Error::Amount(_)) => return (instead, true),
+            Err(pricing::Error::Amount(_)) => return None,
         }
     }
 }

@@ -8,8 +8,8 @@
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use super::fx::further_legs;
 use super::{Account, Close, Component, Leg, Settlement, cost_leg};
 use crate::money::{Currency, Error};
 
@@ -50,10 +50,18 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
         estimate,
     };
     if excess < 0 {
-        let wallet = Account::Wallet(Arc::clone(&settlement.app));
-        let more = units(excess.saturating_neg().min(may_take.into()))?;
-        let sale = leg(&wallet, &Account::Revenue, more, settlement.currency, Component::Sale);
-        return Ok(if more > 0 { vec![sale] } else { Vec::new() });
+        let more = units(excess.saturating_neg().min(may_take.into()))?.max(0);
+        // What is booked of the two sides of a conversion, but for what was refunded.
+        let kept = |sum: i128| {
+            let part = sum.checked_mul(paid).ok_or(Error::Overflow)?;
+            units(part.checked_div(charged).unwrap_or(0))
+        };
+        let at_rate = sold.iter().filter(|((_, sink, _), _)| **sink == Account::FxPosition);
+        let at_rate = kept(sum(at_rate.map(|(_, amount)| *amount))?)?;
+        let in_price = flows(booked, Component::Fx);
+        let in_price = kept(sum(in_price.iter().map(|(_, amount)| *amount))?)?;
+        let total = units(paid.checked_add(more.into()).ok_or(Error::Overflow)?)?;
+        return Ok(further_legs(settlement, (owed, estimate), (total, more), (in_price, at_rate)));
     }
     let mut legs = Vec::new();
     let mut left = excess;

@@ -87,6 +87,7 @@ pub(super) fn hold(wallets: u64) -> Hold {
         amount: 40_000_000,
         floor: 0,
         sale_price: price("gpt-4o-mini-sale"),
+        fx: None,
         multiplier: Multiplier::ONE,
         exposure: Some(Exposure {
             channel: "openai-main".into(),

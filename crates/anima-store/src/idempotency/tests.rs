@@ -95,6 +95,7 @@ async fn hold(stores: &Stores, n: u128) {
         amount: 100,
         floor: 0,
         sale_price: price(),
+        fx: None,
         multiplier: anima_core::money::Multiplier::ONE,
         exposure: None,
         created_at: NOW,

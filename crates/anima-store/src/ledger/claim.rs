@@ -21,6 +21,7 @@ pub(super) struct ClaimedRow {
     pub(super) currency: String,
     pub(super) amount: i64,
     pub(super) sale_price: (String, i64),
+    pub(super) fx: Option<(String, i64)>,
     pub(super) multiplier: i64,
     pub(super) channel: Option<String>,
     pub(super) cost_cap: Option<i64>,
@@ -47,6 +48,7 @@ impl ClaimedRow {
             currency,
             amount: self.amount,
             sale_price: price(self.sale_price),
+            fx: self.fx.map(price),
             multiplier: u64::try_from(self.multiplier)
                 .map_or(Multiplier::ONE, Multiplier::from_ppm),
             exposure,

@@ -53,10 +53,11 @@ macro_rules! claimed {
             "
     SELECT h.id, h.app, h.kid, h.alias, h.currency, h.amount, p.code, p.version_no, h.multiplier,
            h.channel, h.cost_cap, h.cost_currency, c.code, c.version_no, h.created_at,
-           h.expires_at, h.phase, h.progress, h.trail
+           h.expires_at, h.phase, h.progress, h.trail, f.code, f.version_no
     FROM hold h
     JOIN price_ref p ON p.id = h.price_id
     LEFT JOIN price_ref c ON c.id = h.cost_price_id
+    LEFT JOIN price_ref f ON f.id = h.fx_id
     ",
             $condition
         )

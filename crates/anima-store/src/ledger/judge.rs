@@ -100,6 +100,7 @@ impl<'a> Judge<'_, 'a> {
             return Err(Error::Fenced);
         }
         let cost_price_id = hold.exposure.as_ref().map(|e| self.price(&e.price)).transpose()?;
+        let fx_id = hold.fx.as_ref().map(|rate| self.price(rate)).transpose()?;
         let expired = self.expired(account_id, hold.created_at);
         let wallet = self.wallet(account_id)?;
         wallet.follow_floor(hold.floor);
@@ -119,7 +120,7 @@ impl<'a> Judge<'_, 'a> {
             state: State::Open { node: self.node },
         };
         self.known.holds.insert(hold.id, stored);
-        self.plan.holds.push(OpenedHold { hold, account_id, price_id, cost_price_id });
+        self.plan.holds.push(OpenedHold { hold, account_id, price_id, cost_price_id, fx_id });
         Ok(())
     }
 

@@ -361,6 +361,12 @@ impl Operation {
             see(&leg.debit, leg.currency);
             see(&leg.credit, leg.currency);
         }
+        // A part of a conversion may leave a unit that the whole does not.
+        if let Self::TrueUp(correction) = self
+            && correction.settle.settlement.conversion.is_some()
+        {
+            see(&Account::FxResult, correction.settle.settlement.currency);
+        }
         self.each_wallet(see);
     }
 
@@ -369,6 +375,7 @@ impl Operation {
         match self {
             Self::Hold(hold) => {
                 see(&hold.sale_price);
+                hold.fx.iter().for_each(&mut see);
                 hold.exposure.iter().for_each(|exposure| see(&exposure.price));
             }
             Self::Settle(settle) => settle.each_price(see),

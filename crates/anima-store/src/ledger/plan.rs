@@ -90,6 +90,7 @@ pub(super) struct OpenedHold<'a> {
     pub(super) account_id: i64,
     pub(super) price_id: i64,
     pub(super) cost_price_id: Option<i64>,
+    pub(super) fx_id: Option<i64>,
 }
 
 /// A hold to be closed, if it is still open and ours.

@@ -79,6 +79,8 @@ pub struct Claimed {
     pub amount: i64,
     /// The sale price pinned at admission.
     pub sale_price: PriceRef,
+    /// The conversion rate pinned with it. `None` when the price is in the wallet's own currency.
+    pub fx: Option<PriceRef>,
     /// The caller's factor on the sale price.
     pub multiplier: Multiplier,
     /// Where it went first, and the most that it can cost us.

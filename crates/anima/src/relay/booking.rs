@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anima_core::clock::Timestamp;
 use anima_core::failure::{Cost, Failure};
-use anima_core::ledger::{Attempt, AttemptCost};
+use anima_core::ledger::{Attempt, AttemptCost, Exposure, Hold};
 use anima_core::money::Multiplier;
 use anima_core::pricing::{self, PriceList};
 use anima_core::usage::{Meter, Usage, UsageSource};
@@ -139,14 +139,13 @@ pub(super) async fn counted(count: impl FnOnce() -> u64 + Send + 'static) -> u64
 }
 
 /// Prices usage. What has no rate is left out, and the amount then is an estimate: the call was
-/// made, so refusing is too late, and the log says what to mend. Where the amount does not fit, the
-/// hold stands in for it: never nothing.
+/// made, so refusing is too late, and the log says what to mend. `None` where the amount does not
+/// fit: something else stands in for it then, never nothing.
 pub(super) fn price(
     list: &PriceList,
     known: &Known,
     (tier, multiplier): (Option<&str>, Multiplier),
-    held: i64,
-) -> Priced {
+) -> Option<Priced> {
     let mut usage = known.usage;
     let counted = known.source == UsageSource::Counted;
     let mut left_out = false;
@@ -154,7 +153,7 @@ pub(super) fn price(
         match list.charge(&usage, tier, multiplier) {
             Ok(charge) => {
                 let estimate = counted || left_out || charge.stood_in;
-                return Priced { units: charge.units, estimate };
+                return Some(Priced { units: charge.units, estimate });
             }
             Err(pricing::Error::Unpriced(meter)) => {
                 let (price, meter_name) = (list.code.as_str(), meter.name());
@@ -164,7 +163,7 @@ pub(super) fn price(
             }
             Err(pricing::Error::Amount(error)) => {
                 tracing::error!(price = list.code, %error, "failed to price usage");
-                return Priced { units: held, estimate: true };
+                return None;
             }
         }
     }
@@ -175,14 +174,25 @@ pub(super) fn served(
     trial: &Trial,
     known: &Known,
     tier: Option<&str>,
-    (end, held): (End, i64),
+    (end, hold): (End, &Hold),
 ) -> Attempt {
-    let priced = price(&trial.cost, known, (tier, Multiplier::ONE), held);
+    let priced = price(&trial.cost, known, (tier, Multiplier::ONE));
     let mut attempt = record(trial, end);
     attempt.usage = known.usage;
     attempt.usage_source = known.source;
-    attempt.cost = Some(cost(&trial.cost, priced));
+    attempt.cost =
+        Some(priced.map_or_else(|| worst(&trial.cost, hold), |priced| cost(&trial.cost, priced)));
     attempt
+}
+
+/// What stands in for a cost that does not fit: the most that the hold says it can come to, else
+/// all that is held, each in its own currency.
+fn worst(list: &PriceList, hold: &Hold) -> AttemptCost {
+    if let Some(Exposure { amount, currency, price, .. }) = hold.exposure.clone() {
+        return AttemptCost { amount, currency, price, estimate: true };
+    }
+    let (amount, currency) = (hold.amount, hold.currency);
+    AttemptCost { amount, currency, price: price_ref(list), estimate: true }
 }
 
 /// The record of an attempt that delivered nothing.
@@ -208,10 +218,10 @@ pub(super) async fn failed(
                 );
             }
             let known = Known { usage, source: UsageSource::Counted };
-            let priced = price(&trial.cost, &known, (None, Multiplier::ONE), 0);
+            let priced = price(&trial.cost, &known, (None, Multiplier::ONE));
             attempt.usage = usage;
             attempt.usage_source = UsageSource::Counted;
-            attempt.cost = Some(cost(&trial.cost, priced));
+            attempt.cost = priced.map(|priced| cost(&trial.cost, priced));
         }
     }
     attempt

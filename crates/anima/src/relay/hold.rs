@@ -130,6 +130,7 @@ fn hold_of(call: &Call, amount: i64, exposure: Option<Exposure>) -> Hold {
         amount,
         floor: call.caller.floor,
         sale_price: call.sale_ref(),
+        fx: call.fx.as_ref().map(|rate| rate.reference.clone()),
         multiplier: call.caller.multiplier(),
         exposure,
         created_at: call.arrival.at,

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use anima_core::ledger::PriceRef;
+use anima_core::ledger::fx::FxRate;
 use anima_core::ledger::recovery::{self, Orphan, Resolution};
 use anima_core::pricing::PriceList;
 use anima_store::ledger::{Claimed, Error, LedgerStore};
@@ -99,7 +100,9 @@ async fn pass(relay: &Arc<Relay>) -> Result<(), Error> {
 async fn resolve(relay: &Relay, claimed: Claimed) -> bool {
     let id = claimed.hold;
     let gathered = match gather(relay, &claimed).await {
-        Ok(gathered) => gathered,
+        Ok(Some(gathered)) => gathered,
+        // No configuration: nobody can be asked and nothing priced.
+        Ok(None) => return false,
         Err(error) => {
             tracing::warn!(request_id = %id, %error, "failed to look into an open hold");
             return false;
@@ -131,12 +134,14 @@ async fn resolve(relay: &Relay, claimed: Claimed) -> bool {
 struct Gathered {
     known: Vec<Known>,
     prices: BTreeMap<PriceRef, PriceList>,
+    fx: Option<FxRate>,
 }
 
-async fn gather(relay: &Relay, claimed: &Claimed) -> Result<Gathered, anima_store::config::Error> {
-    let Some(pinned) = relay.live.pin(relay.clock.now()) else {
-        return Ok(Gathered { known: Vec::new(), prices: BTreeMap::new() });
-    };
+async fn gather(
+    relay: &Relay,
+    claimed: &Claimed,
+) -> Result<Option<Gathered>, anima_store::config::Error> {
+    let Some(pinned) = relay.live.pin(relay.clock.now()) else { return Ok(None) };
     let candidates = calls::candidates(claimed, &pinned);
     let mut evidence = Vec::with_capacity(candidates.len());
     for candidate in candidates {
@@ -153,7 +158,11 @@ async fn gather(relay: &Relay, claimed: &Claimed) -> Result<Gathered, anima_stor
             prices.insert(price.clone(), list);
         }
     }
-    Ok(Gathered { known, prices })
+    let fx = match &claimed.fx {
+        Some(rate) => relay.live.fx_rate(rate).await?,
+        None => None,
+    };
+    Ok(Some(Gathered { known, prices, fx }))
 }
 
 fn decide(relay: &Relay, claimed: Claimed, gathered: &Gathered) -> Resolution {
@@ -172,11 +181,8 @@ fn decide(relay: &Relay, claimed: Claimed, gathered: &Gathered) -> Resolution {
         currency: claimed.currency,
         amount: claimed.amount,
         exposure: claimed.exposure,
-        // The rate of another currency's price is not on the hold: without it nothing is sold.
-        sale: gathered
-            .prices
-            .get(&claimed.sale_price)
-            .filter(|list| list.currency == claimed.currency),
+        sale: gathered.prices.get(&claimed.sale_price),
+        fx: gathered.fx.as_ref(),
         sale_price: claimed.sale_price.clone(),
         multiplier: claimed.multiplier,
         ended: claimed.ended,

@@ -46,14 +46,13 @@ pub(super) async fn served(
     }
     relay.metrics.attempt(&trial.channel, outcome);
     let end = End { outcome, served: !delivered.empty, at: relay.clock.now() };
-    let held = open.amount();
     let exposed = booking::exposed(call, &known, delivered.part);
-    attempts.push(booking::served(&trial, &exposed, tier, (end, held)));
+    attempts.push(booking::served(&trial, &exposed, tier, (end, &open.progress.hold)));
     // An empty answer is not sold (SPEC 8); what the provider charges for it is still booked.
     let close = if delivered.empty {
         Close::Release
     } else if let Some(sold) = booking::sold(call, &known, (delivered.part, &relay.limits)) {
-        let sale = booking::price(&call.sale, &sold, (tier, call.caller.multiplier()), held);
+        let sale = booking::price(&call.sale, &sold, (tier, call.caller.multiplier()));
         return sell(relay, call, open, attempts, (sale, known)).await;
     } else {
         Close::Settle { sale: 0, estimate: true }
@@ -61,30 +60,34 @@ pub(super) async fn served(
     commit(relay, call, open, attempts, (close, None, Some(known))).await
 }
 
-/// Settles a sale, converted when its price is in another currency than the wallet. Where the
-/// conversion does not fit, the hold stands in for it, without one: never nothing.
+/// Settles a sale, converted when its price is in another currency than the wallet. Where the sale
+/// or its conversion does not fit, the hold stands in for it, as it is: never nothing.
 async fn sell(
     relay: &Relay,
     call: &Arc<Call>,
     open: Open,
     attempts: Vec<Attempt>,
-    (sale, known): (booking::Priced, Known),
+    (sale, known): (Option<booking::Priced>, Known),
 ) -> Result<Receipt, Error> {
-    let (mut close, mut conversion) =
-        (Close::Settle { sale: sale.units, estimate: sale.estimate }, None);
-    if let Some(rate) = &call.fx {
-        match rate.convert(sale.units) {
-            Ok(converted) => {
-                conversion = Some(rate.conversion(sale.units, converted));
-                close = Close::Settle { sale: converted.owed, estimate: sale.estimate };
-            }
-            Err(error) => {
-                tracing::error!(request_id = %call.arrival.id, %error, "failed to convert a sale");
-                close = Close::Settle { sale: open.amount(), estimate: true };
-            }
+    let held = (Close::Settle { sale: open.amount(), estimate: true }, None);
+    let (close, conversion) = sale.and_then(|sale| converted(call, sale)).unwrap_or(held);
+    commit(relay, call, open, attempts, (close, conversion, Some(known))).await
+}
+
+/// A sale in the wallet's currency. `None` where it does not fit.
+fn converted(call: &Call, sale: booking::Priced) -> Option<(Close, Option<Conversion>)> {
+    let booking::Priced { units, estimate } = sale;
+    let Some(rate) = &call.fx else { return Some((Close::Settle { sale: units, estimate }, None)) };
+    match rate.convert(units) {
+        Ok(converted) => {
+            let close = Close::Settle { sale: converted.owed, estimate };
+            Some((close, Some(rate.conversion(units, converted))))
+        }
+        Err(error) => {
+            tracing::error!(request_id = %call.arrival.id, %error, "failed to convert a sale");
+            None
         }
     }
-    commit(relay, call, open, attempts, (close, conversion, Some(known))).await
 }
 
 /// Releases the hold of a call that was not served, and books what its attempts cost.

@@ -1,11 +1,16 @@
 //! Prices in one currency and wallets in another, and credit that is used before money.
 
+use anima_core::ledger::{Checkpoint, Hold, PriceRef};
+use anima_core::money::Currency;
+use anima_core::usage::{Meter, Usage};
 use serde_json::json;
 
-use crate::testapp::{Leg, SALE, TestApp, on_both, owed};
+use crate::hard_cases::{another_process, hold, now, streaming};
+use crate::testapp::{Leg, SALE, TestApp, eventually, on_both, owed};
 
 on_both! {
     a_price_in_dollars_is_paid_from_a_wallet_in_euros;
+    an_orphan_in_another_currency_is_sold_at_the_rate_that_it_pinned;
     credit_is_used_before_money;
 }
 
@@ -44,6 +49,42 @@ async fn a_price_in_dollars_is_paid_from_a_wallet_in_euros(app: &TestApp) {
     assert_eq!(app.wallet("europe").await, (before - all, 0, before - all));
     app.switch("/fx-rates/usd-eur", false).await;
     assert_ne!(app.ask_as(&key, "chat").await.status, 200, "the rate is switched off");
+}
+
+async fn an_orphan_in_another_currency_is_sold_at_the_rate_that_it_pinned(app: &TestApp) {
+    app.app("europe", "10", json!({"currency": "EUR"})).await;
+    let rate = json!({"code": "usd-eur", "from": "USD", "to": "EUR", "rate": "0.8"});
+    app.create("/fx-rates", &rate).await;
+    app.patch("/fx-rates/usd-eur", json!({"rate": "0.5"})).await;
+    let orphan = Hold {
+        app: "europe".into(),
+        currency: Currency::parse("EUR").unwrap(),
+        fx: Some(PriceRef { code: "fx:usd-eur".into(), version_no: 1 }),
+        expires_at: now().plus_millis(3_600_000),
+        ..hold(1)
+    };
+    let dead = another_process(app).await.ledger;
+    dead.hold(orphan.clone()).await.unwrap();
+    let used = Usage::default().with(Meter::InputTokens, 1_000).with(Meter::OutputTokens, 500);
+    let seen = Checkpoint { expires_at: now().plus_millis(-1_000), ..streaming(&orphan, used) };
+    dead.checkpoint(vec![seen]).await.unwrap();
+    eventually("the hold is closed", async || (app.wallet("europe").await.1 == 0).then_some(()))
+        .await;
+    let usage = anima_simulator::Usage {
+        prompt_tokens: 1_000,
+        completion_tokens: 500,
+        ..Default::default()
+    };
+    let sale = owed(&SALE, &usage, 1_000);
+    let legs = app.postings(&orphan.id.to_string()).await;
+    let sold: Vec<_> = legs.iter().take(2).map(Leg::line).collect();
+    let plain = legs[0].amount;
+    assert!((plain * 10 - sale * 8).abs() <= 5, "{plain} of {sale}");
+    assert_eq!(
+        sold,
+        [("wallet:europe", "fx_position", plain, true), ("fx_position", "revenue", sale, true)]
+    );
+    assert_eq!(legs[0].price, Some(("fx:usd-eur".into(), 1)));
 }
 
 async fn credit_is_used_before_money(app: &TestApp) {

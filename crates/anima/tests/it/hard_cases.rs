@@ -290,7 +290,7 @@ async fn row_10_a_fallback_is_sold_once_and_its_first_attempt_is_our_waste(app: 
 }
 
 /// A process that opens the node's database and is never heard of again.
-async fn another_process(app: &TestApp) -> Stores {
+pub(crate) async fn another_process(app: &TestApp) -> Stores {
     process(app, Uuid::from_u128(0xDEAD)).await
 }
 
@@ -300,7 +300,7 @@ async fn process(app: &TestApp, node: Uuid) -> Stores {
     database::open(&app.location(), &opener).await.unwrap()
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     anima::clock::SystemClock.now()
 }
 
@@ -313,7 +313,7 @@ const HELD: i64 = 10_000_000;
 const EXPOSED: i64 = 8_000_000;
 
 /// A hold whose time is over already.
-fn hold(n: u128) -> Hold {
+pub(crate) fn hold(n: u128) -> Hold {
     let exposure = Exposure {
         channel: "main".into(),
         amount: EXPOSED,
@@ -329,6 +329,7 @@ fn hold(n: u128) -> Hold {
         amount: HELD,
         floor: 0,
         sale_price: price_ref("chat-sale"),
+        fx: None,
         multiplier: Multiplier::ONE,
         exposure: Some(exposure),
         created_at: now().plus_millis(-60_000),
@@ -336,7 +337,7 @@ fn hold(n: u128) -> Hold {
     }
 }
 
-fn streaming(hold: &Hold, usage: Usage) -> Checkpoint {
+pub(crate) fn streaming(hold: &Hold, usage: Usage) -> Checkpoint {
     let running = Running {
         n: 1,
         channel: "main".into(),

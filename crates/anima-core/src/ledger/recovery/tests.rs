@@ -59,6 +59,7 @@ fn resolved(open: &[(Option<(Usage, bool)>, LookUp)]) -> (Vec<String>, Rung) {
         exposure: None,
         sale_price: PriceRef { code: "sale".into(), version_no: 3 },
         sale: Some(&sale),
+        fx: None,
         multiplier: Multiplier::ONE,
         ended: Vec::new(),
         open: calls.collect(),
@@ -143,6 +144,7 @@ fn the_most_that_a_call_can_cost_is_what_its_hold_says() {
         exposure: Some(Exposure { channel: "up1".into(), amount: 55, currency, price }),
         sale_price: PriceRef { code: "sale".into(), version_no: 3 },
         sale: None,
+        fx: None,
         multiplier: Multiplier::ONE,
         ended: Vec::new(),
         open: vec![call(1, &cost, None, LookUp::Impossible)],
@@ -181,6 +183,7 @@ fn providers_that_may_still_answer_are_waited_for_until_the_bound() {
             exposure: None,
             sale_price: PriceRef { code: "sale".into(), version_no: 3 },
             sale: None,
+            fx: None,
             multiplier: Multiplier::ONE,
             ended: Vec::new(),
             open: vec![call(1, &cost, None, look_up)],
@@ -204,6 +207,7 @@ fn calls_that_had_ended_are_booked_as_they_were_recorded() {
         exposure: None,
         sale_price: PriceRef { code: "sale".into(), version_no: 3 },
         sale: None,
+        fx: None,
         multiplier: Multiplier::ONE,
         ended: vec![first],
         open: vec![call(2, &cost_list, None, over(used(10, 50)))],
@@ -225,10 +229,74 @@ fn a_list_that_cannot_be_read_sells_nothing() {
         exposure: None,
         sale_price: PriceRef { code: "sale".into(), version_no: 3 },
         sale: None,
+        fx: None,
         multiplier: Multiplier::ONE,
         ended: Vec::new(),
         open: vec![call(1, &cost, Some((used(1, 1), true)), over(used(1, 1)))],
     };
     let Resolution::Close { settlement, .. } = resolve(orphan, NOW, NOW) else { panic!() };
     assert_eq!(settlement.close, Close::Release);
+}
+
+/// What a checkpoint's delivery in a wallet of euros comes to, with this rate.
+fn sold_in_euros(fx: Option<&FxRate>, per_million: &str) -> Settlement {
+    let (sale, cost) = (list("sale", "2", per_million), list("cost", "1", per_million));
+    let orphan = Orphan {
+        hold: Uuid::from_u128(1),
+        app: "acme".into(),
+        currency: Currency::parse("EUR").unwrap(),
+        amount: 777,
+        exposure: None,
+        sale_price: PriceRef { code: "sale".into(), version_no: 3 },
+        sale: Some(&sale),
+        fx,
+        multiplier: Multiplier::ONE,
+        ended: Vec::new(),
+        open: vec![call(1, &cost, Some((used(0, 10_000_000), true)), LookUp::Impossible)],
+    };
+    let Resolution::Close { settlement, .. } = resolve(orphan, NOW, NOW) else { panic!() };
+    *settlement
+}
+
+fn rate(from: &str, to: &str, digits: i64) -> FxRate {
+    FxRate {
+        reference: PriceRef { code: "fx:usd-eur".into(), version_no: 4 },
+        from: Currency::parse(from).unwrap(),
+        to: Currency::parse(to).unwrap(),
+        digits,
+        decimals: 1,
+        spread_ppm: 10_000,
+    }
+}
+
+#[test]
+fn a_sale_in_another_currency_is_converted_at_the_pinned_rate() {
+    let fx = rate("USD", "EUR", 8);
+    let settlement = sold_in_euros(Some(&fx), "0.0001");
+    assert_eq!(settlement.close, Close::Settle { sale: 808_000, estimate: true });
+    let conversion = settlement.conversion.as_ref().unwrap();
+    assert!(conversion.fits(&settlement));
+    assert_eq!((conversion.sale, conversion.plain), (1_000_000, 800_000));
+    assert_eq!(conversion.rate, fx.reference);
+    // No rate, or that of other currencies: nothing is sold.
+    let other = rate("EUR", "USD", 8);
+    for fx in [None, Some(&other)] {
+        let settlement = sold_in_euros(fx, "0.0001");
+        assert_eq!((settlement.close, settlement.conversion), (Close::Release, None));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_what_was_held_in_the_currency_in_which_it_was_held() {
+    // The sale fits, its conversion does not.
+    let fx = rate("USD", "EUR", 1_000_000_000_000);
+    let settlement = sold_in_euros(Some(&fx), "1");
+    assert_eq!(settlement.close, Close::Settle { sale: 777, estimate: true });
+    assert_eq!(settlement.conversion, None);
+    // Neither the sale nor the cost fits.
+    let settlement = sold_in_euros(Some(&rate("USD", "EUR", 8)), "9000000000");
+    assert_eq!(settlement.close, Close::Settle { sale: 777, estimate: true });
+    assert_eq!(settlement.conversion, None);
+    let cost = settlement.attempts[0].cost.as_ref().unwrap();
+    assert_eq!((cost.amount, cost.currency.code(), cost.estimate), (777, "EUR", true));
 }

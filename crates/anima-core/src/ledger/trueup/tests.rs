@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::ledger::fx::FxRate;
 use crate::ledger::{Attempt, AttemptCost, PriceRef, legs, recovery};
 use crate::usage::{Usage, UsageSource};
 
@@ -85,6 +86,45 @@ fn a_cost_that_was_estimated_too_low_grows_and_the_sale_does_not() {
     assert_eq!(shown(&legs), ["payable_estimated:up payable:up 30", "cost_of_sales payable:up 10"]);
     let allowed = true_up(&booked(&first), &now, 15).unwrap();
     assert_eq!(shown(&allowed)[0], "wallet:acme revenue 15");
+}
+
+/// A sale of so many euro units, paid from a wallet of dollars at a half with a tenth on top.
+fn converted(sale: i64) -> Settlement {
+    let rate = FxRate {
+        reference: price("fx:eur-usd"),
+        from: Currency::parse("EUR").unwrap(),
+        to: Currency::USD,
+        digits: 5,
+        decimals: 1,
+        spread_ppm: 100_000,
+    };
+    let owed = rate.convert(sale).unwrap();
+    let conversion = Some(rate.conversion(sale, owed));
+    Settlement { conversion, ..settlement(Some(owed.owed), Vec::new()) }
+}
+
+#[test]
+fn what_is_taken_later_is_converted_like_what_was_taken_first() {
+    let mut books = booked(&converted(200));
+    assert_eq!(true_up(&books, &converted(300), 0).unwrap(), []);
+    // As far as may be taken, then all of it.
+    let legs = true_up(&books, &converted(300), 11).unwrap();
+    assert_eq!(
+        shown(&legs),
+        ["wallet:acme fx_position 10", "wallet:acme fx_result 1", "fx_position revenue 20"]
+    );
+    books.extend(legs);
+    let legs = true_up(&books, &converted(300), 1_000).unwrap();
+    assert_eq!(
+        shown(&legs),
+        ["wallet:acme fx_position 40", "wallet:acme fx_result 4", "fx_position revenue 80"]
+    );
+    assert!(legs.iter().all(|leg| leg.price.is_some()));
+    books.extend(legs);
+    assert_eq!(true_up(&books, &converted(300), 1_000).unwrap(), []);
+    // What was released at first.
+    let legs = true_up(&[], &converted(200), 1_000).unwrap();
+    assert_eq!(shown(&legs), shown(&booked(&converted(200))));
 }
 
 #[test]

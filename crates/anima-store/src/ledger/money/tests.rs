@@ -86,6 +86,7 @@ on_both! {
     exchange::a_sale_is_converted_through_the_position_in_one_journal,
     exchange::what_cannot_be_collected_is_converted_in_proportion,
     exchange::a_conversion_with_credit_is_settled_once,
+    exchange::a_correction_upward_is_converted_too,
     reports::a_statement_adds_up_and_months_follow_one_another,
     reports::a_statement_of_nobody_is_empty,
     reports::payables_are_apart_by_confirmation_and_currency,

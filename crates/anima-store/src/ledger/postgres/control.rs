@@ -152,6 +152,7 @@ pub(super) async fn claim_overdue(
 /// A row of [`claimed!`].
 pub(super) fn claimed_row(row: &Row) -> Result<ClaimedRow, Error> {
     let cost_price: (Option<String>, Option<i64>) = (row.try_get(12)?, row.try_get(13)?);
+    let fx: (Option<String>, Option<i64>) = (row.try_get(19)?, row.try_get(20)?);
     Ok(ClaimedRow {
         id: row.try_get(0)?,
         app: row.try_get(1)?,
@@ -165,6 +166,7 @@ pub(super) fn claimed_row(row: &Row) -> Result<ClaimedRow, Error> {
         cost_cap: row.try_get(10)?,
         cost_currency: row.try_get(11)?,
         cost_price: cost_price.0.zip(cost_price.1),
+        fx: fx.0.zip(fx.1),
         created_at: row.try_get(14)?,
         expires_at: row.try_get(15)?,
         phase: row.try_get(16)?,

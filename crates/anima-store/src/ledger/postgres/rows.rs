@@ -18,11 +18,12 @@ use crate::ledger::plan::{Known, Plan, Wallet, day, ppm};
 
 const OPEN: &str = "
     INSERT INTO hold (id, app, kid, alias, account_id, amount, currency, price_id, created_at,
-                      expires_at, multiplier, channel, cost_cap, cost_currency, cost_price_id, node)
-    SELECT u.*, $16
+                      expires_at, multiplier, channel, cost_cap, cost_currency, cost_price_id,
+                      fx_id, node)
+    SELECT u.*, $17
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],
                 $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[],
-                $13::bigint[], $14::text[], $15::bigint[]) AS u";
+                $13::bigint[], $14::text[], $15::bigint[], $16::bigint[]) AS u";
 
 const EXTEND: &str = "
     WITH extended AS (
@@ -246,6 +247,7 @@ impl Writing<'_> {
         let caps: Vec<_> = exposures().map(|e| e.map(|e| e.amount)).collect();
         let cap_currencies: Vec<_> = exposures().map(|e| e.map(|e| e.currency.code())).collect();
         let cost_prices: Vec<_> = rows.iter().map(|r| r.cost_price_id).collect();
+        let rates: Vec<_> = rows.iter().map(|r| r.fx_id).collect();
         self.send(
             &self.statements.open,
             &[
@@ -264,6 +266,7 @@ impl Writing<'_> {
                 &caps,
                 &cap_currencies,
                 &cost_prices,
+                &rates,
                 &self.node,
             ],
         )

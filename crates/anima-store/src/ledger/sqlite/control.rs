@@ -253,6 +253,7 @@ fn unavailable(error: &dyn std::fmt::Display) -> Error {
 /// A row of [`claimed!`].
 pub(super) fn claimed_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
     let cost_price: (Option<String>, Option<i64>) = (row.get(12)?, row.get(13)?);
+    let fx: (Option<String>, Option<i64>) = (row.get(19)?, row.get(20)?);
     Ok(ClaimedRow {
         id: Uuid::from_bytes(row.get(0)?),
         app: row.get(1)?,
@@ -266,6 +267,7 @@ pub(super) fn claimed_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
         cost_cap: row.get(10)?,
         cost_currency: row.get(11)?,
         cost_price: cost_price.0.zip(cost_price.1),
+        fx: fx.0.zip(fx.1),
         created_at: row.get(14)?,
         expires_at: row.get(15)?,
         phase: row.get(16)?,

@@ -37,8 +37,8 @@ fn holds(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite
     const OPEN: &str = "
         INSERT INTO hold (id, app, kid, alias, account_id, node, amount, currency, price_id,
                           created_at, expires_at, multiplier, channel, cost_cap, cost_currency,
-                          cost_price_id)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+                          cost_price_id, fx_id)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     if plan.holds.is_empty() {
         return Ok(());
     }
@@ -63,6 +63,7 @@ fn holds(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite
             exposure.map(|e| e.amount),
             exposure.map(|e| e.currency.code()),
             row.cost_price_id,
+            row.fx_id,
         ])?;
     }
     Ok(())

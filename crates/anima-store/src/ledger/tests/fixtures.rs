@@ -65,6 +65,11 @@ pub(in crate::ledger) fn exposure() -> Exposure {
     Exposure { channel: "openai".into(), amount: 80, currency: eur(), price: price("worst") }
 }
 
+/// Of every second hold, by its number.
+fn fx(n: u128) -> Option<PriceRef> {
+    n.is_multiple_of(2).then(|| price("fx:eur-usd"))
+}
+
 pub(in crate::ledger) fn hold(n: u128, app: &str, amount: i64) -> Hold {
     Hold {
         id: Uuid::from_u128(n),
@@ -75,6 +80,7 @@ pub(in crate::ledger) fn hold(n: u128, app: &str, amount: i64) -> Hold {
         amount,
         floor: 0,
         sale_price: price("sale"),
+        fx: fx(n),
         multiplier: Multiplier::from_ppm(1_250_000),
         exposure: Some(exposure()),
         created_at: NOON,

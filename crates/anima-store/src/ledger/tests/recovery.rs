@@ -53,7 +53,7 @@ fn lost(hold: &Hold) -> Settlement {
 
 pub(super) async fn an_orphan_belongs_to_who_claimed_it(nodes: &Nodes) {
     let first = funded(nodes, 1, 1_000).await;
-    let hold = hold(1, "acme", 100);
+    let hold = hold(2, "acme", 100);
     first.hold(hold.clone()).await.unwrap();
     let second = nodes.open(2);
     let claimed = second.claim_orphans(10, MINUTE).await.unwrap();
@@ -63,6 +63,7 @@ pub(super) async fn an_orphan_belongs_to_who_claimed_it(nodes: &Nodes) {
     assert_eq!((&one.app, &one.kid, &one.alias), (&hold.app, &hold.kid, &hold.alias));
     assert_eq!((&one.sale_price, one.multiplier), (&hold.sale_price, hold.multiplier));
     assert_eq!((&one.exposure, one.created_at), (&hold.exposure, hold.created_at));
+    assert_eq!(one.fx, hold.fx);
     assert!(one.resolve_by > hold.expires_at && one.ended.is_empty() && one.running.is_none());
     assert_eq!(second.claim_orphans(10, MINUTE).await.unwrap(), []);
     assert_eq!(second.unresolved(10).await.unwrap(), claimed);

@@ -21,6 +21,7 @@ async fn charged(desk: &Desk, n: u128, sale: i64) -> String {
         amount: sale,
         floor: -5_000_000_000,
         sale_price: sale_price.clone(),
+        fx: None,
         multiplier: Multiplier::ONE,
         exposure: None,
         created_at: now,

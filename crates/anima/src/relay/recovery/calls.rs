@@ -264,6 +264,7 @@ mod tests {
             alias: "chat".into(),
             currency: Currency::USD,
             amount: 10,
+            fx: None,
             sale_price: price("sale"),
             multiplier: Multiplier::ONE,
             exposure: None,

@@ -84,6 +84,7 @@ impl Other {
             amount: 1_000,
             floor: 0,
             sale_price: sale_price.clone(),
+            fx: None,
             multiplier: Multiplier::ONE,
             exposure: None,
             created_at: now(),

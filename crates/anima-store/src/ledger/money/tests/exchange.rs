@@ -6,8 +6,8 @@ use anima_core::ledger::fx::FxRate;
 use anima_core::ledger::{Close, PriceRef, Settlement};
 
 use super::*;
-use crate::ledger::Error;
-use crate::ledger::tests::fixtures::{eur, hold, settle, shown, topup};
+use crate::ledger::tests::fixtures::{correction, eur, hold, settle, shown, topup};
+use crate::ledger::{Correction, Error, SaleCorrection};
 
 /// 0.5 dollars for a euro, and a tenth on top.
 fn rate() -> FxRate {
@@ -92,4 +92,26 @@ pub(super) async fn a_conversion_with_credit_is_settled_once(desk: Arc<Desk>) {
     let mut wrong = converted(&hold(2, "acme", 1), 200);
     wrong.close = Close::Settle { sale: 99, estimate: false };
     assert!(matches!(desk.ledger.settle(wrong).await, Err(Error::Refused(_))));
+}
+
+pub(super) async fn a_correction_upward_is_converted_too(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    let open = hold(2, "acme", 200);
+    desk.ledger.hold(open.clone()).await.unwrap();
+    desk.ledger.settle(converted(&open, 200)).await.unwrap();
+    let sale = SaleCorrection::BothWays;
+    let more = Correction { sale, ..correction(converted(&open, 300)) };
+    assert_eq!(desk.ledger.true_up(more.clone()).await.unwrap().given_back, -55);
+    assert!(desk.ledger.true_up(more).await.unwrap().replayed);
+    assert_eq!(
+        shown(&*desk.ledger, open.id).await[4..],
+        [
+            "wallet:acme fx_position 50 USD",
+            "wallet:acme fx_result 5 USD",
+            "fx_position revenue 100 EUR"
+        ]
+    );
+    let less = Correction { sale, ..correction(converted(&open, 100)) };
+    assert_eq!(desk.ledger.true_up(less).await.unwrap().given_back, 110);
+    assert_eq!(wallet(&desk, "acme").await, (945, 0, 0));
 }

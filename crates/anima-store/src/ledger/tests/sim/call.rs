@@ -102,6 +102,7 @@ impl<'p> Call<'p> {
             amount: charge(&sale_list(), &worst),
             floor: 0,
             sale_price: price_ref(&sale_list()),
+            fx: None,
             multiplier: Multiplier::ONE,
             exposure: Some(exposure(&candidate(first, 1), &worst)),
             created_at: now,

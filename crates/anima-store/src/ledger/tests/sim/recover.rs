@@ -69,6 +69,7 @@ async fn resolve(process: &Process, claimed: &Claimed) -> bool {
         exposure: claimed.exposure.clone(),
         sale_price: claimed.sale_price.clone(),
         sale: Some(&sale),
+        fx: None,
         multiplier: claimed.multiplier,
         ended: claimed.ended.clone(),
         open: asked.iter().map(open).collect(),
