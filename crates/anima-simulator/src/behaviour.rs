@@ -32,6 +32,8 @@ pub struct Behaviour {
     pub reasoning_tokens: Option<u32>,
     /// Prompt tokens that were served from the prompt cache, at most all of them.
     pub cached_tokens: Option<u32>,
+    /// Calls of tools where the caller offers some: one when nothing is said, none for zero.
+    pub calls: Option<u32>,
 }
 
 /// What happens instead of a 200 head.
@@ -170,6 +172,7 @@ impl Behaviour {
             chunks: over.chunks.or(self.chunks),
             reasoning_tokens: over.reasoning_tokens.or(self.reasoning_tokens),
             cached_tokens: over.cached_tokens.or(self.cached_tokens),
+            calls: over.calls.or(self.calls),
         }
     }
 }

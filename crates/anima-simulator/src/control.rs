@@ -6,7 +6,7 @@
 use http::{Method, Uri};
 use serde::Serialize;
 
-use crate::refusal::ErrorBody;
+use crate::refusal::{ErrorBody, Face};
 use crate::script::Script;
 use crate::simulator::Simulator;
 
@@ -88,5 +88,5 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn refused(error: &ErrorBody) -> (u16, Vec<u8>) {
-    (error.status, error.json())
+    (error.status, error.json(Face::Openai))
 }

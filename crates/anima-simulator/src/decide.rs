@@ -7,6 +7,8 @@
 mod completion;
 mod embedding;
 mod models;
+mod pen;
+mod sample;
 mod stream;
 
 use std::borrow::Cow;
@@ -16,9 +18,9 @@ use http::{HeaderName, HeaderValue};
 
 use crate::behaviour::{Behaviour, Damage, Ending, Opening};
 use crate::inquiry::{self, Inquiry};
-use crate::refusal::ErrorBody;
+use crate::refusal::{ErrorBody, Face};
 use crate::reply::{Billing, Head, Piece, Reply, Step, Truth};
-use crate::script::{Counts, Facts, Script};
+use crate::script::{Counts, Endpoint, Facts, Script};
 use crate::truth::Outcome;
 use crate::usage::{Reported, Usage};
 
@@ -41,6 +43,7 @@ pub struct Turn<'a> {
 
 /// One call on its way to a plan.
 struct Scene<'a> {
+    face: Face,
     script: &'a Script,
     turn: Turn<'a>,
     body: &'a [u8],
@@ -85,7 +88,14 @@ pub fn decide(ask: &Ask<'_>, script: &Script, counts: &Counts, turn: Turn<'_>) -
         truth.rule = Some(index);
         behaviour = behaviour.overlaid(&rule.behaviour);
     }
-    let scene = Scene { script, turn, body: ask.body, model: facts.model, behaviour: &behaviour };
+    let scene = Scene {
+        face: face(facts.endpoint),
+        script,
+        turn,
+        body: ask.body,
+        model: facts.model,
+        behaviour: &behaviour,
+    };
     scene.open(inquiry, truth)
 }
 
@@ -141,7 +151,12 @@ impl Scene<'_> {
             Some(Opening::Silent) => headless(Head::Silent, Outcome::Silent, truth),
             Some(Opening::Reset) => headless(Head::Reset, Outcome::Reset, truth),
             Some(Opening::Refuse(refusal)) => {
-                let error = ErrorBody::scripted(refusal.status, refusal.code.as_deref());
+                let mut error = ErrorBody::scripted(refusal.status, refusal.code.as_deref());
+                if self.face == Face::Gemini {
+                    // Google has no header for it.
+                    error.wait_s = refusal.retry_after.as_deref().and_then(|s| s.parse().ok());
+                    return refused(&error, truth, self.turn, latency_ms);
+                }
                 let mut reply = refused(&error, truth, self.turn, latency_ms);
                 let delays = [
                     (RETRY_AFTER, &refusal.retry_after),
@@ -207,7 +222,7 @@ impl Scene<'_> {
             outcome: Outcome::Answered,
         };
         if let Some(Ending::Error { .. }) = self.behaviour.ending {
-            body = ErrorBody::scripted(500, None).json();
+            body = ErrorBody::scripted(500, None).json(self.face);
             (draft.billing, draft.outcome) = (Billing::Nothing, Outcome::Failed);
             (draft.usage, draft.reported) = (Usage::default(), None);
         }
@@ -260,11 +275,26 @@ fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
     }
 }
 
+/// Who answers on an endpoint.
+const fn face(endpoint: Endpoint) -> Face {
+    match endpoint {
+        Endpoint::Messages => Face::Anthropic,
+        Endpoint::GenerateContent => Face::Gemini,
+        Endpoint::Chat
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Responses
+        | Endpoint::Models
+        | Endpoint::Unknown => Face::Openai,
+    }
+}
+
 fn refused(error: &ErrorBody, truth: Truth, turn: Turn<'_>, latency_ms: u64) -> Reply {
+    let face = face(truth.endpoint);
     Reply {
         latency_ms,
-        head: Head::Status { status: error.status, headers: head(turn, JSON) },
-        steps: vec![Step::Send(Piece { bytes: error.json().into(), ..Piece::default() })],
+        head: Head::Status { status: error.status_in(face), headers: head(turn, JSON) },
+        steps: vec![Step::Send(Piece { bytes: error.json(face).into(), ..Piece::default() })],
         truth: Truth { outcome: Outcome::Refused, ..truth },
     }
 }

@@ -5,7 +5,9 @@
 //! refuse with 400 and a gateway could get wrong is refused here too; unknown members are ignored,
 //! as OpenAI ignores most of them. It does not look at the script.
 
+mod foreign;
 mod tally;
+mod tools;
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -16,8 +18,10 @@ use serde::Deserialize;
 use crate::refusal::ErrorBody;
 use crate::script::Endpoint;
 use tally::{Inputs, Messages};
+use tools::{ToolBody, Wish};
 
 pub(crate) use tally::Input;
+pub(crate) use tools::{Tool, Wanted};
 
 /// A request as it came in.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +30,9 @@ pub struct Ask<'a> {
     pub method: &'a Method,
     /// Path without the query.
     pub path: &'a str,
-    /// The bearer key, without the word `Bearer`.
+    /// What follows the `?`, or nothing.
+    pub query: &'a str,
+    /// The key, from whichever header or parameter carries it.
     pub key: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
@@ -41,11 +47,20 @@ pub(crate) enum Inquiry<'a> {
     Model(String),
 }
 
-/// The two formats of generated text.
+/// The formats of generated text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Chat,
     Text,
+    /// Anthropic's Messages.
+    Messages,
+    /// `OpenAI`'s Responses.
+    Responses,
+    /// Gemini's generateContent.
+    Gemini {
+        /// Whether a stream is one JSON array and not events.
+        array: bool,
+    },
 }
 
 /// A request for generated text.
@@ -62,6 +77,8 @@ pub(crate) struct Completion<'a> {
     /// Choices generated and billed: prompts times `best_of`.
     pub(crate) generated: u32,
     pub(crate) prompt_tokens: u64,
+    /// What the answer is to be, other than prose.
+    pub(crate) wanted: Wanted,
 }
 
 /// A request for vectors.
@@ -92,6 +109,9 @@ struct ChatBody<'a> {
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     n: Option<u32>,
+    tools: Option<Vec<ToolBody>>,
+    tool_choice: Option<serde_json::Value>,
+    response_format: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -133,7 +153,10 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
         "/v1/chat/completions" => Endpoint::Chat,
         "/v1/completions" => Endpoint::Completions,
         "/v1/embeddings" => Endpoint::Embeddings,
+        "/v1/messages" => Endpoint::Messages,
+        "/v1/responses" => Endpoint::Responses,
         "/v1/models" => Endpoint::Models,
+        _ if foreign::gemini_call(path).is_some() => Endpoint::GenerateContent,
         _ if path.starts_with("/v1/models/") => Endpoint::Models,
         _ => Endpoint::Unknown,
     }
@@ -143,7 +166,12 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
 pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
     let endpoint = endpoint(ask.path);
     let wanted = match endpoint {
-        Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => Method::POST,
+        Endpoint::Chat
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Messages
+        | Endpoint::Responses
+        | Endpoint::GenerateContent => Method::POST,
         Endpoint::Models => Method::GET,
         Endpoint::Unknown => {
             let message = format!("Unknown request URL: {} {}.", ask.method, ask.path);
@@ -158,6 +186,11 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         Endpoint::Chat => chat(parse(ask.body)?).map(Inquiry::Completion),
         Endpoint::Completions => text(parse(ask.body)?).map(Inquiry::Completion),
         Endpoint::Embeddings => embedding(parse(ask.body)?).map(Inquiry::Embedding),
+        Endpoint::Messages => foreign::messages(&parse(ask.body)?).map(Inquiry::Completion),
+        Endpoint::Responses => foreign::responses(&parse(ask.body)?).map(Inquiry::Completion),
+        Endpoint::GenerateContent => {
+            foreign::gemini(ask, &parse(ask.body)?).map(Inquiry::Completion)
+        }
         Endpoint::Models | Endpoint::Unknown => Ok(match ask.path.strip_prefix("/v1/models/") {
             Some(model) => Inquiry::Model(percent_decoded(model)),
             None => Inquiry::Models,
@@ -194,6 +227,12 @@ fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
         choices,
         generated: choices,
         prompt_tokens: body.messages.tokens,
+        wanted: Wanted::of(Wish {
+            tools: tools::of_bodies(body.tools.unwrap_or_default()),
+            choice: body.tool_choice.as_ref().map(tools::openai_choice),
+            answered: body.messages.ends_in_result,
+            format: body.response_format.as_ref().and_then(tools::openai_format),
+        }),
     })
 }
 
@@ -216,6 +255,7 @@ fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
         choices: prompts.saturating_mul(n),
         generated: prompts.saturating_mul(best_of),
         prompt_tokens: body.prompt.0.iter().map(|input| input.tokens).sum(),
+        wanted: Wanted::Prose,
     })
 }
 
@@ -264,7 +304,7 @@ fn include_usage(stream: bool, options: Option<&StreamOptions>) -> Result<bool, 
 }
 
 /// Undoes `%XX` in a model's name; what is not valid stays as it is.
-fn percent_decoded(text: &str) -> String {
+pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

@@ -8,7 +8,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::refusal::ErrorBody;
+use crate::refusal::{ErrorBody, Face};
 use crate::script::Script;
 use crate::truth::{Call, Log, Outcome};
 
@@ -25,7 +25,7 @@ pub(crate) fn answer(
     script: &Script,
     (method, path, key): (&Method, &str, Option<&str>),
 ) -> (u16, Vec<u8>) {
-    let refused = |error: ErrorBody| (error.status, error.json());
+    let refused = |error: ErrorBody| (error.status, error.json(Face::Openai));
     if *method != Method::GET {
         return refused(ErrorBody::no_path(405, format!("Not allowed to {method} on {path}.")));
     }

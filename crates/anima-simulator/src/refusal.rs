@@ -1,9 +1,22 @@
-//! Error answers in OpenAI's shape.
+//! Error answers in the shape of each vendor.
 //!
-//! One place writes `{"error": {message, type, param, code}}` and knows which type and code belong
-//! to which status (the error table of OpenAI's API reference). It decides nothing.
+//! An error is made in OpenAI's words, `{"error": {message, type, param, code}}`, by the error
+//! table of OpenAI's API reference; Anthropic's and Google's shapes are written from it, with what those
+//! vendors say of an empty account and of a long prompt. It decides nothing.
 
 use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Who answers, as the caller sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// `OpenAI`, in all its dialects.
+    Openai,
+    /// Anthropic.
+    Anthropic,
+    /// Google.
+    Gemini,
+}
 
 /// The content of an error body. `param` and `code` are null on the wire when `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +28,12 @@ pub(crate) struct ErrorBody {
     pub(crate) kind: &'static str,
     pub(crate) param: Option<&'static str>,
     pub(crate) code: Option<String>,
+    /// Seconds to wait, where the vendor says so in the body.
+    #[serde(skip)]
+    pub(crate) wait_s: Option<u32>,
+    /// The tokens that are too many, and how many may be.
+    #[serde(skip)]
+    pub(crate) too_long: Option<Box<(u64, u64)>>,
 }
 
 #[derive(Serialize)]
@@ -47,6 +66,8 @@ impl ErrorBody {
             kind,
             param: None,
             code: code.or(usual_code).map(str::to_owned),
+            wait_s: None,
+            too_long: None,
         }
     }
 
@@ -57,6 +78,8 @@ impl ErrorBody {
             kind: "invalid_request_error",
             param: None,
             code: None,
+            wait_s: None,
+            too_long: None,
         }
     }
 
@@ -77,6 +100,7 @@ impl ErrorBody {
         Self {
             param: Some("messages"),
             code: Some("context_length_exceeded".to_owned()),
+            too_long: Some(Box::new((wanted, maximum))),
             ..Self::invalid(format!(
                 "This model's maximum context length is {maximum} tokens. However, you requested \
                  {wanted} tokens. Please reduce the length of the messages or completion."
@@ -84,10 +108,86 @@ impl ErrorBody {
         }
     }
 
+    /// An account without money: every vendor says it in another way.
+    fn is_broke(&self) -> bool {
+        self.code.as_deref() == Some("insufficient_quota")
+    }
+
+    /// The status that goes over the wire.
+    pub(crate) fn status_in(&self, face: Face) -> u16 {
+        match face {
+            Face::Anthropic if self.is_broke() => 400,
+            Face::Openai | Face::Anthropic | Face::Gemini => self.status,
+        }
+    }
+
     /// The whole body.
-    pub(crate) fn json(&self) -> Vec<u8> {
-        // Strings and options of strings always serialise.
-        serde_json::to_vec(&Envelope { error: self }).unwrap_or_default()
+    pub(crate) fn json(&self, face: Face) -> Vec<u8> {
+        let body = match face {
+            // Strings and options of strings always serialise.
+            Face::Openai => {
+                return serde_json::to_vec(&Envelope { error: self }).unwrap_or_default();
+            }
+            Face::Anthropic => self.anthropic(),
+            Face::Gemini => self.gemini(),
+        };
+        body.to_string().into_bytes()
+    }
+
+    fn anthropic(&self) -> Value {
+        let kind = match self.status_in(Face::Anthropic) {
+            401 => "authentication_error",
+            402 => "billing_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            504 => "timeout_error",
+            503 | 529 => "overloaded_error",
+            500..600 => "api_error",
+            _ => "invalid_request_error",
+        };
+        let message = match self.too_long.as_deref() {
+            _ if self.is_broke() => "Your credit balance is too low to access the Anthropic API. \
+                Please go to Plans & Billing to upgrade or purchase credits."
+                .to_owned(),
+            Some((wanted, maximum)) => {
+                format!("prompt is too long: {wanted} tokens > {maximum} maximum")
+            }
+            None => self.message.clone(),
+        };
+        json!({"type": "error", "error": {"type": kind, "message": message}})
+    }
+
+    fn gemini(&self) -> Value {
+        let status = match self.status {
+            401 => "UNAUTHENTICATED",
+            403 => "PERMISSION_DENIED",
+            404 => "NOT_FOUND",
+            409 => "ABORTED",
+            429 => "RESOURCE_EXHAUSTED",
+            503 | 529 => "UNAVAILABLE",
+            504 => "DEADLINE_EXCEEDED",
+            500..600 => "INTERNAL",
+            _ => "INVALID_ARGUMENT",
+        };
+        let message = match self.too_long.as_deref() {
+            _ if self.is_broke() => "Your prepayment credits are depleted. Please go to AI Studio \
+                to manage your project and billing."
+                .to_owned(),
+            Some((wanted, maximum)) => format!(
+                "The input token count ({wanted}) exceeds the maximum number of tokens allowed \
+                 ({maximum})."
+            ),
+            None => self.message.clone(),
+        };
+        let mut error = json!({"code": self.status, "message": message, "status": status});
+        if let (Some(wait), Some(members)) = (self.wait_s, error.as_object_mut()) {
+            let kind = "type.googleapis.com/google.rpc.RetryInfo";
+            let details = json!([{"@type": kind, "retryDelay": format!("{wait}s")}]);
+            members.insert("details".to_owned(), details);
+        }
+        json!({ "error": error })
     }
 }
 
@@ -97,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_body_has_the_four_members_of_openai() {
-        let body = String::from_utf8(ErrorBody::scripted(503, None).json()).unwrap();
+        let body = String::from_utf8(ErrorBody::scripted(503, None).json(Face::Openai)).unwrap();
         assert_eq!(
             body,
             [

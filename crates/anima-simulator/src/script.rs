@@ -135,6 +135,12 @@ pub enum Endpoint {
     Completions,
     /// `POST /v1/embeddings`.
     Embeddings,
+    /// `POST /v1/messages`, as Anthropic has it.
+    Messages,
+    /// `POST /v1/responses`.
+    Responses,
+    /// `POST /v1beta/models/{model}:generateContent` and its stream, as Gemini has them.
+    GenerateContent,
     /// `GET /v1/models` and `GET /v1/models/{id}`.
     Models,
     /// Any other path; answered 404 and taken by no rule.

@@ -29,7 +29,7 @@ use crate::decide::{Ask, Turn, decide};
 use crate::lookup;
 use crate::player::{Closed, Player, moment};
 use crate::prose;
-use crate::refusal::ErrorBody;
+use crate::refusal::{ErrorBody, Face};
 use crate::reply::{Head, Truth};
 use crate::script::{Counts, Script};
 use crate::socket::{ResetOrder, Socket};
@@ -143,7 +143,7 @@ impl Simulator {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
                 let error = ErrorBody::no_path(413, "The request is too large.".to_owned());
-                return Ok(plain(error.status, error.json()));
+                return Ok(plain(error.status, error.json(Face::Openai)));
             }
             // The caller left while it was asking: not a call.
             Err(_) => return Err(Closed),
@@ -172,8 +172,9 @@ impl Simulator {
         let number = self.log.number();
         let id = call_id(active.script.seed, number);
         let received_ms = unix_ms();
-        let key = bearer(&parts.headers);
-        let ask = Ask { method: &parts.method, path: parts.uri.path(), key, body };
+        let query = parts.uri.query().unwrap_or_default();
+        let key = credential(&parts.headers, query);
+        let ask = Ask { method: &parts.method, path: parts.uri.path(), query, key, body };
         let turn = Turn { id: &id, created_s: received_ms / 1000 };
         let reply = decide(&ask, &active.script, &active.counts, turn);
         let mut record = Record::open(&self.log, number, reply.truth, |truth| {
@@ -277,6 +278,14 @@ fn entry(truth: &Truth, head: &Head, headers: &HeaderMap, arrival: &Arrival<'_>)
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
+/// The key of a call, from wherever the vendors' clients put it.
+fn credential<'a>(headers: &'a HeaderMap, query: &'a str) -> Option<&'a str> {
+    let mut named = ["x-api-key", "x-goog-api-key", "api-key"].iter();
+    let header = named.find_map(|name| headers.get(*name)?.to_str().ok());
+    let parameter = || query.split('&').find_map(|pair| pair.strip_prefix("key="));
+    bearer(headers).or(header).or_else(parameter)
 }
 
 /// The id of a call: the first half tells simulators with different seeds apart.

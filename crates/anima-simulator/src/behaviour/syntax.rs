@@ -19,7 +19,7 @@ const HUGE_LINE_DEFAULT: u32 = 1 << 20;
 const WORDS: &str = "latency, pace, status, 401, context-length, silent, reset, cut-stream, \
 silent-stream, no-done, error-in-200, bad-json, bad-sse, huge-line, content-length, \
 usage-missing, usage-twice, usage-absurd, usage-negative, empty, answer-tokens, answer-bytes, \
-chunks, reasoning, cached";
+chunks, reasoning, cached, calls";
 
 /// Why the text of a behaviour was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +130,7 @@ fn apply(behaviour: &mut Behaviour, name: &str, argument: Option<&str>) -> Resul
         "chunks" => word.fill(&mut behaviour.chunks, word.number()?),
         "reasoning" => word.fill(&mut behaviour.reasoning_tokens, word.number()?),
         "cached" => word.fill(&mut behaviour.cached_tokens, word.number()?),
+        "calls" => word.fill(&mut behaviour.calls, word.number()?),
         "answer-tokens" => word.fill(&mut behaviour.answer, AnswerLength::Tokens(word.number()?)),
         "answer-bytes" => word.fill(&mut behaviour.answer, AnswerLength::Bytes(word.number()?)),
         "empty" => word.fill(&mut behaviour.answer, word.bare(AnswerLength::Tokens(0))?),
@@ -262,6 +263,7 @@ impl fmt::Display for Behaviour {
             self.chunks.map(|chunks| format!("chunks:{chunks}")),
             self.reasoning_tokens.map(|tokens| format!("reasoning:{tokens}")),
             self.cached_tokens.map(|tokens| format!("cached:{tokens}")),
+            self.calls.map(|calls| format!("calls:{calls}")),
         ];
         f.write_str(&options.into_iter().flatten().collect::<Vec<_>>().join("+"))
     }

@@ -1,63 +1,62 @@
 //! Generated text as server-sent events, with the faults that streams can have.
 //!
-//! Order of a healthy stream: a role chunk per choice (chat only), the content chunks of all
-//! choices in turn, a finishing chunk per choice, the usage chunk if asked for, `[DONE]`. All
-//! events are written into one buffer and cut into slices, so a stream of fifty chunks is one
-//! allocation of bytes. The invariant: the content pieces of a choice join to its words.
+//! Order of a healthy stream: what its dialect opens with, the content chunks of all choices in
+//! turn, and what the dialect closes with. All events are written into one buffer and cut into
+//! slices, so a stream of fifty chunks is one allocation of bytes. The invariant: the content
+//! pieces of a choice join to its words.
 
 use bytes::Bytes;
 
-use super::completion::{Material, finish_reason, generate};
-use super::{Draft, EVENT_STREAM, Scene, pad};
-use crate::behaviour::{Damage, Ending, UsageLie};
+use super::completion::{Material, Said, generate};
+use super::pen::{self, Pen, Place};
+use super::sample::Word;
+use super::{Draft, EVENT_STREAM, JSON, Scene, pad};
+use crate::behaviour::{Damage, Ending};
 use crate::inquiry::{Completion, Dialect};
-use crate::prose::Answer;
-use crate::refusal::ErrorBody;
 use crate::reply::{Billing, Piece, Step};
 use crate::truth::Outcome;
 
 /// The events of one stream while they are written.
-struct Tape {
-    dialect: Dialect,
-    /// Every chunk up to and including `"choices":[`.
-    head: String,
-    /// Every chunk from the `]` that closes `choices`.
-    tail: &'static str,
-    bytes: Vec<u8>,
+#[derive(Default)]
+pub(super) struct Tape {
+    pub(super) bytes: Vec<u8>,
     marks: Vec<Mark>,
 }
 
 /// Where an event ends, and what it means.
 #[derive(Clone, Copy, Default)]
-struct Mark {
+pub(super) struct Mark {
     end: usize,
     wait_ms: u64,
     tokens: u64,
     content: bool,
-    reports_usage: bool,
+    pub(super) reports_usage: bool,
 }
 
-/// Content chunks of one choice.
-struct Cuts<'a> {
-    words: &'a [&'static str],
-    chunks: usize,
+/// One content chunk.
+struct Chunk<'a> {
+    place: Place<'a>,
+    words: &'a [Word],
 }
 
-impl<'a> Cuts<'a> {
-    fn of(answer: &'a Answer, chunks: Option<u32>) -> Self {
-        let words = answer.words.as_slice();
-        let wanted = chunks.map_or(words.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
-        Self { words, chunks: wanted.max(1).min(words.len()) }
-    }
-
-    /// The words of a chunk; all chunks have the same number of words, give or take one.
-    fn get(&self, chunk: usize) -> Option<&'a [&'static str]> {
-        let bound = |n: usize| n.saturating_mul(self.words.len()).checked_div(self.chunks);
-        if chunk >= self.chunks {
-            return None;
+/// The content chunks of one choice; all chunks of a part have the same number of words, give or
+/// take one.
+fn chunks(said: &Said, wanted: Option<u32>, whole_calls: bool) -> Vec<Chunk<'_>> {
+    let mut chunks = Vec::new();
+    for (index, part) in said.parts.iter().enumerate() {
+        let words = part.words.as_slice();
+        let wanted = wanted.map_or(words.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let count = if whole_calls && part.call.is_some() { 1 } else { wanted };
+        let count = count.max(1).min(words.len());
+        let bound = |n: usize| n.saturating_mul(words.len()).checked_div(count).unwrap_or(0);
+        for n in 0..count {
+            let next = n.saturating_add(1);
+            let place = Place { choice: 0, index, part, first: n == 0, last: next == count };
+            let words = words.get(bound(n)..bound(next)).unwrap_or_default();
+            chunks.push(Chunk { place, words });
         }
-        self.words.get(bound(chunk)?..bound(chunk.saturating_add(1))?)
     }
+    chunks
 }
 
 /// The plan of a streamed answer.
@@ -66,7 +65,8 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
     if !completion.include_usage {
         material.reported = None;
     }
-    let mut tape = tape(scene, completion);
+    let mut pen = pen::of(scene, completion);
+    let mut tape = Tape::default();
     let stop_after = match scene.behaviour.ending {
         Some(Ending::Cut { after } | Ending::Silence { after } | Ending::Error { after }) => {
             Some(after)
@@ -74,27 +74,29 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
         Some(Ending::NoDone) | None => None,
     };
     if stop_after != Some(0) {
-        tape.roles(material.answers.len());
-        contents(scene, &mut tape, &material, stop_after);
+        pen.open(&mut tape, &material);
+        let whole_calls = matches!(completion.dialect, Dialect::Gemini { .. });
+        contents(scene, (&mut *pen, &mut tape), &material, (stop_after, whole_calls));
     }
     if stop_after.is_none() {
-        finish(scene, &mut tape, &material);
+        pen.close(&mut tape, &material, scene.behaviour.ending.is_none());
     }
     let (last, billing, outcome) = match scene.behaviour.ending {
         Some(Ending::Cut { .. }) => (Some(Step::Cut), Billing::Streamed, Outcome::Cut),
         Some(Ending::Silence { .. }) => (Some(Step::Silence), Billing::Streamed, Outcome::Silent),
         Some(Ending::Error { after }) => {
             let billing = if after == 0 { Billing::Nothing } else { Billing::Streamed };
-            tape.error();
+            pen.error(&mut tape);
             (None, billing, Outcome::Failed)
         }
         Some(Ending::NoDone) | None => (None, Billing::Streamed, Outcome::Answered),
     };
     let mut steps = tape.steps();
     steps.extend(last);
+    let is_array = completion.dialect == Dialect::Gemini { array: true };
     Draft {
         steps,
-        content_type: EVENT_STREAM,
+        content_type: if is_array { JSON } else { EVENT_STREAM },
         declared: None,
         usage: material.usage,
         reported: material.reported,
@@ -103,31 +105,20 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
     }
 }
 
-fn tape(scene: &Scene<'_>, completion: &Completion<'_>) -> Tape {
-    let (prefix, object) = match completion.dialect {
-        Dialect::Chat => ("chatcmpl", "chat.completion.chunk\",\"service_tier\":\"default"),
-        Dialect::Text => ("cmpl", "text_completion"),
-    };
-    let head = format!(
-        "data: {{\"id\":\"{prefix}-{}\",\"object\":\"{object}\",\"created\":{},\"model\":{},\
-         \"system_fingerprint\":\"fp_simulator\",\"choices\":[",
-        scene.turn.id,
-        scene.turn.created_s,
-        scene.model_json()
-    );
-    let tail = if completion.include_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" };
-    Tape { dialect: completion.dialect, head, tail, bytes: Vec::new(), marks: Vec::new() }
-}
-
 /// Writes the content chunks of all choices in turn, at most `stop_after` of them.
-fn contents(scene: &Scene<'_>, tape: &mut Tape, material: &Material, stop_after: Option<u32>) {
-    let chunks = scene.behaviour.chunks;
-    let cuts: Vec<Cuts<'_>> = material.answers.iter().map(|a| Cuts::of(a, chunks)).collect();
-    let rounds = cuts.iter().map(|cuts| cuts.chunks).max().unwrap_or(0);
+fn contents(
+    scene: &Scene<'_>,
+    (pen, tape): (&mut dyn Pen, &mut Tape),
+    material: &Material,
+    (stop_after, whole_calls): (Option<u32>, bool),
+) {
+    let of = |said| chunks(said, scene.behaviour.chunks, whole_calls);
+    let cuts: Vec<Vec<Chunk<'_>>> = material.choices.iter().map(of).collect();
+    let rounds = cuts.iter().map(Vec::len).max().unwrap_or(0);
     let mut written = 0u32;
     for round in 0..rounds {
-        for (index, cuts) in cuts.iter().enumerate() {
-            let Some(words) = cuts.get(round) else {
+        for (choice, cuts) in cuts.iter().enumerate() {
+            let Some(chunk) = cuts.get(round) else {
                 continue;
             };
             if stop_after.is_some_and(|limit| written >= limit) {
@@ -136,11 +127,11 @@ fn contents(scene: &Scene<'_>, tape: &mut Tape, material: &Material, stop_after:
             let pause = if written == 0 { None } else { scene.behaviour.pace_ms };
             written = written.saturating_add(1);
             let start = tape.bytes.len();
-            tape.content(index, words, round == 0);
+            pen.content(tape, &Place { choice, ..chunk.place }, chunk.words);
             damage(scene, &mut tape.bytes, start, written);
             tape.mark(Mark {
                 wait_ms: pause.unwrap_or(0),
-                tokens: u64::try_from(words.len()).unwrap_or(u64::MAX),
+                tokens: u64::try_from(chunk.words.len()).unwrap_or(u64::MAX),
                 content: true,
                 ..Mark::default()
             });
@@ -174,95 +165,25 @@ fn damage(scene: &Scene<'_>, bytes: &mut Vec<u8>, start: usize, nth: u32) {
     }
 }
 
-/// Writes what follows the content of a whole stream.
-fn finish(scene: &Scene<'_>, tape: &mut Tape, material: &Material) {
-    for (index, answer) in material.answers.iter().enumerate() {
-        let index = tape.begin(index);
-        tape.end(&index, Some(finish_reason(answer)));
-        tape.mark(Mark::default());
-    }
-    if let Some(reported) = &material.reported {
-        let usage = reported.completion_json();
-        let times = if scene.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
-        for _ in 0..times {
-            tape.push(&[&tape.head.clone(), "],\"usage\":", &usage, "}\n\n"]);
-            tape.mark(Mark { reports_usage: true, ..Mark::default() });
-        }
-    }
-    if scene.behaviour.ending.is_none() {
-        tape.push(&["data: [DONE]\n\n"]);
-        tape.mark(Mark::default());
-    }
-}
-
 impl Tape {
-    fn push(&mut self, parts: &[&str]) {
+    pub(super) fn push(&mut self, parts: &[&str]) {
         for part in parts {
             self.bytes.extend_from_slice(part.as_bytes());
         }
     }
 
-    fn mark(&mut self, mark: Mark) {
+    pub(super) fn mark(&mut self, mark: Mark) {
         self.marks.push(Mark { end: self.bytes.len(), ..mark });
     }
 
-    fn roles(&mut self, choices: usize) {
-        if self.dialect == Dialect::Text {
-            return;
-        }
-        for index in 0..choices {
-            let index = self.begin(index);
-            self.push(&["\"role\":\"assistant\",\"content\":\"\",\"refusal\":null"]);
-            self.end(&index, None);
-            self.mark(Mark::default());
-        }
-    }
-
-    /// Starts an event with one choice, up to the inside of a chat's delta or of a text.
-    fn begin(&mut self, index: usize) -> String {
-        let index = index.to_string();
-        self.bytes.extend_from_slice(self.head.as_bytes());
-        match self.dialect {
-            Dialect::Chat => self.push(&["{\"index\":", &index, ",\"delta\":{"]),
-            Dialect::Text => self.push(&["{\"text\":\""]),
-        }
-        index
-    }
-
-    fn end(&mut self, index: &str, finish: Option<&str>) {
-        match self.dialect {
-            Dialect::Chat => self.push(&["},\"logprobs\":null,\"finish_reason\":"]),
-            Dialect::Text => {
-                self.push(&["\",\"index\":", index, ",\"logprobs\":null,\"finish_reason\":"]);
-            }
-        }
-        match finish {
-            Some(reason) => self.push(&["\"", reason, "\"}", self.tail]),
-            None => self.push(&["null}", self.tail]),
-        }
-    }
-
-    /// One content chunk; all but the first of a choice begin with a space.
-    fn content(&mut self, index: usize, words: &[&str], first: bool) {
-        let index = self.begin(index);
-        if self.dialect == Dialect::Chat {
-            self.push(&["\"content\":\""]);
-        }
-        for (place, word) in words.iter().enumerate() {
-            let space = if first && place == 0 { "" } else { " " };
-            self.push(&[space, word]);
-        }
-        if self.dialect == Dialect::Chat {
-            self.push(&["\""]);
-        }
-        self.end(&index, None);
-    }
-
-    fn error(&mut self) {
-        self.bytes.extend_from_slice(b"data: ");
-        self.bytes.extend_from_slice(&ErrorBody::scripted(500, None).json());
-        self.bytes.extend_from_slice(b"\n\n");
+    /// The end of a piece that is not content.
+    pub(super) fn beside(&mut self) {
         self.mark(Mark::default());
+    }
+
+    /// The end of a piece that tells the usage, if there is one to tell.
+    pub(super) fn told(&mut self, reports_usage: bool) {
+        self.mark(Mark { reports_usage, ..Mark::default() });
     }
 
     fn steps(self) -> Vec<Step> {

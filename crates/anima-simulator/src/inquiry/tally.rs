@@ -16,6 +16,8 @@ use crate::prose;
 pub(super) struct Messages {
     pub(super) count: u64,
     pub(super) tokens: u64,
+    /// Whether the last one is what a tool said.
+    pub(super) ends_in_result: bool,
 }
 
 /// One prompt or one text to embed.
@@ -31,7 +33,7 @@ pub(crate) struct Input {
 #[derive(Debug)]
 pub(super) struct Inputs(pub(super) Vec<Input>);
 
-fn tokens_of(bytes: u64) -> u64 {
+pub(super) fn tokens_of(bytes: u64) -> u64 {
     bytes.div_ceil(4)
 }
 
@@ -43,6 +45,7 @@ fn length(text: &str) -> u64 {
 struct Message {
     #[serde(default)]
     content: TextBytes,
+    tool_call_id: Option<de::IgnoredAny>,
 }
 
 #[derive(serde::Deserialize)]
@@ -74,6 +77,7 @@ impl<'de> Visitor<'de> for MessagesVisitor {
         let mut messages = Messages::default();
         while let Some(message) = seq.next_element::<Message>()? {
             messages.count = messages.count.saturating_add(1);
+            messages.ends_in_result = message.tool_call_id.is_some();
             let tokens = tokens_of(message.content.0).saturating_add(4);
             messages.tokens = messages.tokens.saturating_add(tokens);
         }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn ask<'a>(path: &'a str, body: &'a str) -> Ask<'a> {
-    Ask { method: &Method::POST, path, key: None, body: body.as_bytes() }
+    Ask { method: &Method::POST, path, query: "", key: None, body: body.as_bytes() }
 }
 
 fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
@@ -149,7 +149,7 @@ fn a_model_name_in_a_path_may_be_encoded() {
         ("/v1/models/fault%3Astatus:503", "fault:status:503"),
         ("/v1/models/odd%zz%", "odd%zz%"),
     ] {
-        let ask = Ask { method: &Method::GET, path, key: None, body: b"" };
+        let ask = Ask { method: &Method::GET, path, query: "", key: None, body: b"" };
         assert!(matches!(read(&ask), Ok(Inquiry::Model(name)) if name == model), "{path}");
     }
 }

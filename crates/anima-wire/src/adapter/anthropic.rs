@@ -24,7 +24,8 @@ use crate::request::{CallRequest, Endpoint};
 /// The only version of the dialect that there is.
 const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
-const PATH: &str = "/messages";
+/// Below the bare origin, which is what the vendor's own SDKs take.
+const PATH: &str = "/v1/messages";
 
 /// How the names of models go on that want a budget for their thoughts and not an effort
 /// (`b-outbound-chat` B.3): all up to 4.5.

@@ -80,7 +80,7 @@ impl Adapter for Gemini {
 /// The path for a model. Names come from configuration, so that anything may stand in them.
 fn path(model: &str, stream: bool) -> String {
     let mut path = String::with_capacity(model.len() + 48);
-    path.push_str(if model.contains('/') { "/" } else { "/models/" });
+    path.push_str(if model.contains('/') { "/v1beta/" } else { "/v1beta/models/" });
     for byte in model.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/') {
             path.push(char::from(byte));
@@ -128,10 +128,10 @@ mod tests {
 
     #[test]
     fn the_model_stands_in_the_path_whatever_it_is_called() {
-        assert_eq!(path("gemini-2.5-pro", false), "/models/gemini-2.5-pro:generateContent");
-        let tuned = "/tunedModels/a:streamGenerateContent?alt=sse";
+        assert_eq!(path("gemini-2.5-pro", false), "/v1beta/models/gemini-2.5-pro:generateContent");
+        let tuned = "/v1beta/tunedModels/a:streamGenerateContent?alt=sse";
         assert_eq!(path("tunedModels/a", true), tuned);
-        assert_eq!(path("a b?c", false), "/models/a%20b%3Fc:generateContent");
+        assert_eq!(path("a b?c", false), "/v1beta/models/a%20b%3Fc:generateContent");
     }
 
     #[test]

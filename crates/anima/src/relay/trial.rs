@@ -272,9 +272,16 @@ pub(super) fn classified(failure: Failure) -> Classified {
     }
 }
 
+/// The URL of a call. A version that ends the base URL and begins the path stands once: bases are
+/// written with and without it.
 pub(super) fn target(base: &Uri, path: &str) -> Option<Uri> {
     let mut parts = base.clone().into_parts();
     let prefix = base.path().trim_end_matches('/');
+    let version = path.strip_prefix('/').and_then(|path| path.split('/').next());
+    let twice = version.filter(|version| version.starts_with('v') && prefix.ends_with(version));
+    let prefix = twice.map_or(prefix, |version| {
+        prefix.strip_suffix(version).and_then(|rest| rest.strip_suffix('/')).unwrap_or(prefix)
+    });
     parts.path_and_query = Some(format!("{prefix}{path}").parse().ok()?);
     Uri::from_parts(parts).ok()
 }
@@ -292,4 +299,20 @@ fn plain(text: &str) -> String {
 fn is_event_stream(response: &Response<Body>) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     kind.is_some_and(|k| k.trim_start().starts_with("text/event-stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_stands_once_in_a_url_however_the_base_is_written() {
+        let url = |base: &str, path| target(&base.parse().unwrap(), path).unwrap().to_string();
+        assert_eq!(url("http://a", "/v1/messages"), "http://a/v1/messages");
+        assert_eq!(url("http://a/v1", "/v1/messages"), "http://a/v1/messages");
+        assert_eq!(url("http://a/x/v1beta/", "/v1beta/m"), "http://a/x/v1beta/m");
+        assert_eq!(url("http://a/v1beta", "/v1/m"), "http://a/v1beta/v1/m");
+        assert_eq!(url("http://a/av1", "/v1/m"), "http://a/av1/v1/m");
+        assert_eq!(url("http://a/v1", "/chat/completions"), "http://a/v1/chat/completions");
+    }
 }

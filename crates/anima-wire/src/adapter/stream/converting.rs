@@ -61,7 +61,8 @@ impl Sink for Tee<'_> {
 impl Converting {
     /// A decoder before the first byte.
     pub(super) fn new(from: Dialect, request: &CallRequest) -> Self {
-        let converts = from != request.dialect;
+        // A client of Gemini's may want an array; its provider is always asked for events.
+        let converts = from != request.dialect || request.as_array;
         let writer = converts.then(|| request.dialect.stream_writer(&request.echo()));
         Self {
             filter: Filter::new(),

@@ -1,0 +1,146 @@
+//! Tools and forms: what an answer is to be, other than prose.
+//!
+//! A caller who offers tools gets a call of one, unless it forbids that or has just told what a
+//! tool said; a caller who wants JSON gets some of its schema. Each dialect writes this in its own way;
+//! here it is one. Invariant: a tool that is called was offered.
+
+use serde_json::Value;
+
+/// What the answer is to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Wanted {
+    /// Words.
+    #[default]
+    Prose,
+    /// Calls of these, in turn. Not empty.
+    Calls(Vec<Tool>),
+    /// JSON of a schema.
+    Json(Value),
+}
+
+/// A tool as it was offered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tool {
+    pub(crate) name: String,
+    /// JSON schema of its arguments.
+    pub(crate) schema: Value,
+}
+
+/// What the caller says about tools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    Auto,
+    Never,
+    Must,
+    This(String),
+}
+
+/// All that decides what the answer is to be.
+#[derive(Debug, Default)]
+pub(super) struct Wish {
+    pub(super) tools: Vec<Tool>,
+    pub(super) choice: Option<Choice>,
+    /// Whether the conversation ends with what a tool said.
+    pub(super) answered: bool,
+    /// The schema of the text.
+    pub(super) format: Option<Value>,
+}
+
+impl Wanted {
+    pub(super) fn of(wish: Wish) -> Self {
+        let prose = |format: Option<Value>| format.map_or(Self::Prose, Self::Json);
+        let mut tools = wish.tools;
+        match wish.choice.unwrap_or(Choice::Auto) {
+            Choice::Never => return prose(wish.format),
+            Choice::Auto if wish.answered => return prose(wish.format),
+            Choice::This(name) => tools.retain(|tool| tool.name == name),
+            Choice::Auto | Choice::Must => {}
+        }
+        if tools.is_empty() { prose(wish.format) } else { Self::Calls(tools) }
+    }
+}
+
+/// A tool of `OpenAI`'s: nested in chat, flat in Responses.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct ToolBody {
+    function: Option<Function>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Function {
+    name: String,
+    parameters: Option<Value>,
+}
+
+pub(super) fn of_bodies(bodies: Vec<ToolBody>) -> Vec<Tool> {
+    let tool = |function: Function| Tool {
+        name: function.name,
+        schema: function.parameters.unwrap_or_default(),
+    };
+    bodies.into_iter().filter_map(|body| body.function).map(tool).collect()
+}
+
+/// The tools of a list whose entries hold name and schema themselves.
+pub(super) fn flat(list: Option<&Value>, schema: &[&str]) -> Vec<Tool> {
+    let tool = |entry: &Value| {
+        let schema = schema.iter().find_map(|member| entry.get(*member));
+        let name = entry.get("name")?.as_str()?.to_owned();
+        Some(Tool { name, schema: schema.cloned().unwrap_or_default() })
+    };
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(tool).collect()
+}
+
+/// `tool_choice` of `OpenAI`'s, in both its dialects.
+pub(super) fn openai_choice(choice: &Value) -> Choice {
+    let named = choice.get("function").unwrap_or(choice).get("name").and_then(Value::as_str);
+    match (choice.as_str(), named) {
+        (Some("none"), _) => Choice::Never,
+        (Some("required"), _) => Choice::Must,
+        (_, Some(name)) => Choice::This(name.to_owned()),
+        _ => Choice::Auto,
+    }
+}
+
+/// The schema of `response_format`, and of `text.format`.
+pub(super) fn openai_format(format: &Value) -> Option<Value> {
+    match format.get("type")?.as_str()? {
+        "json_object" => Some(Value::Null),
+        "json_schema" => Some(format.get("json_schema").unwrap_or(format).get("schema")?.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tool(name: &str) -> Tool {
+        Tool { name: name.into(), schema: Value::Null }
+    }
+
+    fn wish(choice: Option<Choice>, answered: bool) -> Wanted {
+        let tools = vec![tool("a"), tool("b")];
+        Wanted::of(Wish { tools, choice, answered, format: Some(json!({})) })
+    }
+
+    #[test]
+    fn tools_are_called_unless_they_were_or_must_not_be() {
+        assert_eq!(wish(None, false), Wanted::Calls(vec![tool("a"), tool("b")]));
+        assert_eq!(wish(None, true), Wanted::Json(json!({})));
+        assert_eq!(wish(Some(Choice::Never), false), Wanted::Json(json!({})));
+        assert_eq!(wish(Some(Choice::This("b".into())), true), Wanted::Calls(vec![tool("b")]));
+        assert_eq!(wish(Some(Choice::This("c".into())), true), Wanted::Json(json!({})));
+    }
+
+    #[test]
+    fn the_choice_is_read_in_both_forms() {
+        assert_eq!(openai_choice(&json!("none")), Choice::Never);
+        assert_eq!(openai_choice(&json!("required")), Choice::Must);
+        let this = Choice::This("f".into());
+        assert_eq!(openai_choice(&json!({"type": "function", "name": "f"})), this);
+        let nested = json!({"type": "function", "function": {"name": "f"}});
+        assert_eq!(openai_choice(&nested), this);
+    }
+}
