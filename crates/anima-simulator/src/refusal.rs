@@ -1,8 +1,8 @@
 //! Error answers in the shape of each vendor.
 //!
 //! An error is made in OpenAI's words, `{"error": {message, type, param, code}}`, by the error
-//! table of OpenAI's API reference; Anthropic's and Google's shapes are written from it, with what those
-//! vendors say of an empty account and of a long prompt. It decides nothing.
+//! table of OpenAI's API reference; Anthropic's and Google's shapes are written from it, with what
+//! those vendors say of an empty account and of a long prompt. It decides nothing.
 
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! Tools and forms: what an answer is to be, other than prose.
 //!
 //! A caller who offers tools gets a call of one, unless it forbids that or has just told what a
-//! tool said; a caller who wants JSON gets some of its schema. Each dialect writes this in its own way;
-//! here it is one. Invariant: a tool that is called was offered.
+//! tool said; a caller who wants JSON gets some of its schema. Each dialect writes this in its own
+//! way; here it is one. Invariant: a tool that is called was offered.
 
 use serde_json::Value;
 
