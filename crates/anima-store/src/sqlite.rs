@@ -141,6 +141,36 @@ mod tests {
     }
 
     #[test]
+    fn states_of_holds_are_checked_without_a_table_in_files_of_before_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let mut writer = open(&path).unwrap();
+        let before = refinery::Target::Version(5);
+        embedded::migrations::runner().set_target(before).run(&mut writer).unwrap();
+        let other = open(&path).unwrap();
+        assert!(opcodes(&other).contains(&"OpenEphemeral".to_owned()));
+        migrate(&mut writer).unwrap();
+        for connection in [&writer, &other, &open(&path).unwrap()] {
+            let refused = connection.execute(SET_STATE, ["GONE"]).unwrap_err().to_string();
+            assert!(refused.contains("CHECK constraint failed: state = 'HELD'"), "{refused}");
+            assert!(!opcodes(connection).contains(&"OpenEphemeral".to_owned()));
+        }
+        let sound: String = writer.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+        assert_eq!(sound, "ok");
+    }
+
+    const SET_STATE: &str = "
+        INSERT INTO hold (state, id, app, kid, alias, account_id, node, amount, currency, price_id,
+                          created_at, expires_at)
+        VALUES (?1, zeroblob(16), 'a', 'k', 'm', 1, zeroblob(16), 1, 'USD', 1, 1, 1)";
+
+    fn opcodes(connection: &Connection) -> Vec<String> {
+        let mut explained = connection.prepare(&format!("EXPLAIN {SET_STATE}")).unwrap();
+        let opcodes = explained.query_map(["HELD"], |row| row.get(1)).unwrap();
+        opcodes.map(Result::unwrap).collect()
+    }
+
+    #[test]
     fn a_reader_cannot_write() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
