@@ -171,6 +171,8 @@ failures! {
     ServiceUnavailable: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Nothing true;
     /// This node is being stopped and the call did not end in time.
     ShuttingDown: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Delivered true;
+    /// An operator's switch ended the call while it streamed.
+    CutOff: Gateway 503 "server_error" "service_suspended" Never Error Ignores Delivered false;
     /// An answer was made and may be charged, but could not be booked, so it is withheld.
     Unbooked: Gateway 503 "server_error" "service_unavailable" Never Error Ignores Delivered false;
     /// No channel is left to try.
@@ -234,6 +236,7 @@ impl Failure {
             Self::KeyExpired => "expired_api_key",
             Self::Unbooked => "unbooked",
             Self::ShuttingDown => "shutting_down",
+            Self::CutOff => "cut_by_switch",
             Self::RequestRefused => "upstream_refused_request",
             Self::RateLimited => "upstream_rate_limited",
             Self::FirstByteTimeout => "first_byte_timeout",

@@ -12,7 +12,7 @@
 //!   than the last change of its row, also when the clocks of two nodes differ.
 //! - `enabled` belongs to the row, not to a version: switching it needs no `version_no`, and no
 //!   scheduled version turns it back on.
-//! - Every change is one transaction with its audit record and a gap-free revision number.
+//! - A batch is one transaction with its audit, a gap-free revision and an event (`publish`).
 
 use std::fmt;
 
@@ -24,10 +24,12 @@ use anima_core::config::{Resource, Tables, Version};
 
 mod decide;
 pub(crate) mod postgres;
+pub mod publish;
 mod rows;
 mod sql;
 pub(crate) mod sqlite;
 
+use publish::Notice;
 pub(crate) use rows::{damaged, typed};
 
 /// A row whose body has not been given a type.
@@ -138,11 +140,16 @@ pub trait ConfigStore: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn versions(&self, resource: Resource, code: &str) -> Result<Vec<Row>, Error>;
 
-    /// Applies a change and gives the row as it then is: the version that was written.
+    /// Applies all changes of a batch, or none; of a rehearsal none, whatever it would have given.
     ///
     /// # Errors
-    /// Any of [`Error`].
-    async fn change(&self, change: Change, actor: &Actor, now: Timestamp) -> Result<Row, Error>;
+    /// Which change was refused, and why.
+    async fn commit(
+        &self,
+        batch: Batch,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Committed, Rejected>;
 
     /// Records what was done beside the configuration.
     ///
@@ -155,6 +162,61 @@ pub trait ConfigStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Unavailable`].
     async fn audit(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditRecord>, Error>;
+}
+
+impl dyn ConfigStore {
+    /// Applies one change and gives the row as it then is: the version that was written.
+    ///
+    /// # Errors
+    /// Any of [`Error`].
+    pub async fn change(
+        &self,
+        change: Change,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Row, Error> {
+        let batch = Batch { changes: vec![change], rehearsal: false };
+        let committed = self.commit(batch, actor, now).await.map_err(|refused| refused.error)?;
+        let row = committed.steps.into_iter().next().map(|step| step.after);
+        row.ok_or_else(|| Error::Damaged("a batch of one change gave no row".to_owned()))
+    }
+}
+
+/// Changes that are made together or not at all.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// In the order in which they are made; a later one sees the ones before it.
+    pub changes: Vec<Change>,
+    /// Decide and check everything, then write nothing.
+    pub rehearsal: bool,
+}
+
+/// What a batch did, or would have done.
+#[derive(Debug, Clone, Default)]
+pub struct Committed {
+    /// The number of the change: all of the batch has one.
+    pub rev: i64,
+    /// One per change.
+    pub steps: Vec<Step>,
+}
+
+/// What one change of a batch did.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The row as of then; `None` when there was none.
+    pub before: Option<Row>,
+    /// The row as it then is: the version that was written.
+    pub after: Row,
+}
+
+/// Why a batch was not applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("change {index} of the batch: {error}")]
+pub struct Rejected {
+    /// Position of the change that was refused; the last one when it was the commit.
+    pub index: usize,
+    /// Why.
+    pub error: Error,
 }
 
 /// Which rows to list.
@@ -192,6 +254,19 @@ pub enum Change {
         code: String,
         /// On or off.
         enabled: bool,
+        /// Whether nodes end what streams through the row, rather than let it finish.
+        cut: bool,
+    },
+    /// Takes back a version that has not begun. What it would have ended goes on in its place.
+    Cancel {
+        /// Which table.
+        resource: Resource,
+        /// Which row.
+        code: String,
+        /// Which version.
+        version_no: i64,
+        /// The latest `version_no`, if the writer stated it.
+        read: Option<i64>,
     },
     /// Ends a row now and cancels what was scheduled. Its history stays.
     Delete {
@@ -209,9 +284,9 @@ impl Change {
     fn target(&self) -> (Resource, &str) {
         match self {
             Self::Create(version) | Self::Add { version, .. } => (version.resource, &version.code),
-            Self::Switch { resource, code, .. } | Self::Delete { resource, code, .. } => {
-                (*resource, code)
-            }
+            Self::Switch { resource, code, .. }
+            | Self::Cancel { resource, code, .. }
+            | Self::Delete { resource, code, .. } => (*resource, code),
         }
     }
 
@@ -219,8 +294,15 @@ impl Change {
     const fn version(&self) -> Option<&NewVersion> {
         match self {
             Self::Create(version) | Self::Add { version, .. } => Some(version),
-            Self::Switch { .. } | Self::Delete { .. } => None,
+            Self::Switch { .. } | Self::Cancel { .. } | Self::Delete { .. } => None,
         }
+    }
+
+    /// What other nodes are told.
+    fn notice(&self) -> Notice {
+        let (resource, code) = self.target();
+        let cut = matches!(self, Self::Switch { enabled: false, cut: true, .. });
+        Notice::Row { resource, code: code.to_owned(), cut }
     }
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::config::ConfigStore;
 use crate::config::postgres::PostgresConfig;
+use crate::config::publish::PublishStore;
 use crate::config::sqlite::SqliteConfig;
 use crate::idempotency::IdempotencyStore;
 use crate::idempotency::postgres::PostgresIdempotency;
@@ -87,6 +88,8 @@ impl Location {
 pub struct Stores {
     /// Configuration.
     pub config: Arc<dyn ConfigStore>,
+    /// What tells nodes about changes, and the escape hatches.
+    pub publish: Arc<dyn PublishStore>,
     /// Hashes of keys and tokens.
     pub keys: Arc<dyn KeyStore>,
     /// Money.
@@ -125,6 +128,7 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
             let ledger = ledger::postgres::open(url, pool.clone(), opener)?;
             Ok(Stores {
                 config: Arc::new(PostgresConfig(pool.clone())),
+                publish: Arc::new(PostgresConfig(pool.clone())),
                 keys: Arc::new(PostgresKeys(pool.clone())),
                 money: Arc::new(money::Books::Postgres(pool.clone())),
                 auditor: Arc::new(money::Books::Postgres(pool.clone())),
@@ -168,6 +172,7 @@ fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
     let connections = Arc::new(Connections::open(path)?);
     Ok(Stores {
         config: Arc::new(SqliteConfig(Arc::clone(&connections))),
+        publish: Arc::new(SqliteConfig(Arc::clone(&connections))),
         keys: Arc::new(SqliteKeys(Arc::clone(&connections))),
         idempotency: Arc::new(SqliteIdempotency::new(connections)),
         money: Arc::new(money::Books::Sqlite(path.to_owned())),

@@ -219,6 +219,7 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         | Failure::NoHealthyChannel => "the service is not available: try again shortly",
         Failure::Unbooked => "the answer could not be booked and is withheld",
         Failure::AnswerEmpty => "the provider answered with nothing",
+        Failure::CutOff => "the operator of this gateway ended the call",
         Failure::ShuttingDown => "this gateway is being restarted: try again",
         Failure::Internal => "this gateway failed: report the request id",
     }

@@ -28,6 +28,7 @@ mod endpoints; // every route, once
 mod envelope; // the members that every write may carry
 pub mod expiry; // promotional credit that expired
 mod fx_rates; // what one currency is in another
+mod hatches; // circuits by hand, the switch of everything, caches, schedules
 pub mod keys; // user API keys
 mod openapi; // the document
 pub mod prices; // what meters cost
@@ -36,6 +37,7 @@ pub mod quotas; // lists of limits
 mod reply; // answers as HTTP
 mod reports; // what providers are owed and calls earn
 mod rows; // the verbs that all resources share
+mod spread; // how far a change has come
 pub mod token_groups; // sets of keys
 mod typed; // JSON to types, with the path of the first bad member
 

@@ -30,7 +30,7 @@ use crate::app::App;
 use crate::circuits::{self, Circuits};
 use crate::clock::{SystemClock, SystemRng};
 use crate::http::server;
-use crate::live::Live;
+use crate::live::{Live, Sources, spread};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::relay::keeper::{self, Keeper};
@@ -39,9 +39,6 @@ use crate::router;
 use crate::secrets::{self, Secrets};
 use crate::settings::{Billing, Settings};
 use crate::watch::Watch;
-
-/// How often a node looks whether another one changed the configuration (`reliability` 5).
-const CATCH_UP_EVERY: Duration = Duration::from_secs(5);
 
 /// The file of settlements that wait for the database, in the data directory.
 const SPOOL: &str = "settlements.spool";
@@ -86,8 +83,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     if settings.billing == Billing::On {
         stores.ledger = alive(settings, &stores, opener.node, &metrics).await?;
     }
-    let (config, keys) = (Arc::clone(&stores.config), Arc::clone(&stores.keys));
-    let live = Live::load(config, keys, Arc::clone(&secrets), Arc::clone(&clock))
+    let live = Live::load(sources(&stores, opener.node), Arc::clone(&secrets), Arc::clone(&clock))
         .await
         .map_err(|e| format!("failed to read the configuration: {e}"))?;
     let live = Arc::new(live);
@@ -144,6 +140,16 @@ async fn shared(settings: &Settings) -> Result<Shared, String> {
         tracing::warn!("redis does not answer; serving without shared state until it does");
     }
     Ok(shared)
+}
+
+/// What the configuration is read from.
+fn sources(stores: &Stores, node: Uuid) -> Sources {
+    Sources {
+        config: Arc::clone(&stores.config),
+        keys: Arc::clone(&stores.keys),
+        publish: Arc::clone(&stores.publish),
+        node: node.to_string(),
+    }
 }
 
 /// Between two looks at the books; `None` where there are none, or nobody is to look.
@@ -326,7 +332,7 @@ impl Node {
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let router = router::router(&self.app, Arc::clone(&self.plane), self.admin.clone());
         let healing = tokio::spawn(catch_up(
-            Arc::clone(&self.app),
+            Arc::clone(&self.app.live),
             Arc::clone(&self.plane),
             shutdown.clone(),
         ));
@@ -373,19 +379,8 @@ impl Node {
     }
 }
 
-/// Heals what another node changed.
-async fn catch_up(app: Arc<App>, plane: Arc<Plane>, shutdown: CancellationToken) {
-    let mut every = tokio::time::interval(CATCH_UP_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = shutdown.cancelled() => return,
-        }
-        let caught_up = app.live.catch_up().await;
-        plane.relay.note_database(caught_up.is_err());
-        if let Err(error) = caught_up {
-            tracing::warn!(%error, "failed to look for changes of the configuration");
-        }
-    }
+/// Heals what another node changed, and notes on the way whether the database answers.
+async fn catch_up(live: Arc<Live>, plane: Arc<Plane>, shutdown: CancellationToken) {
+    let seen = |down| plane.relay.note_database(down);
+    spread::run(live, shutdown, &seen).await;
 }

@@ -1,13 +1,15 @@
-//! The configuration in force on this node, and the cache of keys.
+//! The configuration in force on this node, the escape hatches, and the cache of keys.
 //!
 //! Configuration proper is small and compiled whole into a [`Timeline`] behind one swap; a request
-//! takes its snapshot once. Keys and apps are many and cached one by one for 30 s (SPEC 5).
-//! Invariant: after [`Live::refresh`] returns, every new request on this node sees the change.
+//! takes its snapshot once. Keys and apps are many and cached one by one for 30 s (SPEC 5). Changes
+//! are read as events by their number, so a node loads what changed and nothing else; where events
+//! are missing it loads everything. Invariant: after [`Live::catch_up`] returns, every new request
+//! on this node sees every change up to [`Live::rev`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,16 +17,25 @@ use moka::future::Cache;
 use zeroize::Zeroizing;
 
 use anima_core::clock::{Clock, Timestamp};
-use anima_core::config::{FxRate, Price, Resource, Tables};
+use anima_core::config::{FxRate, Price, Resource, Tables, Version};
 use anima_core::ledger::{PriceRef, fx};
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::{Snapshot, Timeline, compile_price};
+use anima_store::config::publish::{Event, Forced, Hatches, Notice, PublishStore};
 use anima_store::config::{ConfigStore, Error};
 use anima_store::keys::{KeyRecord, KeyStore};
 use anima_wire::adapter::{self, Adapter};
 
 use crate::secrets::Secrets;
 
+pub mod propagation; // who has which change in force
+pub mod spread; // hears of changes, and looks for those it did not hear of
+pub mod streams; // what streams now, so that it can be ended
+
+use streams::Streams;
+
+/// Events read in one go; a node that is further behind loads everything (`reliability` 5).
+const EVENTS_MAX: u32 = 1_000;
 /// How long a key may be served from memory (SPEC 5: L1).
 const KEY_TTL: Duration = Duration::from_secs(30);
 /// How long "no such key" is remembered: long enough to stop a flood of wrong keys from reaching
@@ -89,29 +100,60 @@ struct Compiled {
 pub struct Pinned {
     /// The configuration in force.
     pub snapshot: Arc<Snapshot>,
+    /// Number of the last change in force.
+    pub rev: i64,
+    hatches: Arc<Hatches>,
     compiled: Arc<Compiled>,
 }
 
 impl Pinned {
+    /// How the circuit of a channel and a model was forced, if it was. What was set for the model
+    /// goes before what was set for the whole channel.
+    pub fn forced(&self, channel: &str, model: &str, now: Timestamp) -> Option<Forced> {
+        let circuits = &self.hatches.circuits;
+        let mut of_channel = circuits.iter().filter(|c| c.channel == channel && c.is_live(now));
+        let whole = of_channel.clone().find(|c| c.model.is_none());
+        of_channel.find(|c| c.model.as_deref() == Some(model)).or(whole).map(|c| c.state)
+    }
+
     /// The callable form of a channel, by [`anima_core::snapshot::ChannelEntry::index`].
     pub fn upstream(&self, index: usize) -> Option<&Arc<Upstream>> {
         self.compiled.upstreams.get(index).and_then(Option::as_ref)
     }
 }
 
+/// What a node reads its configuration from, and what it is called there.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Rows.
+    pub config: Arc<dyn ConfigStore>,
+    /// Keys.
+    pub keys: Arc<dyn KeyStore>,
+    /// Events, acknowledgements and hatches.
+    pub publish: Arc<dyn PublishStore>,
+    /// This process start.
+    pub node: String,
+}
+
 /// The configuration in force and the key cache. See the module.
 #[derive(Debug)]
 pub struct Live {
-    config: Arc<dyn ConfigStore>,
-    keys: Arc<dyn KeyStore>,
+    from: Sources,
     secrets: Arc<Secrets>,
     clock: Arc<dyn Clock>,
     compiled: ArcSwap<Compiled>,
+    hatches: ArcSwap<Hatches>,
+    /// Every change up to this one is in force here.
+    applied: AtomicI64,
     /// One refresh at a time, so that an older read never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
     cache: Cache<Box<str>, Arc<Lookup>>,
     /// Counts the times that one or all keys were dropped from memory.
     forgotten: AtomicU64,
+    /// What streams now.
+    pub streams: Streams,
+    /// Rung when there may be a change.
+    pub bell: tokio::sync::Notify,
 }
 
 impl Live {
@@ -120,22 +162,27 @@ impl Live {
     /// # Errors
     /// When the store cannot be read.
     pub async fn load(
-        config: Arc<dyn ConfigStore>,
-        keys: Arc<dyn KeyStore>,
+        from: Sources,
         secrets: Arc<Secrets>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
         let now = clock.now();
-        let compiled = compile(config.tables(now).await?, &secrets, now);
+        // The number first: what is read after it holds at least that change.
+        let rev = from.config.rev().await?;
+        let hatches = from.publish.hatches().await?;
+        let compiled = compile(from.config.tables(now).await?, &secrets, now);
         Ok(Self {
-            config,
-            keys,
+            from,
             secrets,
             clock,
             compiled: ArcSwap::from_pointee(compiled),
+            hatches: ArcSwap::from_pointee(hatches),
+            applied: AtomicI64::new(rev),
             refreshing: tokio::sync::Mutex::new(()),
             cache: Cache::builder().max_capacity(KEYS_MAX).expire_after(Remembered).build(),
             forgotten: AtomicU64::new(0),
+            streams: Streams::default(),
+            bell: tokio::sync::Notify::new(),
         })
     }
 
@@ -143,36 +190,146 @@ impl Live {
     pub fn pin(&self, now: Timestamp) -> Option<Pinned> {
         let compiled = self.compiled.load_full();
         let snapshot = Arc::clone(compiled.timeline.at(now)?);
-        Some(Pinned { snapshot, compiled })
+        let rev = self.rev().max(snapshot.rev);
+        Some(Pinned { snapshot, rev, hatches: self.hatches.load_full(), compiled })
     }
 
     /// Number of the last change in force here.
     pub fn rev(&self) -> i64 {
-        self.compiled.load().tables.rev
+        self.applied.load(Ordering::Acquire)
     }
 
-    /// Reads the configuration again and swaps it in.
+    /// The escape hatches as they stand here.
+    pub fn hatches(&self) -> Arc<Hatches> {
+        self.hatches.load_full()
+    }
+
+    /// Whether the data plane is switched on.
+    pub fn is_open(&self) -> bool {
+        self.hatches.load().gateway.enabled
+    }
+
+    /// Reads everything again and swaps it in, whatever the revision says.
     ///
     /// # Errors
     /// When the store cannot be read; what was in force stays in force.
     pub async fn refresh(&self) -> Result<(), Error> {
         let _one = self.refreshing.lock().await;
-        let now = self.clock.now();
-        let tables = self.config.tables(now).await?;
-        self.compiled.store(Arc::new(compile(tables, &self.secrets, now)));
+        let rev = self.from.config.rev().await?;
+        self.reload(rev).await
+    }
+
+    /// Puts every change in force that there is, and acknowledges it.
+    ///
+    /// # Errors
+    /// When the store cannot be read; what was in force stays in force.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        let before = self.rev();
+        {
+            let _one = self.refreshing.lock().await;
+            let rev = self.from.config.rev().await?;
+            let applied = self.rev();
+            let spent = self.compiled.load().timeline.is_spent(self.clock.now());
+            if spent || rev != applied {
+                match self.events(applied, rev).await? {
+                    Some(events) if !spent => self.follow(&events).await?,
+                    _ => self.reload(rev).await?,
+                }
+            }
+        }
+        if self.rev() != before
+            && let Err(error) = self.acknowledge().await
+        {
+            tracing::warn!(%error, "failed to acknowledge a change: the next look does");
+        }
         Ok(())
     }
 
-    /// Refreshes when another node changed something or the timeline has run out.
+    /// Reads everything again, and says so in the log when it was not what is in force here: a
+    /// message and every look since would have missed it.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn catch_up(&self) -> Result<(), Error> {
-        let spent = self.compiled.load().timeline.is_spent(self.clock.now());
-        if spent || self.config.rev().await? != self.rev() {
-            self.forget_keys();
-            self.refresh().await?;
+    pub async fn compare(&self) -> Result<(), Error> {
+        let before = self.compiled.load_full();
+        self.refresh().await?;
+        let after = self.compiled.load();
+        let same = same_in_force(&before.tables, &after.tables, self.clock.now());
+        if before.tables.rev == after.tables.rev && !same {
+            tracing::error!(rev = self.rev(), "what was in force was not what is stored");
         }
+        Ok(())
+    }
+
+    /// Tells the others how far this node is, and that it lives.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn acknowledge(&self) -> Result<(), Error> {
+        self.from.publish.acknowledge(&self.from.node, self.rev(), self.clock.now()).await
+    }
+
+    /// The changes between two revisions, if all of them can be had.
+    async fn events(&self, applied: i64, rev: i64) -> Result<Option<Vec<Event>>, Error> {
+        if rev <= applied || rev - applied > i64::from(EVENTS_MAX) {
+            return Ok(None);
+        }
+        let events = self.from.publish.events(applied, EVENTS_MAX).await?;
+        let whole = events.iter().zip(applied + 1..).all(|(event, rev)| event.rev == rev);
+        Ok((whole && events.last().is_some_and(|last| last.rev >= rev)).then_some(events))
+    }
+
+    /// Loads what events say has changed. The number is raised last, so that nobody is told of a
+    /// change before it is in force.
+    async fn follow(&self, events: &[Event]) -> Result<(), Error> {
+        let notices = || events.iter().flat_map(|event| &event.notices);
+        let wanted = |wanted: Part| notices().any(|notice| parts(notice).contains(&wanted));
+        if wanted(Part::Hatches) {
+            self.hatches.store(Arc::new(self.from.publish.hatches().await?));
+        }
+        if wanted(Part::Tables) {
+            self.load_tables().await?;
+        }
+        for notice in notices() {
+            match notice {
+                Notice::Row { resource: Resource::UserApiKey, code, .. } => {
+                    self.forget_key(code).await;
+                }
+                Notice::Forget { scope } if scope.starts_with("key:") => {
+                    self.forget_key(scope.trim_start_matches("key:")).await;
+                }
+                Notice::Row { .. }
+                | Notice::Circuit { .. }
+                | Notice::Gateway { .. }
+                | Notice::Forget { .. } => {}
+            }
+        }
+        if wanted(Part::Keys) {
+            self.forget_keys();
+        }
+        for notice in notices() {
+            let count = self.streams.cut(notice);
+            if count > 0 {
+                tracing::warn!(count, "ended streams that were cut by a switch");
+            }
+        }
+        self.applied.store(events.last().map_or(0, |last| last.rev), Ordering::Release);
+        Ok(())
+    }
+
+    /// Loads everything that there is at a revision or later.
+    async fn reload(&self, rev: i64) -> Result<(), Error> {
+        self.hatches.store(Arc::new(self.from.publish.hatches().await?));
+        self.load_tables().await?;
+        self.forget_keys();
+        self.applied.store(rev, Ordering::Release);
+        Ok(())
+    }
+
+    async fn load_tables(&self) -> Result<(), Error> {
+        let now = self.clock.now();
+        let tables = self.from.config.tables(now).await?;
+        self.compiled.store(Arc::new(compile(tables, &self.secrets, now)));
         Ok(())
     }
 
@@ -182,7 +339,7 @@ impl Live {
     /// # Errors
     /// When the store cannot be read.
     pub async fn price(&self, code: &str, version_no: i64) -> Result<Option<PriceList>, Error> {
-        let rows = self.config.versions(Resource::Price, code).await?;
+        let rows = self.from.config.versions(Resource::Price, code).await?;
         let row = rows.into_iter().find(|row| row.version_no == version_no);
         Ok(row.and_then(|row| {
             let price: Price = serde_json::from_value(row.body).ok()?;
@@ -196,7 +353,7 @@ impl Live {
     /// When the store cannot be read.
     pub async fn fx_rate(&self, rate: &PriceRef) -> Result<Option<fx::FxRate>, Error> {
         let Some(code) = FxRate::code_of(rate) else { return Ok(None) };
-        let rows = self.config.versions(Resource::FxRate, code).await?;
+        let rows = self.from.config.versions(Resource::FxRate, code).await?;
         let row = rows.into_iter().find(|row| row.version_no == rate.version_no);
         let body = row.and_then(|row| serde_json::from_value::<FxRate>(row.body).ok());
         Ok(body.and_then(|body| body.compile(code, rate.version_no).ok()))
@@ -227,7 +384,7 @@ impl Live {
 
     async fn look_up(&self, kid: &str) -> Result<Arc<Lookup>, Error> {
         let forgotten = self.forgotten.load(Ordering::SeqCst);
-        let record = self.keys.key(kid, self.clock.now()).await?.map(Arc::new);
+        let record = self.from.keys.key(kid, self.clock.now()).await?.map(Arc::new);
         Ok(Arc::new(Lookup { record, forgotten, confirmed: AtomicBool::new(false) }))
     }
 
@@ -241,6 +398,56 @@ impl Live {
     pub fn forget_keys(&self) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.cache.invalidate_all();
+    }
+}
+
+/// Whether two readings agree about `now`. What has ended by then is read no more.
+fn same_in_force(a: &Tables, b: &Tables, now: Timestamp) -> bool {
+    fn same<B: PartialEq>(a: &[Version<B>], b: &[Version<B>], now: Timestamp) -> bool {
+        let in_force = |row: &&Version<B>| row.is_effective(now);
+        a.iter().filter(in_force).eq(b.iter().filter(in_force))
+    }
+    same(&a.channels, &b.channels, now)
+        && same(&a.aliases, &b.aliases, now)
+        && same(&a.prices, &b.prices, now)
+        && same(&a.quotas, &b.quotas, now)
+        && same(&a.token_groups, &b.token_groups, now)
+        && same(&a.fx_rates, &b.fx_rates, now)
+}
+
+/// What a node keeps in memory and may have to read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Rows, but for keys and apps.
+    Tables,
+    /// All keys, with their apps.
+    Keys,
+    /// The escape hatches.
+    Hatches,
+}
+
+/// What a change touches beside single keys.
+fn parts(notice: &Notice) -> &'static [Part] {
+    match notice {
+        Notice::Row { resource, .. } => match resource {
+            Resource::UserApiKey => &[],
+            Resource::App => &[Part::Keys],
+            Resource::Channel
+            | Resource::Alias
+            | Resource::Price
+            | Resource::Quota
+            | Resource::TokenGroup
+            | Resource::FxRate => &[Part::Tables],
+        },
+        Notice::Circuit { .. } | Notice::Gateway { .. } => &[Part::Hatches],
+        Notice::Forget { scope } => match scope.as_str() {
+            "config" => &[Part::Tables, Part::Hatches],
+            "keys" | "apps" => &[Part::Keys],
+            key if key.starts_with("key:") => &[],
+            app if app.starts_with("app:") => &[Part::Keys],
+            // `all`, and what a newer node may have named.
+            _ => &[Part::Tables, Part::Keys, Part::Hatches],
+        },
     }
 }
 

@@ -71,8 +71,8 @@ pub(super) struct Writes {
     pub(super) head: Head,
     /// Versions that will never be in force. To be written first.
     pub(super) cancel: Vec<i64>,
-    /// The version in force, and when it ends. To be written second.
-    pub(super) close: Option<(i64, Timestamp)>,
+    /// A version, and when it now ends. To be written second.
+    pub(super) close: Option<(i64, Option<Timestamp>)>,
     /// The new version. To be written third.
     pub(super) insert: Option<Window>,
     /// The hashes of the key's secrets go.
@@ -96,6 +96,11 @@ pub(super) fn decide(change: &Change, found: &Found, now: Timestamp) -> Result<W
         Change::Switch { resource, enabled, .. } => {
             let head = Head { enabled: *enabled, ..live(found, *resource)?.clone() };
             Ok(Writes::of("switch", head))
+        }
+        Change::Cancel { resource, version_no, read, .. } => {
+            let head = live(found, *resource)?;
+            unchanged(head, found, read.unwrap_or(head.version_no))?;
+            cancel(*version_no, head, found, now).ok_or(Error::NotFound(*resource))?
         }
         Change::Delete { resource, read, .. } => {
             let head = live(found, *resource)?;
@@ -180,7 +185,7 @@ fn write(
         current = found.windows.iter().find(|w| w.holds(start));
     }
     match current {
-        Some(w) if w.from < start => writes.close = Some((w.version_no, start)),
+        Some(w) if w.from < start => writes.close = Some((w.version_no, Some(start))),
         // A scheduled version of the same start is replaced, which is how a schedule is corrected.
         Some(w) => writes.cancel.push(w.version_no),
         None => {}
@@ -221,6 +226,27 @@ fn apart(start: Timestamp, end: Option<Timestamp>, rivals: &[Rival]) -> Result<(
     }
 }
 
+/// `None` when no such version lies ahead.
+fn cancel(
+    version_no: i64,
+    head: &Head,
+    found: &Found,
+    now: Timestamp,
+) -> Option<Result<Writes, Error>> {
+    let ahead = |w: &&Window| w.version_no == version_no && w.from > now.max(head.changed_at);
+    let window = found.windows.iter().find(ahead)?;
+    if found.windows.len() == 1 {
+        let detail = format!("version {version_no} is all there is of the row: delete the row");
+        return Some(Err(Error::Overlap(detail)));
+    }
+    let mut writes = Writes::of("cancel", head.clone());
+    writes.cancel.push(version_no);
+    // The version before it was made to end at its start.
+    let before = found.windows.iter().find(|w| w.to == Some(window.from));
+    writes.close = before.map(|w| (w.version_no, window.to));
+    Some(Ok(writes))
+}
+
 fn delete(head: &Head, found: &Found, now: Timestamp) -> Writes {
     let mut end = now.max(head.changed_at);
     let mut writes = Writes::of("delete", head.clone());
@@ -233,7 +259,7 @@ fn delete(head: &Head, found: &Found, now: Timestamp) -> Writes {
             if window.from == end {
                 end = after(end);
             }
-            writes.close = Some((window.version_no, end));
+            writes.close = Some((window.version_no, Some(end)));
             writes.answer = Some(window.version_no);
         }
     }

@@ -14,8 +14,12 @@ use anima_core::clock::Timestamp;
 use anima_core::config::{Resource, Tables, Version};
 
 use super::decide::{Found, Head, Rival, Window, Writes, decide};
+use super::publish::postgres::announce;
 use super::rows::{audit_record, damaged, typed, without_secrets};
-use super::{Actor, AuditRecord, Change, ConfigStore, Error, Page, Row, sql};
+use super::{
+    Actor, AuditRecord, Batch, Change, Committed, ConfigStore, Error, Page, Rejected, Row, Step,
+    sql,
+};
 use crate::postgres::{At, Chain};
 
 /// The configuration in a PostgreSQL database.
@@ -83,12 +87,15 @@ impl ConfigStore for PostgresConfig {
         rows(&client, sql::versions(resource), &[&code]).await
     }
 
-    async fn change(&self, change: Change, actor: &Actor, now: Timestamp) -> Result<Row, Error> {
-        let mut client = self.0.get().await?;
-        let tx = client.transaction().await?;
-        let row = apply(&tx, &change, actor, now).await?;
-        tx.commit().await?;
-        Ok(row)
+    async fn commit(
+        &self,
+        batch: Batch,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Committed, Rejected> {
+        let mut at = 0;
+        let committed = commit(&self.0, &batch, (actor, now), &mut at).await;
+        committed.map_err(|error| Rejected { index: at, error })
     }
 
     async fn record(&self, record: AuditRecord) -> Result<(), Error> {
@@ -108,12 +115,12 @@ impl ConfigStore for PostgresConfig {
     }
 }
 
-async fn number(client: &impl GenericClient, text: &'static str) -> Result<i64, Error> {
+pub(super) async fn number(client: &impl GenericClient, text: &'static str) -> Result<i64, Error> {
     let statement = client.prepare_cached(text).await?;
     Ok(client.query_one(&statement, &[]).await?.try_get(0)?)
 }
 
-async fn rows(
+pub(super) async fn rows(
     client: &impl GenericClient,
     text: &'static str,
     values: &[&(dyn ToSql + Sync)],
@@ -130,7 +137,7 @@ async fn row(
     Ok(rows(tx, text, values).await?.pop())
 }
 
-async fn execute(
+pub(super) async fn execute(
     tx: &Transaction<'_>,
     text: &'static str,
     values: &[&(dyn ToSql + Sync)],
@@ -166,7 +173,7 @@ fn read_audit(row: &tokio_postgres::Row) -> Result<AuditRecord, Error> {
     })
 }
 
-fn time(row: &tokio_postgres::Row, column: usize) -> Result<Option<Timestamp>, Error> {
+pub(super) fn time(row: &tokio_postgres::Row, column: usize) -> Result<Option<Timestamp>, Error> {
     Ok(row.try_get::<_, Option<At>>(column)?.map(|at| at.0))
 }
 
@@ -179,14 +186,38 @@ async fn in_force<B: DeserializeOwned>(
     rows.into_iter().map(|row| typed(resource, row)).collect()
 }
 
+/// `at` is left at the change that was refused.
+async fn commit(
+    pool: &Pool,
+    batch: &Batch,
+    (actor, now): (&Actor, Timestamp),
+    at: &mut usize,
+) -> Result<Committed, Error> {
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    let rev = number(&tx, sql::RAISE_REV).await?;
+    let mut steps = Vec::with_capacity(batch.changes.len());
+    for (index, change) in batch.changes.iter().enumerate() {
+        *at = index;
+        steps.push(apply(&tx, change, (actor, now), rev).await?);
+    }
+    if batch.rehearsal {
+        tx.rollback().await?;
+    } else {
+        let notices: Vec<_> = batch.changes.iter().map(Change::notice).collect();
+        announce(&tx, rev, &notices, now).await?;
+        tx.commit().await?;
+    }
+    Ok(Committed { rev, steps })
+}
+
 async fn apply(
     tx: &Transaction<'_>,
     change: &Change,
-    actor: &Actor,
-    now: Timestamp,
-) -> Result<Row, Error> {
+    (actor, now): (&Actor, Timestamp),
+    rev: i64,
+) -> Result<Step, Error> {
     let (resource, code) = change.target();
-    let rev = number(tx, sql::RAISE_REV).await?;
     let before = row(tx, sql::as_of(resource), &[&At(now), &code]).await?;
     let found = find(tx, change, now).await?;
     let writes = decide(change, &found, now)?;
@@ -199,7 +230,7 @@ async fn apply(
     let after = after.ok_or_else(|| damaged(resource, code, writes.head.version_no, &"missing"))?;
     let record = audit_record(resource, &writes, actor, (before.as_ref(), &after), now);
     insert_audit(tx, record, Some(rev)).await?;
-    Ok(after)
+    Ok(Step { before, after })
 }
 
 async fn find(tx: &Transaction<'_>, change: &Change, now: Timestamp) -> Result<Found, Error> {
@@ -281,7 +312,7 @@ async fn write_versions(
         execute(tx, sql::cancel(resource), &[&At(now), &code, version_no]).await?;
     }
     if let Some((version_no, end)) = writes.close {
-        execute(tx, sql::close(resource), &[&At(end), &code, &version_no]).await?;
+        execute(tx, sql::close(resource), &[&end.map(At), &code, &version_no]).await?;
     }
     if let (Some(version), Some(window)) = (change.version(), writes.insert) {
         let (from, to, at) = (At(window.from), window.to.map(At), At(now));
@@ -332,7 +363,7 @@ async fn write_head(
     Ok(())
 }
 
-async fn insert_audit(
+pub(super) async fn insert_audit(
     tx: &Transaction<'_>,
     record: AuditRecord,
     rev: Option<i64>,

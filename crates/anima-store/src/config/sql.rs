@@ -196,6 +196,12 @@ pub(super) const REV: &str = "SELECT rev FROM config_rev";
 /// The next number. The first statement of every change: its lock puts changes one after another.
 pub(super) const RAISE_REV: &str = "UPDATE config_rev SET rev = rev + 1 RETURNING rev";
 
+/// From here on a rehearsal is taken back. SQLite's alone.
+pub(super) const SAVEPOINT: &str = "SAVEPOINT rehearsal";
+
+/// Takes back everything since the savepoint. SQLite's alone.
+pub(super) const TAKE_BACK: &str = "ROLLBACK TO rehearsal; RELEASE rehearsal";
+
 /// The head of row `$2` of resource `$1`.
 pub(super) const HEAD: &str = "
     SELECT app, version_no, enabled, changed_at, deleted_at FROM config_head

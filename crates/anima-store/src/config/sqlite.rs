@@ -4,6 +4,7 @@
 //! microseconds, bodies are JSON text.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, ToSql, Transaction, params};
@@ -14,8 +15,12 @@ use anima_core::clock::Timestamp;
 use anima_core::config::{Resource, Tables, Version};
 
 use super::decide::{Found, Head, Rival, Window, Writes, decide};
+use super::publish::sqlite::announce;
 use super::rows::{audit_record, damaged, typed, without_secrets};
-use super::{Actor, AuditRecord, Change, ConfigStore, Error, Page, Row, sql};
+use super::{
+    Actor, AuditRecord, Batch, Change, Committed, ConfigStore, Error, Page, Rejected, Row, Step,
+    sql,
+};
 use crate::sqlite::connections::Connections;
 
 /// The configuration in a SQLite file.
@@ -78,9 +83,17 @@ impl ConfigStore for SqliteConfig {
         self.0.read(move |tx| rows(tx, resource, sql::versions(resource), params![code])).await
     }
 
-    async fn change(&self, change: Change, actor: &Actor, now: Timestamp) -> Result<Row, Error> {
-        let actor = actor.clone();
-        self.0.write(move |tx| apply(tx, &change, &actor, now)).await
+    async fn commit(
+        &self,
+        batch: Batch,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Committed, Rejected> {
+        let (actor, at) = (actor.clone(), Arc::new(AtomicUsize::new(0)));
+        let index = Arc::clone(&at);
+        let write = move |tx: &Transaction<'_>| commit(tx, &batch, (&actor, now), &index);
+        let committed = self.0.write(write).await;
+        committed.map_err(|error| Rejected { index: at.load(Ordering::Relaxed), error })
     }
 
     async fn record(&self, record: AuditRecord) -> Result<(), Error> {
@@ -96,7 +109,7 @@ fn rev(tx: &Transaction<'_>) -> Result<i64, Error> {
     Ok(tx.query_row(sql::REV, [], |row| row.get(0))?)
 }
 
-fn rows(
+pub(super) fn rows(
     tx: &Transaction<'_>,
     resource: Resource,
     text: &'static str,
@@ -135,11 +148,11 @@ fn read_row(resource: Resource, row: &rusqlite::Row<'_>) -> Result<Row, Error> {
     })
 }
 
-fn time(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn time(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
 }
 
-fn micros(at: Option<Timestamp>) -> Option<i64> {
+pub(super) fn micros(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::micros)
 }
 
@@ -152,14 +165,41 @@ fn in_force<B: DeserializeOwned>(
     rows.into_iter().map(|row| typed(resource, row)).collect()
 }
 
+/// `at` is left at the change that was refused.
+fn commit(
+    tx: &Transaction<'_>,
+    batch: &Batch,
+    (actor, now): (&Actor, Timestamp),
+    at: &AtomicUsize,
+) -> Result<Committed, Error> {
+    tx.execute_batch(sql::SAVEPOINT)?;
+    let rev = raise_rev(tx)?;
+    let mut steps = Vec::with_capacity(batch.changes.len());
+    for (index, change) in batch.changes.iter().enumerate() {
+        at.store(index, Ordering::Relaxed);
+        steps.push(apply(tx, change, (actor, now), rev)?);
+    }
+    if batch.rehearsal {
+        tx.execute_batch(sql::TAKE_BACK)?;
+    } else {
+        let notices: Vec<_> = batch.changes.iter().map(Change::notice).collect();
+        announce(tx, rev, &notices, now)?;
+    }
+    Ok(Committed { rev, steps })
+}
+
+/// The next number of a change.
+pub(super) fn raise_rev(tx: &Transaction<'_>) -> Result<i64, Error> {
+    Ok(tx.query_row(sql::RAISE_REV, [], |row| row.get(0))?)
+}
+
 fn apply(
     tx: &Transaction<'_>,
     change: &Change,
-    actor: &Actor,
-    now: Timestamp,
-) -> Result<Row, Error> {
+    (actor, now): (&Actor, Timestamp),
+    rev: i64,
+) -> Result<Step, Error> {
     let (resource, code) = change.target();
-    let rev: i64 = tx.query_row(sql::RAISE_REV, [], |row| row.get(0))?;
     let as_of = || row(tx, resource, sql::as_of(resource), params![now.micros(), code]);
     let before = as_of()?;
     let found = find(tx, change, now)?;
@@ -173,7 +213,7 @@ fn apply(
     let after = after.ok_or_else(|| damaged(resource, code, writes.head.version_no, &"missing"))?;
     let record = audit_record(resource, &writes, actor, (before.as_ref(), &after), now);
     insert_audit(tx, record, Some(rev))?;
-    Ok(after)
+    Ok(Step { before, after })
 }
 
 fn find(tx: &Transaction<'_>, change: &Change, now: Timestamp) -> Result<Found, Error> {
@@ -240,7 +280,7 @@ fn write_versions(
         tx.execute(sql::cancel(resource), params![now.micros(), code, version_no])?;
     }
     if let Some((version_no, end)) = writes.close {
-        tx.execute(sql::close(resource), params![end.micros(), code, version_no])?;
+        tx.execute(sql::close(resource), params![micros(end), code, version_no])?;
     }
     if let (Some(version), Some(window)) = (change.version(), writes.insert) {
         let (from, to) = (window.from.micros(), micros(window.to));
@@ -294,7 +334,11 @@ fn write_head(
     Ok(())
 }
 
-fn insert_audit(tx: &Transaction<'_>, record: AuditRecord, rev: Option<i64>) -> Result<(), Error> {
+pub(super) fn insert_audit(
+    tx: &Transaction<'_>,
+    record: AuditRecord,
+    rev: Option<i64>,
+) -> Result<(), Error> {
     let clean = |value: Option<Value>| value.map(|v| without_secrets(v).to_string());
     tx.execute(
         sql::INSERT_AUDIT,

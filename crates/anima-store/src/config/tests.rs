@@ -12,6 +12,7 @@ use anima_core::clock::Timestamp;
 use anima_core::config::Resource;
 
 use super::postgres::PostgresConfig;
+use super::publish::PublishStore;
 use super::sqlite::SqliteConfig;
 use super::{Actor, Change, ConfigStore, Error, NewVersion, Page, Row};
 use crate::keys::KeyStore;
@@ -24,11 +25,12 @@ mod random;
 mod refused;
 mod rows;
 
-/// Both capabilities on one database.
+/// The capabilities on one database.
 #[derive(Debug, Clone)]
 pub(crate) struct Pair {
     pub(crate) config: Arc<dyn ConfigStore>,
     pub(crate) keys: Arc<dyn KeyStore>,
+    pub(crate) publish: Arc<dyn PublishStore>,
 }
 
 /// Runs a rule on a new SQLite file.
@@ -36,7 +38,8 @@ pub(crate) async fn on_sqlite<F: Future<Output = ()>>(rule: impl FnOnce(Pair) ->
     let folder = tempfile::tempdir().unwrap();
     let connections = Arc::new(Connections::open(&folder.path().join("a.db")).unwrap());
     let config = Arc::new(SqliteConfig(Arc::clone(&connections)));
-    rule(Pair { config, keys: Arc::new(SqliteKeys(connections)) }).await;
+    let publish = config.clone();
+    rule(Pair { config, keys: Arc::new(SqliteKeys(connections)), publish }).await;
 }
 
 /// Runs a rule on a new PostgreSQL database, if there is a server.
@@ -47,7 +50,8 @@ pub(crate) async fn on_postgres<F: Future<Output = ()>>(rule: impl FnOnce(Pair) 
     let pool = crate::postgres::pool(&scratch.url(), 4).unwrap();
     crate::postgres::migrate(&pool).await.unwrap();
     let config = Arc::new(PostgresConfig(pool.clone()));
-    rule(Pair { config, keys: Arc::new(PostgresKeys(pool)) }).await;
+    let publish = config.clone();
+    rule(Pair { config, keys: Arc::new(PostgresKeys(pool)), publish }).await;
 }
 
 /// One test per rule and database.
@@ -146,7 +150,7 @@ impl Pair {
         enabled: bool,
         now: Timestamp,
     ) -> Result<Row, Error> {
-        let change = Change::Switch { resource, code: code.to_owned(), enabled };
+        let change = Change::Switch { resource, code: code.to_owned(), enabled, cut: false };
         self.config.change(change, &actor(), now).await
     }
 

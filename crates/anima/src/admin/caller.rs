@@ -45,9 +45,12 @@ impl Caller {
     }
 }
 
-/// The least role for a method. A PATCH may be a mere switch; its handler looks closer.
-pub(crate) fn least_role(method: &Method) -> Role {
+/// The least role for a method of a path. A PATCH may be a mere switch; its handler looks closer.
+/// The hatches are an operator's.
+pub(crate) fn least_role(method: &Method, path: &str) -> Role {
+    let is_hatch = path.starts_with("/circuits/") || path == "/cache/invalidate";
     match *method {
+        Method::POST if is_hatch => Role::Operator,
         Method::GET | Method::HEAD => Role::Viewer,
         Method::PATCH => Role::Operator,
         _ => Role::Admin,
@@ -60,7 +63,8 @@ pub(crate) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match judge(&admin, request.method(), request.headers()).await {
+    let asked = (request.method(), request.uri().path());
+    match judge(&admin, asked, request.headers()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -69,7 +73,11 @@ pub(crate) async fn authenticate(
     }
 }
 
-async fn judge(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
+async fn judge(
+    admin: &Admin,
+    (method, path): (&Method, &str),
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
     let refused = || Problem::new(Code::Unauthorized, "send an admin token as Bearer");
     let token = bearer(headers).ok_or_else(refused)?;
     let hash = admin.secrets.hash_admin_token(token);
@@ -77,7 +85,7 @@ async fn judge(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<Ca
     let known = known.filter(|token| same_hash(&token.hash, &hash)).ok_or_else(refused)?;
     let actor = Actor { name: known.name, reason: reason(headers)? };
     let caller = Caller { actor, role: known.role };
-    caller.ensure(least_role(method))?;
+    caller.ensure(least_role(method, path))?;
     Ok(caller)
 }
 

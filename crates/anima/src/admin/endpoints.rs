@@ -16,6 +16,7 @@ use super::caller::authenticate;
 use super::channels::Channels;
 use super::collection::{Codes, Collection};
 use super::fx_rates::FxRates;
+use super::hatches::Lever;
 use super::keys::Keys;
 use super::prices::Prices;
 use super::problem::{Code, Problem};
@@ -60,6 +61,7 @@ pub(crate) enum Action {
     Verify,
     Audit,
     Circuits,
+    Hatch(Lever),
 }
 
 /// One method of one path.
@@ -121,7 +123,8 @@ impl Endpoint {
             | Action::Margin
             | Action::Verify
             | Action::Audit
-            | Action::Circuits => false,
+            | Action::Circuits
+            | Action::Hatch(_) => false,
         }
     }
 }
@@ -152,7 +155,12 @@ pub(crate) fn all() -> Vec<Endpoint> {
         path: path.to_owned(),
         action,
     });
-    rows.chain(others).collect()
+    let levers = Lever::ALL.iter().map(|(method, path, lever)| Endpoint {
+        method: method.clone(),
+        path: (*path).to_owned(),
+        action: Action::Hatch(*lever),
+    });
+    rows.chain(others).chain(levers).collect()
 }
 
 /// The admin API without its base path.

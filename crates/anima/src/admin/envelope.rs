@@ -31,10 +31,32 @@ pub(crate) struct Envelope {
     pub(crate) effective_to: Member<Timestamp>,
     /// The live switch.
     pub(crate) enabled: Option<bool>,
+    /// What becomes of what streams through a row that is switched off.
+    pub(crate) running: Option<Running>,
     /// Why; goes to the audit record.
     pub(crate) reason: Option<String>,
     /// The resource's own members.
     pub(crate) body: Map<String, Value>,
+}
+
+/// What becomes of what streams through something that is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Running {
+    /// It goes on to its end. What happens when nothing is said.
+    Finish,
+    /// It ends now, with its format's error event; what was delivered is booked.
+    Cut,
+}
+
+impl Running {
+    /// Reads the word.
+    pub(crate) fn parse(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "finish" => Some(Self::Finish),
+            "cut" => Some(Self::Cut),
+            _ => None,
+        }
+    }
 }
 
 /// A reason is a sentence or a ticket number, not a document.
@@ -65,11 +87,25 @@ impl Envelope {
             effective_from: instant(&mut body, "effective_from")?,
             effective_to: instant(&mut body, "effective_to")?,
             enabled: take(&mut body, "enabled", "true or false", Value::as_bool)?,
+            running: take(&mut body, "running", "`finish` or `cut`", Running::parse)?,
             reason: take(&mut body, "reason", "a text of up to 1000 characters", |v| {
                 v.as_str().filter(|t| t.chars().count() <= REASON_CHARS_MAX).map(str::to_owned)
             })?,
             body,
         })
+    }
+
+    /// Whether what streams ends now.
+    ///
+    /// # Errors
+    /// When `running` stands beside anything but `"enabled": false`.
+    pub(crate) fn cut(&self) -> Result<bool, Problem> {
+        match (self.running, self.enabled) {
+            (Some(_), None | Some(true)) => {
+                Err(Problem::invalid("running", "it only beside `\"enabled\": false`"))
+            }
+            (running, _) => Ok(running == Some(Running::Cut)),
+        }
     }
 
     /// Whether a version must be written.

@@ -14,7 +14,7 @@ use anima_store::config::{Actor, Row};
 
 use super::collection::{Codes, Collection, Draft, Prepared, checked, ensure_optional};
 use super::problem::Problem;
-use super::rows::{self, Creation, Outcome, Place};
+use super::rows::{self, Creation, Intent, Outcome, Place};
 use super::{Admin, apps, typed};
 
 /// The keys.
@@ -59,12 +59,27 @@ pub(crate) async fn mint(
     app: &str,
     body: Map<String, Value>,
 ) -> Result<(Outcome, Zeroizing<String>), Problem> {
+    let (intent, secret) = intent(admin, actor, app, body).await?;
+    let place = Place { collection: &Keys, app: Some(app) };
+    Ok((place.apply(admin, intent).await?, secret))
+}
+
+/// What a creation comes to, and the whole key.
+///
+/// # Errors
+/// Those of [`create`], but for the store's refusal.
+pub(crate) async fn intent(
+    admin: &Admin,
+    actor: &Actor,
+    app: &str,
+    body: Map<String, Value>,
+) -> Result<(Intent, Zeroizing<String>), Problem> {
     apps::live_app(admin, app).await?;
     let minted = admin.secrets.mint_key();
     let place = Place { collection: &Keys, app: Some(app) };
     let creation = Creation { place, minted: Some(&minted) };
-    let created = rows::create(admin, actor, creation, body).await?;
-    Ok((created, minted.text))
+    let intent = rows::create_intent(admin, actor, creation, body).await?;
+    Ok((intent, minted.text))
 }
 
 #[async_trait]

@@ -9,8 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::collection::Codes;
 use super::endpoints::{self, Action, Endpoint, Verb};
+use super::hatches::Lever;
 use super::problem::Code;
 
+mod hatches;
 mod money;
 mod payloads;
 mod routing;
@@ -70,7 +72,8 @@ fn reference(schema: &str) -> Value {
 
 fn tags() -> Vec<Value> {
     let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
-    rows.chain(["ledger", "circuits", "audit"]).map(|name| json!({ "name": name })).collect()
+    let others = ["ledger", "circuits", "hatches", "audit"];
+    rows.chain(others).map(|name| json!({ "name": name })).collect()
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
@@ -137,6 +140,10 @@ impl Words {
             Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
             Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
             Action::Verify => fixed("verify", "Checks the ledger's invariants now", "ledger"),
+            Action::Hatch(lever) => {
+                let (id, summary) = hatches::words(lever);
+                fixed(id, summary, "hatches")
+            }
             Action::Audit => fixed("audit", "Lists who changed what, newest first", "audit"),
             Action::Circuits => {
                 fixed("circuits", "Lists this node's circuits by channel", "circuits")
@@ -170,6 +177,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         .collect();
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
     let moment = json!({ "type": "string", "format": "date-time" });
+    let word = json!({ "type": "string" });
     match endpoint.action {
         Action::Rows(Verb::List, _) => {
             parameters.push(query("limit", &limit, false, "Rows of a page"));
@@ -185,8 +193,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             parameters.push(header("Idempotency-Key", true, description));
         }
         Action::Postings => {
-            let text = json!({ "type": "string" });
-            parameters.push(query("request_id", &text, true, "`req_…` or a UUID"));
+            parameters.push(query("request_id", &word, true, "`req_…` or a UUID"));
         }
         Action::Statement => {
             let month = json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$" });
@@ -210,21 +217,42 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             let before = "`next` of the page before";
             parameters.push(query("before", &json!({ "type": "integer" }), false, before));
         }
-        Action::Circuits => {
-            let text = json!({ "type": "string" });
-            parameters.push(query("channel", &text, false, "Only this channel's"));
-        }
+        Action::Circuits => parameters.push(query("channel", &word, false, "Only this channel's")),
         Action::Rows(Verb::Create | Verb::Read | Verb::Versions, _)
+        | Action::Hatch(_)
         | Action::Grants
         | Action::Balance
         | Action::Payables
         | Action::Verify => {}
     }
+    spreading(endpoint, &mut parameters);
     if endpoint.method != Method::GET {
         let description = "Why, for the audit record; the member `reason` overrides it";
         parameters.push(header("x-anima-reason", false, description));
     }
     parameters
+}
+
+/// What a write may say about rehearsing it and about other nodes.
+fn spreading(endpoint: &Endpoint, parameters: &mut Vec<Value>) {
+    let is_row = matches!(endpoint.action, Action::Rows(..)) && endpoint.method != Method::GET;
+    let lever = if let Action::Hatch(lever) = endpoint.action { Some(lever) } else { None };
+    let cancels = lever == Some(Lever::CancelScheduled);
+    if cancels {
+        let description = "The row's latest version, in quotes; instead of `version_no`";
+        parameters.push(header("If-Match", false, description));
+    }
+    if is_row || cancels {
+        let schema = json!({ "type": "boolean", "default": false });
+        let description = "Judge and answer a `Rehearsal` (200), but write nothing";
+        parameters.push(query("dry_run", &schema, false, description));
+    }
+    if is_row || lever.is_some_and(hatches::waits) {
+        let wait = json!({ "type": "integer", "minimum": 0, "maximum": 5000 });
+        let description = "How long to wait until every living node has the change; hatches and \
+            lone switches wait 1000 without it";
+        parameters.push(query("wait_ms", &wait, false, description));
+    }
 }
 
 fn request_body(endpoint: &Endpoint) -> Option<Value> {
@@ -242,6 +270,10 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         Action::Refund => ("NewRefund".to_owned(), true),
         Action::Adjust => ("NewAdjustment".to_owned(), true),
         Action::Grant => ("NewPromo".to_owned(), true),
+        Action::Hatch(lever) => {
+            let (schema, required) = hatches::body(lever)?;
+            (schema.to_owned(), required)
+        }
         Action::Grants
         | Action::Balance
         | Action::Statement
@@ -284,6 +316,10 @@ fn responses(action: Action) -> Value {
         Action::Verify => ("200", Some("Verification".to_owned())),
         Action::Audit => ("200", Some("AuditPage".to_owned())),
         Action::Circuits => ("200", Some("CircuitPage".to_owned())),
+        Action::Hatch(lever) => {
+            let (status, schema) = hatches::answer(lever);
+            (status, schema.map(str::to_owned))
+        }
     };
     let described = |description: &str| match &schema {
         Some(schema) => json!({

@@ -7,10 +7,16 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
 use super::rows::{Outcome, Place};
+use crate::live::propagation::Propagation;
 
 /// Sent with a change that is stored but that this node could not read back (RFC 7234, 5.5: 199 is
 /// a miscellaneous warning).
 const DELAYED: &str = "199 anima \"stored, but not yet in force on this node\"";
+
+/// The id of a change's propagation.
+const PROPAGATION: HeaderName = HeaderName::from_static("x-anima-propagation");
+/// Whether every living node has the change in force.
+const PROPAGATED: HeaderName = HeaderName::from_static("x-anima-propagation-complete");
 
 /// An answer on its way out.
 #[derive(Debug, Clone)]
@@ -21,6 +27,8 @@ pub(crate) struct Reply {
     location: Option<String>,
     delayed: bool,
     csv: Option<Csv>,
+    /// The change's revision, and whether every living node has it, if that was looked up.
+    propagation: Option<(i64, Option<bool>)>,
 }
 
 /// A table, and the file's name.
@@ -40,6 +48,7 @@ impl Reply {
             location: None,
             delayed: false,
             csv: None,
+            propagation: None,
         }
     }
 
@@ -78,6 +87,23 @@ impl Reply {
     /// The same answer for something that was created at `location`.
     pub(crate) fn created(self, location: String) -> Self {
         Self { status: StatusCode::CREATED, location: Some(location), ..self }
+    }
+
+    /// The same answer for a change that this node may not have read back yet.
+    pub(crate) fn delayed(self, delayed: bool) -> Self {
+        Self { delayed, ..self }
+    }
+
+    /// The same answer with how far its change has come. Rows are answered as they are, so that
+    /// they can be sent back; what is no row has the nodes in its body.
+    pub(crate) fn propagating(self, rev: i64, found: Option<&Propagation>) -> Self {
+        let is_row = self.version_no.is_some();
+        let shown = found.filter(|_| !is_row).map(Propagation::to_json);
+        let reply = match shown {
+            Some(shown) => self.with_member("propagation", shown),
+            None => self,
+        };
+        Self { propagation: Some((rev, found.map(Propagation::is_complete))), ..reply }
     }
 
     /// The same answer with one member more.
@@ -120,6 +146,12 @@ impl IntoResponse for Reply {
         }
         if let Some(csv) = self.csv {
             put(header::CONTENT_DISPOSITION, csv.disposition);
+        }
+        if let Some((rev, is_complete)) = self.propagation {
+            put(PROPAGATION, rev.to_string());
+            if let Some(is_complete) = is_complete {
+                put(PROPAGATED, is_complete.to_string());
+            }
         }
         if self.delayed {
             put(header::WARNING, DELAYED.to_owned());

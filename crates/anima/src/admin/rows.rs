@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use anima_core::clock::Timestamp;
 use anima_core::config::Resource;
-use anima_store::config::{Actor, Change, Error, Page, Row};
+use anima_store::config::{Actor, Batch, Change, Committed, Error, Page, Row};
 
 use super::Admin;
 use super::collection::{Codes, Collection};
@@ -17,12 +17,13 @@ use super::problem::{Code, Problem};
 mod change;
 mod create;
 mod delete;
+pub(crate) mod difference;
 mod restore;
 
-pub(crate) use change::change;
-pub(crate) use create::{Creation, create};
-pub(crate) use delete::delete;
-pub(crate) use restore::restore;
+pub(crate) use change::{change, change_intent};
+pub(crate) use create::{Creation, create, create_intent};
+pub(crate) use delete::{cancel_intent, delete_intent};
+pub(crate) use restore::restore_intent;
 
 /// Where rows live.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +43,17 @@ pub(crate) struct Outcome {
     pub(crate) latest: i64,
     /// The change is stored, but this node could not read it back yet.
     pub(crate) delayed: bool,
+    /// The number of the change; `None` when nothing was written.
+    pub(crate) rev: Option<i64>,
+}
+
+/// What a write comes to, judged and ready for the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Intent {
+    /// All about one row; made together or not at all.
+    pub(crate) changes: Vec<Change>,
+    /// Who, and why.
+    pub(crate) actor: Actor,
 }
 
 /// Who writes, and which version they read.
@@ -150,39 +162,80 @@ impl Place<'_> {
         Problem { current, ..error.into() }
     }
 
-    /// Applies a change and lets this node know.
-    async fn apply(
-        &self,
-        admin: &Admin,
-        change: Change,
-        actor: &Actor,
-    ) -> Result<Outcome, Problem> {
-        let now = admin.clock.now();
-        let row =
-            admin.stores.config.change(change, actor, now).await.map_err(|e| self.problem(e))?;
-        let delayed = !self.publish(admin, &row.code).await;
-        Ok(Outcome { latest: row.version_no, row, delayed })
+    /// Applies what was intended and lets this node know.
+    ///
+    /// # Errors
+    /// The store's, with the current row where it was a stale version.
+    pub(crate) async fn apply(&self, admin: &Admin, intent: Intent) -> Result<Outcome, Problem> {
+        let committed = self.commit(admin, intent, false).await?;
+        let (first, last) = (committed.steps.first(), committed.steps.last());
+        let (Some(first), Some(last)) = (first, last) else {
+            return Err(nothing_to_change());
+        };
+        // A version may be followed by the switch of the same row.
+        let row = Row { enabled: last.after.enabled, ..first.after.clone() };
+        let delayed = !publish(admin).await;
+        Ok(Outcome { latest: row.version_no, row, delayed, rev: Some(committed.rev) })
     }
 
-    /// Whether this node now works with what is stored.
-    async fn publish(&self, admin: &Admin, code: &str) -> bool {
-        match self.resource() {
-            Resource::UserApiKey => admin.live.forget_key(code).await,
-            Resource::App => admin.live.forget_keys(),
-            Resource::Channel
-            | Resource::Alias
-            | Resource::Price
-            | Resource::Quota
-            | Resource::TokenGroup
-            | Resource::FxRate => {}
+    /// What would become of the row, and nothing is written.
+    ///
+    /// # Errors
+    /// Whatever the change itself would be refused with.
+    pub(crate) async fn rehearse(&self, admin: &Admin, intent: Intent) -> Result<Value, Problem> {
+        let actions = intent.changes.iter().map(action_of).collect::<Vec<_>>();
+        let is_deletion = intent.changes.iter().any(|c| matches!(c, Change::Delete { .. }));
+        let committed = self.commit(admin, intent, true).await?;
+        let (first, last) = (committed.steps.first(), committed.steps.last());
+        let (Some(first), Some(last)) = (first, last) else {
+            return Err(nothing_to_change());
+        };
+        let before = first.before.as_ref();
+        let after = Row { enabled: last.after.enabled, ..first.after.clone() };
+        let after = (!is_deletion).then_some(&after);
+        Ok(json!({
+            "dry_run": true,
+            "actions": actions,
+            "before": before.map(|row| self.show(row)),
+            "after": after.map(|row| self.show(row)),
+            "difference": difference::of_rows(before, after),
+        }))
+    }
+
+    async fn commit(
+        &self,
+        admin: &Admin,
+        intent: Intent,
+        rehearsal: bool,
+    ) -> Result<Committed, Problem> {
+        let batch = Batch { changes: intent.changes, rehearsal };
+        let committed = admin.stores.config.commit(batch, &intent.actor, admin.clock.now()).await;
+        committed.map_err(|refused| self.problem(refused.error))
+    }
+}
+
+/// Whether this node now works with what is stored.
+pub(crate) async fn publish(admin: &Admin) -> bool {
+    match admin.live.catch_up().await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%error, "failed to put a stored change in force on this node");
+            false
         }
-        match admin.live.refresh().await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(%error, "failed to put a stored change in force on this node");
-                false
-            }
-        }
+    }
+}
+
+fn nothing_to_change() -> Problem {
+    Problem::new(Code::NothingToChange, "name at least one member")
+}
+
+const fn action_of(change: &Change) -> &'static str {
+    match change {
+        Change::Create(_) => "create",
+        Change::Add { action, .. } => action,
+        Change::Switch { .. } => "switch",
+        Change::Cancel { .. } => "cancel",
+        Change::Delete { .. } => "delete",
     }
 }
 
@@ -199,7 +252,7 @@ pub(crate) fn shown_version(versions: &[Row], now: Timestamp) -> Option<&Row> {
 }
 
 /// The version in force when a new one starts, else the last: what a change is made from.
-fn origin_version(versions: &[Row], start: Timestamp) -> Option<&Row> {
+pub(crate) fn origin_version(versions: &[Row], start: Timestamp) -> Option<&Row> {
     versions.iter().find(|row| row.is_effective(start)).or_else(|| last_version(versions))
 }
 
@@ -217,7 +270,7 @@ pub(crate) async fn read(admin: &Admin, place: Place<'_>, code: &str) -> Result<
     let versions = place.existing(admin, code).await?;
     let latest = versions.first().map_or(0, |row| row.version_no);
     match shown_version(&versions, admin.clock.now()) {
-        Some(row) => Ok(Outcome { row: row.clone(), latest, delayed: false }),
+        Some(row) => Ok(Outcome { row: row.clone(), latest, delayed: false, rev: None }),
         None => Err(Error::NotFound(place.resource()).into()),
     }
 }

@@ -17,7 +17,7 @@ use anima_store::keys::{AdminToken, Role};
 use anima_store::ledger::BatchObserver;
 
 use super::{Admin, router};
-use crate::live::Live;
+use crate::live::{Live, Sources};
 use crate::secrets::Secrets;
 
 mod access;
@@ -25,10 +25,12 @@ mod aliases;
 mod bad_members;
 mod channels;
 mod faults;
+mod hatches;
 mod keys;
 mod money;
 mod movements;
 mod payloads;
+mod rehearsals;
 mod rows;
 
 /// Nobody watches the ledger here.
@@ -89,8 +91,13 @@ impl Desk {
         }
         let stores = wrap(stores);
         let clock = Arc::new(ManualClock::new(start));
-        let (config, keys) = (Arc::clone(&stores.config), Arc::clone(&stores.keys));
-        let live = Live::load(config, keys, Arc::clone(&secrets), clock.clone()).await.unwrap();
+        let from = Sources {
+            config: Arc::clone(&stores.config),
+            keys: Arc::clone(&stores.keys),
+            publish: Arc::clone(&stores.publish),
+            node: "desk".to_owned(),
+        };
+        let live = Live::load(from, Arc::clone(&secrets), clock.clone()).await.unwrap();
         let metrics = Arc::new(crate::metrics::Metrics::new().unwrap());
         let rng = Arc::new(SeededRng::new(1));
         let circuits = crate::circuits::Circuits::new(clock.clone(), rng, metrics);

@@ -142,7 +142,7 @@ pub(super) async fn serve(
             return reply::refuse(&refusal, &facts);
         }
     };
-    facts.config_version = call.caller.pinned.snapshot.rev;
+    facts.config_version = call.caller.pinned.rev;
     facts.as_array = call.request.as_array;
     // The guard fires when this future is dropped, which is how a leaving client shows.
     let leaving = gone.drop_guard();

@@ -60,6 +60,10 @@ pub async fn identify(
     head: (&HeaderMap, &Uri),
     peer: Option<IpAddr>,
 ) -> Result<Caller, Refusal> {
+    if !live.is_open() {
+        let message = "This gateway is switched off by its operator. Try again later.";
+        return Err(Refusal::new(Failure::ServiceSuspended, message));
+    }
     let text = key_text(head.0, head.1).ok_or_else(|| {
         let how = "No API key was given. Send it as `Authorization: Bearer sk-...`.";
         Refusal::new(Failure::KeyMissing, how)

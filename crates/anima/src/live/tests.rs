@@ -66,7 +66,13 @@ impl Fixture {
             Arc::new(Slow { secrets: Mutex::new(1), reads: sender, leave: Semaphore::new(0) });
         let secrets = Arc::new(Secrets::new(&[7; 32]).unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1)));
-        let live = Live::load(stores.config, slow.clone(), secrets, clock).await.unwrap();
+        let from = Sources {
+            config: stores.config,
+            keys: slow.clone(),
+            publish: stores.publish,
+            node: "n1".to_owned(),
+        };
+        let live = Live::load(from, secrets, clock).await.unwrap();
         Self { live: Arc::new(live), slow, reads, _folder: folder }
     }
 

@@ -8,6 +8,7 @@ use anima_core::clock::Rng;
 use anima_core::failure::Failure;
 use anima_core::routing::{self, Seen, Skip, SkipReason};
 use anima_core::snapshot::RouteEntry;
+use anima_store::config::publish::Forced;
 
 use super::admit::meters;
 use super::call::Call;
@@ -55,8 +56,12 @@ fn unusable(call: &Call, index: usize) -> Option<SkipReason> {
     let serves = upstream.adapter.is_some_and(|a| a.serves(call.request.endpoint));
     let covered =
         route.cost.as_ref().is_some_and(|c| c.covers(meters(call.request.endpoint)).is_ok());
+    let pinned = &call.caller.pinned;
+    let forced = pinned.forced(&route.channel.code, &route.model, call.arrival.at);
     if !route.channel.enabled {
         Some(SkipReason::ChannelDisabled)
+    } else if forced == Some(Forced::Open) {
+        Some(SkipReason::ForcedOpen)
     } else if !serves {
         Some(SkipReason::EndpointUnserved)
     } else if upstream.credentials.is_empty() {

@@ -35,6 +35,7 @@ use super::progress::Step;
 use super::trial::Trial;
 use super::{Relay, keeper, settle};
 use crate::http::reply::id_text;
+use crate::live::streams::{Entered, Through};
 use crate::metrics::Inflight;
 use crate::outbound::Body as Upstream;
 use crate::settings::HoldExhausted;
@@ -59,6 +60,8 @@ struct Flow {
     idle: Duration,
     deadline: Instant,
     last_chunk: Instant,
+    /// Known to the switches as long as it streams.
+    entered: Entered,
 }
 
 impl Flow {
@@ -94,7 +97,7 @@ pub struct RelayStream {
     /// What may go to the client now, in order.
     ready: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
-    /// Fires when the node may wait no longer for its streams.
+    /// Fires when the node may wait no longer for its streams, or a switch ends this one.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     phase: Phase,
     inflight: Option<Inflight>,
@@ -120,7 +123,8 @@ impl RelayStream {
         let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
         let deadline = trial.deadline(&call);
         let last_chunk = Instant::now();
-        let cut = Box::pin(relay.cut.clone().cancelled_owned());
+        let entered = relay.live.streams.enter(through(&call, &trial), &relay.cut);
+        let cut = Box::pin(entered.wake().cancelled_owned());
         let tasks = relay.tasks.clone();
         open.progress.streaming(started.decoder.upstream_ref());
         let flow = Flow {
@@ -135,6 +139,7 @@ impl RelayStream {
             idle,
             deadline,
             last_chunk,
+            entered,
         };
         Self {
             ready: started.ready,
@@ -194,6 +199,10 @@ impl RelayStream {
             self.finish(None);
             return Poll::Ready(());
         }
+        if flow.entered.is_cut() {
+            self.finish(Some(Failure::CutOff));
+            return Poll::Ready(());
+        }
         if let Some(failure) = flow.keep_within_hold() {
             self.finish(Some(failure));
             return Poll::Ready(());
@@ -221,7 +230,9 @@ impl RelayStream {
     /// What ends a stream while its upstream is silent.
     fn poll_bounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.cut.as_mut().poll(cx).is_ready() {
-            self.finish(Some(Failure::ShuttingDown));
+            let is_cut = matches!(&self.phase, Phase::Relaying(flow) if flow.entered.is_cut());
+            let failure = if is_cut { Failure::CutOff } else { Failure::ShuttingDown };
+            self.finish(Some(failure));
             return Poll::Ready(());
         }
         self.poll_timer(cx)
@@ -298,6 +309,19 @@ impl Drop for RelayStream {
     }
 }
 
+/// What a stream goes through, as switches name it.
+fn through(call: &Call, trial: &Trial) -> Through {
+    let caller = &call.caller;
+    Through {
+        channel: Arc::clone(&trial.channel),
+        alias: Arc::clone(&call.alias.code),
+        kid: Arc::clone(&caller.kid),
+        app: Arc::clone(&caller.app),
+        group: caller.group.as_ref().map(|group| Arc::clone(&group.code)),
+        since: call.arrival.instant,
+    }
+}
+
 /// Books a stream that reached its end, and gives the event to close it with.
 async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
     let id = id_text(flow.call.arrival.id);
@@ -348,7 +372,7 @@ async fn read_out(mut upstream: Upstream) {
 async fn abandoned(mut flow: Flow) {
     flow.relay.metrics.drains.inc();
     if flow.trial.on_disconnect == OnDisconnect::Drain && !flow.decoder.is_done() {
-        let cut = flow.relay.cut.clone();
+        let cut = flow.entered.wake();
         tokio::select! {
             () = drain(&mut flow) => {}
             () = cut.cancelled() => {}

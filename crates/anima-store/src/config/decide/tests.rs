@@ -59,7 +59,7 @@ type Short = (Vec<i64>, Option<(i64, i64)>, (i64, Option<i64>));
 
 fn short(writes: Writes) -> Short {
     let window = writes.insert.unwrap();
-    let close = writes.close.map(|(n, end)| (n, end.micros()));
+    let close = writes.close.map(|(n, end)| (n, end.unwrap().micros()));
     (writes.cancel, close, (window.from.micros(), window.to.map(Timestamp::micros)))
 }
 
@@ -132,7 +132,7 @@ fn deleting_closes_the_version_in_force_and_cancels_the_rest() {
     let change = Change::Delete { resource: Resource::Alias, code: "a".to_owned(), read: Some(2) };
     let writes = decide(&change, &found, NOW).unwrap();
     assert_eq!(writes.cancel, [2]);
-    assert_eq!(writes.close, Some((1, NOW)));
+    assert_eq!(writes.close, Some((1, Some(NOW))));
     assert_eq!(writes.head.deleted_at, Some(NOW));
     assert_eq!(writes.answer, Some(1));
 }

@@ -41,7 +41,7 @@ async fn sqlite_itself_refuses_overlap_and_rewriting() {
     let path = folder.path().join("a.db");
     let connections = Arc::new(Connections::open(&path).unwrap());
     let config = Arc::new(SqliteConfig(Arc::clone(&connections)));
-    seed(Pair { config, keys: Arc::new(SqliteKeys(connections)) }).await;
+    seed(Pair { publish: config.clone(), config, keys: Arc::new(SqliteKeys(connections)) }).await;
     let raw = crate::sqlite::open(&path).unwrap();
     let run = |text: &str| raw.execute(&filled(text, |micros| micros.to_string()), []);
     for text in REFUSED {
@@ -62,7 +62,8 @@ async fn postgres_itself_refuses_overlap_and_rewriting() {
     let pool = crate::postgres::pool(&scratch.url(), 2).unwrap();
     crate::postgres::migrate(&pool).await.unwrap();
     let config = Arc::new(PostgresConfig(pool.clone()));
-    seed(Pair { config, keys: Arc::new(PostgresKeys(pool.clone())) }).await;
+    seed(Pair { publish: config.clone(), config, keys: Arc::new(PostgresKeys(pool.clone())) })
+        .await;
     let client = pool.get().await.unwrap();
     let filled = |text: &str| filled(text, |micros| format!("to_timestamp({micros} / 1000000)"));
     for text in REFUSED {
@@ -81,7 +82,7 @@ async fn a_writer_waits_for_the_other_writer_of_the_file() {
     let path = folder.path().join("a.db");
     let connections = Arc::new(Connections::open(&path).unwrap());
     let config = Arc::new(SqliteConfig(Arc::clone(&connections)));
-    let pair = Pair { config, keys: Arc::new(SqliteKeys(connections)) };
+    let pair = Pair { publish: config.clone(), config, keys: Arc::new(SqliteKeys(connections)) };
     let other = crate::sqlite::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let writer = pair.clone();

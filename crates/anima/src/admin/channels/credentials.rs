@@ -65,6 +65,12 @@ pub(super) fn seal(
             (Some(secret), _) if secret.is_empty() || secret.len() > SECRET_BYTES_MAX => {
                 return Err(Problem::invalid(member, "a text of 1 to 16384 bytes"));
             }
+            // Written again as it is: nothing changes, so that what is declared can be compared.
+            (Some(secret), Some(kept))
+                if is_sealed_in(secrets, (channel, credential), &secret, &kept) =>
+            {
+                kept
+            }
             (Some(secret), _) => {
                 let context = credential_context(channel, &credential.code);
                 let sealed = secrets.seal(&context, secret.as_bytes());
@@ -79,6 +85,17 @@ pub(super) fn seal(
         credential.sealed = Some(sealed);
     }
     Ok(())
+}
+
+/// Whether `kept` is the seal of that very secret.
+fn is_sealed_in(
+    secrets: &Secrets,
+    (channel, credential): (&str, &Credential),
+    secret: &str,
+    kept: &str,
+) -> bool {
+    let context = credential_context(channel, &credential.code);
+    secrets.open(&context, kept).is_ok_and(|opened| opened.as_slice() == secret.as_bytes())
 }
 
 /// Whether a code can stand in a log line and a metric's label.

@@ -4,12 +4,15 @@
 //! problem. Not here: what a verb does. Invariant: a body is read only after its sender was
 //! authenticated and their role let pass.
 
+use std::time::Duration;
+
 use axum::RequestExt as _;
 use axum::extract::{OriginalUri, RawPathParams, Request};
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use anima_store::config::Change;
 use anima_store::keys::Role;
 
 use super::{Action, Verb};
@@ -19,8 +22,8 @@ use crate::admin::caller::Caller;
 use crate::admin::collection::Codes;
 use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
-use crate::admin::rows::{self, Creation, Place, Writer};
-use crate::admin::{Admin, apps, audit, books, circuits, keys, reports};
+use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
+use crate::admin::{Admin, apps, audit, books, circuits, hatches, keys, reports, spread};
 
 /// Serves one call whose path names everything by itself.
 pub(super) async fn serve(admin: &Admin, action: Action, mut request: Request) -> Response {
@@ -126,6 +129,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Verify => books::verify(admin, call).await,
         Action::Audit => audit::list(admin, call).await,
         Action::Circuits => circuits::list(admin, call),
+        Action::Hatch(lever) => Box::pin(hatches::serve(admin, lever, call)).await,
     }
 }
 
@@ -137,23 +141,21 @@ async fn perform_rows(
 ) -> Result<Reply, Problem> {
     let code = call.names.code.as_str();
     let writer = Writer { actor: &call.caller.actor, if_match: call.if_match()? };
-    if verb != Verb::List {
-        call.query_only(&[])?;
+    match verb {
+        Verb::List => return list(admin, place, call).await,
+        Verb::Read | Verb::Versions => call.query_only(&[])?,
+        Verb::Create | Verb::Change | Verb::Delete | Verb::Restore => {
+            call.query_only(&[spread::DRY_RUN, spread::WAIT])?;
+        }
     }
     match verb {
-        Verb::List => list(admin, place, call).await,
-        Verb::Create => create(admin, place, call).await,
+        Verb::List | Verb::Create => create(admin, place, call).await,
         Verb::Read => Ok(Reply::row(place, &rows::read(admin, place, code).await?)),
-        Verb::Change => {
-            let body = call.object()?;
-            if !is_switch(&body) {
-                call.caller.ensure(Role::Admin)?;
-            }
-            Ok(Reply::row(place, &rows::change(admin, place, writer, code, body).await?))
-        }
+        Verb::Change => change(admin, place, writer, call).await,
         Verb::Delete => {
             let body = call.optional_object()?;
-            Ok(Reply::gone(&rows::delete(admin, place, writer, code, body).await?))
+            let intent = rows::delete_intent(admin, place, writer, code, body).await?;
+            written(admin, place, call, intent).await
         }
         Verb::Versions => {
             let versions = place.history(admin, code).await?;
@@ -163,14 +165,62 @@ async fn perform_rows(
         Verb::Restore => {
             let body = call.optional_object()?;
             let which = (code, call.version()?);
-            Ok(Reply::row(place, &rows::restore(admin, place, writer, which, body).await?))
+            let intent = rows::restore_intent(admin, place, writer, which, body).await?;
+            written(admin, place, call, intent).await
         }
     }
 }
 
+/// Writes what was judged, or shows what would be written.
+async fn written(
+    admin: &Admin,
+    place: Place<'_>,
+    call: &Call,
+    intent: Intent,
+) -> Result<Reply, Problem> {
+    if spread::is_dry_run(call)? {
+        return Ok(Reply::ok(place.rehearse(admin, intent).await?));
+    }
+    let within = spread::wait_of(call, Duration::ZERO)?;
+    let is_gone = intent.changes.iter().any(|change| matches!(change, Change::Delete { .. }));
+    let outcome = place.apply(admin, intent).await?;
+    let reply = if is_gone { Reply::gone(&outcome) } else { Reply::row(place, &outcome) };
+    Ok(told(admin, reply, &outcome, within).await)
+}
+
+async fn told(admin: &Admin, reply: Reply, outcome: &Outcome, within: Duration) -> Reply {
+    match outcome.rev {
+        Some(rev) => spread::told(admin, reply, rev, within).await,
+        None => reply,
+    }
+}
+
+async fn change(
+    admin: &Admin,
+    place: Place<'_>,
+    writer: Writer<'_>,
+    call: &Call,
+) -> Result<Reply, Problem> {
+    let (code, body) = (call.names.code.as_str(), call.object()?);
+    let is_switch = is_switch(&body);
+    if !is_switch {
+        call.caller.ensure(Role::Admin)?;
+    }
+    if spread::is_dry_run(call)? {
+        let intent = rows::change_intent(admin, place, writer, code, body).await?;
+        return Ok(Reply::ok(place.rehearse(admin, intent).await?));
+    }
+    // A switch is a hatch: its reply says who has it.
+    let usual = if is_switch { spread::WAIT_HATCH } else { Duration::ZERO };
+    let within = spread::wait_of(call, usual)?;
+    let outcome = rows::change(admin, place, writer, code, body).await?;
+    let reply = Reply::row(place, &outcome);
+    Ok(told(admin, reply, &outcome, within).await)
+}
+
 /// Whether a change is a mere switch, which an operator may flip.
 fn is_switch(body: &Map<String, Value>) -> bool {
-    let beside = ["enabled", "reason", "version_no"];
+    let beside = ["enabled", "running", "reason", "version_no"];
     body.contains_key("enabled") && body.keys().all(|name| beside.contains(&name.as_str()))
 }
 
@@ -186,6 +236,14 @@ async fn list(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, Pro
 
 async fn create(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, Problem> {
     let (actor, body) = (&call.caller.actor, call.object()?);
+    let within = spread::wait_of(call, Duration::ZERO)?;
+    if spread::is_dry_run(call)? {
+        let intent = match (place.collection.codes(), place.app) {
+            (Codes::Minted, Some(app)) => keys::intent(admin, actor, app, body).await?.0,
+            _ => rows::create_intent(admin, actor, Creation { place, minted: None }, body).await?,
+        };
+        return Ok(Reply::ok(place.rehearse(admin, intent).await?));
+    }
     let (created, secret) = match (place.collection.codes(), place.app) {
         (Codes::Minted, Some(app)) => {
             let (created, secret) = keys::mint(admin, actor, app, body).await?;
@@ -195,6 +253,7 @@ async fn create(admin: &Admin, place: Place<'_>, call: &Call) -> Result<Reply, P
     };
     let location = format!("{}/{}", call.path.trim_end_matches('/'), created.row.code);
     let reply = Reply::row(place, &created).created(location);
+    let reply = told(admin, reply, &created, within).await;
     Ok(match secret {
         Some(secret) => reply.with_member("secret", json!(secret.as_str())),
         None => reply,
@@ -239,7 +298,8 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Margin
         | Action::Verify
         | Action::Audit
-        | Action::Circuits => {
+        | Action::Circuits
+        | Action::Hatch(_) => {
             let topup = apps::topup(admin, actor, app, key, body).await?;
             apps::Moved { body: topup.to_json(), replayed: topup.replayed }
         }

@@ -71,7 +71,7 @@ pub(super) fn all() -> Value {
         ("AuditPage", page(&audit_record())),
         ("CircuitPage", page(&super::routing::channel())),
     ];
-    let all = replies.into_iter().chain(super::money::all());
+    let all = replies.into_iter().chain(super::money::all()).chain(super::hatches::all());
     schemas.extend(all.map(|(name, schema)| (name.to_owned(), schema)));
     Value::Object(schemas)
 }
@@ -103,6 +103,7 @@ fn envelope() -> Map<String, Value> {
         "effective_from": nullable(&instant("In force from here on; null or absent is now")),
         "effective_to": nullable(&instant("In force until just before here; null is open")),
         "enabled": { "type": "boolean", "description": "The live switch of all versions" },
+        "running": super::hatches::running(),
         "reason": { "type": "string", "maxLength": 1000, "description": "For the audit record" },
     });
     members.as_object().cloned().unwrap_or_default()

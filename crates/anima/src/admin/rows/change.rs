@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use anima_store::config::{Change, Error, NewVersion, Row};
 
-use super::{Outcome, Place, Writer, origin_version};
+use super::{Intent, Outcome, Place, Writer, origin_version};
 use crate::admin::Admin;
 use crate::admin::collection::Draft;
 use crate::admin::envelope::{Envelope, Member};
@@ -25,6 +25,28 @@ pub(crate) async fn change(
     code: &str,
     body: Map<String, Value>,
 ) -> Result<Outcome, Problem> {
+    let intent = change_intent(admin, place, writer, code, body).await?;
+    let is_version = intent.changes.iter().any(|change| matches!(change, Change::Add { .. }));
+    let outcome = place.apply(admin, intent).await?;
+    if is_version {
+        return Ok(outcome);
+    }
+    // A switch is answered with the row as of now; its latest version may lie ahead.
+    let shown = super::read(admin, place, code).await?;
+    Ok(Outcome { delayed: outcome.delayed, rev: outcome.rev, ..shown })
+}
+
+/// The same up to the store.
+///
+/// # Errors
+/// As [`change`].
+pub(crate) async fn change_intent(
+    admin: &Admin,
+    place: Place<'_>,
+    writer: Writer<'_>,
+    code: &str,
+    body: Map<String, Value>,
+) -> Result<Intent, Problem> {
     let mut envelope = Envelope::parse(body, place.identity())?;
     for (member, written) in &envelope.identity {
         let is = if *member == "app" { place.app.unwrap_or_default() } else { code };
@@ -34,25 +56,23 @@ pub(crate) async fn change(
     }
     let history = place.existing(admin, code).await?;
     let actor = writer.because(envelope.reason.take());
-    let mut outcome = None;
+    let mut changes = Vec::new();
     if envelope.changes_version() {
         let read = fresh(place, &history, envelope.stated_version(writer.if_match)?)?;
         let version = next_version(admin, place, &envelope, &history).await?;
-        let change = Change::Add { version, read, action: "change" };
-        outcome = Some(place.apply(admin, change, &actor).await?);
+        changes.push(Change::Add { version, read, action: "change" });
     } else if let Some(read) = envelope.version_no.or(writer.if_match) {
         fresh(place, &history, read)?;
     }
+    let cut = envelope.cut()?;
     if let Some(enabled) = envelope.enabled {
         let resource = place.resource();
-        let change = Change::Switch { resource, code: code.to_owned(), enabled };
-        let switched = place.apply(admin, change, &actor).await?;
-        return super::read(admin, place, code).await.map(|shown| match outcome {
-            Some(written) => Outcome { row: Row { enabled, ..written.row }, ..shown },
-            None => Outcome { delayed: switched.delayed, ..shown },
-        });
+        changes.push(Change::Switch { resource, code: code.to_owned(), enabled, cut });
     }
-    outcome.ok_or_else(|| Problem::new(Code::NothingToChange, "name at least one member"))
+    if changes.is_empty() {
+        return Err(Problem::new(Code::NothingToChange, "name at least one member"));
+    }
+    Ok(Intent { changes, actor })
 }
 
 /// The stated version, if it is the latest.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use anima_store::config::{Actor, Change, NewVersion};
 
-use super::{Outcome, Place};
+use super::{Intent, Outcome, Place};
 use crate::admin::Admin;
 use crate::admin::collection::{Codes, Draft};
 use crate::admin::envelope::Envelope;
@@ -33,6 +33,20 @@ pub(crate) async fn create(
     creation: Creation<'_>,
     body: Map<String, Value>,
 ) -> Result<Outcome, Problem> {
+    let intent = create_intent(admin, actor, creation, body).await?;
+    creation.place.apply(admin, intent).await
+}
+
+/// The same up to the store.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) async fn create_intent(
+    admin: &Admin,
+    actor: &Actor,
+    creation: Creation<'_>,
+    body: Map<String, Value>,
+) -> Result<Intent, Problem> {
     let Creation { place, minted } = creation;
     let identity: &[&'static str] =
         if place.collection.codes() == Codes::Minted { &[] } else { &["code"] };
@@ -42,6 +56,7 @@ pub(crate) async fn create(
     }
     let code = code_of(place, &envelope, minted)?;
     let (effective_from, effective_to) = envelope.window::<Value>(admin.clock.now(), None)?;
+    envelope.cut()?;
     let (enabled, reason) = (envelope.enabled, envelope.reason);
     place.collection.vet(&envelope.body)?;
     let history = admin.stores.config.versions(place.resource(), &code).await?;
@@ -60,13 +75,12 @@ pub(crate) async fn create(
     };
     let name = actor.name.clone();
     let actor = Actor { name, reason: reason.unwrap_or_else(|| actor.reason.clone()) };
-    let created = place.apply(admin, Change::Create(version), &actor).await?;
+    let mut changes = vec![Change::Create(version)];
     if enabled == Some(false) {
         let resource = place.resource();
-        let change = Change::Switch { resource, code, enabled: false };
-        return place.apply(admin, change, &actor).await;
+        changes.push(Change::Switch { resource, code, enabled: false, cut: false });
     }
-    Ok(created)
+    Ok(Intent { changes, actor })
 }
 
 fn code_of(

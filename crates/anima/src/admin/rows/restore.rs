@@ -9,25 +9,25 @@ use anima_store::config::{Change, NewVersion};
 
 use super::change::fresh;
 use super::delete::refuse_all_but_version;
-use super::{Outcome, Place, Writer, numbered};
+use super::{Intent, Place, Writer, numbered};
 use crate::admin::Admin;
 use crate::admin::collection::Draft;
 use crate::admin::envelope::Envelope;
 use crate::admin::problem::Problem;
 
-/// Writes the body of version `version_no` again, from now on.
+/// What writing the body of version `version_no` again comes to, from now on.
 ///
 /// The old body is judged anew: what it names may be gone.
 ///
 /// # Errors
 /// A stale version with the current row; no such version; a bad member; or the store's.
-pub(crate) async fn restore(
+pub(crate) async fn restore_intent(
     admin: &Admin,
     place: Place<'_>,
     writer: Writer<'_>,
     (code, version_no): (&str, i64),
     body: Map<String, Value>,
-) -> Result<Outcome, Problem> {
+) -> Result<Intent, Problem> {
     let mut envelope = Envelope::parse(body, &[])?;
     refuse_all_but_version(&envelope)?;
     let history = place.existing(admin, code).await?;
@@ -48,5 +48,5 @@ pub(crate) async fn restore(
     };
     let actor = writer.because(envelope.reason.take());
     let change = Change::Add { version, read, action: "restore" };
-    place.apply(admin, change, &actor).await
+    Ok(Intent { changes: vec![change], actor })
 }

@@ -1,6 +1,7 @@
 //! Who may do what: every route, every role.
 
 use super::super::endpoints::{self, Action, Verb};
+use super::super::hatches::Lever;
 use super::*;
 
 fn filled(path: &str) -> String {
@@ -40,9 +41,19 @@ async fn every_role_may_do_its_own_and_no_more() {
         let path = filled(&endpoint.path);
         let body = json!({"version_no": 1, "name": "x"});
         let change = matches!(endpoint.action, Action::Rows(Verb::Change, _));
+        let pulls = matches!(
+            endpoint.action,
+            Action::Hatch(
+                Lever::Open
+                    | Lever::Close
+                    | Lever::Reset
+                    | Lever::SwitchGateway
+                    | Lever::Invalidate
+            )
+        );
         for (role, allowed) in [
             ("viewer", endpoint.method == Method::GET),
-            ("operator", endpoint.method == Method::GET),
+            ("operator", endpoint.method == Method::GET || pulls),
             ("admin", true),
         ] {
             let token = format!("at-{role}");

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anima_core::config::{Resource, Tables};
-use anima_store::config::{AuditRecord, Change, ConfigStore, Error, Page, Row};
+use anima_store::config::{AuditRecord, Batch, Committed, ConfigStore, Error, Page, Rejected, Row};
 use anima_store::keys::{KeyRecord, KeyStore};
 use async_trait::async_trait;
 
@@ -31,7 +31,7 @@ impl ConfigStore for Flaky<dyn ConfigStore> {
         self.up()?.tables(now).await
     }
     async fn rev(&self) -> Result<i64, Error> {
-        self.inner.rev().await
+        self.up()?.rev().await
     }
     async fn list(&self, page: Page<'_>, now: Timestamp) -> Result<Vec<Row>, Error> {
         self.inner.list(page, now).await
@@ -39,8 +39,13 @@ impl ConfigStore for Flaky<dyn ConfigStore> {
     async fn versions(&self, resource: Resource, code: &str) -> Result<Vec<Row>, Error> {
         self.inner.versions(resource, code).await
     }
-    async fn change(&self, change: Change, actor: &Actor, now: Timestamp) -> Result<Row, Error> {
-        self.inner.change(change, actor, now).await
+    async fn commit(
+        &self,
+        batch: Batch,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Committed, Rejected> {
+        self.inner.commit(batch, actor, now).await
     }
     async fn record(&self, record: AuditRecord) -> Result<(), Error> {
         self.up()?.record(record).await
