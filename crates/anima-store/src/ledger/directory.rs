@@ -16,7 +16,8 @@ const MOST: usize = 200_000;
 /// Ids by what they stand for.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    accounts: HashMap<Currency, HashMap<Account, i64>>,
+    /// By currency. There are few, and most often one: a short list is found faster than a hash.
+    accounts: Vec<(Currency, HashMap<Account, i64>)>,
     prices: HashMap<PriceRef, i64>,
     entries: usize,
 }
@@ -31,7 +32,8 @@ pub(super) struct Missing {
 impl Directory {
     /// The account's id.
     pub(super) fn account(&self, account: &Account, currency: Currency) -> Option<i64> {
-        self.accounts.get(&currency)?.get(account).copied()
+        let of_currency = self.accounts.iter().find(|(known, _)| *known == currency);
+        of_currency?.1.get(account).copied()
     }
 
     /// The price's id.
@@ -65,7 +67,12 @@ impl Directory {
 
     pub(super) fn learn_account(&mut self, account: Account, currency: Currency, id: i64) {
         self.entries = self.entries.saturating_add(1);
-        self.accounts.entry(currency).or_default().insert(account, id);
+        match self.accounts.iter_mut().find(|(known, _)| *known == currency) {
+            Some((_, ids)) => {
+                ids.insert(account, id);
+            }
+            None => self.accounts.push((currency, HashMap::from([(account, id)]))),
+        }
     }
 
     pub(super) fn learn_price(&mut self, price: PriceRef, id: i64) {
