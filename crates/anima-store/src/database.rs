@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::config::ConfigStore;
@@ -100,6 +101,32 @@ pub struct Stores {
     pub auditor: Arc<dyn Auditor>,
     /// Answers kept for requests that are sent again.
     pub idempotency: Arc<dyn IdempotencyStore>,
+    /// Signs of life.
+    pub probe: Arc<dyn Probe>,
+}
+
+/// Asks a database for a sign of life, apart from everybody who works with it.
+#[async_trait]
+pub trait Probe: Send + Sync + fmt::Debug {
+    /// Whether it answers, connecting and asking each taking `within` at most.
+    ///
+    /// # Errors
+    /// When it cannot be reached or refuses: why, in words for an operator.
+    async fn answers(&self, within: Duration) -> Result<bool, String>;
+}
+
+/// SQLite: a file is there or not, and a small read tells.
+#[derive(Debug)]
+struct FileProbe(Arc<dyn ConfigStore>);
+
+#[async_trait]
+impl Probe for FileProbe {
+    async fn answers(&self, within: Duration) -> Result<bool, String> {
+        match tokio::time::timeout(within, self.0.rev()).await {
+            Ok(read) => read.map(|_| true).map_err(|error| error.to_string()),
+            Err(_) => Ok(false),
+        }
+    }
 }
 
 /// Who opens the database.
@@ -134,6 +161,7 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
                 auditor: Arc::new(money::Books::Postgres(pool.clone())),
                 idempotency: Arc::new(PostgresIdempotency(pool)),
                 ledger: Arc::new(ledger),
+                probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
             })
         }
     }
@@ -170,9 +198,11 @@ impl Stores {
 
 fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
     let connections = Arc::new(Connections::open(path)?);
+    let config: Arc<dyn ConfigStore> = Arc::new(SqliteConfig(Arc::clone(&connections)));
     Ok(Stores {
-        config: Arc::new(SqliteConfig(Arc::clone(&connections))),
         publish: Arc::new(SqliteConfig(Arc::clone(&connections))),
+        probe: Arc::new(FileProbe(Arc::clone(&config))),
+        config,
         keys: Arc::new(SqliteKeys(Arc::clone(&connections))),
         idempotency: Arc::new(SqliteIdempotency::new(connections)),
         money: Arc::new(money::Books::Sqlite(path.to_owned())),

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use bytes::BytesMut;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
@@ -14,7 +15,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checke
 
 use anima_core::clock::Timestamp;
 
-use crate::database::OpenError;
+use crate::database::{OpenError, Probe};
 
 mod tls;
 
@@ -121,6 +122,27 @@ pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
         .await
         .map(|_| ())
         .map_err(|e| OpenError::Migration(Chain(&e).to_string()))
+}
+
+/// Asks for a sign of life over a connection of its own, which is given up when it stays silent.
+#[derive(Debug)]
+pub(crate) struct ServerProbe(pub(crate) Pool);
+
+#[async_trait]
+impl Probe for ServerProbe {
+    async fn answers(&self, within: Duration) -> Result<bool, String> {
+        let Ok(client) = tokio::time::timeout(within, self.0.get()).await else {
+            return Ok(false);
+        };
+        let client = client.map_err(|e| Chain(&e).to_string())?;
+        let answer = tokio::time::timeout(within, client.batch_execute("SELECT 1")).await;
+        if let Ok(Ok(())) = answer {
+            return Ok(true);
+        }
+        // Not back into the pool: another is made for the next look.
+        drop(Object::take(client));
+        answer.map_or(Ok(false), |failed| failed.map(|()| false).map_err(|e| Chain(&e).to_string()))
+    }
 }
 
 /// An error with its causes. The driver's own text is "db error" and says nothing.

@@ -10,6 +10,7 @@ use anima_store::database::Stores;
 use anima_store::shared::Shared;
 
 use crate::circuits::Circuits;
+use crate::dependencies::Dependencies;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::watch::Watch;
@@ -21,6 +22,8 @@ pub mod actuator; // health, info, metrics
 pub struct App {
     /// The database.
     pub stores: Stores,
+    /// Which of what the node needs is down.
+    pub dependencies: Arc<Dependencies>,
     /// What nodes share.
     pub shared: Shared,
     /// The configuration in force.

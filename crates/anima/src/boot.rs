@@ -29,6 +29,7 @@ use crate::api::idempotency::{self, Bounds, Idempotency};
 use crate::app::App;
 use crate::circuits::{self, Circuits};
 use crate::clock::{SystemClock, SystemRng};
+use crate::dependencies::Dependencies;
 use crate::http::server;
 use crate::live::{Live, Sources, spread};
 use crate::metrics::Metrics;
@@ -36,6 +37,7 @@ use crate::outbound::Outbound;
 use crate::relay::keeper::{self, Keeper};
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
+use crate::second_level::SecondLevel;
 use crate::secrets::{self, Secrets};
 use crate::settings::{Billing, Settings};
 use crate::watch::Watch;
@@ -78,6 +80,11 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let mut stores = database::open(&location, &opener)
         .await
         .map_err(|e| format!("setting `database_url`: {e}"))?;
+    let probe = Arc::clone(&stores.probe);
+    let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&metrics)));
+    let level = SecondLevel::new(shared.clone(), Arc::clone(&secrets), Arc::clone(&dependencies));
+    stores.config = level.config(stores.config);
+    stores.keys = level.keys(stores.keys);
     // The lease that `alive` asks for counts from here at the latest.
     let term = lease::Term::new(tokio::time::Instant::now());
     if settings.billing == Billing::On {
@@ -91,8 +98,8 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let watch = Arc::new(watch);
     let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
     let circuits = Arc::new(circuits);
-    let (state, chance) = ((&stores, &live, &metrics, &circuits), (&clock, &rng));
-    let relay = relay(settings, state, chance, (&watch, term))?;
+    let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
+    let relay = relay(settings, parts, (&clock, &rng), (&watch, term))?;
     let plane = Plane {
         relay: Arc::new(relay),
         secrets: Arc::clone(&secrets),
@@ -106,6 +113,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     };
     let app = App {
         stores: stores.clone(),
+        dependencies,
         shared,
         live: Arc::clone(&live),
         circuits: Arc::clone(&circuits),
@@ -158,9 +166,13 @@ fn audit_every(settings: &Settings) -> Option<Duration> {
     on.then(|| Duration::from_millis(settings.ledger_audit_ms))
 }
 
+/// What a relay is made of and others have too.
+type Parts<'a> =
+    (&'a Stores, &'a Arc<Live>, &'a Arc<Metrics>, (&'a Arc<Circuits>, &'a Arc<Dependencies>));
+
 fn relay(
     settings: &Settings,
-    (stores, live, metrics, circuits): (&Stores, &Arc<Live>, &Arc<Metrics>, &Arc<Circuits>),
+    (stores, live, metrics, (circuits, dependencies)): Parts<'_>,
     (clock, rng): (&Arc<dyn Clock>, &Arc<dyn Rng>),
     (watch, term): (&Arc<Watch>, lease::Term),
 ) -> Result<Relay, String> {
@@ -192,7 +204,7 @@ fn relay(
         keeper: Keeper::default(),
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
-        database_down: AtomicBool::new(false),
+        dependencies: Arc::clone(dependencies),
     })
 }
 
@@ -342,6 +354,7 @@ impl Node {
         ));
         let relay = &self.plane.relay;
         let keeping = [
+            tokio::spawn(Arc::clone(&relay.dependencies).run()),
             tokio::spawn(lease::run(Arc::clone(relay))),
             tokio::spawn(keeper::run(Arc::clone(relay))),
             tokio::spawn(recovery::run(Arc::clone(relay))),

@@ -10,6 +10,7 @@ pub mod boot; // settings → App; the only place that wires everything
 pub mod circuits; // the health of every place that calls can go
 pub mod cli; // one file per command
 pub mod clock; // the system's clock and random source
+pub mod dependencies; // which of them are down, and what follows
 pub mod http; // what every endpoint shares: caller, body, reply, server
 pub mod live; // the configuration in force, and the key cache
 pub mod log; // structured logs, written in batches
@@ -17,6 +18,7 @@ pub mod metrics; // every metric, declared once
 pub mod outbound; // the one HTTP client
 pub mod relay; // the pipeline of a call
 pub mod router; // every route
+pub mod second_level; // keys in Redis, between memory and database
 pub mod secrets; // sealing, hashing and minting of secrets
 pub mod settings; // the only reader of files and environment
 pub mod watch; // the books, proved while they are written

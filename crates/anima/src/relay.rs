@@ -5,7 +5,6 @@
 //! released by code that a leaving client cannot cancel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +14,7 @@ use anima_store::ledger::LedgerStore;
 
 use self::keeper::Keeper;
 use crate::circuits::Circuits;
+use crate::dependencies::Dependencies;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
@@ -66,20 +66,16 @@ pub struct Relay {
     pub tasks: TaskTracker,
     /// Cancelled when a node that shuts down may wait no longer: what still streams ends here.
     pub cut: CancellationToken,
-    /// Set while the database does not answer.
-    pub database_down: AtomicBool,
+    /// Which of what the node needs is down.
+    pub dependencies: Arc<Dependencies>,
 }
 
 impl Relay {
-    /// Notes whether the database answers, for `x-anima-degraded` and the metric of that name.
-    pub fn note_database(&self, down: bool) {
-        self.database_down.store(down, Ordering::Relaxed);
-        self.metrics.degraded("database", down);
-    }
-
-    /// Which dependency is down, if one is.
-    pub fn degraded(&self) -> Option<&'static str> {
-        self.database_down.load(Ordering::Relaxed).then_some("database")
+    /// Something that needs the database has failed: it is looked at now.
+    pub fn note_database(&self, failed: bool) {
+        if failed {
+            self.dependencies.suspect_database();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use anima_core::failure::Failure;
+use anima_store::config::Error;
 use anima_store::idempotency::{Claim, Gone, IdempotencyStore, Verdict};
 
 use crate::http::reply::{Refusal, id_text};
@@ -122,7 +123,7 @@ impl Idempotency {
             let mut running = match self.registry.join(&claim) {
                 Joined::First(place) => {
                     let turn = Turn::new(Arc::clone(self), Arc::clone(relay), claim, place);
-                    return self.take(Box::new(turn), call).await;
+                    return self.take(relay, Box::new(turn), call).await;
                 }
                 Joined::Conflict => return Err(conflict()),
                 Joined::Running(running) => running,
@@ -159,10 +160,16 @@ impl Idempotency {
     }
 
     /// Claims the key in the database, where another node may have it.
-    async fn take(&self, mut turn: Box<Turn>, call: &Call) -> Result<Entry, Refusal> {
+    async fn take(
+        &self,
+        relay: &Relay,
+        mut turn: Box<Turn>,
+        call: &Call,
+    ) -> Result<Entry, Refusal> {
         let mut pause = LOOK_AGAIN.0;
         loop {
-            let verdict = match self.store.claim(turn.claim()).await {
+            let claimed = relay.dependencies.while_up(self.store.claim(turn.claim())).await;
+            let verdict = match claimed.unwrap_or_else(|| Err(away())) {
                 Ok(verdict) => verdict,
                 Err(error) => return Err(turn.unclaimed(&error)),
             };
@@ -215,6 +222,11 @@ async fn waited<T>(call: &Call, event: impl Future<Output = T>) -> Result<T, Ref
         }
         () = tokio::time::sleep_until(call.deadline) => Err(in_progress()),
     }
+}
+
+/// The database went down while it was asked.
+fn away() -> Error {
+    Error::Unavailable("the database is down".to_owned())
 }
 
 fn conflict() -> Refusal {

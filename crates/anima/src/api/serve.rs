@@ -25,10 +25,10 @@ use crate::http::body;
 use crate::http::caller::{self, Caller};
 use crate::http::reply::{self, Facts, Format, Refusal};
 use crate::metrics::Inflight;
-use crate::relay::admit;
 use crate::relay::call::{Arrival, Call, endpoint_name};
 use crate::relay::chat::{self, Answer, Outcome};
 use crate::relay::decision::Decision;
+use crate::relay::{admit, hold};
 
 /// What a path asks for, before the body is read.
 #[derive(Debug, Clone)]
@@ -102,7 +102,7 @@ impl Plane {
             id,
             format,
             config_version: self.relay.live.rev(),
-            degraded: self.relay.degraded(),
+            degraded: self.relay.dependencies.degraded(),
             ..Facts::default()
         }
     }
@@ -221,6 +221,10 @@ async fn admitted(
     let (parts, body) = request.into_parts();
     let caller = plane.identify(&parts).await.map_err(|refusal| (refusal, None))?;
     let known = |refusal: Refusal| (refusal, Some(caller.clone()));
+    if plane.relay.dependencies.database_down() {
+        // Before the body is read: what cannot be held is refused within milliseconds.
+        return Err(known(hold::database_down()));
+    }
     let key = idempotency::key_of(&parts.headers).map_err(known)?.map(str::to_owned);
     let read = body::read(body, plane.body_bytes_max, plane.body_within).await;
     let bytes = read.map_err(known)?;

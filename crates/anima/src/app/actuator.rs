@@ -33,6 +33,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
     let body = json!({
         "status": status(ready, &app),
         "components": components,
+        "degraded": app.dependencies.degraded(),
         "groups": ["liveness", "readiness"],
     });
     reply(ready, body)
@@ -72,20 +73,26 @@ pub async fn prometheus(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn components(app: &App) -> (bool, Value) {
-    let database = app.stores.ping().await;
-    if let Err(error) = &database {
-        tracing::warn!(error, "the database does not answer");
-    }
-    app.metrics.degraded("database", database.is_err());
+    app.dependencies.look().await;
+    // A ledger that still writes what an outage left behind takes no calls.
+    let database = !app.dependencies.database_down() && app.stores.ledger.healthy();
     let up = |ok: bool| if ok { "UP" } else { "DOWN" };
     let config = app.live.pin(app.clock.now()).is_some();
     let draining = app.draining.load(Ordering::Relaxed);
-    let components = json!({
-        "database": { "status": up(database.is_ok()), "details": { "kind": app.database } },
+    let mut components = json!({
+        "database": { "status": up(database), "details": { "kind": app.database } },
         "config": { "status": up(config), "details": { "version": app.live.rev() } },
         "ledger": ledger(app),
     });
-    (database.is_ok() && config && !draining, components)
+    if app.shared.redis.is_some() {
+        // Its loss makes a node coarser, not unfit: it does not end readiness.
+        let status = up(!app.dependencies.redis_down());
+        let redis = json!({ "status": status, "details": { "kind": app.shared.kind() } });
+        if let Some(all) = components.as_object_mut() {
+            all.insert("redis".to_owned(), redis);
+        }
+    }
+    (database && config && !draining, components)
 }
 
 /// The books. Where they do not hold, other nodes see the same, so it does not end readiness.

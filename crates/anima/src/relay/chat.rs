@@ -51,7 +51,8 @@ pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
         Ok(plan) => plan,
         Err(refusal) => return refused(&relay, &call, refusal),
     };
-    let open = match hold::place(&relay, &mut call, &plan).await {
+    let placed = relay.dependencies.while_up(hold::place(&relay, &mut call, &plan)).await;
+    let open = match placed.unwrap_or_else(|| Err(hold::database_down())) {
         Ok(open) => open,
         Err(refusal) => {
             if refusal.failure == Failure::ServiceUnavailable {

@@ -202,6 +202,12 @@ pub(super) fn amount(call: &Call, output_tokens: u64) -> Result<i64, Refusal> {
     })
 }
 
+/// What a call is told that cannot be held for want of the database.
+pub fn database_down() -> Refusal {
+    let message = "Calls cannot be booked at the moment. Try again shortly.";
+    Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
+}
+
 fn refusal(call: &Call, amount: i64, error: &ledger::Error) -> Refusal {
     match error {
         ledger::Error::InsufficientFunds { available } => {
@@ -222,8 +228,7 @@ fn refusal(call: &Call, amount: i64, error: &ledger::Error) -> Refusal {
         | ledger::Error::Unavailable(_)
         | ledger::Error::Refused(_) => {
             tracing::error!(request_id = %call.arrival.id, %error, "failed to place a hold");
-            let message = "Calls cannot be booked at the moment. Try again shortly.";
-            Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
+            database_down()
         }
     }
 }

@@ -15,6 +15,7 @@ mod leaving; // clients that leave
 mod live_config; // changes are in force at once, scheduled ones at their instant
 mod mixed; // many calls with faults against the truth log
 mod money; // both sides of each call, to the last unit
+mod outages; // SPEC 12, row by row
 mod providers; // each client with each provider
 mod serving; // the endpoints as clients see them
 mod surfaces; // clients of other dialects

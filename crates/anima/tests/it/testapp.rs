@@ -24,7 +24,7 @@ mod place;
 
 pub(crate) use books::{Leg, Rates, nano, owed};
 pub(crate) use client::{Client, Reply, Streamed};
-pub(crate) use place::{Backend, Place, variable};
+pub(crate) use place::{Backend, Place, redis_behind_proxy, variable};
 
 /// What customers pay, per million tokens. Odd on purpose, so that every amount is rounded.
 pub(crate) const SALE: Rates =

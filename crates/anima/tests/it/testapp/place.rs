@@ -6,10 +6,12 @@
 //! a template with the schema, one per state of the migrations, which stays for further runs.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use anima_simulator::proxy::Proxy;
 use anima_store::database::{self, Location};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
@@ -33,6 +35,8 @@ pub(crate) enum Place {
 pub(crate) struct Scratch {
     server: String,
     name: String,
+    /// Where nodes find it, if not at the server itself.
+    through: Option<SocketAddr>,
 }
 
 impl Backend {
@@ -54,7 +58,7 @@ impl Backend {
         let copy = format!("CREATE DATABASE {name} TEMPLATE {}", template(&server).await);
         execute(&server, &[left_over, copy]).await;
         LIVE.fetch_add(1, Ordering::AcqRel);
-        Some(Place::Postgres(Scratch { server, name }))
+        Some(Place::Postgres(Scratch { server, name, through: None }))
     }
 }
 
@@ -63,8 +67,19 @@ impl Place {
     pub(crate) fn url(&self) -> Option<String> {
         match self {
             Self::Sqlite => None,
-            Self::Postgres(scratch) => Some(url(&scratch.server, &scratch.name)),
+            Self::Postgres(Scratch { server, name, through }) => {
+                let url = url(server, name);
+                Some(through.map_or(url.clone(), |there| moved(&url, there)))
+            }
         }
+    }
+
+    /// Has nodes come through a proxy that the test can break.
+    pub(crate) async fn behind_proxy(&mut self) -> Proxy {
+        let Self::Postgres(scratch) = self else { panic!("only for PostgreSQL") };
+        let proxy = proxy_before(&scratch.server).await;
+        scratch.through = Some(proxy.address());
+        proxy
     }
 
     /// Whether the database can be made unreachable for a while.
@@ -74,13 +89,17 @@ impl Place {
 
     /// Runs a statement in the database, beside the node.
     pub(crate) async fn run(&self, statement: &str) {
-        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
+        let Self::Postgres(Scratch { server, name, .. }) = self else {
+            panic!("only for PostgreSQL")
+        };
         execute(&url(server, name), &[statement.to_owned()]).await;
     }
 
     /// Makes the database unreachable.
     pub(crate) async fn close(&self) {
-        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
+        let Self::Postgres(Scratch { server, name, .. }) = self else {
+            panic!("only for PostgreSQL")
+        };
         let ends = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
         );
@@ -89,13 +108,17 @@ impl Place {
 
     /// Makes it reachable again.
     pub(crate) async fn open(&self) {
-        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
+        let Self::Postgres(Scratch { server, name, .. }) = self else {
+            panic!("only for PostgreSQL")
+        };
         execute(server, &[format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")]).await;
     }
 
     /// Takes the database away from under the node. Not possible for an open file.
     pub(crate) async fn destroy(&self) {
-        let Self::Postgres(Scratch { server, name }) = self else { panic!("only for PostgreSQL") };
+        let Self::Postgres(Scratch { server, name, .. }) = self else {
+            panic!("only for PostgreSQL")
+        };
         execute(server, &[format!("DROP DATABASE {name} WITH (FORCE)")]).await;
     }
 }
@@ -126,6 +149,35 @@ fn drop_left(server: &str) {
     let statements: Vec<String> = names.into_iter().map(statement).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.unwrap().block_on(execute(server, &statements));
+}
+
+/// A proxy before the server of a URL.
+async fn proxy_before(url: &str) -> Proxy {
+    let server = tokio::net::lookup_host(host(url)).await.unwrap().next().unwrap();
+    Proxy::start(server).await.unwrap()
+}
+
+/// A Redis behind a proxy, as the URL that leads through it; `None` where there is none.
+pub(crate) async fn redis_behind_proxy() -> Option<(Proxy, String)> {
+    let Some(url) = variable("ANIMA_TEST_REDIS_URL") else {
+        eprintln!("skipped: ANIMA_TEST_REDIS_URL is not set");
+        return None;
+    };
+    let proxy = proxy_before(&url).await;
+    let through = moved(&url, proxy.address());
+    Some((proxy, through))
+}
+
+/// `HOST:PORT` of a URL.
+fn host(url: &str) -> &str {
+    let (_, rest) = url.split_once("://").unwrap();
+    let authority = rest.split('/').next().unwrap();
+    authority.rsplit('@').next().unwrap()
+}
+
+/// A URL with another host.
+fn moved(url: &str, there: SocketAddr) -> String {
+    url.replacen(host(url), &there.to_string(), 1)
 }
 
 /// The URL of another database of the server.

@@ -1,0 +1,190 @@
+//! Which dependencies are down, and what follows from it (SPEC 12).
+//!
+//! A task asks the database for a sign of life four times a second, over a connection of its own,
+//! and sooner when somebody suspects it. Redis has its own breaker, which is only read here.
+//! Invariant: while the database is known to be down nobody waits for it, and whoever waits when it
+//! goes down is told at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
+
+use anima_store::database::Probe;
+use anima_store::shared::Shared;
+
+use crate::metrics::Metrics;
+
+/// Between two signs of life: with it, 503 within 100 ms begins a quarter of a second after a cut.
+const EVERY: Duration = Duration::from_millis(250);
+/// How long connecting for one may take, and asking. A database that is merely busy answers this
+/// within milliseconds.
+const ANSWER: Duration = Duration::from_millis(750);
+/// Late answers in a row after which it is down. A refusal counts at once.
+const LATE_MAX: usize = 2;
+
+/// The dependencies of a node.
+#[derive(Debug)]
+pub struct Dependencies {
+    probe: Arc<dyn Probe>,
+    shared: Shared,
+    metrics: Arc<Metrics>,
+    database_down: watch::Sender<bool>,
+    suspected: Notify,
+}
+
+impl Dependencies {
+    /// All of them up, until looked at.
+    pub fn new(probe: Arc<dyn Probe>, shared: Shared, metrics: Arc<Metrics>) -> Self {
+        let database_down = watch::Sender::new(false);
+        let found = Self { probe, shared, metrics, database_down, suspected: Notify::new() };
+        found.metrics.degraded("redis", found.redis_down());
+        found
+    }
+
+    /// Whether the database is known to be down.
+    pub fn database_down(&self) -> bool {
+        *self.database_down.borrow()
+    }
+
+    /// Whether there is a Redis and it is known to be down.
+    pub fn redis_down(&self) -> bool {
+        self.shared.is_down()
+    }
+
+    /// What is down, in the words of `x-anima-degraded`; `None` when nothing is.
+    pub fn degraded(&self) -> Option<&'static str> {
+        match (self.redis_down(), self.database_down()) {
+            (false, false) => None,
+            (true, false) => Some("redis"),
+            (false, true) => Some("database"),
+            (true, true) => Some("redis,database"),
+        }
+    }
+
+    /// Has the database looked at now: something that needs it has failed.
+    pub fn suspect_database(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// Does work that needs the database, for as long as it is up. `None` when it is down, or goes
+    /// down before the end: the work is then dropped, and what it did is not known.
+    pub async fn while_up<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        if self.database_down() {
+            return None;
+        }
+        let mut down = self.database_down.subscribe();
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            _ = down.wait_for(|down| *down) => None,
+        }
+    }
+
+    /// Looks at everything now and says which of it is down.
+    pub async fn look(&self) -> Option<&'static str> {
+        let mut why = None;
+        for _ in 0..LATE_MAX {
+            match self.probe.answers(ANSWER).await {
+                Ok(true) => {
+                    why = None;
+                    break;
+                }
+                Ok(false) => why = Some(format!("no answer within {ANSWER:?}")),
+                Err(error) => {
+                    why = Some(error);
+                    break;
+                }
+            }
+        }
+        self.note(why);
+        self.metrics.degraded("redis", self.redis_down());
+        self.degraded()
+    }
+
+    fn note(&self, why: Option<String>) {
+        let down = why.is_some();
+        self.metrics.degraded("database", down);
+        if self.database_down.send_replace(down) != down {
+            if let Some(error) = why {
+                tracing::error!(error, "the database is down; refusing calls");
+            } else {
+                tracing::info!("the database is back");
+            }
+        }
+    }
+
+    /// Looks again and again, until the task is aborted.
+    pub async fn run(self: Arc<Self>) {
+        let mut every = tokio::time::interval(EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = self.suspected.notified() => {}
+            }
+            self.look().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// 0 answers, 1 refuses, 2 never answers.
+    #[derive(Debug, Default)]
+    struct Moody(AtomicU8);
+
+    #[async_trait]
+    impl Probe for Moody {
+        async fn answers(&self, within: Duration) -> Result<bool, String> {
+            match self.0.load(Ordering::SeqCst) {
+                0 => Ok(true),
+                1 => Err("refused".to_owned()),
+                _ => {
+                    tokio::time::sleep(within).await;
+                    Ok(false)
+                }
+            }
+        }
+    }
+
+    fn dependencies() -> (Arc<Moody>, Arc<Dependencies>) {
+        let mood = Arc::new(Moody::default());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let found = Dependencies::new(Arc::clone(&mood) as _, Shared::in_process(), metrics);
+        (mood, Arc::new(found))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_counts_at_once_and_recovery_needs_nobody() {
+        let (mood, found) = dependencies();
+        let task = tokio::spawn(Arc::clone(&found).run());
+        mood.0.store(1, Ordering::SeqCst);
+        tokio::time::sleep(EVERY * 2).await;
+        assert_eq!(found.degraded(), Some("database"));
+        assert_eq!(found.while_up(async { 1 }).await, None, "nothing is begun");
+        mood.0.store(0, Ordering::SeqCst);
+        tokio::time::sleep(EVERY * 2).await;
+        assert_eq!(found.degraded(), None);
+        assert_eq!(found.while_up(async { 1 }).await, Some(1));
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_when_it_goes_down_is_told() {
+        let (mood, found) = dependencies();
+        let task = tokio::spawn(Arc::clone(&found).run());
+        mood.0.store(2, Ordering::SeqCst);
+        let began = tokio::time::Instant::now();
+        assert_eq!(found.while_up(std::future::pending::<()>()).await, None);
+        assert!(began.elapsed() <= EVERY + ANSWER * 2 + Duration::from_millis(10));
+        task.abort();
+    }
+}
