@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use anima_wire::adapter::lookup;
+use anima_wire::adapter::{Destination, lookup};
 use anima_wire::dialect::Dialect;
 use anima_wire::request::CallRequest;
 use bytes::Bytes;
@@ -51,7 +51,7 @@ fn report(client: &str, speaks: Dialect, provider: &str, answers: Dialect) {
         return;
     };
     let encode = best(|| {
-        black_box(adapter.encode(black_box(&call), "upstream").is_ok());
+        black_box(adapter.encode(black_box(&call), Destination::bare("upstream")).is_ok());
     });
     let body = Bytes::from(answer(answers).to_string());
     let whole = best(|| {

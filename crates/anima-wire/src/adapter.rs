@@ -6,6 +6,8 @@
 
 mod answer;
 mod anthropic;
+mod azure_openai;
+mod bedrock;
 mod gemini;
 pub mod look_up; // what became of a call, asked afterwards
 mod openai_compatible;
@@ -13,14 +15,16 @@ mod openai_responses;
 pub mod presets; // vendors that need no adapter of their own
 mod retry_after;
 mod stream;
+mod vertex;
 
 use std::borrow::Cow;
 use std::fmt::Debug;
 
 use anima_core::failure::{Failure, Source};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Uri};
+use serde_json::{Map, Value};
 
 pub use answer::Answer;
 pub use stream::StreamDecoder;
@@ -83,6 +87,47 @@ impl From<Refusal> for Classified {
     }
 }
 
+/// Where a request goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    /// The model, as the provider names it.
+    pub model: &'a str,
+    /// The channel's own settings.
+    pub settings: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Destination<'a> {
+    /// A model at a channel without settings.
+    pub const fn bare(model: &'a str) -> Self {
+        Self { model, settings: None }
+    }
+
+    /// A setting that is a text.
+    fn setting(&self, name: &str) -> Option<&'a str> {
+        self.settings?.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+}
+
+/// What is sent, for providers whose secret signs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent<'a> {
+    /// Where to.
+    pub uri: &'a Uri,
+    /// The body.
+    pub body: &'a [Bytes],
+    /// When, seconds since 1970.
+    pub at_s: i64,
+}
+
+impl Sent<'_> {
+    /// For providers whose secret signs nothing.
+    #[cfg(test)]
+    fn nothing() -> Self {
+        static NOWHERE: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(Uri::default);
+        Self { uri: &NOWHERE, body: &[], at_s: 0 }
+    }
+}
+
 /// A secret that no header can carry, for example one with a line break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the secret holds a byte that no header can carry")]
@@ -101,13 +146,18 @@ pub trait Adapter: Sync + Debug {
     /// # Errors
     /// When the client speaks another dialect and asks for what this provider's cannot say. Only
     /// then; between two of one dialect everything passes.
-    fn encode(&self, request: &CallRequest, upstream_model: &str) -> Result<Encoded, Refusal>;
+    fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal>;
 
-    /// Puts the channel's secret into the headers, marked as sensitive.
+    /// Puts the channel's secret into the headers, marked as sensitive, or signs with it.
     ///
     /// # Errors
     /// When the secret cannot stand in a header. The headers are as they were.
-    fn authorize(&self, headers: &mut HeaderMap, secret: &str) -> Result<(), SecretUnusable>;
+    fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        secret: &str,
+        sent: &Sent<'_>,
+    ) -> Result<(), SecretUnusable>;
 
     /// Says what an answer with a status other than 200 is.
     fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Classified;
@@ -129,11 +179,64 @@ static ADAPTERS: &[&dyn Adapter] = &[
     &anthropic::Anthropic,
     &gemini::Gemini,
     &openai_responses::OpenAiResponses,
+    &azure_openai::AzureOpenAi,
+    &vertex::Google,
+    &bedrock::Invoke,
 ];
 
 /// The adapter for the word in a channel's `provider`.
 pub fn lookup(provider: &str) -> Option<&'static dyn Adapter> {
     ADAPTERS.iter().find(|adapter| adapter.name() == provider).copied()
+}
+
+/// The adapter for a model, where a provider has models of several dialects.
+pub fn of_model(adapter: &'static dyn Adapter, model: &str) -> &'static dyn Adapter {
+    if adapter.name() == vertex::NAME && model.contains("claude") {
+        return &vertex::Claude;
+    }
+    adapter
+}
+
+/// The first setting that a provider needs and a channel lacks.
+pub fn missing_setting(provider: &str, settings: &Map<String, Value>) -> Option<&'static str> {
+    let needed: &[&str] = if provider == vertex::NAME { &["project", "location"] } else { &[] };
+    let has =
+        |name: &str| settings.get(name).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
+    needed.iter().find(|name| !has(name)).copied()
+}
+
+/// A name in a path, whatever stands in it.
+fn in_path(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format_byte(byte));
+        }
+    }
+    path
+}
+
+fn format_byte(byte: u8) -> String {
+    format!("%{byte:02X}")
+}
+
+/// An object without some of its members and with one more, all others byte for byte.
+fn without(body: &[u8], gone: &[&str], more: &str) -> Bytes {
+    let Ok(outline) = Outline::read(body) else {
+        return Bytes::copy_from_slice(body);
+    };
+    let mut out = vec![b'{'];
+    out.extend_from_slice(more.as_bytes());
+    for (name, value) in outline.root().members().filter(|(name, _)| !gone.contains(&&**name)) {
+        out.push(b',');
+        out.extend_from_slice(Value::from(&*name).to_string().as_bytes());
+        out.push(b':');
+        out.extend_from_slice(value.raw().as_bytes());
+    }
+    out.push(b'}');
+    out.into()
 }
 
 /// Says a request in another dialect, once it is read into the canonical form.

@@ -18,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use anima_core::clock::Timestamp;
 use anima_core::failure::Failure;
 
 mod address; // which addresses are public
@@ -27,6 +28,7 @@ mod link; // one connection
 mod pool; // connections kept
 mod resolve; // names into judged addresses
 mod segments; // request bodies
+mod tokens; // access tokens of service accounts
 
 pub use address::is_public;
 pub use body::Body;
@@ -50,6 +52,7 @@ pub struct Policy {
 pub struct Outbound {
     pools: RwLock<BTreeMap<Policy, Arc<Pool>>>,
     tls: rustls::ClientConfig,
+    tokens: tokens::Tokens,
 }
 
 /// A call that did not get as far as an answer.
@@ -73,7 +76,7 @@ impl Outbound {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { pools: RwLock::default(), tls })
+        Ok(Self { pools: RwLock::default(), tls, tokens: tokens::Tokens::default() })
     }
 
     /// Sends a request and waits for the answer's head. Connecting is bounded by the policy, the
@@ -102,6 +105,24 @@ impl Outbound {
                 SendError { failure: Failure::ConnectionLost, detail: describe(&cause) }
             }
         })
+    }
+
+    /// The token to send in the place of a secret that is a service account of Google's; `None`
+    /// for a secret that is sent itself. One exchange serves everybody who waits for it.
+    ///
+    /// # Errors
+    /// When the account cannot be read, or the exchange fails.
+    pub async fn access_token(
+        &self,
+        policy: Policy,
+        secret: &str,
+        now: Timestamp,
+        by: Instant,
+    ) -> Result<Option<Arc<tokens::Token>>, SendError> {
+        match tokens::Account::read(secret) {
+            None => Ok(None),
+            Some(account) => self.tokens.of(self, policy, &account?, now, by).await.map(Some),
+        }
     }
 
     fn pool(&self, policy: Policy) -> Arc<Pool> {

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    Adapter, Answer, Classified, Encoded, SecretUnusable, StreamDecoder, classified, convert,
-    retry_after, secure,
+    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
+    classified, convert, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
@@ -48,7 +48,8 @@ impl Adapter for Anthropic {
         }
     }
 
-    fn encode(&self, request: &CallRequest, upstream_model: &str) -> Result<Encoded, Refusal> {
+    fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
+        let upstream_model = to.model;
         if request.dialect == Dialect::Anthropic {
             return Ok(Encoded::new(PATH, request.rewrite(upstream_model, OLDER)));
         }
@@ -58,7 +59,12 @@ impl Adapter for Anthropic {
         Ok(Encoded::carried(PATH, carried))
     }
 
-    fn authorize(&self, headers: &mut HeaderMap, secret: &str) -> Result<(), SecretUnusable> {
+    fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        secret: &str,
+        _sent: &Sent<'_>,
+    ) -> Result<(), SecretUnusable> {
         secure(headers, HeaderName::from_static("x-api-key"), secret)?;
         headers.insert(HeaderName::from_static("anthropic-version"), VERSION);
         Ok(())
@@ -84,10 +90,10 @@ mod tests {
     #[test]
     fn the_secret_is_in_its_own_header_and_sensitive_and_the_version_is_said() {
         let mut headers = HeaderMap::new();
-        Anthropic.authorize(&mut headers, "sk-ant-1").unwrap();
+        Anthropic.authorize(&mut headers, "sk-ant-1", &Sent::nothing()).unwrap();
         assert!(headers["x-api-key"].is_sensitive());
         assert_eq!(headers["anthropic-version"], "2023-06-01");
-        assert!(Anthropic.authorize(&mut headers, "a\nb").is_err());
+        assert!(Anthropic.authorize(&mut headers, "a\nb", &Sent::nothing()).is_err());
     }
 
     #[test]
@@ -96,7 +102,7 @@ mod tests {
             let body = r#"{"model":"m","reasoning_effort":"low","messages":[
                 {"role":"user","content":"q"}]}"#;
             let request = CallRequest::parse(Endpoint::ChatCompletions, body.into()).unwrap();
-            let encoded = Anthropic.encode(&request, model).unwrap();
+            let encoded = Anthropic.encode(&request, Destination::bare(model)).unwrap();
             String::from_utf8(encoded.body.concat()).unwrap()
         };
         for model in ["claude-3-7-sonnet-latest", "claude-sonnet-4-20250514", "claude-haiku-4-5"] {

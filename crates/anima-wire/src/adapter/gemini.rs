@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 
 use super::{
-    Adapter, Answer, Classified, Encoded, SecretUnusable, StreamDecoder, classified, convert,
-    neutral_message, retry_after, secure,
+    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
+    classified, convert, neutral_message, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
@@ -42,7 +42,8 @@ impl Adapter for Gemini {
         }
     }
 
-    fn encode(&self, request: &CallRequest, upstream_model: &str) -> Result<Encoded, Refusal> {
+    fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
+        let upstream_model = to.model;
         let path = path(upstream_model, request.stream);
         if request.dialect == Dialect::Gemini {
             return Ok(Encoded::new(path, request.with_limit()));
@@ -53,7 +54,12 @@ impl Adapter for Gemini {
         Ok(Encoded::carried(path, carried))
     }
 
-    fn authorize(&self, headers: &mut HeaderMap, secret: &str) -> Result<(), SecretUnusable> {
+    fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        secret: &str,
+        _sent: &Sent<'_>,
+    ) -> Result<(), SecretUnusable> {
         secure(headers, HeaderName::from_static("x-goog-api-key"), secret)
     }
 
@@ -147,8 +153,8 @@ mod tests {
     #[test]
     fn the_secret_is_in_its_own_header_and_sensitive() {
         let mut headers = HeaderMap::new();
-        Gemini.authorize(&mut headers, "AIza").unwrap();
+        Gemini.authorize(&mut headers, "AIza", &Sent::nothing()).unwrap();
         assert!(headers["x-goog-api-key"].is_sensitive());
-        assert!(Gemini.authorize(&mut headers, "a\nb").is_err());
+        assert!(Gemini.authorize(&mut headers, "a\nb", &Sent::nothing()).is_err());
     }
 }

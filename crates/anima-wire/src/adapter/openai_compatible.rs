@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::{
-    Adapter, Answer, Classified, Encoded, SecretUnusable, StreamDecoder, classified, convert,
-    retry_after, secure,
+    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
+    classified, convert, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
@@ -47,7 +47,8 @@ impl Adapter for OpenAiCompatible {
         }
     }
 
-    fn encode(&self, request: &CallRequest, upstream_model: &str) -> Result<Encoded, Refusal> {
+    fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
+        let upstream_model = to.model;
         let path = request.endpoint.path();
         if request.dialect == Dialect::OpenAiChat {
             // Models of OpenAI's that reason refuse the older name; many who copy know no other.
@@ -59,7 +60,12 @@ impl Adapter for OpenAiCompatible {
         Ok(Encoded::carried(path, carried))
     }
 
-    fn authorize(&self, headers: &mut HeaderMap, secret: &str) -> Result<(), SecretUnusable> {
+    fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        secret: &str,
+        _sent: &Sent<'_>,
+    ) -> Result<(), SecretUnusable> {
         secure(headers, AUTHORIZATION, &format!("Bearer {secret}"))
     }
 

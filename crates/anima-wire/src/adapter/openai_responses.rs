@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::{
-    Adapter, Answer, Classified, Encoded, SecretUnusable, StreamDecoder, classified, convert,
-    retry_after, secure,
+    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
+    classified, convert, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
@@ -40,7 +40,8 @@ impl Adapter for OpenAiResponses {
         }
     }
 
-    fn encode(&self, request: &CallRequest, upstream_model: &str) -> Result<Encoded, Refusal> {
+    fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
+        let upstream_model = to.model;
         if request.dialect == Dialect::Responses {
             return Ok(Encoded::new(PATH, request.rewrite(upstream_model, LIMIT)));
         }
@@ -48,7 +49,12 @@ impl Adapter for OpenAiResponses {
         Ok(Encoded::carried(PATH, carried))
     }
 
-    fn authorize(&self, headers: &mut HeaderMap, secret: &str) -> Result<(), SecretUnusable> {
+    fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        secret: &str,
+        _sent: &Sent<'_>,
+    ) -> Result<(), SecretUnusable> {
         secure(headers, AUTHORIZATION, &format!("Bearer {secret}"))
     }
 

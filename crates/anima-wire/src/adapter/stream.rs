@@ -15,6 +15,7 @@ use anima_core::usage::Usage;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::bedrock::Frames;
 use crate::dialect::Dialect;
 use crate::request::CallRequest;
 use crate::surface;
@@ -23,7 +24,11 @@ use openai::Passing;
 
 /// Decodes one upstream stream.
 #[derive(Debug)]
-pub struct StreamDecoder(Kind);
+pub struct StreamDecoder {
+    kind: Kind,
+    /// Of a body of binary frames: what reads them.
+    frames: Option<Frames>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -34,7 +39,8 @@ enum Kind {
 impl StreamDecoder {
     /// A decoder for a stream in OpenAI's dialect that passes.
     fn passing(request: &CallRequest) -> Self {
-        Self(Kind::Passing(Box::new(Passing::new(request.include_usage))))
+        let kind = Kind::Passing(Box::new(Passing::new(request.include_usage)));
+        Self { kind, frames: None }
     }
 
     /// A decoder for a stream of this dialect, for the client of the request: it passes where both
@@ -48,7 +54,12 @@ impl StreamDecoder {
 
     /// A decoder that passes only where both speak one dialect other than OpenAI's.
     fn converting(from: Dialect, request: &CallRequest) -> Self {
-        Self(Kind::Converting(Box::new(Converting::new(from, request))))
+        Self { kind: Kind::Converting(Box::new(Converting::new(from, request))), frames: None }
+    }
+
+    /// The same for a body that comes in the frames of AWS.
+    pub(super) fn framed(self, frames: Frames) -> Self {
+        Self { frames: Some(frames), ..self }
     }
 
     /// Takes the next bytes and appends what may go to the client now: complete events, in order,
@@ -57,8 +68,11 @@ impl StreamDecoder {
     /// # Errors
     /// When the stream is malformed or tells of an error. What came before is in `out`; nothing
     /// more may be pushed.
-    pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        match &mut self.0 {
+    pub fn push(&mut self, mut chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
+        if let Some(frames) = &mut self.frames {
+            chunk = frames.push(&chunk)?;
+        }
+        match &mut self.kind {
             Kind::Passing(stream) => stream.push(chunk, out),
             Kind::Converting(stream) => stream.push(&chunk, out),
         }
@@ -70,7 +84,7 @@ impl StreamDecoder {
     /// [`Failure::StreamCut`] when no terminator was seen; something more exact when the body was
     /// no stream at all but an error.
     pub fn end(&mut self, out: &mut Vec<Bytes>) -> Result<(), Failure> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Passing(stream) => stream.end(out),
             Kind::Converting(stream) => stream.end(out),
         }
@@ -78,7 +92,7 @@ impl StreamDecoder {
 
     /// Whether content has been seen: from then on no other channel may answer.
     pub fn has_content(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(stream) => stream.has_content(),
             Kind::Converting(stream) => stream.facts.has_content(),
         }
@@ -86,7 +100,7 @@ impl StreamDecoder {
 
     /// Whether the terminator has been seen.
     pub fn is_done(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(stream) => stream.is_done(),
             Kind::Converting(stream) => stream.is_done(),
         }
@@ -94,7 +108,7 @@ impl StreamDecoder {
 
     /// What the client gets last, once the stream is billed.
     pub fn terminator(&self) -> Bytes {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(_) => Passing::terminator(),
             Kind::Converting(stream) => stream.terminator(),
         }
@@ -103,7 +117,7 @@ impl StreamDecoder {
     /// What the provider says was consumed. `None` when it said nothing usable; zeros next to
     /// content are not usable.
     pub fn usage(&self) -> Option<Usage> {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(stream) => stream.usage(),
             Kind::Converting(stream) => stream.facts.usage(),
         }
@@ -113,7 +127,7 @@ impl StreamDecoder {
     /// before it said the rest: better than our own count of the prompt. Its output meters are a
     /// first guess and mean nothing.
     pub fn input_usage(&self) -> Option<Usage> {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(_) => None,
             Kind::Converting(stream) => stream.facts.input_usage(),
         }
@@ -121,7 +135,7 @@ impl StreamDecoder {
 
     /// Whether the report contradicts itself, another one, or what was delivered.
     pub fn usage_suspect(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(stream) => stream.usage_suspect(),
             Kind::Converting(stream) => stream.facts.usage_suspect(),
         }
@@ -129,7 +143,7 @@ impl StreamDecoder {
 
     /// The tier that was used, as far as the provider said.
     pub fn service_tier(&self) -> Option<&str> {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(stream) => stream.service_tier(),
             Kind::Converting(stream) => stream.facts.service_tier(),
         }
@@ -137,7 +151,7 @@ impl StreamDecoder {
 
     /// The provider's id of this answer.
     pub fn upstream_ref(&self) -> Option<&str> {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(stream) => stream.upstream_ref(),
             Kind::Converting(stream) => stream.facts.upstream_ref(),
         }
@@ -145,7 +159,7 @@ impl StreamDecoder {
 
     /// Bytes of generated text so far, as they stood escaped: for a running estimate.
     pub fn output_bytes(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Passing(stream) => stream.output_bytes(),
             Kind::Converting(stream) => stream.facts.text_bytes(),
         }
@@ -153,7 +167,7 @@ impl StreamDecoder {
 
     /// Counts what was delivered with our own tokenizer. Up to some 25 ms of work.
     pub fn count_output_tokens(&mut self) -> u64 {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Passing(stream) => stream.count_output_tokens(),
             Kind::Converting(stream) => stream.facts.count_output_tokens(),
         }
@@ -162,7 +176,7 @@ impl StreamDecoder {
     /// The event that closes this stream when it failed after its first byte, in the client's own
     /// dialect. No terminator follows.
     pub fn failure_event(&self, failure: Failure, message: &str, request_id: &str) -> Bytes {
-        let Kind::Converting(stream) = &self.0 else {
+        let Kind::Converting(stream) = &self.kind else {
             return Self::error_event(failure, message, request_id);
         };
         if let Some(writer) = stream.array() {

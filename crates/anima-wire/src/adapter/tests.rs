@@ -20,11 +20,14 @@ fn every_adapter_is_found_by_its_own_name_and_no_other() {
 #[test]
 fn a_secret_is_sensitive_and_never_shown() {
     let mut headers = HeaderMap::new();
-    adapter().authorize(&mut headers, "sk-1").unwrap();
+    adapter().authorize(&mut headers, "sk-1", &Sent::nothing()).unwrap();
     assert_eq!(headers[AUTHORIZATION], "Bearer sk-1");
     assert!(headers[AUTHORIZATION].is_sensitive());
     assert!(!format!("{headers:?}").contains("sk-1"));
-    assert_eq!(adapter().authorize(&mut headers, "a\r\nb: c"), Err(SecretUnusable));
+    assert_eq!(
+        adapter().authorize(&mut headers, "a\r\nb: c", &Sent::nothing()),
+        Err(SecretUnusable)
+    );
     assert_eq!(headers[AUTHORIZATION], "Bearer sk-1");
 }
 

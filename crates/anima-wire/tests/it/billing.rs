@@ -3,7 +3,7 @@
 
 use anima_core::failure::Failure;
 use anima_core::usage::{Meter, Usage};
-use anima_wire::adapter::{Answer, StreamDecoder, lookup};
+use anima_wire::adapter::{Answer, Destination, StreamDecoder, lookup};
 use anima_wire::request::{CallRequest, Endpoint};
 use bytes::Bytes;
 
@@ -94,7 +94,7 @@ fn thoughts_of_gemini_and_xai_are_outside_of_the_visible_output_and_of_others_in
 /// Fact 3.
 #[test]
 fn usage_of_a_chat_stream_is_always_asked_for_and_a_stream_that_is_cut_has_none() {
-    let encoded = lookup("openai").unwrap().encode(&request(true), "m").unwrap();
+    let encoded = lookup("openai").unwrap().encode(&request(true), Destination::bare("m")).unwrap();
     let sent = String::from_utf8(encoded.body.concat()).unwrap();
     assert!(sent.contains(r#""stream_options":{"include_usage":true}"#), "{sent}");
     let (cut, result) = stream("openai", &[r#"{"choices":[{"delta":{"content":"x"}}]}"#]);

@@ -14,13 +14,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anima_core::failure::Failure;
-use anima_wire::adapter::{self, Adapter, StreamDecoder, neutral_message};
+use anima_wire::adapter::{self, Adapter, Destination, StreamDecoder, neutral_message};
 use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint, Error};
 use anima_wire::surface;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The model of every route in the fixtures.
 const UPSTREAM_MODEL: &str = "upstream-model";
@@ -94,6 +94,22 @@ impl Case {
         }
     }
 
+    /// Where the request goes: `model.txt` names another model.
+    fn destination<'a>(&self, settings: Option<&'a Map<String, Value>>) -> Destination<'a> {
+        Destination { model: self.model(), settings }
+    }
+
+    /// The model of the route.
+    fn model(&self) -> &'static str {
+        let name = self.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("claude_") { "claude-upstream" } else { UPSTREAM_MODEL }
+    }
+
+    /// The settings of the channel.
+    fn settings(&self) -> Option<Map<String, Value>> {
+        self.read("settings.json").map(|text| serde_json::from_slice(&text).unwrap())
+    }
+
     fn run(&self) {
         assert!(self.read("note.md").is_some(), "{} lacks note.md", self.folder.display());
         let body = Bytes::from(self.read("request.json").unwrap());
@@ -105,7 +121,8 @@ impl Case {
             }
         };
         request.created_s = 1_763_800_000;
-        let encoded = match self.adapter.encode(&request, UPSTREAM_MODEL) {
+        let settings = self.settings();
+        let encoded = match self.adapter.encode(&request, self.destination(settings.as_ref())) {
             Ok(encoded) => encoded,
             Err(refusal) => {
                 let error = Error::from(refusal);
@@ -113,6 +130,9 @@ impl Case {
                 return self.golden_error(error.failure, &error.message, error.param);
             }
         };
+        if self.read("path.txt").is_some() {
+            self.golden("path.txt", format!("{}\n", encoded.path).as_bytes());
+        }
         let sent = encoded.body.concat();
         assert_eq!(sent.len(), encoded.content_length);
         self.golden("upstream_request.json", &sent);
@@ -240,7 +260,9 @@ fn every_conversation_is_as_recorded() {
             let folder = folder.unwrap().path();
             let request = folder.join("request.json");
             assert!(request.exists(), "{} is missing", request.display());
-            Case { folder, adapter }.run();
+            let mut case = Case { folder, adapter };
+            case.adapter = adapter::of_model(adapter, case.model());
+            case.run();
             count += 1;
         }
     }

@@ -65,6 +65,9 @@ impl Collection for Channels {
         if adapter::lookup(&channel.provider).is_none() {
             return Err(Problem::invalid("provider", &known_providers()));
         }
+        if let Some(name) = adapter::missing_setting(&channel.provider, &channel.settings) {
+            return Err(Problem::invalid("settings", &format!("an object with `{name}`")));
+        }
         address::check(&channel.base_url, channel.allow_private_network)?;
         let stored = draft.origin.map(credentials::stored).unwrap_or_default();
         credentials::seal(&admin.secrets, draft.code, &mut channel.credentials, &stored)?;
@@ -77,8 +80,16 @@ impl Collection for Channels {
 }
 
 /// Providers that a channel may name; the registry says which of them this binary speaks.
-const PROVIDERS: &[&str] =
-    &["openai", "openai_compatible", "azure_openai", "anthropic", "gemini", "vertex", "bedrock"];
+const PROVIDERS: &[&str] = &[
+    "openai",
+    "openai_compatible",
+    "openai_responses",
+    "azure_openai",
+    "anthropic",
+    "gemini",
+    "vertex",
+    "bedrock",
+];
 
 fn known_providers() -> String {
     let known = PROVIDERS.iter().filter(|name| adapter::lookup(name).is_some());

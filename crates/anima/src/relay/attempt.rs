@@ -16,7 +16,7 @@ use anima_core::failure::{Failure, Retry};
 use anima_core::ledger::Attempt;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
-use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, StreamDecoder};
+use anima_wire::adapter::{self, Adapter, Answer, Classified, Destination, Encoded, StreamDecoder};
 use anima_wire::request;
 
 use super::call::Call;
@@ -80,7 +80,10 @@ impl Exhausted {
         upstream: &Upstream,
     ) -> Result<(&'static dyn Adapter, Encoded), Retry> {
         let adapter = upstream.adapter.ok_or(Retry::NextChannel)?;
-        let encoded = adapter.encode(&call.request, &route.model).map_err(|refusal| {
+        let adapter = adapter::of_model(adapter, &route.model);
+        let settings = Some(&route.channel.body.settings);
+        let to = Destination { model: &route.model, settings };
+        let encoded = adapter.encode(&call.request, to).map_err(|refusal| {
             self.note_uncarried(refusal.into());
             Retry::NextChannel
         })?;
@@ -220,6 +223,7 @@ async fn start(
     mut body: Body,
 ) -> Result<Kind, Failure> {
     let adapter = upstream.adapter.ok_or(Failure::Internal)?;
+    let adapter = adapter::of_model(adapter, &trial.model);
     let mut decoder = adapter.stream(&call.request);
     let mut ready = Vec::new();
     let deadline = trial.deadline(call);

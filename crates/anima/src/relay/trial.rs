@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -17,7 +17,7 @@ use anima_core::failure::Failure;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
 use anima_core::usage::Meter;
-use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, neutral_message};
+use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, Sent, neutral_message};
 use anima_wire::canonical::Dropped;
 
 use super::admit::meters;
@@ -128,6 +128,17 @@ impl Trial {
         out: (&Outbound, Policy, usize),
     ) -> Outcome {
         self.dropped = std::mem::take(&mut encoded.dropped);
+        let (outbound, policy, _) = out;
+        let by = self.first_byte_by(call);
+        // A service account is not sent: a token is, which it gets.
+        let token = match outbound.access_token(policy, secret, self.started_at, by).await {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::warn!(channel = &*self.channel, detail = error.detail, "no access token");
+                return failed(error.failure);
+            }
+        };
+        let secret = token.as_ref().map_or(secret, |token| token.as_str());
         let Some(request) = self.request(call, upstream, adapter, (encoded, secret)) else {
             return failed(Failure::Internal);
         };
@@ -233,10 +244,8 @@ impl Trial {
         adapter: &'static dyn Adapter,
         (encoded, secret): (Encoded, &str),
     ) -> Option<Request<Segments>> {
-        let mut request = Request::new(Segments::new(encoded.body));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = target(&upstream.base, &encoded.path)?;
-        let headers = request.headers_mut();
+        let mut headers = HeaderMap::with_capacity(8);
+        let uri = target(&upstream.base, &encoded.path)?;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let accept = if call.request.stream { "text/event-stream" } else { "application/json" };
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
@@ -246,7 +255,12 @@ impl Trial {
         headers.insert("x-anima-request-id", HeaderValue::from_str(id).ok()?);
         headers
             .insert("x-anima-attempt-id", HeaderValue::from_str(&format!("{id}-{}", self.n)).ok()?);
-        adapter.authorize(headers, secret).ok()?;
+        let sent = Sent { uri: &uri, body: &encoded.body, at_s: self.started_at.seconds() };
+        adapter.authorize(&mut headers, secret, &sent).ok()?;
+        let mut request = Request::new(Segments::new(encoded.body));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
         Some(request)
     }
 }
@@ -272,16 +286,16 @@ pub(super) fn classified(failure: Failure) -> Classified {
     }
 }
 
-/// The URL of a call. A version that ends the base URL and begins the path stands once: bases are
-/// written with and without it.
+/// The URL of a call. Segments that end the base URL and begin the path stand once: bases are
+/// written with and without their version.
 pub(super) fn target(base: &Uri, path: &str) -> Option<Uri> {
     let mut parts = base.clone().into_parts();
-    let prefix = base.path().trim_end_matches('/');
-    let version = path.strip_prefix('/').and_then(|path| path.split('/').next());
-    let twice = version.filter(|version| version.starts_with('v') && prefix.ends_with(version));
-    let prefix = twice.map_or(prefix, |version| {
-        prefix.strip_suffix(version).and_then(|rest| rest.strip_suffix('/')).unwrap_or(prefix)
-    });
+    let mut prefix = base.path().trim_end_matches('/');
+    let ends = path.match_indices(['/', '?']).map(|(at, _)| at).filter(|at| *at > 0);
+    let ends: Vec<usize> = ends.collect();
+    let mut ends = ends.iter().rev();
+    let shared = ends.find_map(|end| prefix.strip_suffix(path.get(..*end)?));
+    prefix = shared.unwrap_or(prefix);
     parts.path_and_query = Some(format!("{prefix}{path}").parse().ok()?);
     Uri::from_parts(parts).ok()
 }
@@ -298,7 +312,8 @@ fn plain(text: &str) -> String {
 
 fn is_event_stream(response: &Response<Body>) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    kind.is_some_and(|k| k.trim_start().starts_with("text/event-stream"))
+    let streams = ["text/event-stream", "application/vnd.amazon.eventstream"];
+    kind.is_some_and(|k| streams.iter().any(|stream| k.trim_start().starts_with(stream)))
 }
 
 #[cfg(test)]
@@ -313,6 +328,8 @@ mod tests {
         assert_eq!(url("http://a/x/v1beta/", "/v1beta/m"), "http://a/x/v1beta/m");
         assert_eq!(url("http://a/v1beta", "/v1/m"), "http://a/v1beta/v1/m");
         assert_eq!(url("http://a/av1", "/v1/m"), "http://a/av1/v1/m");
+        assert_eq!(url("http://a/openai/v1", "/openai/v1/x?y=/z"), "http://a/openai/v1/x?y=/z");
+        assert_eq!(url("http://a/openai", "/openai/v1/x"), "http://a/openai/v1/x");
         assert_eq!(url("http://a/v1", "/chat/completions"), "http://a/v1/chat/completions");
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, header};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use anima_wire::adapter::Sent;
 use anima_wire::adapter::look_up::{self, Answer};
 
 use super::super::Relay;
@@ -32,12 +33,14 @@ pub(super) async fn ask(relay: &Relay, request_id: Uuid, candidate: &Candidate) 
     let id = request_id.simple().to_string();
     let Some(uri) = target(&upstream.base, &look_up::path(&id)) else { return Answer::Never };
     let mut request = Request::new(Segments::new(Vec::new()));
-    *request.uri_mut() = uri;
+    *request.uri_mut() = uri.clone();
+    let at_s = relay.clock.now().seconds();
+    let sent = Sent { uri: &uri, body: &[], at_s };
     let headers = request.headers_mut();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("anima"));
     if let (Some(adapter), Some((_, secret))) = (upstream.adapter, upstream.credentials.first())
-        && adapter.authorize(headers, secret).is_err()
+        && adapter.authorize(headers, secret, &sent).is_err()
     {
         return Answer::Never;
     }
