@@ -23,7 +23,9 @@ pub use channel::{Breaker, Channel, Credential, OnDisconnect, Timeouts};
 pub use check::{Check, Problem};
 pub use fx_rate::FxRate;
 pub use price::{MeterPrice, Price, Side};
-pub use quota::{Amount, Limit, LimitKind, OnOutage, QueueMode, Quota, TokenCount, Window};
+pub use quota::{
+    Amount, Limit, LimitKind, OnOutage, QueueMode, Quota, Raised, TokenCount, Window,
+};
 
 /// The kinds of row, one table each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,6 +154,9 @@ pub struct App {
     /// How far below zero the wallet may go, a decimal in a string.
     #[serde(default = "nothing")]
     pub credit_limit: String,
+    /// Where its days and months begin, such as `Europe/Berlin`.
+    #[serde(default = "universal", skip_serializing_if = "is_universal")]
+    pub time_zone: String,
     /// Default of its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_group: Option<String>,
@@ -162,6 +167,14 @@ pub struct App {
 
 fn dollars() -> Currency {
     Currency::USD
+}
+
+fn universal() -> String {
+    "UTC".to_owned()
+}
+
+fn is_universal(zone: &str) -> bool {
+    zone == "UTC"
 }
 
 fn nothing() -> String {

@@ -3,8 +3,10 @@
 //! Invariant: what passes here compiles into a snapshot without error.
 
 use super::{
-    Alias, Amount, App, Breaker, Channel, FxRate, Key, LimitKind, Price, Quota, Side, TokenGroup,
+    Alias, Amount, App, Breaker, Channel, FxRate, Key, Limit, LimitKind, Price, Quota, Side,
+    TokenGroup, Window,
 };
+use crate::money::{Currency, Money};
 
 /// A member that is wrong, and what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,30 +140,60 @@ impl Check for FxRate {
 impl Check for Quota {
     fn check(&self) -> Result<(), Problem> {
         for (n, limit) in self.limits.iter().enumerate() {
-            let window = format!("limits[{n}].window");
-            let concurrency = limit.kind == LimitKind::Concurrency;
-            ensure(concurrency || limit.window.is_some(), &window, "a window such as `1m`")?;
-            ensure(!concurrency || limit.window.is_none(), &window, "no window for concurrency")?;
+            let member = |name: &str| format!("limits[{n}].{name}");
+            check_window(limit, &member("window"))?;
             let tokens = limit.kind == LimitKind::Tokens;
-            let count = format!("limits[{n}].count");
-            ensure(tokens || limit.count.is_none(), &count, "no count but for tokens")?;
+            ensure(tokens || limit.count.is_none(), &member("count"), "no count but for tokens")?;
             let requests = limit.kind == LimitKind::Requests;
-            let burst = format!("limits[{n}].burst");
-            ensure(requests || limit.burst.is_none(), &burst, "no burst but for requests")?;
-            let amount = format!("limits[{n}].limit");
-            match (&limit.limit, limit.kind) {
-                (Amount::Money(text), LimitKind::Cost) => {
-                    crate::money::Money::parse(text, crate::money::Currency::USD)
-                        .map_err(|e| Problem::new(amount, e.to_string()))?;
-                }
-                (Amount::Count(_), LimitKind::Cost) => {
-                    return Err(Problem::new(amount, "a decimal in a string, such as \"100.00\""));
-                }
-                (Amount::Money(_), _) => return Err(Problem::new(amount, "a whole number")),
-                (Amount::Count(_), _) => {}
+            let burst = &member("burst");
+            ensure(requests || limit.burst.is_none(), burst, "no burst but for requests")?;
+            ensure(limit.burst != Some(0), burst, "at least 1")?;
+            check_amount(&limit.limit, limit.kind, &member("limit"))?;
+            if let Some(raised) = &limit.raised {
+                check_amount(&raised.limit, limit.kind, &member("raised.limit"))?;
             }
+            let same = |other: &Limit| {
+                let what = |limit: &Limit| (limit.kind, limit.count, limit.window, limit.shadow);
+                what(other) == what(limit)
+            };
+            let once = !self.limits.iter().take(n).any(same);
+            ensure(once, &member("kind"), "one limit for each kind, count and window")?;
         }
         Ok(())
+    }
+}
+
+/// Requests and tokens flow, so their windows are rates; money is counted by the calendar.
+fn check_window(limit: &Limit, member: &str) -> Result<(), Problem> {
+    use Window::{Day, Hour, Minute, Month, Second, Total};
+    let (fits, say) = match (limit.kind, limit.window) {
+        (LimitKind::Concurrency, window) => (window.is_none(), "no window for concurrency"),
+        (_, None) => (false, "a window such as `1m`"),
+        (LimitKind::Requests, Some(window)) => {
+            (matches!(window, Second | Minute | Hour | Day), "`1s`, `1m`, `1h` or `1d` for requests")
+        }
+        (LimitKind::Tokens, Some(window)) => {
+            (matches!(window, Second | Minute | Hour | Day), "`1s`, `1m`, `1h` or `1d` for tokens")
+        }
+        (LimitKind::Cost, Some(window)) => {
+            (matches!(window, Hour | Day | Month | Total), "`1h`, `1d`, `1mo` or `total` for cost")
+        }
+    };
+    ensure(fits, member, say)
+}
+
+fn check_amount(amount: &Amount, kind: LimitKind, member: &str) -> Result<(), Problem> {
+    match (amount, kind) {
+        (Amount::Money(text), LimitKind::Cost) => {
+            let money = Money::parse(text, Currency::USD)
+                .map_err(|e| Problem::new(member, e.to_string()))?;
+            ensure(money.units >= 0, member, "an amount that is not negative")
+        }
+        (Amount::Count(_), LimitKind::Cost) => {
+            Err(Problem::new(member, "a decimal in a string, such as \"100.00\""))
+        }
+        (Amount::Money(_), _) => Err(Problem::new(member, "a whole number")),
+        (Amount::Count(_), _) => Ok(()),
     }
 }
 
@@ -173,6 +205,8 @@ impl Check for TokenGroup {
 
 impl Check for App {
     fn check(&self) -> Result<(), Problem> {
+        let known = crate::quota::calendar::zone(&self.time_zone).is_some();
+        ensure(known, "time_zone", "a time zone such as `Europe/Berlin` or `UTC`")?;
         self.floor_units()
             .map(|_| ())
             .map_err(|e| Problem::new("credit_limit", format!("{e}, and not negative")))

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
+
 /// A quota's body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +35,22 @@ pub struct Limit {
     /// What happens without shared state.
     #[serde(default)]
     pub on_outage: OnOutage,
+    /// It counts what it would refuse, and refuses nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+    /// Another amount for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised: Option<Raised>,
+}
+
+/// Another amount of a limit, until an instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raised {
+    /// How much, as the limit's own amount is written.
+    pub limit: Amount,
+    /// From here on the limit's own amount is in force again.
+    pub until: Timestamp,
 }
 
 /// A limit's amount: a number of things, or money.
@@ -46,7 +64,9 @@ pub enum Amount {
 }
 
 /// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the variants are the words of SPEC 6")]
 pub enum LimitKind {
@@ -56,8 +76,22 @@ pub enum LimitKind {
     Cost,
 }
 
+impl LimitKind {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Cost => "cost",
+        }
+    }
+}
+
 /// Which tokens a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the variants are the words of SPEC 6")]
 pub enum TokenCount {
@@ -66,8 +100,21 @@ pub enum TokenCount {
     Total,
 }
 
+impl TokenCount {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Total => "total",
+        }
+    }
+}
+
 /// A limit's span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum Window {
     /// A second.
     #[serde(rename = "1s")]
@@ -87,6 +134,33 @@ pub enum Window {
     /// For ever.
     #[serde(rename = "total")]
     Total,
+}
+
+impl Window {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Second => "1s",
+            Self::Minute => "1m",
+            Self::Hour => "1h",
+            Self::Day => "1d",
+            Self::Month => "1mo",
+            Self::Total => "total",
+        }
+    }
+
+    /// Its length where it is a rate, microseconds. A month and all of time are no rates; they
+    /// count as 30 days.
+    pub const fn micros(self) -> i64 {
+        let seconds = match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Month | Self::Total => 30 * 86_400,
+        };
+        seconds * 1_000_000
+    }
 }
 
 /// What a limit does when the shared state is gone.
