@@ -23,6 +23,8 @@ use crate::keys::postgres::PostgresKeys;
 use crate::keys::sqlite::SqliteKeys;
 use crate::ledger::money::{self, Money};
 use crate::ledger::{self, Auditor, BatchObserver, LedgerStore};
+use crate::quota::Spend;
+use crate::quota::spend::{PostgresSpend, SqliteSpend};
 use crate::sqlite::connections::Connections;
 use crate::{postgres, sqlite};
 
@@ -103,6 +105,8 @@ pub struct Stores {
     pub idempotency: Arc<dyn IdempotencyStore>,
     /// Signs of life.
     pub probe: Arc<dyn Probe>,
+    /// What was spent, for the counters of limits.
+    pub spend: Arc<dyn Spend>,
 }
 
 /// Asks a database for a sign of life, apart from everybody who works with it.
@@ -159,6 +163,7 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
                 keys: Arc::new(PostgresKeys(pool.clone())),
                 money: Arc::new(money::Books::Postgres(pool.clone())),
                 auditor: Arc::new(money::Books::Postgres(pool.clone())),
+                spend: Arc::new(PostgresSpend(pool.clone())),
                 idempotency: Arc::new(PostgresIdempotency(pool)),
                 ledger: Arc::new(ledger),
                 probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
@@ -204,6 +209,7 @@ fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
         probe: Arc::new(FileProbe(Arc::clone(&config))),
         config,
         keys: Arc::new(SqliteKeys(Arc::clone(&connections))),
+        spend: Arc::new(SqliteSpend(Arc::clone(&connections))),
         idempotency: Arc::new(SqliteIdempotency::new(connections)),
         money: Arc::new(money::Books::Sqlite(path.to_owned())),
         auditor: Arc::new(money::Books::Sqlite(path.to_owned())),

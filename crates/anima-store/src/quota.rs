@@ -1,0 +1,106 @@
+//! The counters of limits, shared by all nodes or kept in one process.
+//!
+//! Contract, for every backend:
+//! - [`QuotaStore::admit`] takes everything that an ask names or nothing; the same id again is
+//!   admitted again and takes nothing more.
+//! - A purse that nobody seeded admits nothing. The first seed is believed.
+//! - [`QuotaStore::close`] is done once for each ticket; what it names replaces the estimates.
+//! - What is not renewed within its lease is given back, but for money, which counts as spent.
+//! - It agrees with [`anima_core::quota::Book`] on every sequence.
+//!
+//! Not here: what was really spent, which only the ledger knows ([`Spend`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+use anima_core::quota::book::Level;
+use anima_core::quota::{Ask, Bound, Counter, Span, Tag, Verdict};
+
+use crate::config;
+
+pub mod memory; // the counters of one process
+pub(crate) mod spend; // what the ledger says was spent
+#[cfg(test)]
+mod tests;
+
+/// The counters cannot be asked. Whether what was asked for happened is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the counters of limits are unavailable: {0}")]
+pub struct Unavailable(pub String);
+
+/// A ticket to be closed or renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The call's id.
+    pub id: Uuid,
+    /// Its bounds, with what it really took of each.
+    pub bounds: Arc<[Bound]>,
+}
+
+/// Counters. See the module.
+#[async_trait]
+pub trait QuotaStore: Send + Sync + fmt::Debug {
+    /// Takes all that is asked for, or nothing.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable>;
+
+    /// Closes a ticket with what was really used; 0 gives back. `false` when it was closed before.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached: what was taken then expires by itself.
+    async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable>;
+
+    /// Keeps what tickets took for a further lease.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn renew(
+        &self,
+        tickets: &[Ticket],
+        now: Timestamp,
+        lease_us: i64,
+    ) -> Result<(), Unavailable>;
+
+    /// Says what was spent of a purse. The first one is believed.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable>;
+
+    /// Sets right what a purse at rest believes was spent: from the first amount to the second.
+    /// `false` when it is not at rest or believes something else.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn repair(&self, purse: &Bound, amounts: (i64, i64)) -> Result<bool, Unavailable>;
+
+    /// What counters show. `None` for a purse that nobody has seeded. Parallel to the bounds.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn levels(
+        &self,
+        bounds: &[Bound],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Level>>, Unavailable>;
+
+    /// Forgets what says nothing any more.
+    async fn sweep(&self, now: Timestamp);
+}
+
+/// What the ledger says was spent: the truth that purses are seeded from.
+#[async_trait]
+pub trait Spend: Send + Sync + fmt::Debug {
+    /// What calls that came in within a span were charged, and what those hold that still run, in
+    /// units of the counter's currency. Never less than what was spent.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn spent(&self, counter: &Counter, tag: &Tag, span: Span) -> Result<i64, config::Error>;
+}

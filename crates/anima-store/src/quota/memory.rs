@@ -1,0 +1,146 @@
+//! The counters of one process, sharded so that calls of different apps do not wait for each other.
+//!
+//! Nothing here waits for anything: a lock is held for the arithmetic and never over an await.
+//! Invariant: an ask that spans several shards locks all of them, in order, before it is judged.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+
+use anima_core::clock::Timestamp;
+use anima_core::quota::book::Level;
+use anima_core::quota::{Ask, Book, Bound, Check, Tag, Verdict, verdict};
+
+use super::{QuotaStore, Ticket, Unavailable};
+
+/// Shards. Many more than cores, so that two apps seldom meet in one.
+const SHARDS: usize = 64;
+
+/// How long a ticket is kept after its lease, microseconds: a call that was cut off for a while may
+/// still come to close it.
+const KEPT_US: i64 = 3_600_000_000;
+
+/// The counters. See the module.
+#[derive(Debug)]
+pub struct MemoryQuotas {
+    shards: Vec<Mutex<Book>>,
+    hasher: RandomState,
+}
+
+impl Default for MemoryQuotas {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, hasher: RandomState::new() }
+    }
+}
+
+impl MemoryQuotas {
+    fn place(&self, tag: &Tag) -> usize {
+        let hash = self.hasher.hash_one(tag);
+        usize::try_from(hash % SHARDS as u64).unwrap_or(0)
+    }
+
+    fn book(&self, tag: &Tag) -> Option<MutexGuard<'_, Book>> {
+        self.shards.get(self.place(tag)).map(Mutex::lock)
+    }
+
+    /// The shards of some bounds, each once and in order.
+    fn places(&self, bounds: &[Bound]) -> Vec<usize> {
+        let mut places: Vec<usize> = bounds.iter().map(|bound| self.place(&bound.tag)).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    fn admit_now(&self, ask: Ask<'_>) -> Verdict {
+        let Some(first) = ask.bounds.first() else { return Verdict::Admitted(vec![]) };
+        if ask.bounds.iter().all(|bound| bound.tag == first.tag) {
+            return self.book(&first.tag).map_or_else(|| Verdict::Unseeded(vec![]), |mut book| {
+                book.admit(ask)
+            });
+        }
+        let places = self.places(ask.bounds);
+        let mut books: Vec<(usize, MutexGuard<'_, Book>)> = places
+            .into_iter()
+            .filter_map(|place| Some((place, self.shards.get(place)?.lock())))
+            .collect();
+        let mut in_book = |bound: &Bound, work: &mut dyn FnMut(&mut Book)| {
+            let place = self.place(&bound.tag);
+            if let Some((_, book)) = books.iter_mut().find(|(at, _)| *at == place) {
+                work(book);
+            }
+        };
+        let mut standings = Vec::with_capacity(ask.bounds.len());
+        for bound in ask.bounds {
+            in_book(bound, &mut |book| standings.push(book.judge(bound, ask)));
+        }
+        let verdict = verdict(ask.bounds, standings);
+        let Verdict::Admitted(standings) = verdict else { return verdict };
+        for (bound, standing) in ask.bounds.iter().zip(&standings) {
+            in_book(bound, &mut |book| book.take(bound, *standing, ask));
+        }
+        Verdict::Admitted(standings)
+    }
+}
+
+#[async_trait]
+impl QuotaStore for MemoryQuotas {
+    async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        Ok(self.admit_now(ask))
+    }
+
+    async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {
+        let mut closed = false;
+        for place in self.places(&ticket.bounds) {
+            if let Some(shard) = self.shards.get(place) {
+                closed |= shard.lock().close(ticket.id, &ticket.bounds, now.micros());
+            }
+        }
+        Ok(closed)
+    }
+
+    async fn renew(
+        &self,
+        tickets: &[Ticket],
+        now: Timestamp,
+        lease_us: i64,
+    ) -> Result<(), Unavailable> {
+        for ticket in tickets {
+            for place in self.places(&ticket.bounds) {
+                if let Some(shard) = self.shards.get(place) {
+                    shard.lock().renew(&[ticket.id], (now.micros(), lease_us));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
+        if let (Check::Purse { span, .. }, Some(mut book)) = (purse.check, self.book(&purse.tag)) {
+            book.seed(&purse.counter, span, spent);
+        }
+        Ok(())
+    }
+
+    async fn repair(&self, purse: &Bound, amounts: (i64, i64)) -> Result<bool, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
+        let book = self.book(&purse.tag);
+        Ok(book.is_some_and(|mut book| book.repair(&purse.counter, span, amounts)))
+    }
+
+    async fn levels(
+        &self,
+        bounds: &[Bound],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Level>>, Unavailable> {
+        let level = |bound: &Bound| self.book(&bound.tag)?.level(bound, now.micros());
+        Ok(bounds.iter().map(level).collect())
+    }
+
+    async fn sweep(&self, now: Timestamp) {
+        for shard in &self.shards {
+            shard.lock().sweep(now.micros(), KEPT_US);
+        }
+    }
+}

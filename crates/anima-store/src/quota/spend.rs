@@ -1,0 +1,121 @@
+//! What the ledger says was spent, on both databases.
+//!
+//! By when a call came in, which is also how counters count: a call belongs to the day on which it
+//! was admitted. Invariant: the sum is never less than what was spent, so that a purse that is
+//! seeded with it never lets more through than its limit; calls that still run count with all they
+//! hold, and keys that were ever in a token group count for it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deadpool_postgres::Pool;
+use rusqlite::params;
+
+use anima_core::quota::{Counter, Scope, Span, Tag};
+
+use super::Spend;
+use crate::config::Error;
+use crate::sqlite::connections::Connections;
+
+/// Of an app: app, currency, from, to.
+const OF_APP: &str = "
+    SELECT CAST(coalesce(sum(CASE WHEN state = 'SETTLED' THEN settled
+                                  WHEN state = 'RELEASED' THEN 0 ELSE amount END), 0) AS TEXT)
+    FROM hold WHERE app = $1 AND currency = $2 AND created_at >= $3 AND created_at < $4";
+
+/// Of a key: app, currency, from, to, key.
+const OF_KEY: &str = "
+    SELECT CAST(coalesce(sum(CASE WHEN state = 'SETTLED' THEN settled
+                                  WHEN state = 'RELEASED' THEN 0 ELSE amount END), 0) AS TEXT)
+    FROM hold
+    WHERE app = $1 AND currency = $2 AND created_at >= $3 AND created_at < $4 AND kid = $5";
+
+/// Of a token group: group, currency, from, to.
+const OF_GROUP: &str = "
+    SELECT CAST(coalesce(sum(CASE WHEN h.state = 'SETTLED' THEN h.settled
+                                  WHEN h.state = 'RELEASED' THEN 0 ELSE h.amount END), 0) AS TEXT)
+    FROM (SELECT DISTINCT k.code AS kid, k.app AS app
+          FROM user_api_key k JOIN app a ON a.code = k.app
+          WHERE k.cancelled_at IS NULL AND a.cancelled_at IS NULL
+            AND coalesce(k.body ->> 'token_group', a.body ->> 'token_group') = $1) m
+    JOIN hold h ON h.app = m.app AND h.kid = m.kid
+    WHERE h.currency = $2 AND h.created_at >= $3 AND h.created_at < $4";
+
+/// What a counter sums up.
+struct Wanted {
+    /// App or token group.
+    code: Arc<str>,
+    currency: String,
+    from: i64,
+    to: i64,
+    kid: Option<Arc<str>>,
+    text: &'static str,
+}
+
+/// `None` for what money is never counted by.
+fn wanted(counter: &Counter, tag: &Tag, span: Span) -> Option<Wanted> {
+    let (text, code, kid) = match (counter.scope, tag) {
+        (Scope::Key, Tag::App(app)) => (OF_KEY, app, Some(Arc::clone(&counter.code))),
+        (Scope::App, Tag::App(app)) => (OF_APP, app, None),
+        (Scope::TokenGroup, Tag::TokenGroup(group)) => (OF_GROUP, group, None),
+        (Scope::Key | Scope::App | Scope::TokenGroup | Scope::Channel, _) => return None,
+    };
+    let currency = counter.rule.currency?.code().to_owned();
+    let (from, to) = (span.from.micros(), span.to.micros());
+    Some(Wanted { code: Arc::clone(code), currency, from, to, kid, text })
+}
+
+fn sum(text: &str) -> Result<i64, Error> {
+    let sum: i128 = text.parse().map_err(|_odd| Error::Damaged(format!("a sum: {text}")))?;
+    Ok(i64::try_from(sum).unwrap_or(i64::MAX))
+}
+
+/// The ledger in a SQLite file.
+#[derive(Debug)]
+pub(crate) struct SqliteSpend(pub(crate) Arc<Connections>);
+
+#[async_trait]
+impl Spend for SqliteSpend {
+    async fn spent(&self, counter: &Counter, tag: &Tag, span: Span) -> Result<i64, Error> {
+        let Some(wanted) = wanted(counter, tag, span) else { return Ok(0) };
+        let read = self.0.read(move |tx| {
+            let Wanted { code, currency, from, to, kid, text } = wanted;
+            let mut statement = tx.prepare_cached(text)?;
+            let column = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+            Ok(match kid {
+                Some(kid) => {
+                    statement.query_row(params![&*code, currency, from, to, &*kid], column)?
+                }
+                None => statement.query_row(params![&*code, currency, from, to], column)?,
+            })
+        });
+        sum(&read.await?)
+    }
+}
+
+/// The ledger in a PostgreSQL database.
+#[derive(Clone)]
+pub(crate) struct PostgresSpend(pub(crate) Pool);
+
+impl std::fmt::Debug for PostgresSpend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PostgresSpend").field(&self.0.status()).finish()
+    }
+}
+
+#[async_trait]
+impl Spend for PostgresSpend {
+    async fn spent(&self, counter: &Counter, tag: &Tag, span: Span) -> Result<i64, Error> {
+        let Some(wanted) = wanted(counter, tag, span) else { return Ok(0) };
+        let Wanted { code, currency, from, to, kid, text } = wanted;
+        let client = self.0.get().await?;
+        let statement = client.prepare_cached(text).await?;
+        let row = match kid {
+            Some(kid) => {
+                client.query_one(&statement, &[&&*code, &currency, &from, &to, &&*kid]).await?
+            }
+            None => client.query_one(&statement, &[&&*code, &currency, &from, &to]).await?,
+        };
+        sum(&row.try_get::<_, String>(0)?)
+    }
+}

@@ -1,0 +1,234 @@
+//! The contract of counters, run against every backend.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use anima_core::clock::{Rng as _, SeededRng, Timestamp};
+use anima_core::config::{LimitKind, OnOutage, Window};
+use anima_core::quota::{
+    Ask, Book, Bound, Check, Counter, Pass, Rate, RuleName, Scope, Span, Tag, Verdict,
+};
+
+use super::memory::MemoryQuotas;
+use super::{QuotaStore, Ticket};
+
+const LEASE: i64 = 30_000_000;
+/// When the tests happen.
+const NOW: i64 = 4_000_000_000_000_000;
+
+/// Names that no other test uses: the shared server is shared by all.
+pub(super) struct Place {
+    pub(super) store: Arc<dyn QuotaStore>,
+    pub(super) app: Arc<str>,
+}
+
+fn at(us: i64) -> Timestamp {
+    Timestamp::from_micros(NOW + us)
+}
+
+fn bound(app: &Arc<str>, scope: Scope, kind: LimitKind, check: Check) -> Bound {
+    let window = (kind != LimitKind::Concurrency).then_some(Window::Minute);
+    let rule = RuleName { kind, count: None, window, currency: None, shadow: false };
+    let tag = match scope {
+        Scope::TokenGroup => Tag::TokenGroup(Arc::clone(app)),
+        Scope::Key | Scope::App | Scope::Channel => Tag::App(Arc::clone(app)),
+    };
+    let counter = Counter { scope, code: Arc::clone(app), rule };
+    Bound { counter, tag, check, units: 1, on_outage: OnOutage::Share }
+}
+
+fn slots(app: &Arc<str>, scope: Scope, limit: i64) -> Bound {
+    bound(app, scope, LimitKind::Concurrency, Check::Slots { limit })
+}
+
+fn rate(app: &Arc<str>, scope: Scope, limit: i64, burst: i64) -> Bound {
+    let rate = Rate { limit, period_us: 60_000_000, burst };
+    bound(app, scope, LimitKind::Requests, Check::Rate(rate))
+}
+
+fn purse(app: &Arc<str>, scope: Scope, limit: i64, units: i64) -> Bound {
+    let span = Span { from: at(0), to: at(3_600_000_000) };
+    let check = Check::Purse { limit, span };
+    Bound { units, ..bound(app, scope, LimitKind::Cost, check) }
+}
+
+async fn admit(place: &Place, id: u128, bounds: &[Bound], us: i64) -> Verdict {
+    let ask = Ask { id: Uuid::from_u128(id), bounds, now: at(us), lease_us: LEASE };
+    place.store.admit(ask).await.unwrap()
+}
+
+async fn close(place: &Place, id: u128, bounds: &[Bound], us: i64) -> bool {
+    let ticket = Ticket { id: Uuid::from_u128(id), bounds: bounds.into() };
+    place.store.close(&ticket, at(us)).await.unwrap()
+}
+
+async fn used(place: &Place, bound: &Bound, us: i64) -> i64 {
+    let levels = place.store.levels(std::slice::from_ref(bound), at(us)).await.unwrap();
+    levels[0].map_or(-1, |level| level.used)
+}
+
+fn admitted(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Admitted(_))
+}
+
+/// Everything that a backend promises.
+pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
+    a_refusal_leaves_no_trace_under_any_tag(&place().await).await;
+    the_same_call_again_takes_nothing_more(&place().await).await;
+    a_ticket_is_closed_once_with_what_was_used(&place().await).await;
+    a_purse_is_seeded_once(&place().await).await;
+    leases_end_and_are_renewed(&place().await).await;
+    a_repair_needs_a_purse_at_rest(&place().await).await;
+    a_random_sequence_is_judged_as_by_the_book(&place().await, 1).await;
+    a_random_sequence_is_judged_as_by_the_book(&place().await, 2).await;
+    exactly_a_hundred_of_many_pass(&place().await).await;
+}
+
+async fn a_refusal_leaves_no_trace_under_any_tag(place: &Place) {
+    let app = &place.app;
+    let bounds = [
+        rate(app, Scope::Key, 10, 10),
+        rate(app, Scope::App, 10, 10),
+        slots(app, Scope::TokenGroup, 1),
+    ];
+    assert!(admitted(&admit(place, 1, &bounds, 0).await));
+    let Verdict::Refused(n, standings) = admit(place, 2, &bounds, 0).await else { panic!() };
+    assert_eq!((n, standings[2].pass), (2, Pass::WhenFree));
+    assert_eq!(used(place, &bounds[0], 0).await, 1);
+    assert_eq!(used(place, &bounds[1], 0).await, 1);
+    assert!(close(place, 1, &bounds, 0).await);
+    assert_eq!(used(place, &bounds[2], 0).await, 0);
+    assert!(admitted(&admit(place, 2, &bounds, 0).await));
+}
+
+async fn the_same_call_again_takes_nothing_more(place: &Place) {
+    let bounds = [rate(&place.app, Scope::Key, 10, 10), slots(&place.app, Scope::Key, 1)];
+    for _ in 0..3 {
+        assert!(admitted(&admit(place, 1, &bounds, 0).await));
+    }
+    assert_eq!(used(place, &bounds[0], 0).await, 1);
+    assert_eq!(used(place, &bounds[1], 0).await, 1);
+}
+
+async fn a_ticket_is_closed_once_with_what_was_used(place: &Place) {
+    let app = &place.app;
+    let bounds = [purse(app, Scope::App, 100, 60), rate(app, Scope::App, 60, 60)];
+    place.store.seed(&bounds[0], 0).await.unwrap();
+    assert!(admitted(&admit(place, 1, &bounds, 0).await));
+    let actual = [purse(app, Scope::App, 100, 7), Bound { units: 5, ..bounds[1].clone() }];
+    assert!(close(place, 1, &actual, 0).await);
+    assert!(!close(place, 1, &actual, 0).await);
+    assert_eq!(used(place, &bounds[0], 0).await, 7);
+    assert_eq!(used(place, &bounds[1], 0).await, 5);
+}
+
+async fn a_purse_is_seeded_once(place: &Place) {
+    let bounds = [purse(&place.app, Scope::App, 100, 10)];
+    assert_eq!(admit(place, 1, &bounds, 0).await, Verdict::Unseeded(vec![0]));
+    place.store.seed(&bounds[0], 95).await.unwrap();
+    place.store.seed(&bounds[0], 0).await.unwrap();
+    assert_eq!(used(place, &bounds[0], 0).await, 95);
+    assert!(matches!(admit(place, 1, &bounds, 0).await, Verdict::Refused(0, _)));
+}
+
+async fn leases_end_and_are_renewed(place: &Place) {
+    let app = &place.app;
+    let bounds = [slots(app, Scope::App, 1), purse(app, Scope::App, 100, 60)];
+    place.store.seed(&bounds[1], 0).await.unwrap();
+    assert!(admitted(&admit(place, 1, &bounds, 0).await));
+    let ticket = Ticket { id: Uuid::from_u128(1), bounds: bounds.as_slice().into() };
+    place.store.renew(&[ticket], at(LEASE - 1), LEASE).await.unwrap();
+    let small = [slots(app, Scope::App, 1), purse(app, Scope::App, 100, 30)];
+    assert!(!admitted(&admit(place, 2, &small, LEASE + 1).await));
+    assert!(admitted(&admit(place, 2, &small, LEASE * 2).await), "the slot came back");
+    assert_eq!(used(place, &bounds[1], LEASE * 2).await, 90, "the money did not");
+    assert!(close(place, 1, &[bounds[0].clone(), purse(app, Scope::App, 100, 5)], LEASE * 2).await);
+    assert_eq!(used(place, &bounds[1], LEASE * 2).await, 35);
+}
+
+async fn a_repair_needs_a_purse_at_rest(place: &Place) {
+    let bounds = [purse(&place.app, Scope::App, 100, 10)];
+    place.store.seed(&bounds[0], 50).await.unwrap();
+    assert!(admitted(&admit(place, 1, &bounds, 0).await));
+    assert!(!place.store.repair(&bounds[0], (50, 20)).await.unwrap());
+    assert!(close(place, 1, &bounds, 0).await);
+    assert!(!place.store.repair(&bounds[0], (50, 20)).await.unwrap());
+    assert!(place.store.repair(&bounds[0], (60, 20)).await.unwrap());
+    assert_eq!(used(place, &bounds[0], 0).await, 20);
+}
+
+/// The same steps by the backend and by the book, which must say the same of each.
+async fn a_random_sequence_is_judged_as_by_the_book(place: &Place, seed: u64) {
+    let (rng, app) = (SeededRng::new(seed), &place.app);
+    let pick = |most: u64| i64::try_from(rng.next_u64() % most).unwrap();
+    let mut book = Book::default();
+    let (mut now, mut open) = (0, BTreeMap::new());
+    let money = purse(app, Scope::App, 500, 0);
+    place.store.seed(&money, 20).await.unwrap();
+    let Check::Purse { span, .. } = money.check else { panic!() };
+    book.seed(&money.counter, span, 20);
+    for step in 0..300_u128 {
+        now += pick(3_000_000);
+        let bounds = [
+            rate(app, Scope::Key, 30, 5),
+            Bound { units: pick(70), ..rate(app, Scope::App, 100, 90) },
+            slots(app, Scope::App, 4),
+            purse(app, Scope::App, 500, pick(40)),
+        ];
+        if pick(3) > 0 {
+            let ask = Ask { id: Uuid::from_u128(step), bounds: &bounds, now: at(now), lease_us: LEASE };
+            let expected = book.admit(ask);
+            assert_eq!(admit(place, step, &bounds, now).await, expected, "step {step}");
+            if admitted(&expected) {
+                open.insert(step, bounds.clone());
+            }
+        } else if let Some((id, mut bounds)) = open.pop_first() {
+            bounds[1].units = pick(90);
+            bounds[3].units = pick(40);
+            let expected = book.close(Uuid::from_u128(id), &bounds, at(now).micros());
+            assert_eq!(close(place, id, &bounds, now).await, expected, "step {step}");
+        }
+        for bound in [&bounds[0], &bounds[1], &bounds[2], &bounds[3]] {
+            let expected = book.level(bound, at(now).micros());
+            let levels = place.store.levels(std::slice::from_ref(bound), at(now)).await.unwrap();
+            assert_eq!(levels[0], expected, "step {step}: {:?}", bound.counter.rule);
+        }
+    }
+}
+
+/// How many calls race. The whole number by `ANIMA_TEST_RACE`, as the issue has it: 10000.
+fn racers() -> u128 {
+    crate::tests::variable("ANIMA_TEST_RACE").and_then(|n| n.parse().ok()).unwrap_or(1_000)
+}
+
+async fn exactly_a_hundred_of_many_pass(place: &Place) {
+    let bounds = [
+        purse(&place.app, Scope::App, 1_000, 10),
+        slots(&place.app, Scope::App, 1_000_000),
+    ];
+    place.store.seed(&bounds[0], 0).await.unwrap();
+    let bounds: Arc<[Bound]> = bounds.as_slice().into();
+    let calls = (0..racers()).map(|id| {
+        let (store, bounds) = (Arc::clone(&place.store), Arc::clone(&bounds));
+        tokio::spawn(async move {
+            let (id, now) = (Uuid::from_u128(id), at(0));
+            let ask = Ask { id, bounds: &bounds, now, lease_us: LEASE };
+            admitted(&store.admit(ask).await.unwrap())
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    let mut passed = 0;
+    for call in calls {
+        passed += u32::from(call.await.unwrap());
+    }
+    assert_eq!(passed, 100);
+    assert_eq!(used(place, &bounds[0], 0).await, 1_000);
+    assert_eq!(used(place, &bounds[1], 0).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counters_of_one_process_keep_the_contract() {
+    conforms(async || Place { store: Arc::new(MemoryQuotas::default()), app: "acme".into() }).await;
+}
