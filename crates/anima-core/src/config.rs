@@ -23,9 +23,7 @@ pub use channel::{Breaker, Channel, Credential, OnDisconnect, Timeouts};
 pub use check::{Check, Problem};
 pub use fx_rate::FxRate;
 pub use price::{MeterPrice, Price, Side};
-pub use quota::{
-    Amount, Limit, LimitKind, OnOutage, QueueMode, Quota, Raised, TokenCount, Window,
-};
+pub use quota::{Amount, Limit, LimitKind, OnOutage, QueueMode, Quota, Raised, TokenCount, Window};
 
 /// The kinds of row, one table each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -165,6 +165,20 @@ failures! {
     ModelUnpriced: Client 402 "invalid_request_error" "model_not_priced" Never Error Ignores Nothing false;
     /// The wallet cannot cover the hold.
     InsufficientFunds: Client 429 "insufficient_quota" "insufficient_quota" Never Error Ignores Nothing false;
+    /// As many calls run as may at a time.
+    ConcurrencyLimited: Client 429 "requests" "rate_limit_exceeded" Never Error Ignores Nothing true;
+    /// More requests came than the limit lets through.
+    RequestsLimited: Client 429 "requests" "rate_limit_exceeded" Never Error Ignores Nothing true;
+    /// More tokens were asked for than the limit lets through.
+    TokensLimited: Client 429 "tokens" "rate_limit_exceeded" Never Error Ignores Nothing true;
+    /// The budget of this hour, day or month, or the total one, is used up.
+    BudgetExceeded: Client 429 "insufficient_quota" "insufficient_quota" Never Error Ignores Nothing false;
+    /// The call waited for its turn until its time was over.
+    QueueTimeout: Client 429 "requests" "queue_timeout" Never Error Ignores Nothing false;
+    /// As many calls wait as may.
+    QueueFull: Client 429 "requests" "queue_full" Never Error Ignores Nothing false;
+    /// The call's turn would come after its time is over.
+    DeadlineUnreachable: Client 429 "requests" "deadline_unreachable" Never Error Ignores Nothing false;
     /// A kill switch is on.
     ServiceSuspended: Gateway 503 "server_error" "service_suspended" Never Error Ignores Nothing false;
     /// The ledger or another store does not answer.
@@ -234,6 +248,10 @@ impl Failure {
             Self::KeyMissing => "missing_api_key",
             Self::KeyDisabled => "disabled_api_key",
             Self::KeyExpired => "expired_api_key",
+            Self::ConcurrencyLimited => "concurrency_limited",
+            Self::RequestsLimited => "requests_limited",
+            Self::TokensLimited => "tokens_limited",
+            Self::BudgetExceeded => "budget_exceeded",
             Self::Unbooked => "unbooked",
             Self::ShuttingDown => "shutting_down",
             Self::CutOff => "cut_by_switch",

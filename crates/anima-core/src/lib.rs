@@ -10,6 +10,7 @@ pub mod failure; // what can go wrong, and the one table about it
 pub mod ledger; // holds, settlements, postings: balanced or refused
 pub mod money; // amounts in integer units, prices as exact rationals, the only rounding
 pub mod pricing; // usage × price → charge
+pub mod queue; // whose turn it is: start-time fair
 pub mod quota; // limits: what a call asks of its counters
 pub mod routing; // alias + routes → plan
 pub mod snapshot; // the configuration in force at one instant

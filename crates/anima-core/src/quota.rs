@@ -49,8 +49,8 @@ impl Scope {
     }
 }
 
-/// What tells the limits of one quota apart. Its amount is not part of it: a limit that is raised
-/// goes on counting where it was.
+/// What tells the limits of one quota apart. The amount of a budget or of slots is not part of it:
+/// one that is raised goes on counting where it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleName {
     /// What is limited.
@@ -61,6 +61,9 @@ pub struct RuleName {
     pub window: Option<Window>,
     /// Cost only: of which currency.
     pub currency: Option<Currency>,
+    /// Requests and tokens only: limit and burst. Another rate is another counter, so that one
+    /// that is raised lets calls pass at once and not when the old one would have.
+    pub rate: Option<(i64, i64)>,
     /// It counts and never refuses.
     pub shadow: bool,
 }
@@ -77,6 +80,9 @@ impl std::fmt::Display for RuleName {
         }
         if let Some(currency) = self.currency {
             write!(f, ":{currency}")?;
+        }
+        if let Some((limit, burst)) = self.rate {
+            write!(f, ":{limit}:{burst}")?;
         }
         if self.shadow { f.write_str(":shadow") } else { Ok(()) }
     }

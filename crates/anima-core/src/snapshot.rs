@@ -10,10 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use crate::clock::Timestamp;
-use crate::config::{self, Channel, Fallbacks, Kind, Price, RetryBudget, Side, Tables, Version};
+use crate::config::{
+    self, Channel, Fallbacks, Kind, Price, QueueMode, RetryBudget, Side, Tables, Version,
+};
 use crate::ledger::fx::FxRate;
 use crate::money::{Currency, Multiplier};
 use crate::pricing::{MeterRate, PriceList};
+use crate::quota::Rule;
 
 /// A channel as routes see it.
 #[derive(Debug)]
@@ -106,6 +109,10 @@ pub struct TokenGroupEntry {
     pub enabled: bool,
     /// Factor on sale prices.
     pub multiplier: Multiplier,
+    /// The quota's code.
+    pub quota: Option<String>,
+    /// What happens over a limit to calls of its keys that do not say so themselves.
+    pub queue_mode: Option<QueueMode>,
     all_aliases: bool,
     aliases: BTreeSet<String>,
 }
@@ -117,6 +124,17 @@ impl TokenGroupEntry {
     }
 }
 
+/// A quota, compiled.
+#[derive(Debug)]
+pub struct QuotaEntry {
+    /// Its code.
+    pub code: Arc<str>,
+    /// The live switch: off, it limits nothing.
+    pub enabled: bool,
+    /// All of them hold together.
+    pub rules: Vec<Rule>,
+}
+
 /// The configuration in force at one instant.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -125,6 +143,7 @@ pub struct Snapshot {
     channels: BTreeMap<String, Arc<ChannelEntry>>,
     aliases: BTreeMap<String, Arc<AliasEntry>>,
     token_groups: BTreeMap<String, Arc<TokenGroupEntry>>,
+    quotas: BTreeMap<String, Arc<QuotaEntry>>,
     fx: BTreeMap<(Currency, Currency), Arc<FxRate>>,
 }
 
@@ -159,10 +178,17 @@ impl Snapshot {
                 code: code.into(),
                 enabled: row.enabled,
                 multiplier,
+                quota: row.body.quota.clone(),
+                queue_mode: row.body.queue_mode,
                 all_aliases: row.body.aliases.iter().any(|a| a == "*"),
                 aliases: row.body.aliases.iter().cloned().collect(),
             };
             snapshot.token_groups.insert(code.to_owned(), Arc::new(entry));
+        }
+        for (code, row) in config::effective(&tables.quotas, at) {
+            let rules = row.body.limits.iter().map(Rule::of).collect();
+            let entry = QuotaEntry { code: code.into(), enabled: row.enabled, rules };
+            snapshot.quotas.insert(code.to_owned(), Arc::new(entry));
         }
         for row in tables.fx_rates.iter().filter(|row| row.enabled && row.is_effective(at)) {
             if let Ok(rate) = row.body.compile(&row.code, row.version_no) {
@@ -200,6 +226,11 @@ impl Snapshot {
     /// The token group of that code.
     pub fn token_group(&self, code: &str) -> Option<&Arc<TokenGroupEntry>> {
         self.token_groups.get(code)
+    }
+
+    /// The quota of that code.
+    pub fn quota(&self, code: &str) -> Option<&Arc<QuotaEntry>> {
+        self.quotas.get(code)
     }
 
     fn alias_entry(&self, row: &Version<config::Alias>, books: &Books) -> AliasEntry {

@@ -10,10 +10,10 @@ pub mod keys; // hashes of keys and admin tokens
 pub mod ledger; // holds, settlements, entries: durable when the call returns
 mod postgres; // pool, TLS, migrations
 pub mod pubsub; // messages to every node
+pub mod quota; // counters of limits: shared, or of one process
 pub mod redis; // one connection layer: single, Sentinel, Cluster
 pub mod redis_keys; // every key and topic that exists
 pub mod shared; // what nodes share: values, hashes, messages
-pub mod quota; // counters of limits: shared, or of one process
 mod sqlite; // connections, pragmas, migrations
 #[cfg(test)]
 mod tests; // databases for tests: `crate::tests::postgres()`

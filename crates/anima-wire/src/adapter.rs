@@ -315,6 +315,13 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         Failure::IdempotencyInProgress => "the request of this idempotency key is still running",
         Failure::IdempotencyAnswerGone => "the request was served, and its answer is not kept",
         Failure::InsufficientFunds => "the balance does not cover the request",
+        Failure::ConcurrencyLimited | Failure::RequestsLimited | Failure::TokensLimited => {
+            "a limit of the key was reached: try again later"
+        }
+        Failure::BudgetExceeded => "the budget is used up",
+        Failure::QueueTimeout | Failure::QueueFull | Failure::DeadlineUnreachable => {
+            "too many requests wait for their turn: try again later"
+        }
         Failure::ClientGone => "the client closed the request",
         Failure::AuthUnavailable
         | Failure::ServiceSuspended

@@ -20,6 +20,8 @@ use anima_store::database::{self, Location, Opener, Stores};
 use anima_store::keys::{AdminToken, Role};
 use anima_store::ledger::spool::{SpoolObserver, SpooledLedger};
 use anima_store::ledger::{LedgerStore, Off};
+use anima_store::quota::QuotaStore;
+use anima_store::quota::memory::MemoryQuotas;
 use anima_store::redis;
 use anima_store::shared::Shared;
 
@@ -34,6 +36,7 @@ use crate::http::server;
 use crate::live::{Live, Sources, spread};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::relay::admission::{self, Admission};
 use crate::relay::keeper::{self, Keeper};
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
@@ -183,7 +186,16 @@ fn relay(
             Arc::new(Off)
         }
     };
+    let tasks = TaskTracker::new();
+    let counters: Arc<dyn QuotaStore> = Arc::new(MemoryQuotas::default());
+    let admission = Admission::new(
+        (counters, Arc::clone(&stores.spend)),
+        Arc::clone(metrics),
+        Arc::clone(clock),
+        tasks.clone(),
+    );
     Ok(Relay {
+        admission,
         live: Arc::clone(live),
         ledger,
         circuits: Arc::clone(circuits),
@@ -202,7 +214,7 @@ fn relay(
         },
         watch: Arc::clone(watch),
         keeper: Keeper::default(),
-        tasks: TaskTracker::new(),
+        tasks,
         cut: CancellationToken::new(),
         dependencies: Arc::clone(dependencies),
     })
@@ -357,6 +369,7 @@ impl Node {
             tokio::spawn(Arc::clone(&relay.dependencies).run()),
             tokio::spawn(lease::run(Arc::clone(relay))),
             tokio::spawn(keeper::run(Arc::clone(relay))),
+            tokio::spawn(admission::run(Arc::clone(relay))),
             tokio::spawn(recovery::run(Arc::clone(relay))),
             tokio::spawn(circuits::run(Arc::clone(&relay.circuits))),
             tokio::spawn(expiry::run(

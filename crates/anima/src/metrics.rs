@@ -17,9 +17,11 @@ use prometheus::{
 use anima_core::money::Money;
 use anima_store::ledger::BatchObserver;
 
+mod quotas; // limits: who was refused, and what comes near its end
 mod recovery; // holds that outlive their call or their process
 mod routing; // circuits, and the ways that calls take
 
+pub use quotas::Quotas;
 pub use recovery::Recovery;
 pub use routing::Routing;
 
@@ -71,7 +73,8 @@ macro_rules! families {
         $(let $field = $make?; $registry.register(Box::new($field.clone()))?;)*
         let recovery = Recovery::register(&$registry)?;
         let routing = Routing::register(&$registry)?;
-        Self { $($field,)* recovery, routing, registry: $registry, series: RwLock::default() }
+        let quotas = Quotas::register(&$registry)?;
+        Self { $($field,)* recovery, routing, quotas, registry: $registry, series: RwLock::default() }
     }};
 }
 
@@ -107,6 +110,8 @@ pub struct Metrics {
     pub recovery: Recovery,
     /// Circuits, and the ways that calls take.
     pub routing: Routing,
+    /// Limits and queues.
+    pub quotas: Quotas,
     config_version: IntGauge,
     degraded: IntGaugeVec,
     ledger_breaches: IntGaugeVec,

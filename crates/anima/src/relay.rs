@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use anima_core::clock::{Clock, Rng};
 use anima_store::ledger::LedgerStore;
 
+use self::admission::Admission;
 use self::keeper::Keeper;
 use crate::circuits::Circuits;
 use crate::dependencies::Dependencies;
@@ -21,6 +22,7 @@ use crate::outbound::Outbound;
 use crate::settings::{HoldExhausted, Partial};
 use crate::watch::Watch;
 
+pub mod admission; // what its limits count is taken, or the call is refused
 pub mod admit; // may this caller call this alias, and at which price
 pub mod attempt; // plan → answer: the one loop over candidates
 mod booking; // usage × pinned prices → records
@@ -60,6 +62,8 @@ pub struct Relay {
     pub limits: Limits,
     /// The books, and whether holds may be placed.
     pub watch: Arc<Watch>,
+    /// Limits.
+    pub admission: Admission,
     /// What runs, for checkpoints and larger holds.
     pub keeper: Keeper,
     /// Every task that owns money; shutdown waits for it.

@@ -169,9 +169,10 @@ fn check_window(limit: &Limit, member: &str) -> Result<(), Problem> {
     let (fits, say) = match (limit.kind, limit.window) {
         (LimitKind::Concurrency, window) => (window.is_none(), "no window for concurrency"),
         (_, None) => (false, "a window such as `1m`"),
-        (LimitKind::Requests, Some(window)) => {
-            (matches!(window, Second | Minute | Hour | Day), "`1s`, `1m`, `1h` or `1d` for requests")
-        }
+        (LimitKind::Requests, Some(window)) => (
+            matches!(window, Second | Minute | Hour | Day),
+            "`1s`, `1m`, `1h` or `1d` for requests",
+        ),
         (LimitKind::Tokens, Some(window)) => {
             (matches!(window, Second | Minute | Hour | Day), "`1s`, `1m`, `1h` or `1d` for tokens")
         }

@@ -104,7 +104,8 @@ impl Book {
                     }
                     Some(State::Rate(_) | State::Purse(_)) | None => None,
                 };
-                let used = leases.map_or(0, |leases| i64::try_from(leases.len()).unwrap_or(i64::MAX));
+                let used =
+                    leases.map_or(0, |leases| i64::try_from(leases.len()).unwrap_or(i64::MAX));
                 slots(limit, used, again)
             }
             Check::Rate(rate) => {
@@ -120,13 +121,9 @@ impl Book {
                     let reset_us = if span.is_ever() { 0 } else { span.to.since(ask.now) };
                     purse.standing(limit, bound.units, (reset_us, again))
                 }
-                Some(_) | None => Standing {
-                    pass: Pass::Unseeded,
-                    limit,
-                    remaining: 0,
-                    reset_us: 0,
-                    warn: false,
-                },
+                Some(_) | None => {
+                    Standing { pass: Pass::Unseeded, limit, remaining: 0, reset_us: 0, warn: false }
+                }
             },
         }
     }
@@ -137,7 +134,8 @@ impl Book {
         if standing.pass != Pass::Yes || self.has_taken(ask.id, &bound.counter) {
             return;
         }
-        let (now_us, expires_us) = (ask.now.micros(), ask.now.micros().saturating_add(ask.lease_us));
+        let (now_us, expires_us) =
+            (ask.now.micros(), ask.now.micros().saturating_add(ask.lease_us));
         let what = match bound.check {
             Check::Slots { .. } => {
                 let state = self.counters.entry(bound.counter.clone());
@@ -211,17 +209,8 @@ impl Book {
             open += 1;
             ticket.expires_us = expires_us;
             for taken in &ticket.taken {
-                match self.counters.get_mut(&taken.counter) {
-                    // A slot that had expired is taken again: its call runs, whatever the limit.
-                    Some(State::Slots(leases)) => {
-                        leases.insert(*id, expires_us);
-                    }
-                    Some(State::Purse(purse)) => {
-                        if let Some(hold) = purse.holds.get_mut(id) {
-                            hold.0 = expires_us;
-                        }
-                    }
-                    Some(State::Rate(_)) | None => {}
+                if let Some(state) = self.counters.get_mut(&taken.counter) {
+                    state.renew(*id, expires_us);
                 }
             }
         }
@@ -340,6 +329,23 @@ pub fn rated(rate: Rate, (tat, now_us): (i64, i64), units: i64, again: bool) -> 
         remaining: rate.remaining(after, now_us).max(0),
         reset_us: rate.start(after, now_us) - now_us,
         warn: false,
+    }
+}
+
+impl State {
+    fn renew(&mut self, id: Uuid, expires_us: i64) {
+        match self {
+            // A slot that had expired is taken again: its call runs, whatever the limit.
+            Self::Slots(leases) => {
+                leases.insert(id, expires_us);
+            }
+            Self::Purse(purse) => {
+                if let Some(hold) = purse.holds.get_mut(&id) {
+                    hold.0 = expires_us;
+                }
+            }
+            Self::Rate(_) => {}
+        }
     }
 }
 

@@ -75,21 +75,32 @@ impl Rule {
         (currency, take): (Currency, Take),
     ) -> Option<Bound> {
         let is_cost = self.kind == LimitKind::Cost;
+        let check = self.check(now, zone, currency)?;
+        let rate = match check {
+            Check::Rate(rate) => Some((rate.limit, rate.burst)),
+            Check::Slots { .. } | Check::Purse { .. } => None,
+        };
         let rule = RuleName {
             kind: self.kind,
             count: self.token_count(),
             window: self.window,
             currency: is_cost.then_some(currency),
+            rate,
             shadow: self.shadow,
         };
         let counter = Counter { scope: holder.scope, code: Arc::clone(&holder.code), rule };
         Some(Bound {
             units: self.units(take),
-            check: self.check(now, zone, currency)?,
+            check,
             counter,
             tag: holder.tag.clone(),
             on_outage: self.on_outage,
         })
+    }
+
+    /// What it limits.
+    pub const fn kind(&self) -> LimitKind {
+        self.kind
     }
 
     fn token_count(&self) -> Option<TokenCount> {
@@ -164,7 +175,7 @@ mod tests {
         assert_eq!((second.check, second.units), (Check::Rate(rate), 1));
         let tokens = bind(&rule(json!({"kind": "tokens", "window": "1m", "limit": 1000})), now);
         assert_eq!(tokens.units, 50);
-        assert_eq!(tokens.counter.rule.to_string(), "tokens:total:1m");
+        assert_eq!(tokens.counter.rule.to_string(), "tokens:total:1m:1000:1000");
         let cost = bind(&rule(json!({"kind": "cost", "window": "1mo", "limit": "100.00"})), now);
         let Check::Purse { limit, span } = cost.check else { panic!() };
         assert_eq!((limit, cost.units), (100_000_000_000, 7));

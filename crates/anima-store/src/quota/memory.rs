@@ -56,9 +56,9 @@ impl MemoryQuotas {
     fn admit_now(&self, ask: Ask<'_>) -> Verdict {
         let Some(first) = ask.bounds.first() else { return Verdict::Admitted(vec![]) };
         if ask.bounds.iter().all(|bound| bound.tag == first.tag) {
-            return self.book(&first.tag).map_or_else(|| Verdict::Unseeded(vec![]), |mut book| {
-                book.admit(ask)
-            });
+            return self
+                .book(&first.tag)
+                .map_or_else(|| Verdict::Unseeded(vec![]), |mut book| book.admit(ask));
         }
         let places = self.places(ask.bounds);
         let mut books: Vec<(usize, MutexGuard<'_, Book>)> = places

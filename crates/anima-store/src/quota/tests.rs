@@ -30,7 +30,7 @@ fn at(us: i64) -> Timestamp {
 
 fn bound(app: &Arc<str>, scope: Scope, kind: LimitKind, check: Check) -> Bound {
     let window = (kind != LimitKind::Concurrency).then_some(Window::Minute);
-    let rule = RuleName { kind, count: None, window, currency: None, shadow: false };
+    let rule = RuleName { kind, count: None, window, currency: None, rate: None, shadow: false };
     let tag = match scope {
         Scope::TokenGroup => Tag::TokenGroup(Arc::clone(app)),
         Scope::Key | Scope::App | Scope::Channel => Tag::App(Arc::clone(app)),
@@ -178,7 +178,8 @@ async fn a_random_sequence_is_judged_as_by_the_book(place: &Place, seed: u64) {
             purse(app, Scope::App, 500, pick(40)),
         ];
         if pick(3) > 0 {
-            let ask = Ask { id: Uuid::from_u128(step), bounds: &bounds, now: at(now), lease_us: LEASE };
+            let ask =
+                Ask { id: Uuid::from_u128(step), bounds: &bounds, now: at(now), lease_us: LEASE };
             let expected = book.admit(ask);
             assert_eq!(admit(place, step, &bounds, now).await, expected, "step {step}");
             if admitted(&expected) {
@@ -204,10 +205,8 @@ fn racers() -> u128 {
 }
 
 async fn exactly_a_hundred_of_many_pass(place: &Place) {
-    let bounds = [
-        purse(&place.app, Scope::App, 1_000, 10),
-        slots(&place.app, Scope::App, 1_000_000),
-    ];
+    let bounds =
+        [purse(&place.app, Scope::App, 1_000, 10), slots(&place.app, Scope::App, 1_000_000)];
     place.store.seed(&bounds[0], 0).await.unwrap();
     let bounds: Arc<[Bound]> = bounds.as_slice().into();
     let calls = (0..racers()).map(|id| {

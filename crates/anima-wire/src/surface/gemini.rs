@@ -27,8 +27,12 @@ struct ErrorMembers<'a> {
 
 /// The body of an error. `extra` becomes an element of `details`.
 pub fn error_body(failure: Failure, message: &str, extra: Option<&Value>) -> Bytes {
+    error_details(failure, message, extra.into_iter().collect())
+}
+
+/// The body of an error with any number of `details`.
+pub fn error_details(failure: Failure, message: &str, details: Vec<&Value>) -> Bytes {
     let code = failure.row().status;
-    let details = extra.into_iter().collect();
     bytes_of(&ErrorBody { error: ErrorMembers { code, message, status: status(failure), details } })
 }
 

@@ -199,6 +199,7 @@ fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<B
     facts.attempts = outcome.attempts;
     facts.output_limit = outcome.output_limit;
     facts.dropped = outcome.dropped;
+    facts.limits = outcome.limits;
     match outcome.answer {
         Ok(Answer::Whole(bytes)) => reply::json(StatusCode::OK, bytes, facts),
         Ok(Answer::Stream(mut stream)) => {

@@ -17,6 +17,7 @@ use anima_core::money::{Currency, Multiplier};
 use anima_core::snapshot::TokenGroupEntry;
 
 use super::reply::Refusal;
+use super::terms::Terms;
 use crate::live::{Live, Pinned};
 use crate::secrets::{self, Secrets};
 
@@ -33,6 +34,8 @@ pub struct Caller {
     pub floor: i64,
     /// The key's group, else the app's.
     pub group: Option<Arc<TokenGroupEntry>>,
+    /// The limits of the key, its app and its group.
+    pub terms: Arc<Terms>,
     /// The configuration that this request uses to its end.
     pub pinned: Pinned,
 }
@@ -89,12 +92,15 @@ pub async fn identify(
     check(key, app, now, peer)?;
     let wanted = key.body.token_group.as_deref().or(app.body.token_group.as_deref());
     let group = wanted.map(|code| group(&pinned, code)).transpose()?;
+    let (kid, code): (Arc<str>, Arc<str>) = (kid.into(), app.code.as_str().into());
+    let terms = Terms::find(&pinned, (&kid, &key.body), (&code, &app.body), group.as_deref())?;
     Ok(Caller {
-        kid: kid.into(),
-        app: app.code.as_str().into(),
+        kid,
+        app: code,
         currency: app.body.currency,
         floor: app.body.floor_units().unwrap_or(0),
         group,
+        terms: Arc::new(terms),
         pinned,
     })
 }

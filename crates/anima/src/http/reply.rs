@@ -15,6 +15,8 @@ use anima_core::failure::Failure;
 use anima_wire::dialect::Dialect;
 use anima_wire::surface::{anthropic, gemini, openai};
 
+use super::rate_limits::RateLimits;
+
 /// Whose errors and headers a client knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -72,6 +74,8 @@ pub struct Facts {
     pub output_limit: Option<u64>,
     /// What the provider's dialect could not carry: names with commas, or empty.
     pub dropped: String,
+    /// Where the caller's limits stand, if it has any.
+    pub limits: Option<RateLimits>,
     /// Time spent queued.
     pub queue_wait_ms: u64,
     /// Revision of the configuration used.
@@ -91,17 +95,44 @@ pub struct Refusal {
     pub param: Option<&'static str>,
     /// When to try again.
     pub retry_after_ms: Option<u64>,
+    /// The limit that stands in the way.
+    pub limit: Option<Box<LimitFact>>,
+}
+
+/// A limit, as an error names it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LimitFact {
+    /// What it hangs on: `key`, `app` or `token_group`.
+    pub scope: &'static str,
+    /// The code of that.
+    pub code: Arc<str>,
+    /// What it limits.
+    pub kind: &'static str,
+    /// Which tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<&'static str>,
+    /// Over which span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<&'static str>,
+    /// How much.
+    pub limit: String,
 }
 
 impl Refusal {
     /// A refusal with words for the caller.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into(), param: None, retry_after_ms: None }
+        Self { failure, message: message.into(), param: None, retry_after_ms: None, limit: None }
     }
 
     /// Names the member at fault.
     pub fn param(mut self, param: Option<&'static str>) -> Self {
         self.param = param;
+        self
+    }
+
+    /// Names the limit that stands in the way.
+    pub fn limit(mut self, limit: LimitFact) -> Self {
+        self.limit = Some(Box::new(limit));
         self
     }
 
@@ -132,7 +163,10 @@ pub fn id_text(id: Uuid) -> String {
 pub fn refuse(refusal: &Refusal, facts: &Facts) -> Response<Body> {
     let (failure, text) = (refusal.failure, refusal.message.as_str());
     // Several failures share a code of the wire; the reason tells them apart (`wire` 4.2).
-    let reason = serde_json::json!({ "reason": failure.reason() });
+    let mut reason = serde_json::json!({ "reason": failure.reason() });
+    if let (Some(limit), Some(members)) = (&refusal.limit, reason.as_object_mut()) {
+        members.insert("limit".to_owned(), serde_json::json!(limit));
+    }
     let (mut status, head) = openai::error_head(failure, refusal.retry_after_ms);
     let body = match facts.format {
         Format::OpenAi => openai::error_body(failure, text, refusal.param, Some(&reason)),
@@ -147,15 +181,46 @@ pub fn refuse(refusal: &Refusal, facts: &Facts) -> Response<Body> {
                 "domain": "anima",
                 "metadata": { "request_id": id_text(facts.id) },
             });
-            gemini::error_body(failure, text, Some(&detail))
+            let more = gemini_details(refusal);
+            let details = std::iter::once(&detail).chain(&more).collect();
+            gemini::error_details(failure, text, details)
         }
     };
     let mut response = json(status, body, facts);
     response.headers_mut().extend(head);
+    if refusal.limit.is_some() && refusal.retry_after_ms.is_none() {
+        // A limit that time does not heal.
+        response.headers_mut().insert(openai::SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
     if let Some(ms) = refusal.retry_after_ms {
         response.headers_mut().insert(RETRY_AFTER_MS, HeaderValue::from(ms));
     }
     response
+}
+
+/// When to try again and which limit stands in the way, where Google's clients look for it.
+fn gemini_details(refusal: &Refusal) -> Vec<serde_json::Value> {
+    let wait = refusal.retry_after_ms.map(|ms| {
+        let delay = match (ms / 1_000, ms % 1_000) {
+            (seconds, 0) => format!("{seconds}s"),
+            (seconds, rest) => format!("{seconds}.{rest:03}s"),
+        };
+        let kind = "type.googleapis.com/google.rpc.RetryInfo";
+        serde_json::json!({ "@type": kind, "retryDelay": delay })
+    });
+    let limit = refusal.limit.as_ref().map(|limit| {
+        let window = limit.window.map_or_else(String::new, |window| format!("/{window}"));
+        serde_json::json!({
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{
+                "subject": format!("{}:{}", limit.scope, limit.code),
+                "description": refusal.message,
+                "quotaId": format!("{}{window}", limit.kind),
+                "quotaValue": limit.limit,
+            }],
+        })
+    });
+    wait.into_iter().chain(limit).collect()
 }
 
 /// A JSON reply.
@@ -222,6 +287,9 @@ impl Facts {
             && let Ok(names) = HeaderValue::from_str(&self.dropped)
         {
             headers.insert(DROPPED, names);
+        }
+        if let Some(limits) = &self.limits {
+            limits.write(self.format, headers);
         }
         if let Some(what) = self.degraded {
             headers.insert(DEGRADED, HeaderValue::from_static(what));

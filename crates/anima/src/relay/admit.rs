@@ -34,7 +34,7 @@ pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<C
     }
     let (sale, fx) = sale_price(&caller, &alias, request.endpoint)?;
     let deadline = arrival.instant + Duration::from_millis(alias.retry.deadline_ms.into());
-    Ok(Call { arrival, caller, request, alias, sale, fx, deadline })
+    Ok(Call { arrival, caller, request, alias, sale, fx, deadline, ticket: None })
 }
 
 /// The alias, if the caller may know of it.

@@ -18,6 +18,7 @@ use anima_core::snapshot::AliasEntry;
 use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint};
 
+use super::admission::Ticket;
 use crate::http::caller::Caller;
 
 /// When and as what a request came in.
@@ -50,6 +51,8 @@ pub struct Call {
     pub fx: Option<Arc<FxRate>>,
     /// No attempt outlives this.
     pub deadline: Instant,
+    /// What it took of its limits, once it is admitted by them.
+    pub ticket: Option<Arc<Ticket>>,
 }
 
 impl Call {

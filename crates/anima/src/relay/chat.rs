@@ -17,7 +17,8 @@ use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
 use super::stream::RelayStream;
-use super::{Relay, attempt, hold, plan, settle};
+use super::{Relay, admission, attempt, hold, plan, settle};
+use crate::http::rate_limits::RateLimits;
 use crate::http::reply::Refusal;
 
 /// What goes back to the client.
@@ -42,10 +43,21 @@ pub struct Outcome {
     pub output_limit: Option<u64>,
     /// What the provider's dialect could not carry: names with commas, or empty.
     pub dropped: String,
+    /// Where its limits stand, if it has any.
+    pub limits: Option<RateLimits>,
 }
 
-/// Runs a call to its answer.
+/// Runs a call to its answer, if its limits let it pass.
 pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
+    let (admitted, limits) = admission::enter(&relay, &mut call).await;
+    let outcome = match admitted {
+        Ok(()) => served(relay, call).await,
+        Err(refusal) => refused(&relay, &call, refusal),
+    };
+    Outcome { limits, ..outcome }
+}
+
+async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
     let planned = plan::plan(&call, &*relay.rng);
     let plan = match planned {
         Ok(plan) => plan,
@@ -76,7 +88,14 @@ fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
     decision.overhead = decision.total;
     decision.write(&relay.metrics);
     let answer = Err(refusal);
-    Outcome { answer, served_model: None, attempts: 0, output_limit: None, dropped: String::new() }
+    Outcome {
+        answer,
+        served_model: None,
+        attempts: 0,
+        output_limit: None,
+        dropped: String::new(),
+        limits: None,
+    }
 }
 
 async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answered) -> Outcome {
@@ -96,7 +115,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
             decision.overhead = so_far.saturating_sub(waited);
             let stream = RelayStream::new(relay, call, (open, failed, trial), *started, decision);
             let answer = Ok(Answer::Stream(Box::new(stream)));
-            Outcome { answer, served_model, attempts, output_limit, dropped }
+            Outcome { answer, served_model, attempts, output_limit, dropped, limits: None }
         }
         Kind::Whole(answer, body) => {
             let delivered = delivered(&call, answer).await;
@@ -121,7 +140,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
                 decision.outcome = Failure::ClientGone.reason();
             }
             decision.write(&relay.metrics);
-            Outcome { answer, served_model, attempts, output_limit, dropped }
+            Outcome { answer, served_model, attempts, output_limit, dropped, limits: None }
         }
     }
 }
@@ -169,5 +188,5 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
     refusal.retry_after_ms = last.retry_after_ms;
     let output_limit = call.request.limited_to;
     let (answer, dropped) = (Err(refusal), String::new());
-    Outcome { answer, served_model: None, attempts, output_limit, dropped }
+    Outcome { answer, served_model: None, attempts, output_limit, dropped, limits: None }
 }

@@ -125,11 +125,17 @@ async fn commit(
         attempts,
         at: relay.clock.now(),
     };
-    let Settled { charged, uncollected, .. } =
-        relay.ledger.settle(settlement).await.inspect_err(|error| {
-            relay.metrics.settle_failures.inc();
-            tracing::error!(request_id = %hold.id, %error, "failed to settle");
-        })?;
+    let settled = relay.ledger.settle(settlement).await.inspect_err(|error| {
+        relay.metrics.settle_failures.inc();
+        tracing::error!(request_id = %hold.id, %error, "failed to settle");
+    });
+    let sold = match (&settled, close) {
+        (Ok(settled), _) => settled.charged,
+        (Err(_logged), Close::Settle { sale, .. }) => sale,
+        (Err(_logged), Close::Release) => 0,
+    };
+    relay.admission.settle(call, known.as_ref().map(|known| &known.usage), sold);
+    let Settled { charged, uncollected, .. } = settled?;
     if uncollected > 0 {
         relay.metrics.uncollected(Money::new(uncollected, hold.currency));
         tracing::error!(request_id = %hold.id, uncollected, "a sale was above what the wallet has");

@@ -12,6 +12,7 @@ mod hard_cases; // who pays when something goes wrong, row by row
 mod idempotency; // calls that are sent again
 mod keys; // who may call what
 mod leaving; // clients that leave
+mod limits; // what a key, an app and a group may use
 mod live_config; // changes are in force at once, scheduled ones at their instant
 mod mixed; // many calls with faults against the truth log
 mod money; // both sides of each call, to the last unit

@@ -16,7 +16,7 @@ const LEASE: i64 = 30_000_000;
 fn bound(kind: LimitKind, check: Check) -> Bound {
     let app: Arc<str> = "acme".into();
     let window = (kind != LimitKind::Concurrency).then_some(Window::Minute);
-    let rule = RuleName { kind, count: None, window, currency: None, shadow: false };
+    let rule = RuleName { kind, count: None, window, currency: None, rate: None, shadow: false };
     Bound {
         counter: Counter { scope: Scope::Key, code: "k1".into(), rule },
         tag: Tag::App(app),
@@ -159,7 +159,7 @@ fn a_warning_comes_once_with_the_call_that_crosses_four_fifths() {
     book.seed(&bounds[0].counter, span(0, 1_000_000_000), 0);
     let warned = |verdict: Verdict| match verdict {
         Verdict::Admitted(standings) => standings[0].warn,
-        other => panic!("{other:?}"),
+        refused @ (Verdict::Refused(..) | Verdict::Unseeded(_)) => panic!("{refused:?}"),
     };
     assert!(!warned(book.admit(ask(1, &bounds, 0))));
     assert!(warned(book.admit(ask(2, &bounds, 0))));

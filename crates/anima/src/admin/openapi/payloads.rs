@@ -182,13 +182,20 @@ fn fx_rate() -> Value {
 }
 
 fn quota() -> Value {
+    let raised = json!({
+        "limit": { "anyOf": [integer(0, "A count"), amount("Cost only")] },
+        "until": super::schemas::instant("From here on `limit` itself is in force again"),
+    });
     let limit = json!({
         "kind": word(&["concurrency", "requests", "tokens", "cost"], "What is limited"),
         "count": word(&["input", "output", "total"], "Tokens only"),
         "window": word(&["1s", "1m", "1h", "1d", "1mo", "total"], "All but concurrency"),
         "limit": { "anyOf": [integer(0, "A count"), amount("Cost only")] },
-        "burst": integer(0, "Requests only: how many may come at once"),
+        "burst": integer(1, "Requests only: how many may come at once"),
         "on_outage": with_default(word(&["share", "closed", "open"], "Alone"), json!("share")),
+        "shadow": { "type": "boolean", "default": false,
+            "description": "It counts what it would refuse, and refuses nothing" },
+        "raised": object(&raised, &["limit", "until"]),
     });
     json!({ "limits": list(object(&limit, &["kind", "limit"]), "All of them hold together") })
 }
@@ -211,6 +218,7 @@ fn app() -> Value {
         "name": text("For people"),
         "currency": with_default(currency(), json!("USD")),
         "credit_limit": with_default(amount("How far below zero the wallet may go"), json!("0")),
+        "time_zone": with_default(text("Where its days begin: `Europe/Berlin`"), json!("UTC")),
         "token_group": code("Default of its keys"),
         "quota": code("A quota"),
     })

@@ -1,0 +1,237 @@
+//! May this call run now? Everything that its limits count is taken, or nothing is.
+//!
+//! What was taken is a [`Ticket`] that goes with the call: settled with what was really used, or
+//! given back when the call ends without. Cost counters that know nothing are seeded from the
+//! ledger first. Invariant: a refused call leaves no trace, and a slot is free again when its call
+//! is over, whoever left and whatever failed. Source: SPEC 6, `reliability` 2.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anima_core::clock::{Clock, Timestamp};
+use anima_core::config::LimitKind;
+use anima_core::failure::Failure;
+use anima_core::quota::rule::Take;
+use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict};
+use anima_core::usage::Usage;
+use anima_store::quota::{QuotaStore, Spend, Unavailable};
+use tokio_util::task::TaskTracker;
+
+use self::estimate::Learned;
+use self::ticket::Registry;
+use super::call::Call;
+use super::{Limits, Relay, hold};
+use crate::http::rate_limits::RateLimits;
+use crate::http::reply::Refusal;
+use crate::metrics::Metrics;
+
+mod estimate; // what a call will take, before anybody knows
+mod refusal; // which limit stands in the way, in words
+mod ticket; // what was taken, until it is settled or given back
+
+pub use ticket::Ticket;
+
+/// How long what a call took is kept without a sign of its node (`reliability` 2.2).
+const LEASE: Duration = Duration::from_secs(30);
+/// How often a node gives that sign.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// Renewals between two sweeps of the counters.
+const SWEEP_EVERY: u32 = 6;
+/// How often counters that know nothing are seeded for one call. Each try needs a flush of the
+/// counters in between.
+const SEEDS: usize = 3;
+/// How often a call is lowered to what its budget has left while others take from it.
+const CLAMPS: usize = 3;
+
+/// What admits calls. See the module.
+#[derive(Debug)]
+pub struct Admission {
+    store: Arc<dyn QuotaStore>,
+    spend: Arc<dyn Spend>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    learned: Learned,
+    registry: Arc<Registry>,
+    /// Shutdown waits for what is closed here.
+    tasks: TaskTracker,
+}
+
+/// What admission said: the call has its ticket, or why not; and where the limits stand.
+pub(super) type Admitted = (Result<(), Refusal>, Option<RateLimits>);
+
+impl Admission {
+    /// Admits with these counters, seeded from this ledger.
+    pub fn new(
+        (store, spend): (Arc<dyn QuotaStore>, Arc<dyn Spend>),
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        tasks: TaskTracker,
+    ) -> Self {
+        let (learned, registry) = (Learned::default(), Arc::default());
+        Self { store, spend, metrics, clock, learned, registry, tasks }
+    }
+
+    /// Asks for everything, seeding what must be.
+    async fn ask(&self, call: &Call, bounds: &[Bound]) -> Result<Verdict, Refusal> {
+        let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
+        for _ in 0..SEEDS {
+            let ask = Ask { id: call.arrival.id, bounds, now: self.clock.now(), lease_us };
+            let verdict = self.store.admit(ask).await.map_err(|error| unreachable_now(&error))?;
+            let Verdict::Unseeded(which) = verdict else { return Ok(verdict) };
+            for bound in which.iter().filter_map(|n| bounds.get(*n)) {
+                self.seed(bound).await?;
+            }
+        }
+        Err(unreachable_now(&Unavailable("a purse forgets what it is seeded with".to_owned())))
+    }
+
+    /// Tells a purse what the ledger says was spent.
+    async fn seed(&self, bound: &Bound) -> Result<(), Refusal> {
+        let Check::Purse { span, .. } = bound.check else { return Ok(()) };
+        let spent = self.spend.spent(&bound.counter, &bound.tag, span).await.map_err(|error| {
+            tracing::error!(%error, "failed to read what was spent");
+            let message = "Budgets cannot be checked at the moment. Try again shortly.";
+            Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
+        })?;
+        self.metrics.quotas.seeds.inc();
+        self.store.seed(bound, spent).await.map_err(|error| unreachable_now(&error))
+    }
+
+    /// Corrects what a call took by what it really used: `None` when it was not served.
+    pub(super) fn settle(&self, call: &Call, usage: Option<&Usage>, sold: i64) {
+        let Some(ticket) = &call.ticket else { return };
+        let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let take = Take {
+            requests: 1,
+            input_tokens: usage.map_or(0, |usage| tokens(usage.input_tokens())),
+            output_tokens: usage.map_or(0, |usage| tokens(usage.output_tokens())),
+            cost: sold,
+        };
+        let lasted = ticket.lasted();
+        if ticket.close(take) {
+            let output = usage.map(Usage::output_tokens);
+            self.learned.note((&call.caller.kid, &call.alias.code), output, lasted);
+        }
+    }
+
+    /// Counts what shadow limits would have refused and what comes near its end.
+    fn note(&self, call: &Call, bounds: &[Bound], standings: &[Standing]) {
+        for (bound, standing) in bounds.iter().zip(standings) {
+            let rule = bound.counter.rule;
+            if rule.shadow && standing.pass != Pass::Yes {
+                self.metrics.quotas.refused(rule.kind, bound.counter.scope, "shadow");
+            }
+            if standing.warn {
+                self.metrics.quotas.warned(bound.counter.scope);
+                tracing::warn!(
+                    app = &*call.caller.app,
+                    key = &*call.caller.kid,
+                    scope = bound.counter.scope.word(),
+                    code = &*bound.counter.code,
+                    limit = %rule,
+                    "four fifths of a budget are used up"
+                );
+            }
+        }
+    }
+}
+
+fn unreachable_now(error: &Unavailable) -> Refusal {
+    tracing::error!(%error, "failed to ask the counters of limits");
+    let message = "Limits cannot be checked at the moment. Try again shortly.";
+    Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
+}
+
+/// Admits a call, or says which limit stands in the way and for how long.
+pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Admitted {
+    if call.caller.terms.is_free() {
+        return (Ok(()), None);
+    }
+    let admission = &relay.admission;
+    let mut take = match estimate::take(relay, &admission.learned, call).await {
+        Ok(take) => take,
+        Err(refusal) => return (Err(refusal), None),
+    };
+    for left in (0..=CLAMPS).rev() {
+        let now = admission.clock.now();
+        let bounds = call.caller.terms.bounds(now, call.caller.currency, take);
+        let verdict = match admission.ask(call, &bounds).await {
+            Ok(verdict) => verdict,
+            Err(refusal) => return (Err(refusal), None),
+        };
+        match verdict {
+            Verdict::Admitted(standings) => {
+                admission.note(call, &bounds, &standings);
+                let told = RateLimits::of(&bounds, &standings, now);
+                let ticket = Ticket::new(admission, call, bounds);
+                Arc::make_mut(call).ticket = Some(Arc::new(ticket));
+                return (Ok(()), Some(told));
+            }
+            Verdict::Refused(n, standings) => {
+                let least = bounds.get(n).zip(standings.get(n));
+                if left > 0
+                    && let Some(lowered) = least.and_then(|l| lowered(call, relay, take, l))
+                {
+                    take = lowered;
+                    continue;
+                }
+                let told = RateLimits::of(&bounds, &standings, now);
+                let refused = refuse(admission, call, least);
+                return (Err(refused), Some(told));
+            }
+            Verdict::Unseeded(_) => break,
+        }
+    }
+    (Err(unreachable_now(&Unavailable("no verdict".to_owned()))), None)
+}
+
+fn refuse(admission: &Admission, call: &Call, least: Option<(&Bound, &Standing)>) -> Refusal {
+    let Some((bound, standing)) = least else {
+        return unreachable_now(&Unavailable("no limit was named".to_owned()));
+    };
+    admission.metrics.quotas.refused(bound.counter.rule.kind, bound.counter.scope, "refused");
+    let free_ms = admission.learned.slot_free_ms(&call.caller.kid, standing.limit);
+    refusal::of(bound, standing, (call.caller.currency, free_ms))
+}
+
+/// Lowers a call's output limit to what its budget has left, as holds do with wallets. `None` when
+/// it is another limit, or too little is left.
+fn lowered(
+    call: &mut Arc<Call>,
+    relay: &Relay,
+    take: Take,
+    (bound, standing): (&Bound, &Standing),
+) -> Option<Take> {
+    if bound.counter.rule.kind != LimitKind::Cost {
+        return None;
+    }
+    let limits: &Limits = &relay.limits;
+    let least = limits.min_output_tokens.saturating_sub(1);
+    let range = (least, hold::wanted_output(call, limits));
+    let tokens = hold::longest(call, standing.remaining, range)?;
+    let cost = hold::amount(call, tokens).ok()?;
+    Arc::make_mut(call).request.limit_output(tokens);
+    Some(Take { cost, ..take })
+}
+
+/// Keeps what running calls took, for as long as the node lives.
+pub async fn run(relay: Arc<Relay>) {
+    let admission = &relay.admission;
+    let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
+    let mut every = tokio::time::interval(RENEW_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rounds = 0_u32;
+    loop {
+        every.tick().await;
+        let now: Timestamp = admission.clock.now();
+        let open = admission.registry.open();
+        if let Err(error) = admission.store.renew(&open, now, lease_us).await {
+            tracing::warn!(%error, "failed to renew what running calls took");
+        }
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(SWEEP_EVERY) {
+            admission.store.sweep(now).await;
+            admission.learned.sweep();
+        }
+    }
+}
