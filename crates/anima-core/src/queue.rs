@@ -3,8 +3,8 @@
 //! First come, first served inside a tenant; among tenants each gets its share, however many calls
 //! it lets wait. A waiter's tag is the later of the queue's virtual time and its tenant's last tag
 //! plus one turn; the virtual time is the tag that was served last. Not here: whether the one whose
-//! turn it is may run (`quota`). Invariant: a waiter is served, removed or expired exactly once, and
-//! one that is not served gives its turn back to its tenant. Source: `reliability` 2.4.
+//! turn it is may run (`quota`). Invariant: a waiter is served, removed or expired exactly once,
+//! and one that is not served gives its turn back to its tenant. Source: `reliability` 2.4.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

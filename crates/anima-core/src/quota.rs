@@ -1,7 +1,7 @@
 //! Limits: what a call asks of its counters, and what each of them says.
 //!
-//! A [`Bound`] is one limit that applies to one call; an [`Ask`] is all of them. The [`book`] is the
-//! twin of the shared counters: the same arithmetic in one process. Invariant: an ask is judged
+//! A [`Bound`] is one limit that applies to one call; an [`Ask`] is all of them. The [`book`] is
+//! the twin of the shared counters: the same arithmetic in one process. Invariant: an ask is judged
 //! whole before anything is written, so a refused call leaves no trace. Source: SPEC 6,
 //! `reliability` 2.1 and 2.2.
 

@@ -23,6 +23,8 @@ use anima_core::quota::{Ask, Bound, Counter, Span, Tag, Verdict};
 use crate::config;
 
 pub mod memory; // the counters of one process
+pub mod outage; // what a node does while the shared counters are away
+pub mod redis; // the counters of all nodes
 pub(crate) mod spend; // what the ledger says was spent
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,10 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
+use anima_core::quota::{Counter, Span, Tag};
+
 /// The name of one key, without the prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(Cow<'static, str>);
@@ -92,6 +96,32 @@ pub fn key_record(kid: &str) -> Key {
     Key::made(format!("{{key:{kid}}}:record"))
 }
 
+/// The hash tag of counters that are judged together.
+fn quota_tag(tag: &Tag) -> String {
+    match tag {
+        Tag::App(code) => format!("{{t:{code}}}"),
+        Tag::TokenGroup(code) => format!("{{g:{code}}}"),
+        Tag::Channel(code) => format!("{{c:{code}}}"),
+    }
+}
+
+/// Hash: counter → what a call took of it.
+pub fn quota_ticket(tag: &Tag, call: Uuid) -> Key {
+    Key::made(format!("{}:ticket:{}", quota_tag(tag), call.simple()))
+}
+
+/// A counter: a sorted set of calls by the expiry of their lease, a string with an instant in
+/// microseconds, or for a span of money three keys: a hash of amounts, a sorted set of calls by the
+/// expiry of what they hold, a hash of what they hold.
+pub fn quota_counter(tag: &Tag, counter: &Counter, span: Option<Span>) -> Vec<Key> {
+    let (tag, scope) = (quota_tag(tag), counter.scope.word());
+    let name = format!("{tag}:{scope}:{}:{}", counter.code, counter.rule);
+    let Some(span) = span else { return vec![Key::made(name)] };
+    let name = format!("{name}:{}", span.from.micros());
+    let part = |part: &str| Key::made(format!("{name}:{part}"));
+    vec![part("sum"), part("holds"), part("amounts")]
+}
+
 #[cfg(test)]
 pub(crate) fn of_test(text: &str) -> Key {
     Key::made(format!("{{test:{text}}}"))
@@ -110,6 +140,7 @@ mod tests {
             config_snapshot(),
             switches_version(),
             key_record("7f"),
+            quota_ticket(&Tag::App("acme".into()), Uuid::nil()),
         ];
         for key in keys {
             let text = key.as_str();

@@ -22,6 +22,8 @@ use anima_store::ledger::spool::{SpoolObserver, SpooledLedger};
 use anima_store::ledger::{LedgerStore, Off};
 use anima_store::quota::QuotaStore;
 use anima_store::quota::memory::MemoryQuotas;
+use anima_store::quota::outage::SharedQuotas;
+use anima_store::quota::redis::RedisQuotas;
 use anima_store::redis;
 use anima_store::shared::Shared;
 
@@ -102,7 +104,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
     let circuits = Arc::new(circuits);
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
-    let relay = relay(settings, parts, (&clock, &rng), (&watch, term))?;
+    let relay = relay(settings, parts, (&clock, &rng), (&watch, term, &counters(&shared)))?;
     let plane = Plane {
         relay: Arc::new(relay),
         secrets: Arc::clone(&secrets),
@@ -163,6 +165,17 @@ fn sources(stores: &Stores, node: Uuid) -> Sources {
     }
 }
 
+/// The counters of limits: of all nodes where they share a Redis, else of this process.
+fn counters(shared: &Shared) -> Arc<dyn QuotaStore> {
+    match &shared.redis {
+        Some(redis) => {
+            let all = Arc::new(RedisQuotas::new(redis.clone()));
+            Arc::new(SharedQuotas::new(all, Arc::default()))
+        }
+        None => Arc::new(MemoryQuotas::default()),
+    }
+}
+
 /// Between two looks at the books; `None` where there are none, or nobody is to look.
 fn audit_every(settings: &Settings) -> Option<Duration> {
     let on = settings.billing == Billing::On && settings.ledger_audit_ms > 0;
@@ -177,7 +190,7 @@ fn relay(
     settings: &Settings,
     (stores, live, metrics, (circuits, dependencies)): Parts<'_>,
     (clock, rng): (&Arc<dyn Clock>, &Arc<dyn Rng>),
-    (watch, term): (&Arc<Watch>, lease::Term),
+    (watch, term, counters): (&Arc<Watch>, lease::Term, &Arc<dyn QuotaStore>),
 ) -> Result<Relay, String> {
     let ledger: Arc<dyn LedgerStore> = match settings.billing {
         Billing::On => Arc::clone(&stores.ledger),
@@ -187,9 +200,8 @@ fn relay(
         }
     };
     let tasks = TaskTracker::new();
-    let counters: Arc<dyn QuotaStore> = Arc::new(MemoryQuotas::default());
     let admission = Admission::new(
-        (counters, Arc::clone(&stores.spend)),
+        (Arc::clone(counters), Arc::clone(&stores.spend)),
         Arc::clone(metrics),
         Arc::clone(clock),
         tasks.clone(),

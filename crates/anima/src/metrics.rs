@@ -74,7 +74,8 @@ macro_rules! families {
         let recovery = Recovery::register(&$registry)?;
         let routing = Routing::register(&$registry)?;
         let quotas = Quotas::register(&$registry)?;
-        Self { $($field,)* recovery, routing, quotas, registry: $registry, series: RwLock::default() }
+        let series = RwLock::default();
+        Self { $($field,)* recovery, routing, quotas, registry: $registry, series }
     }};
 }
 

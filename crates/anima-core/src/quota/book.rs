@@ -305,7 +305,8 @@ fn expire_leases(leases: &mut BTreeMap<Uuid, i64>, now_us: i64) {
     }
 }
 
-fn slots(limit: i64, used: i64, again: bool) -> Standing {
+/// Where slots stand of which `used` are taken, for one more.
+pub fn slots(limit: i64, used: i64, again: bool) -> Standing {
     let pass = match (again || used < limit, limit) {
         (true, _) => Pass::Yes,
         (false, ..=0) => Pass::Never,

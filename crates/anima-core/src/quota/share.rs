@@ -41,8 +41,8 @@ pub fn alone(bound: &Bound, nodes: i64) -> Option<Bound> {
     Some(own)
 }
 
-/// What a purse of `limit` is seeded with on one of `nodes` that is alone: so much that its share of
-/// what is left is left.
+/// What a purse of `limit` is seeded with on one of `nodes` that is alone: so much that its share
+/// of what is left is left.
 pub fn spent_alone(limit: i64, known: i64, nodes: i64) -> i64 {
     let left = limit.saturating_sub(known);
     if left <= 0 { known } else { limit - left / nodes.max(1) }

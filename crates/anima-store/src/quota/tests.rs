@@ -12,7 +12,10 @@ use anima_core::quota::{
 };
 
 use super::memory::MemoryQuotas;
+use super::outage::SharedQuotas;
+use super::redis::RedisQuotas;
 use super::{QuotaStore, Ticket};
+use crate::redis::{Options, Redis};
 
 const LEASE: i64 = 30_000_000;
 /// When the tests happen.
@@ -230,4 +233,47 @@ async fn exactly_a_hundred_of_many_pass(place: &Place) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn counters_of_one_process_keep_the_contract() {
     conforms(async || Place { store: Arc::new(MemoryQuotas::default()), app: "acme".into() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counters_in_redis_keep_the_contract() {
+    let Some((_proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
+    // A thousand at once on a busy machine wait for longer than a node may.
+    let timeout = std::time::Duration::from_secs(60);
+    let redis = Redis::open(&url, Options { prefix, timeout, ..Options::default() }).unwrap();
+    assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
+    let count = std::sync::atomic::AtomicU32::new(0);
+    conforms(async || {
+        let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let store = Arc::new(RedisQuotas::with_callers_time(redis.clone()));
+        Place { store, app: format!("app{n}").into() }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_is_alone_enforces_its_share() {
+    let Some((proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
+    let options = Options { prefix, failures_max: 1, ..Options::default() };
+    let redis = Redis::open(&url, options).unwrap();
+    assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
+    let nodes = Arc::new(std::sync::atomic::AtomicI64::new(3));
+    let store = SharedQuotas::new(Arc::new(RedisQuotas::new(redis)), nodes);
+    let place = Place { store: Arc::new(store), app: "acme".into() };
+    let app = &place.app;
+    let bounds = |n: i64| [slots(app, Scope::App, 6), purse(app, Scope::App, 100, n)];
+    place.store.seed(&bounds(0)[1], 40).await.unwrap();
+    assert!(admitted(&admit(&place, 1, &bounds(1), 0).await));
+    proxy.set(anima_simulator::proxy::Mode::Cut);
+    // The ledger says that 41 are spent: of the 59 that are left, 19 are this node's.
+    assert_eq!(admit(&place, 2, &bounds(10), 0).await, Verdict::Unseeded(vec![1]));
+    place.store.seed(&bounds(0)[1], 41).await.unwrap();
+    assert!(admitted(&admit(&place, 2, &bounds(10), 0).await));
+    assert!(!admitted(&admit(&place, 3, &bounds(10), 0).await), "the budget's share is used up");
+    assert!(admitted(&admit(&place, 3, &bounds(9), 0).await));
+    assert!(!admitted(&admit(&place, 4, &bounds(0), 0).await), "two of six at a time");
+    let free = Bound { on_outage: OnOutage::Open, ..slots(app, Scope::Key, 0) };
+    assert!(admitted(&admit(&place, 5, &[free], 0).await));
+    let closed = Bound { on_outage: OnOutage::Closed, ..slots(app, Scope::Key, 9) };
+    assert!(!admitted(&admit(&place, 6, &[closed], 0).await));
 }

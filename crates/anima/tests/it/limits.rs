@@ -20,6 +20,9 @@ on_both! {
     a_quota_that_makes_no_sense_is_refused;
 }
 
+/// No test lasts so long.
+const LATER: &str = "2099-01-01T00:00:00Z";
+
 async fn quota(app: &TestApp, code: &str, limits: Value) {
     app.create("/quotas", &json!({"code": code, "limits": limits})).await;
 }
@@ -219,7 +222,7 @@ async fn a_limit_changes_live(app: &TestApp) {
     assert_eq!(app.ask_as(&key, "chat").await.status, 200);
     assert_eq!(app.ask_as(&key, "chat").await.status, 429);
     let more = json!({"limits": [{"kind": "requests", "window": "1h", "limit": 1,
-        "raised": {"limit": 40, "until": "2099-01-01T00:00:00Z"}}]});
+        "raised": {"limit": 40, "until": LATER}}]});
     app.patch("/quotas/live", more).await;
     assert_eq!(app.ask_as(&key, "chat").await.status, 200);
     app.switch("/quotas/live", false).await;
@@ -246,7 +249,7 @@ async fn a_quota_that_makes_no_sense_is_refused(app: &TestApp) {
         (json!({"kind": "cost", "window": "1d", "limit": "-1"}), "limit"),
         (json!({"kind": "requests", "window": "1s", "limit": 1, "burst": 0}), "burst"),
         (
-            json!({"kind": "concurrency", "limit": 1, "raised": {"limit": "1", "until": "2099-01-01T00:00:00Z"}}),
+            json!({"kind": "concurrency", "limit": 1, "raised": {"limit": "1", "until": LATER}}),
             "raised.limit",
         ),
     ];

@@ -1,7 +1,7 @@
 //! What a call will take of its limits, before anybody knows.
 //!
 //! The prompt is counted where tokens are limited; the answer is the caller's own limit, or what
-//! nine of ten answers of that key and alias stayed below; the cost is the worst case, as the hold's.
+//! nine of ten answers of that key and alias stayed below; the cost is the hold's worst case.
 //! Invariant: what is learned is bounded in size, and only ever an estimate that the settlement
 //! corrects. Source: `reliability` 2.2.
 
@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 
 use anima_core::quota::rule::Take;
 
+use super::super::{Relay, booking, hold};
 use crate::http::reply::Refusal;
 use crate::relay::call::Call;
-use crate::relay::{Relay, booking, hold};
 
 /// The least that an answer is taken for, tokens (`reliability` 2.2).
 const FLOOR: u64 = 256;

@@ -1,8 +1,8 @@
 //! What a call took of its limits, until it is settled or given back.
 //!
 //! It goes with the call and not with the answer, so that whoever ends the call ends it: the
-//! settlement, a stream whose client left, a refusal further on. Invariant: a ticket is closed once;
-//! one that is dropped without gives everything back.
+//! settlement, a stream whose client left, a refusal further on. Invariant: a ticket is closed
+//! once; one that is dropped without gives everything back.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,0 +1,328 @@
+//! The counters of all nodes, in Redis: one script per tag checks all, then writes all.
+//!
+//! Scripts read the server's time, so that the clocks of nodes do not matter; they say what they
+//! found, and the pure code of `anima-core` says what that means. An ask that spans several tags
+//! takes them one after the other and gives back when a later one refuses. Invariant: what is sent
+//! twice is done once, because each step is known by the call's id. Source: `reliability` 2.2.
+
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use redis::Script;
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+use anima_core::quota::book::{Level, purse_standing, rated, slots};
+use anima_core::quota::{Ask, Bound, Check, Pass, Span, Standing, Tag, Verdict, verdict};
+
+use super::{QuotaStore, Ticket, Unavailable};
+use crate::redis::{Error, Redis};
+use crate::redis_keys::{self, Key};
+
+static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
+static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/close.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
+static PURSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/purse.lua")));
+
+/// A purse is kept this much longer than its span, for calls that end after it.
+const KEPT_MS: i64 = 3_600_000;
+/// A purse without an end is kept this long without use; the ledger seeds the next.
+const EVER_MS: i64 = 40 * 86_400_000;
+
+/// The counters. See the module.
+#[derive(Debug)]
+pub struct RedisQuotas {
+    redis: Redis,
+    /// What scripts are told of the time: 0 for the server's own. Tests move theirs.
+    time: fn(Timestamp) -> i64,
+}
+
+impl From<Error> for Unavailable {
+    fn from(error: Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What the script said of one tag: whether it was taken, the time, and two numbers per bound.
+struct Said {
+    taken: bool,
+    now_us: i64,
+    states: Vec<(bool, i64)>,
+}
+
+impl RedisQuotas {
+    /// The counters behind a connection.
+    pub const fn new(redis: Redis) -> Self {
+        Self { redis, time: |_| 0 }
+    }
+
+    /// The same, with the caller's time.
+    #[cfg(test)]
+    pub(super) const fn with_callers_time(redis: Redis) -> Self {
+        Self { redis, time: Timestamp::micros }
+    }
+
+    async fn judge(&self, ask: Ask<'_>, tag: &Tag, take: bool) -> Result<Said, Unavailable> {
+        let mut keys = vec![redis_keys::quota_ticket(tag, ask.id)];
+        let mut arguments = vec![
+            ask.id.to_string(),
+            (self.time)(ask.now).to_string(),
+            ask.lease_us.to_string(),
+            i64::from(take).to_string(),
+        ];
+        for bound in ask.bounds.iter().filter(|bound| bound.tag == *tag) {
+            keys.extend(keys_of(bound));
+            describe(bound, ask.now, &mut arguments);
+        }
+        let said: Vec<i64> = self.redis.script(&ADMIT, &keys, arguments).await?;
+        let (head, states) = said.split_at_checked(2).unwrap_or_default();
+        let states = states.chunks_exact(2).filter_map(|pair| match pair {
+            [again, state] => Some((*again == 1, *state)),
+            _ => None,
+        });
+        Ok(Said {
+            taken: head.first() == Some(&1),
+            now_us: head.last().copied().unwrap_or(ask.now.micros()),
+            states: states.collect(),
+        })
+    }
+
+    /// Gives back what an ask took of a tag.
+    async fn give_back(&self, ask: Ask<'_>, tag: &Tag) -> Result<(), Unavailable> {
+        let none = |bound: &Bound| Bound { units: 0, ..bound.clone() };
+        let bounds = ask.bounds.iter().filter(|bound| bound.tag == *tag).map(none).collect();
+        let ticket = Ticket { id: ask.id, bounds };
+        self.close_tag(&ticket, tag, ask.now).await.map(drop)
+    }
+
+    async fn close_tag(
+        &self,
+        ticket: &Ticket,
+        tag: &Tag,
+        now: Timestamp,
+    ) -> Result<bool, Unavailable> {
+        let mut keys = vec![redis_keys::quota_ticket(tag, ticket.id)];
+        let mut arguments = vec![ticket.id.to_string(), (self.time)(now).to_string()];
+        for bound in ticket.bounds.iter().filter(|bound| bound.tag == *tag) {
+            keys.extend(keys_of(bound));
+            match bound.check {
+                Check::Slots { .. } => arguments.push("s".to_owned()),
+                Check::Rate(rate) => {
+                    arguments.extend(["r".to_owned(), rate.cost_us(bound.units).to_string()]);
+                }
+                Check::Purse { .. } => {
+                    arguments.extend(["p".to_owned(), bound.units.to_string()]);
+                }
+            }
+        }
+        let closed: i64 = self.redis.script(&CLOSE, &keys, arguments).await?;
+        Ok(closed == 1)
+    }
+
+    async fn renew_one(
+        &self,
+        ticket: &Ticket,
+        (now, lease_us): (Timestamp, i64),
+    ) -> Result<(), Unavailable> {
+        for tag in tags(&ticket.bounds) {
+            let mut keys = vec![redis_keys::quota_ticket(tag, ticket.id)];
+            let mut arguments =
+                vec![ticket.id.to_string(), (self.time)(now).to_string(), lease_us.to_string()];
+            for bound in ticket.bounds.iter().filter(|bound| bound.tag == *tag) {
+                let own = keys_of(bound);
+                match (bound.check, own.get(1)) {
+                    (Check::Slots { .. }, _) => {
+                        keys.extend(own);
+                        arguments.push("s".to_owned());
+                    }
+                    (Check::Purse { .. }, Some(holds)) => {
+                        keys.push(holds.clone());
+                        arguments.push("p".to_owned());
+                    }
+                    (Check::Purse { .. } | Check::Rate(_), _) => {}
+                }
+            }
+            let _known: i64 = self.redis.script(&RENEW, &keys, arguments).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The tags of some bounds, each once, in order of appearance.
+fn tags(bounds: &[Bound]) -> Vec<&Tag> {
+    let mut tags: Vec<&Tag> = Vec::with_capacity(1);
+    for bound in bounds {
+        if !tags.contains(&&bound.tag) {
+            tags.push(&bound.tag);
+        }
+    }
+    tags
+}
+
+/// The keys of a bound, as the scripts take them.
+fn keys_of(bound: &Bound) -> Vec<Key> {
+    let span = match bound.check {
+        Check::Purse { span, .. } => Some(span),
+        Check::Slots { .. } | Check::Rate(_) => None,
+    };
+    redis_keys::quota_counter(&bound.tag, &bound.counter, span)
+}
+
+/// A bound, as `admit` takes it.
+fn describe(bound: &Bound, now: Timestamp, arguments: &mut Vec<String>) {
+    let shadow = i64::from(bound.counter.rule.shadow).to_string();
+    match bound.check {
+        Check::Slots { limit } => arguments.extend(["s".to_owned(), shadow, limit.to_string()]),
+        Check::Rate(rate) => arguments.extend([
+            "r".to_owned(),
+            shadow,
+            rate.cost_us(bound.units).to_string(),
+            rate.burst_us().to_string(),
+            rate.period_us.to_string(),
+        ]),
+        Check::Purse { limit, span } => arguments.extend([
+            "p".to_owned(),
+            shadow,
+            limit.to_string(),
+            bound.units.to_string(),
+            span.from.micros().to_string(),
+            kept_ms(span, now).to_string(),
+        ]),
+    }
+}
+
+fn kept_ms(span: Span, now: Timestamp) -> i64 {
+    if span.is_ever() { EVER_MS } else { (span.to.since(now) / 1_000).max(0) + KEPT_MS }
+}
+
+/// What the script found, as the book says it.
+fn standing(bound: &Bound, (again, state): (bool, i64), now_us: i64) -> Standing {
+    match bound.check {
+        Check::Slots { limit } => slots(limit, state, again),
+        Check::Rate(rate) => rated(rate, (state, now_us), bound.units, again),
+        Check::Purse { limit, .. } if state < 0 => {
+            Standing { pass: Pass::Unseeded, limit, remaining: 0, reset_us: 0, warn: false }
+        }
+        Check::Purse { limit, span } => {
+            let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
+            purse_standing(limit, state, bound.units, (reset_us, again))
+        }
+    }
+}
+
+#[async_trait]
+impl QuotaStore for RedisQuotas {
+    async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        let (mut said, mut taken) = (Vec::new(), Vec::new());
+        let mut pass = true;
+        for tag in tags(ask.bounds) {
+            let one = self.judge(ask, tag, pass).await?;
+            pass &= one.taken;
+            if one.taken {
+                taken.push(tag);
+            }
+            said.push((tag, one));
+        }
+        if !pass {
+            for tag in taken {
+                self.give_back(ask, tag).await?;
+            }
+        }
+        let mut place = vec![0_usize; said.len()];
+        let standings = ask.bounds.iter().filter_map(|bound| {
+            let n = said.iter().position(|(tag, _)| **tag == bound.tag)?;
+            let (at, (_, one)) = (place.get_mut(n)?, said.get(n)?);
+            let state = one.states.get(*at).copied()?;
+            *at += 1;
+            Some(standing(bound, state, one.now_us))
+        });
+        Ok(verdict(ask.bounds, standings.collect()))
+    }
+
+    async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {
+        let mut closed = false;
+        for tag in tags(&ticket.bounds) {
+            closed |= self.close_tag(ticket, tag, now).await?;
+        }
+        Ok(closed)
+    }
+
+    async fn renew(
+        &self,
+        tickets: &[Ticket],
+        now: Timestamp,
+        lease_us: i64,
+    ) -> Result<(), Unavailable> {
+        for ticket in tickets {
+            self.renew_one(ticket, (now, lease_us)).await?;
+        }
+        Ok(())
+    }
+
+    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(()) };
+        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
+        let kept =
+            if span.is_ever() { EVER_MS } else { span.to.since(span.from) / 1_000 + KEPT_MS };
+        let numbers = [span.from.micros(), spent, kept].map(|number| number.to_string());
+        let arguments: Vec<String> = std::iter::once("seed".to_owned()).chain(numbers).collect();
+        let _seeded: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        Ok(())
+    }
+
+    async fn repair(&self, purse: &Bound, amounts: (i64, i64)) -> Result<bool, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
+        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
+        let numbers = [span.from.micros(), amounts.0, amounts.1].map(|number| number.to_string());
+        let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(numbers).collect();
+        let repaired: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        Ok(repaired == 1)
+    }
+
+    async fn levels(
+        &self,
+        bounds: &[Bound],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Level>>, Unavailable> {
+        // Asked one by one: nothing but people wait for this.
+        let mut levels = Vec::with_capacity(bounds.len());
+        for bound in bounds {
+            let bounds = std::slice::from_ref(bound);
+            let ask = Ask { id: Uuid::nil(), bounds, now, lease_us: 0 };
+            let said = self.judge(ask, &bound.tag, false).await?;
+            let state = said.states.first().map_or(-1, |(_, state)| *state);
+            levels.push(self.level(bound, (state, said.now_us)).await?);
+        }
+        Ok(levels)
+    }
+
+    async fn sweep(&self, _now: Timestamp) {
+        // The server forgets by itself.
+    }
+}
+
+impl RedisQuotas {
+    async fn level(
+        &self,
+        bound: &Bound,
+        (state, now_us): (i64, i64),
+    ) -> Result<Option<Level>, Unavailable> {
+        Ok(match bound.check {
+            Check::Slots { .. } => Some(Level { used: state, held: 0, reset_us: 0 }),
+            Check::Rate(rate) => {
+                let used = rate.burst.saturating_sub(rate.remaining(state, now_us));
+                Some(Level { used, held: 0, reset_us: rate.start(state, now_us) - now_us })
+            }
+            Check::Purse { .. } if state < 0 => None,
+            Check::Purse { span, .. } => {
+                let mut command = redis::cmd("HGET");
+                let keys = keys_of(bound);
+                let Some(purse) = keys.first() else { return Ok(None) };
+                command.arg(self.redis.key(purse)).arg("held");
+                let held: Option<i64> = self.redis.command(&command).await?;
+                let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
+                Some(Level { used: state, held: held.unwrap_or(0), reset_us })
+            }
+        })
+    }
+}

@@ -1,0 +1,50 @@
+-- Closes a ticket of one tag with what was really used. Gives 1, or 0 when it was closed before.
+-- KEYS: as for `admit`. ARGV: id, now (0: this server's), then for each bound
+--   's' | 'r', actual cost | 'p', actual units
+local id, now = ARGV[1], tonumber(ARGV[2])
+if now == 0 then
+    local time = redis.call('TIME')
+    now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local key, at = 2, 3
+while at <= #ARGV do
+    local kind, counter = ARGV[at], KEYS[key]
+    local taken = redis.call('HGET', KEYS[1], counter)
+    if kind == 's' then
+        if taken then redis.call('ZREM', counter, id) end
+        at, key = at + 1, key + 1
+    elseif kind == 'r' then
+        if taken then
+            local reserved, till = string.match(taken, '^(%d+):(%d+)$')
+            reserved, till = tonumber(reserved), tonumber(till)
+            local tat, actual = tonumber(redis.call('GET', counter) or '0'), tonumber(ARGV[at + 1])
+            if actual > reserved then
+                tat = math.max(tat, now) + actual - reserved
+            elseif actual < reserved then
+                local ahead = math.max(math.min(till, tat) - now, 0)
+                tat = tat - math.min(reserved - actual, ahead)
+            end
+            local kept = math.max(math.ceil((tat - now) / 1000), 0) + 60000
+            redis.call('SET', counter, string.format('%.0f', tat), 'PX', kept)
+        end
+        at, key = at + 2, key + 1
+    else
+        if taken then
+            local amount, from = string.match(taken, '^(%d+):(%d+)$')
+            if redis.call('HGET', counter, 'from') == from then
+                -- A hold that expired was counted as spent; what is known now stands instead.
+                local part = 'spent'
+                if redis.call('ZREM', KEYS[key + 1], id) == 1 then part = 'held' end
+                redis.call('HDEL', KEYS[key + 2], id)
+                if amount ~= '0' then
+                    redis.call('HINCRBY', counter, part, '-' .. amount)
+                end
+                redis.call('HINCRBY', counter, 'spent', ARGV[at + 1])
+            end
+        end
+        at, key = at + 2, key + 3
+    end
+end
+redis.call('DEL', KEYS[1])
+return 1
