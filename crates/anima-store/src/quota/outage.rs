@@ -1,9 +1,9 @@
 //! What a node does while the shared counters are away: it enforces its share alone.
 //!
 //! The counters of this process stand in, each limit divided by the nodes that were alive, or as
-//! its `on_outage` says. They begin anew with each outage. Invariant: while Redis answers only Redis
-//! decides; a budget is divided as the ledger knows it, so that all nodes together never overspend
-//! it. Source: SPEC 6 and 12, `reliability` 2.3.
+//! its `on_outage` says. They begin anew with each outage. Invariant: while Redis answers only
+//! Redis decides; a budget is divided as the ledger knows it, so that all nodes together never
+//! overspend it. Source: SPEC 6 and 12, `reliability` 2.3.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
