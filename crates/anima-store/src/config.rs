@@ -291,7 +291,7 @@ impl Change {
     }
 
     /// The version it writes, if it writes one.
-    const fn version(&self) -> Option<&NewVersion> {
+    pub const fn version(&self) -> Option<&NewVersion> {
         match self {
             Self::Create(version) | Self::Add { version, .. } => Some(version),
             Self::Switch { .. } | Self::Cancel { .. } | Self::Delete { .. } => None,

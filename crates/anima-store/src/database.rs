@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::config::ConfigStore;
 use crate::config::postgres::PostgresConfig;
-use crate::config::publish::PublishStore;
+use crate::config::publish::{self, PublishStore};
 use crate::config::sqlite::SqliteConfig;
 use crate::idempotency::IdempotencyStore;
 use crate::idempotency::postgres::PostgresIdempotency;
@@ -183,6 +183,15 @@ pub async fn migrate(location: &Location) -> Result<(), OpenError> {
             blocking(move || sqlite::migrate(&mut sqlite::open(&path)?)).await
         }
         Location::Postgres(url) => postgres::migrate(&postgres::pool(url, 1)?).await,
+    }
+}
+
+/// Rings for each change of the configuration that the database itself announces, for ever. SQLite
+/// announces nothing. A word may be lost: then changes are found by looking.
+pub async fn listen(location: &Location, ring: &(dyn Fn() + Send + Sync)) {
+    match location {
+        Location::Sqlite(_) => std::future::pending().await,
+        Location::Postgres(url) => publish::listen::listen(url, ring).await,
     }
 }
 

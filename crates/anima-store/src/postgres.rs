@@ -12,6 +12,7 @@ use deadpool_postgres::{
 };
 use tokio_postgres::Config;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use anima_core::clock::Timestamp;
 
@@ -74,7 +75,11 @@ pub(crate) fn writer_pool(url: &str, size: usize) -> Result<Pool, OpenError> {
     pool_of(url, size, WRITER_SESSION)
 }
 
-fn pool_of(url: &str, size: usize, more: &'static str) -> Result<Pool, OpenError> {
+/// How to connect: what the URL says, with this program's bounds.
+///
+/// # Errors
+/// [`OpenError::Unreachable`] when the URL is wrong.
+pub(crate) fn connection(url: &str) -> Result<(Config, MakeRustlsConnect), OpenError> {
     let unreachable = |e: &dyn std::fmt::Display| OpenError::Unreachable(e.to_string());
     let (plain, trust) = tls::split(url);
     let mut config: Config = plain.parse().map_err(|e| unreachable(&Chain(&e)))?;
@@ -87,6 +92,12 @@ fn pool_of(url: &str, size: usize, more: &'static str) -> Result<Pool, OpenError
         config.application_name("anima");
     }
     let connector = tls::connector(&config, &trust)?;
+    Ok((config, connector))
+}
+
+fn pool_of(url: &str, size: usize, more: &'static str) -> Result<Pool, OpenError> {
+    let unreachable = |e: &dyn std::fmt::Display| OpenError::Unreachable(e.to_string());
+    let (config, connector) = connection(url)?;
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     Pool::builder(Manager::from_config(config, connector, recycling))
         .max_size(size)

@@ -24,6 +24,7 @@ mod caller; // bearer tokens and roles
 pub mod channels; // upstream accounts
 mod circuits; // the circuits as an admin reads them
 mod collection; // what sets one resource apart from another
+pub mod declared; // the configuration as a file
 mod endpoints; // every route, once
 mod envelope; // the members that every write may carry
 pub mod expiry; // promotional credit that expired

@@ -66,6 +66,8 @@ pub struct Node {
     shutdown_within: Duration,
     /// Between two looks at the books.
     audit_every: Option<Duration>,
+    /// Where the database is, for its own word of changes.
+    location: Location,
 }
 
 /// Wires a node.
@@ -95,14 +97,19 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     if settings.billing == Billing::On {
         stores.ledger = alive(settings, &stores, opener.node, &metrics).await?;
     }
-    let live = Live::load(sources(&stores, opener.node), Arc::clone(&secrets), Arc::clone(&clock))
-        .await
-        .map_err(|e| format!("failed to read the configuration: {e}"))?;
+    let live = Live::load(
+        sources(&stores, &shared, opener.node),
+        Arc::clone(&secrets),
+        Arc::clone(&clock),
+    )
+    .await
+    .map_err(|e| format!("failed to read the configuration: {e}"))?;
     let live = Arc::new(live);
     let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&metrics), Arc::clone(&clock));
     let watch = Arc::new(watch);
     let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
     let circuits = Arc::new(circuits);
+    live.drive(Arc::clone(&circuits));
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
     let relay = relay(settings, parts, (&clock, &rng), (&watch, term, &counters(&shared)))?;
     let plane = Plane {
@@ -112,7 +119,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         body_within: Duration::from_millis(settings.body_timeout_ms),
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
     };
-    let database = match location {
+    let database = match &location {
         Location::Sqlite(_) => "sqlite",
         Location::Postgres(_) => "postgresql",
     };
@@ -134,7 +141,30 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: audit_every(settings),
+        location,
     })
+}
+
+/// What commands that do not serve work with: the same database, configuration and secrets.
+///
+/// # Errors
+/// One line that says what cannot be opened, and which setting to change.
+pub async fn desk(settings: &Settings) -> Result<Admin, String> {
+    prepare_data_dir(settings)?;
+    let (clock, rng): (Arc<dyn Clock>, Arc<dyn Rng>) = (Arc::new(SystemClock), Arc::new(SystemRng));
+    let observer = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
+    let secrets = Arc::new(master_key(settings)?);
+    let opener = Opener { node: mint_id(clock.now(), &*rng), observer: observer.clone() };
+    let stores = database::open(&location(settings)?, &opener)
+        .await
+        .map_err(|e| format!("setting `database_url`: {e}"))?;
+    let from = sources(&stores, &Shared::in_process(), opener.node);
+    let live = Live::load(from, Arc::clone(&secrets), Arc::clone(&clock))
+        .await
+        .map_err(|e| format!("failed to read the configuration: {e}"))?;
+    let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), observer);
+    let (live, circuits) = (Arc::new(live), Arc::new(circuits));
+    Ok(Admin { stores, secrets, live, circuits, clock, rng })
 }
 
 /// What this node shares with others. A Redis that is away does not stop the start.
@@ -156,11 +186,12 @@ async fn shared(settings: &Settings) -> Result<Shared, String> {
 }
 
 /// What the configuration is read from.
-fn sources(stores: &Stores, node: Uuid) -> Sources {
+fn sources(stores: &Stores, shared: &Shared, node: Uuid) -> Sources {
     Sources {
         config: Arc::clone(&stores.config),
         keys: Arc::clone(&stores.keys),
         publish: Arc::clone(&stores.publish),
+        pubsub: Arc::clone(&shared.pubsub),
         node: node.to_string(),
     }
 }
@@ -372,6 +403,7 @@ impl Node {
             Arc::clone(&self.plane),
             shutdown.clone(),
         ));
+        let listening = tokio::spawn(listen(self.location, Arc::clone(&self.app.live)));
         let sweeping = tokio::spawn(idempotency::sweep(
             Arc::clone(&self.plane.idempotency),
             Arc::clone(&self.plane.relay),
@@ -413,8 +445,14 @@ impl Node {
             tracing::warn!(%error, "failed to give the lease back: others wait until it is over");
         }
         healing.abort();
+        listening.abort();
         sweeping.abort();
     }
+}
+
+/// Rings the bell for what the database itself says of changes.
+async fn listen(location: Location, live: Arc<Live>) {
+    database::listen(&location, &|| live.bell.notify_one()).await;
 }
 
 /// Heals what another node changed, and notes on the way whether the database answers.

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Exit codes: 0 done, 1 failed (a breach found, a dependency gone), 2 wrong usage or setting.
+//! Exit codes: 0 done, 1 failed (a breach found, a dependency gone), 2 wrong usage or setting, and
+//! of `apply` 3 when something changed.
 //! Invariant: a wrong setting is one line on standard error.
 
 use std::fmt;
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 use crate::settings::{Flags, Settings};
 use crate::{admin, log};
 
+mod files; // anima apply, anima export
 mod ledger; // anima ledger verify
 mod migrate; // anima migrate
 mod process; // runtime, signals
@@ -33,6 +35,11 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Serves with the settings given.
     Serve(Flags),
+    /// Brings the configuration to what a YAML or TOML file says. Exit codes: 0 nothing had to
+    /// change, 3 changed (or would), 2 refused, 1 failed.
+    Apply(files::Apply),
+    /// Writes the configuration as a file that `apply` takes, without secrets.
+    Export(files::Export),
     /// Brings the database's schema up to date and ends.
     Migrate(Flags),
     /// Serves the simulated provider on its own.
@@ -51,6 +58,8 @@ pub(crate) enum Exit {
     Failed(String),
     /// Wrong usage or setting: exit code 2.
     Usage(String),
+    /// Done, and it was not so before: exit code 3.
+    Changed,
 }
 
 impl From<crate::settings::Error> for Exit {
@@ -64,6 +73,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Serve(flags) => serve::run(&flags),
+        Command::Apply(args) => files::apply(&args),
+        Command::Export(args) => files::export(&args),
         Command::Migrate(flags) => migrate::run(&flags),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ledger(command) => ledger::run(&command),
@@ -73,6 +84,7 @@ pub fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Exit::Failed(message)) => (message, 1),
         Err(Exit::Usage(message)) => (message, 2),
+        Err(Exit::Changed) => (String::new(), 3),
     };
     if !message.is_empty() {
         // Nothing can be said about a broken standard error.

@@ -1,37 +1,43 @@
 //! The configuration in force on this node, the escape hatches, and the cache of keys.
 //!
-//! Configuration proper is small and compiled whole into a [`Timeline`] behind one swap; a request
+//! Configuration proper is small and compiled whole into a timeline behind one swap; a request
 //! takes its snapshot once. Keys and apps are many and cached one by one for 30 s (SPEC 5). Changes
 //! are read as events by their number, so a node loads what changed and nothing else; where events
 //! are missing it loads everything. Invariant: after [`Live::catch_up`] returns, every new request
 //! on this node sees every change up to [`Live::rev`].
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::future::Cache;
-use zeroize::Zeroizing;
 
 use anima_core::clock::{Clock, Timestamp};
-use anima_core::config::{FxRate, Price, Resource, Tables, Version};
+use anima_core::config::{FxRate, Price, Resource};
 use anima_core::ledger::{PriceRef, fx};
 use anima_core::pricing::PriceList;
-use anima_core::snapshot::{Snapshot, Timeline, compile_price};
+use anima_core::snapshot::{Snapshot, compile_price};
 use anima_store::config::publish::{Event, Forced, Hatches, Notice, PublishStore};
 use anima_store::config::{ConfigStore, Error};
 use anima_store::keys::{KeyRecord, KeyStore};
-use anima_wire::adapter::{self, Adapter};
+use anima_store::pubsub::{PubSub, Subscription};
+use anima_store::redis_keys::Topic;
 
+use crate::circuits::Circuits;
 use crate::secrets::Secrets;
 
+mod compiled; // tables made ready to serve
+mod levers; // the operator's word, for the circuits
+mod parts; // what of memory a change touches
 pub mod propagation; // who has which change in force
 pub mod spread; // hears of changes, and looks for those it did not hear of
 pub mod streams; // what streams now, so that it can be ended
 
+pub use compiled::{Upstream, credential_context};
+
+use compiled::{Compiled, compile, same_in_force};
+use parts::{Part, parts};
 use streams::Streams;
 
 /// Events read in one go; a node that is further behind loads everything (`reliability` 5).
@@ -70,31 +76,6 @@ impl moka::Expiry<Box<str>, Arc<Lookup>> for Remembered {
     }
 }
 
-/// A channel made ready to be called.
-pub struct Upstream {
-    /// The provider's translator; `None` when this binary does not know the provider.
-    pub adapter: Option<&'static dyn Adapter>,
-    /// Scheme and authority, and the path prefix without a final slash.
-    pub base: http::Uri,
-    /// Credentials in clear: code and secret.
-    pub credentials: Vec<(Arc<str>, Zeroizing<String>)>,
-}
-
-impl fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("base", &self.base).finish_non_exhaustive()
-    }
-}
-
-/// The compiled configuration.
-#[derive(Debug)]
-struct Compiled {
-    tables: Tables,
-    timeline: Timeline,
-    /// Parallel to `tables.channels`.
-    upstreams: Vec<Option<Arc<Upstream>>>,
-}
-
 /// What a request pins at the door.
 #[derive(Debug, Clone)]
 pub struct Pinned {
@@ -131,6 +112,8 @@ pub struct Sources {
     pub keys: Arc<dyn KeyStore>,
     /// Events, acknowledgements and hatches.
     pub publish: Arc<dyn PublishStore>,
+    /// Tells the other nodes.
+    pub pubsub: Arc<dyn PubSub>,
     /// This process start.
     pub node: String,
 }
@@ -152,6 +135,7 @@ pub struct Live {
     forgotten: AtomicU64,
     /// What streams now.
     pub streams: Streams,
+    circuits: OnceLock<Arc<Circuits>>,
     /// Rung when there may be a change.
     pub bell: tokio::sync::Notify,
 }
@@ -182,8 +166,16 @@ impl Live {
             cache: Cache::builder().max_capacity(KEYS_MAX).expire_after(Remembered).build(),
             forgotten: AtomicU64::new(0),
             streams: Streams::default(),
+            circuits: OnceLock::new(),
             bell: tokio::sync::Notify::new(),
         })
+    }
+
+    /// Gives the operator's word to these circuits, now and whenever it changes.
+    pub fn drive(&self, circuits: Arc<Circuits>) {
+        levers::set(&circuits, &self.hatches.load(), self.clock.now());
+        // A second fleet of circuits is nobody's.
+        drop(self.circuits.set(circuits));
     }
 
     /// The configuration in force at `now`.
@@ -261,6 +253,19 @@ impl Live {
         Ok(())
     }
 
+    /// Tells all nodes that there is a change. One that does not hear of it finds it by looking.
+    pub async fn tell(&self, rev: i64) {
+        let told = self.from.pubsub.publish(&Topic::config(), rev.to_string().as_bytes()).await;
+        if let Err(error) = told {
+            tracing::warn!(%error, rev, "failed to tell other nodes of a change: they look for it");
+        }
+    }
+
+    /// The end at which this node hears of changes.
+    pub async fn ear(&self) -> Subscription {
+        self.from.pubsub.subscribe(&Topic::config()).await
+    }
+
     /// Tells the others how far this node is, and that it lives.
     ///
     /// # Errors
@@ -285,7 +290,11 @@ impl Live {
         let notices = || events.iter().flat_map(|event| &event.notices);
         let wanted = |wanted: Part| notices().any(|notice| parts(notice).contains(&wanted));
         if wanted(Part::Hatches) {
-            self.hatches.store(Arc::new(self.from.publish.hatches().await?));
+            self.load_hatches().await?;
+            let hatches = self.hatches.load();
+            if let Some(circuits) = self.circuits.get() {
+                notices().for_each(|notice| levers::reset(circuits, &hatches, notice));
+            }
         }
         if wanted(Part::Tables) {
             self.load_tables().await?;
@@ -319,10 +328,19 @@ impl Live {
 
     /// Loads everything that there is at a revision or later.
     async fn reload(&self, rev: i64) -> Result<(), Error> {
-        self.hatches.store(Arc::new(self.from.publish.hatches().await?));
+        self.load_hatches().await?;
         self.load_tables().await?;
         self.forget_keys();
         self.applied.store(rev, Ordering::Release);
+        Ok(())
+    }
+
+    async fn load_hatches(&self) -> Result<(), Error> {
+        let hatches = self.from.publish.hatches().await?;
+        if let Some(circuits) = self.circuits.get() {
+            levers::set(circuits, &hatches, self.clock.now());
+        }
+        self.hatches.store(Arc::new(hatches));
         Ok(())
     }
 
@@ -399,100 +417,6 @@ impl Live {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.cache.invalidate_all();
     }
-}
-
-/// Whether two readings agree about `now`. What has ended by then is read no more.
-fn same_in_force(a: &Tables, b: &Tables, now: Timestamp) -> bool {
-    fn same<B: PartialEq>(a: &[Version<B>], b: &[Version<B>], now: Timestamp) -> bool {
-        let in_force = |row: &&Version<B>| row.is_effective(now);
-        a.iter().filter(in_force).eq(b.iter().filter(in_force))
-    }
-    same(&a.channels, &b.channels, now)
-        && same(&a.aliases, &b.aliases, now)
-        && same(&a.prices, &b.prices, now)
-        && same(&a.quotas, &b.quotas, now)
-        && same(&a.token_groups, &b.token_groups, now)
-        && same(&a.fx_rates, &b.fx_rates, now)
-}
-
-/// What a node keeps in memory and may have to read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// Rows, but for keys and apps.
-    Tables,
-    /// All keys, with their apps.
-    Keys,
-    /// The escape hatches.
-    Hatches,
-}
-
-/// What a change touches beside single keys.
-fn parts(notice: &Notice) -> &'static [Part] {
-    match notice {
-        Notice::Row { resource, .. } => match resource {
-            Resource::UserApiKey => &[],
-            Resource::App => &[Part::Keys],
-            Resource::Channel
-            | Resource::Alias
-            | Resource::Price
-            | Resource::Quota
-            | Resource::TokenGroup
-            | Resource::FxRate => &[Part::Tables],
-        },
-        Notice::Circuit { .. } | Notice::Gateway { .. } => &[Part::Hatches],
-        Notice::Forget { scope } => match scope.as_str() {
-            "config" => &[Part::Tables, Part::Hatches],
-            "keys" | "apps" => &[Part::Keys],
-            key if key.starts_with("key:") => &[],
-            app if app.starts_with("app:") => &[Part::Keys],
-            // `all`, and what a newer node may have named.
-            _ => &[Part::Tables, Part::Keys, Part::Hatches],
-        },
-    }
-}
-
-fn compile(tables: Tables, secrets: &Secrets, now: Timestamp) -> Compiled {
-    let timeline = Timeline::compile(&tables, now);
-    let upstreams = tables
-        .channels
-        .iter()
-        .map(|row| {
-            let base: http::Uri = row.body.base_url.trim_end_matches('/').parse().ok()?;
-            let credentials = open_credentials(secrets, &row.code, &row.body);
-            let adapter = adapter::lookup(&row.body.provider);
-            Some(Arc::new(Upstream { adapter, base, credentials }))
-        })
-        .collect();
-    Compiled { tables, timeline, upstreams }
-}
-
-/// Opens what can be opened. A credential sealed under another master key is left out with an
-/// alarm: the channel then fails alone, not the node.
-fn open_credentials(
-    secrets: &Secrets,
-    channel: &str,
-    body: &anima_core::config::Channel,
-) -> Vec<(Arc<str>, Zeroizing<String>)> {
-    let mut opened = BTreeMap::new();
-    for credential in &body.credentials {
-        let context = credential_context(channel, &credential.code);
-        let sealed = credential.sealed.as_deref().unwrap_or_default();
-        let text = secrets
-            .open(&context, sealed)
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-        if let Some(text) = text {
-            opened.insert(Arc::from(credential.code.as_str()), Zeroizing::new(text));
-        } else {
-            tracing::error!(channel, credential = credential.code, "failed to open credential");
-        }
-    }
-    opened.into_iter().collect()
-}
-
-/// The place a credential is sealed for.
-pub fn credential_context(channel: &str, credential: &str) -> String {
-    format!("channel|{channel}|{credential}")
 }
 
 #[cfg(test)]

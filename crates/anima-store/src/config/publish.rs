@@ -22,6 +22,7 @@ use anima_core::config::Resource;
 
 use super::{Actor, AuditRecord, Error, Row};
 
+pub(crate) mod listen;
 pub(crate) mod postgres;
 mod sql;
 pub(crate) mod sqlite;

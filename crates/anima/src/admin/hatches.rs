@@ -85,7 +85,7 @@ async fn pull(
 ) -> Result<Reply, Problem> {
     let within = spread::wait_of(call, spread::WAIT_HATCH)?;
     let rev = admin.stores.publish.pull(hatch, actor, admin.clock.now()).await?;
-    let delayed = !rows::publish(admin).await;
+    let delayed = !rows::publish(admin, rev).await;
     let reply = Reply::ok(body).delayed(delayed);
     Ok(spread::told(admin, reply, rev, within).await)
 }

@@ -174,7 +174,7 @@ impl Place<'_> {
         };
         // A version may be followed by the switch of the same row.
         let row = Row { enabled: last.after.enabled, ..first.after.clone() };
-        let delayed = !publish(admin).await;
+        let delayed = !publish(admin, committed.rev).await;
         Ok(Outcome { latest: row.version_no, row, delayed, rev: Some(committed.rev) })
     }
 
@@ -214,8 +214,9 @@ impl Place<'_> {
     }
 }
 
-/// Whether this node now works with what is stored.
-pub(crate) async fn publish(admin: &Admin) -> bool {
+/// Tells the other nodes of a change. Whether this one now works with it.
+pub(crate) async fn publish(admin: &Admin, rev: i64) -> bool {
+    admin.live.tell(rev).await;
     match admin.live.catch_up().await {
         Ok(()) => true,
         Err(error) => {

@@ -15,6 +15,7 @@ use anima_store::config::Actor;
 use anima_store::database::{Location, Opener, Stores, open};
 use anima_store::keys::{AdminToken, Role};
 use anima_store::ledger::BatchObserver;
+use anima_store::pubsub::memory::MemoryPubSub;
 
 use super::{Admin, router};
 use crate::live::{Live, Sources};
@@ -43,17 +44,17 @@ impl BatchObserver for Unobserved {
 }
 
 /// An admin's desk: the API, its database and its clock.
-struct Desk {
-    admin: Admin,
-    clock: Arc<ManualClock>,
+pub(super) struct Desk {
+    pub(super) admin: Admin,
+    pub(super) clock: Arc<ManualClock>,
     router: Router,
     folder: tempfile::TempDir,
 }
 
 /// A reply.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     headers: HeaderMap,
     text: String,
     body: Value,
@@ -72,7 +73,7 @@ impl Answer {
 }
 
 impl Desk {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         Self::open_with(|stores| stores).await
     }
 
@@ -95,6 +96,7 @@ impl Desk {
             config: Arc::clone(&stores.config),
             keys: Arc::clone(&stores.keys),
             publish: Arc::clone(&stores.publish),
+            pubsub: Arc::new(MemoryPubSub::default()),
             node: "desk".to_owned(),
         };
         let live = Live::load(from, Arc::clone(&secrets), clock.clone()).await.unwrap();
@@ -139,7 +141,7 @@ impl Desk {
         self.send(request.body(body).unwrap()).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.call("at-viewer", Method::GET, path, None).await
     }
 
@@ -147,7 +149,7 @@ impl Desk {
         self.call("at-admin", Method::POST, path, Some(body)).await
     }
 
-    async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(super) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.call("at-admin", Method::PATCH, path, Some(body)).await
     }
 
@@ -163,13 +165,13 @@ impl Desk {
     }
 
     /// What is written in a row at this moment, as the admin API shows it.
-    async fn row(&self, path: &str) -> Value {
+    pub(super) async fn row(&self, path: &str) -> Value {
         let answer = self.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
         answer.body
     }
 
-    fn in_millis(&self, millis: i64) -> String {
+    pub(super) fn in_millis(&self, millis: i64) -> String {
         self.clock.now().plus_millis(millis).to_string()
     }
 }
@@ -178,7 +180,7 @@ fn ask(method: Method, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(path)
 }
 
-fn actor() -> Actor {
+pub(super) fn actor() -> Actor {
     Actor { name: "test".to_owned(), reason: "because".to_owned() }
 }
 

@@ -28,9 +28,12 @@ pub async fn run(live: Arc<Live>, shutdown: CancellationToken, down: Seen<'_>) {
     let mut every = tokio::time::interval(LOOK);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut signed, mut whole) = (None, Instant::now());
+    let mut ear = live.ear().await;
     loop {
         tokio::select! {
             _ = every.tick() => {}
+            // Whatever it says, and also when it says that something was missed.
+            _ = ear.next() => {}
             () = live.bell.notified() => {}
             () = shutdown.cancelled() => return,
         }

@@ -4,6 +4,7 @@ use anima_core::clock::ManualClock;
 use anima_store::database::{Location, Opener, open};
 use anima_store::keys::AdminToken;
 use anima_store::ledger::BatchObserver;
+use anima_store::pubsub::memory::MemoryPubSub;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
@@ -70,6 +71,7 @@ impl Fixture {
             config: stores.config,
             keys: slow.clone(),
             publish: stores.publish,
+            pubsub: Arc::new(MemoryPubSub::default()),
             node: "n1".to_owned(),
         };
         let live = Live::load(from, secrets, clock).await.unwrap();

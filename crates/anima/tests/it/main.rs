@@ -8,7 +8,9 @@
 mod bad_input; // bodies and heads that no client should send
 mod conversion; // prices in other currencies, and promotional credit
 mod eyes; // metrics, health, a database that is gone
+mod fleet; // several nodes: kills, acknowledgements, a price at its instant
 mod hard_cases; // who pays when something goes wrong, row by row
+mod hatches; // what an operator switches off
 mod idempotency; // calls that are sent again
 mod keys; // who may call what
 mod leaving; // clients that leave

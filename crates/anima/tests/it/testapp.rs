@@ -57,6 +57,22 @@ pub(crate) struct TestApp {
     dir: tempfile::TempDir,
 }
 
+/// Another node on a test's database.
+pub(crate) struct Neighbour {
+    pub(crate) client: Client,
+    stop: CancellationToken,
+    served: JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Neighbour {
+    /// Stops it, as a signal would.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.served).await.expect("the node stops").unwrap();
+    }
+}
+
 impl TestApp {
     /// Starts a node with the rows that most tests need: the channel `main`, the alias `chat` with
     /// prices, the app `acme` with credit and a key.
@@ -67,6 +83,32 @@ impl TestApp {
         app.app("acme", CREDIT, json!({})).await;
         app.key = app.mint("acme", json!({})).await.1;
         app
+    }
+
+    /// Another node on the same database, with the same master key.
+    pub(crate) async fn beside(&self, settings: &str) -> Neighbour {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("anima.toml");
+        let database = self.place.url().expect("a database that nodes share");
+        let master = std::fs::read_to_string(self.data_dir().join("master.key")).unwrap();
+        let text = format!(
+            "log = \"off\"\nadmin_token = \"{ADMIN_TOKEN}\"\ndatabase_url = \"{database}\"\n\
+             master_key = \"{}\"\n{settings}\n",
+            master.trim()
+        );
+        std::fs::write(&file, text).unwrap();
+        let flags = Flags {
+            listen: Some("127.0.0.1:0".to_owned()),
+            data_dir: Some(dir.path().join("data").display().to_string()),
+            config: Some(file),
+        };
+        let settings = Settings::load(&flags).unwrap();
+        let node = boot::node(&settings).await.unwrap();
+        let listener = TcpListener::bind(settings.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(node.serve(listener, stop.clone()));
+        Neighbour { client: Client::new(address), stop, served, _dir: dir }
     }
 
     async fn bare(place: Place, settings: &str) -> Self {

@@ -19,6 +19,11 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
+    /// One member that is there before and after.
+    pub(crate) fn of(member: &str, before: Value, after: Value) -> Self {
+        Self { member: member.to_owned(), before: Some(before), after: Some(after) }
+    }
+
     /// The difference as members of JSON.
     pub(crate) fn to_json(&self) -> Value {
         json!({ "member": self.member, "before": self.before, "after": self.after })

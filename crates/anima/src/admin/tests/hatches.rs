@@ -64,6 +64,7 @@ async fn a_hatch_is_still_pulled_after_a_restart() {
         config: stores.config,
         keys: stores.keys,
         publish: stores.publish,
+        pubsub: Arc::new(MemoryPubSub::default()),
         node: "again".to_owned(),
     };
     let again = Live::load(from, Arc::clone(&desk.admin.secrets), desk.clock.clone()).await;
