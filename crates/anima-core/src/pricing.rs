@@ -91,6 +91,24 @@ impl PriceList {
         }
     }
 
+    /// What of a usage is paid. Some providers tell a picture or a query also in tokens: such a
+    /// call is paid by what the list has a rate for, by both where it has both.
+    fn paid(&self, usage: &Usage) -> Usage {
+        let has = |meter: Meter| self.rate_or_whole(meter, 0, None).is_some();
+        let units = [Meter::Images, Meter::Queries, Meter::Characters, Meter::AudioSeconds];
+        let told = |meter: &Meter| usage.of(*meter) > 0;
+        let is_token = |meter: Meter| meter.is_input() || meter.is_output();
+        let mut paid = *usage;
+        let Some(unit) = units.into_iter().find(told) else { return paid };
+        let tokens = || usage.iter().map(|(meter, _)| meter).filter(|meter| is_token(*meter));
+        if has(unit) {
+            tokens().filter(|meter| !has(*meter)).for_each(|meter| paid.set(meter, 0));
+        } else if tokens().next().is_some() && tokens().all(has) {
+            paid.set(unit, 0);
+        }
+        paid
+    }
+
     /// Prices what was used. A fee per call (`requests`) applies when the list has one.
     ///
     /// # Errors
@@ -101,6 +119,7 @@ impl PriceList {
         tier: Option<&str>,
         multiplier: Multiplier,
     ) -> Result<Charge, Error> {
+        let usage = &self.paid(usage);
         let prompt = usage.input_tokens();
         let mut sum = ExactSum::default();
         let mut stood_in = false;

@@ -10,6 +10,7 @@ mod models;
 mod pen;
 mod sample;
 mod stream;
+mod units;
 
 use std::borrow::Cow;
 
@@ -103,6 +104,7 @@ fn facts<'a>(ask: &Ask<'a>, inquiry: Option<&'a Inquiry<'_>>) -> Facts<'a> {
     let (model, stream) = match inquiry {
         Some(Inquiry::Completion(completion)) => (completion.model.as_ref(), completion.stream),
         Some(Inquiry::Embedding(embedding)) => (embedding.model.as_ref(), false),
+        Some(Inquiry::Units(units)) => (units.model.as_ref(), false),
         Some(Inquiry::Model(model)) => (model.as_str(), false),
         Some(Inquiry::Models) | None => ("", false),
     };
@@ -120,7 +122,9 @@ fn admit(
     }
     match inquiry {
         Ok(Inquiry::Models) | Err(_) => Ok(Behaviour::default()),
-        Ok(Inquiry::Completion(_) | Inquiry::Embedding(_) | Inquiry::Model(_)) => {
+        Ok(
+            Inquiry::Completion(_) | Inquiry::Embedding(_) | Inquiry::Units(_) | Inquiry::Model(_),
+        ) => {
             if !script.has_model(facts.model) {
                 return Err(ErrorBody::no_model(format!(
                     "The model `{}` does not exist or you do not have access to it.",
@@ -188,6 +192,7 @@ impl Scene<'_> {
             Inquiry::Completion(completion) if completion.stream => stream::plan(self, completion),
             Inquiry::Completion(completion) => completion::plan(self, completion),
             Inquiry::Embedding(embedding) => embedding::plan(self, embedding),
+            Inquiry::Units(units) => units::plan(self, units),
             Inquiry::Models => models::list(self),
             Inquiry::Model(model) => models::one(self, model),
         };
@@ -271,7 +276,7 @@ fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
             completion.prompt_tokens.saturating_add(completion.cap.unwrap_or(0))
         }
         Inquiry::Embedding(embedding) => embedding.inputs.iter().map(|input| input.tokens).sum(),
-        Inquiry::Models | Inquiry::Model(_) => 0,
+        Inquiry::Models | Inquiry::Model(_) | Inquiry::Units(_) => 0,
     }
 }
 
@@ -284,6 +289,9 @@ const fn face(endpoint: Endpoint) -> Face {
         | Endpoint::Completions
         | Endpoint::Embeddings
         | Endpoint::Responses
+        | Endpoint::Moderations
+        | Endpoint::Images
+        | Endpoint::Rerank
         | Endpoint::Models
         | Endpoint::Unknown => Face::Openai,
     }

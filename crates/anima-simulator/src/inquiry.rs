@@ -45,6 +45,17 @@ pub(crate) enum Inquiry<'a> {
     Embedding(Embedding<'a>),
     Models,
     Model(String),
+    /// Moderations, images or a rerank.
+    Units(Units<'a>),
+}
+
+/// A request whose answer is counted in units.
+#[derive(Debug)]
+pub(crate) struct Units<'a> {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) model: Cow<'a, str>,
+    /// Images, or documents.
+    pub(crate) count: u64,
 }
 
 /// The formats of generated text.
@@ -136,6 +147,15 @@ struct EmbeddingBody<'a> {
 }
 
 #[derive(Deserialize)]
+struct UnitsBody<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    n: Option<u32>,
+    #[serde(default)]
+    documents: Vec<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
 }
@@ -155,6 +175,9 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
         "/v1/embeddings" => Endpoint::Embeddings,
         "/v1/messages" => Endpoint::Messages,
         "/v1/responses" => Endpoint::Responses,
+        "/v1/moderations" => Endpoint::Moderations,
+        "/v1/images/generations" => Endpoint::Images,
+        "/v1/rerank" => Endpoint::Rerank,
         "/v1/models" => Endpoint::Models,
         _ if foreign::gemini_call(path).is_some() => Endpoint::GenerateContent,
         _ if path.starts_with("/v1/models/") => Endpoint::Models,
@@ -171,7 +194,10 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         | Endpoint::Embeddings
         | Endpoint::Messages
         | Endpoint::Responses
-        | Endpoint::GenerateContent => Method::POST,
+        | Endpoint::GenerateContent
+        | Endpoint::Moderations
+        | Endpoint::Images
+        | Endpoint::Rerank => Method::POST,
         Endpoint::Models => Method::GET,
         Endpoint::Unknown => {
             let message = format!("Unknown request URL: {} {}.", ask.method, ask.path);
@@ -190,6 +216,9 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         Endpoint::Responses => foreign::responses(&parse(ask.body)?).map(Inquiry::Completion),
         Endpoint::GenerateContent => {
             foreign::gemini(ask, &parse(ask.body)?).map(Inquiry::Completion)
+        }
+        Endpoint::Moderations | Endpoint::Images | Endpoint::Rerank => {
+            units(endpoint, parse(ask.body)?).map(Inquiry::Units)
         }
         Endpoint::Models | Endpoint::Unknown => Ok(match ask.path.strip_prefix("/v1/models/") {
             Some(model) => Inquiry::Model(percent_decoded(model)),
@@ -272,6 +301,15 @@ fn embedding(body: EmbeddingBody<'_>) -> Result<Embedding<'_>, ErrorBody> {
         base64: body.encoding_format == Some(Encoding::Base64),
         dimensions: dimensions.transpose()?,
     })
+}
+
+fn units(endpoint: Endpoint, body: UnitsBody<'_>) -> Result<Units<'_>, ErrorBody> {
+    let count = if endpoint == Endpoint::Rerank {
+        body.documents.len().try_into().unwrap_or(u64::MAX)
+    } else {
+        choices(body.n, "n")?.into()
+    };
+    Ok(Units { endpoint, model: body.model, count })
 }
 
 fn choices(asked: Option<u32>, member: &str) -> Result<u32, ErrorBody> {

@@ -141,6 +141,12 @@ pub enum Endpoint {
     Responses,
     /// `POST /v1beta/models/{model}:generateContent` and its stream, as Gemini has them.
     GenerateContent,
+    /// `POST /v1/moderations`.
+    Moderations,
+    /// `POST /v1/images/generations`.
+    Images,
+    /// `POST /v1/rerank`.
+    Rerank,
     /// `GET /v1/models` and `GET /v1/models/{id}`.
     Models,
     /// Any other path; answered 404 and taken by no rule.

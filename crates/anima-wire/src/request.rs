@@ -25,6 +25,12 @@ pub enum Endpoint {
     Completions,
     /// Embeddings.
     Embeddings,
+    /// Whether content may be shown.
+    Moderations,
+    /// Pictures from words.
+    Images,
+    /// Documents in the order in which they answer a query.
+    Rerank,
 }
 
 impl Endpoint {
@@ -34,15 +40,24 @@ impl Endpoint {
             Self::ChatCompletions => "/chat/completions",
             Self::Completions => "/completions",
             Self::Embeddings => "/embeddings",
+            Self::Moderations => "/moderations",
+            Self::Images => "/images/generations",
+            Self::Rerank => "/rerank",
         }
+    }
+
+    /// Whether tokens are generated, and may be streamed.
+    pub const fn generates(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions)
     }
 
     /// The member that holds the prompt.
     const fn prompt(self) -> &'static str {
         match self {
             Self::ChatCompletions => "messages",
-            Self::Completions => "prompt",
-            Self::Embeddings => "input",
+            Self::Completions | Self::Images => "prompt",
+            Self::Embeddings | Self::Moderations => "input",
+            Self::Rerank => "query",
         }
     }
 }
@@ -69,7 +84,8 @@ pub struct CallRequest {
     /// without either, as OpenAI's documentation says.
     pub output_tokens_max: Option<u64>,
     /// How many texts are generated: `n`, for completions the larger of `n` and `best_of` times
-    /// the number of prompts. At least 1.
+    /// the number of prompts. Of images how many, of a rerank how many hundreds of documents. At
+    /// least 1.
     pub choices: u64,
     /// Bytes of the members that become prompt, as they stand. Of inline media only a sixteenth
     /// is in here (see [`prompt`]); images are not at all.
@@ -216,7 +232,11 @@ impl CallRequest {
     pub(crate) fn rewrite(&self, upstream_model: &str, member: &'static str) -> Vec<Bytes> {
         let member = match self.endpoint {
             Endpoint::ChatCompletions => member,
-            Endpoint::Completions | Endpoint::Embeddings => rewrite::OLDER,
+            Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Images
+            | Endpoint::Rerank => rewrite::OLDER,
         };
         let changes = rewrite::Changes {
             model: (self.model != upstream_model).then_some(upstream_model),

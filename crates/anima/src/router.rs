@@ -32,10 +32,14 @@ fn data_plane(plane: Arc<Plane>) -> Router {
             .route(&path("/messages/count_tokens"), post(anthropic::count_tokens))
             .route(&path("/completions"), post(openai::completions))
             .route(&path("/embeddings"), post(openai::embeddings))
+            .route(&path("/moderations"), post(openai::moderations))
+            .route(&path("/images/generations"), post(openai::images))
+            .route(&path("/rerank"), post(openai::rerank))
             .route(&path("/models"), get(openai::models::list))
             .route(&path("/models/{*id}"), get(openai::models::one).post(gemini::call));
     }
     router
+        .route("/v2/rerank", post(openai::rerank))
         .route("/v1beta/models", get(gemini::models))
         .route("/v1beta/models/{*call}", get(gemini::model).post(gemini::call))
         .fallback(serve::unknown)

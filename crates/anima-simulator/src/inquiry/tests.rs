@@ -9,7 +9,10 @@ fn ask<'a>(path: &'a str, body: &'a str) -> Ask<'a> {
 fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
     match read(&ask(path, body)).unwrap() {
         Inquiry::Completion(completion) => completion,
-        other @ (Inquiry::Embedding(_) | Inquiry::Models | Inquiry::Model(_)) => {
+        other @ (Inquiry::Embedding(_)
+        | Inquiry::Models
+        | Inquiry::Model(_)
+        | Inquiry::Units(_)) => {
             panic!("{other:?}")
         }
     }
@@ -18,7 +21,10 @@ fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
 fn embedding(body: &str) -> Embedding<'_> {
     match read(&ask("/v1/embeddings", body)).unwrap() {
         Inquiry::Embedding(embedding) => embedding,
-        other @ (Inquiry::Completion(_) | Inquiry::Models | Inquiry::Model(_)) => {
+        other @ (Inquiry::Completion(_)
+        | Inquiry::Models
+        | Inquiry::Model(_)
+        | Inquiry::Units(_)) => {
             panic!("{other:?}")
         }
     }

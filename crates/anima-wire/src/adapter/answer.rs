@@ -3,6 +3,8 @@
 //! Invariant: what is called an answer is one JSON object of the endpoint's form; everything else
 //! is a failure before the client has seen a byte. Sources: `a-inbound` A.1.3, `reliability` 3.3.
 
+mod units;
+
 use anima_core::failure::Failure;
 use anima_core::usage::Usage;
 use bytes::Bytes;
@@ -41,13 +43,17 @@ impl Answer {
     ///
     /// # Errors
     /// [`Failure::AnswerMalformed`], or what the error inside it says.
-    pub(super) fn read(endpoint: Endpoint, body: &Bytes) -> Result<Self, Failure> {
+    pub(super) fn read(request: &CallRequest, body: &Bytes) -> Result<Self, Failure> {
+        let endpoint = request.endpoint;
         let mut tally = Tally::default();
         let reply = Reply::read(body, &mut tally).map_err(|_malformed| Failure::AnswerMalformed)?;
         if reply.is_fault {
             return Err(Fault::read(body).in_answer());
         }
         let complete = match endpoint {
+            Endpoint::Moderations | Endpoint::Images | Endpoint::Rerank => {
+                return units::read(request, body, &reply);
+            }
             Endpoint::ChatCompletions | Endpoint::Completions => reply.choices.is_some(),
             Endpoint::Embeddings => reply.has_embeddings,
         };

@@ -44,7 +44,11 @@ impl Adapter for Anthropic {
     fn serves(&self, endpoint: Endpoint) -> bool {
         match endpoint {
             Endpoint::ChatCompletions => true,
-            Endpoint::Completions | Endpoint::Embeddings => false,
+            Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Images
+            | Endpoint::Rerank => false,
         }
     }
 

@@ -38,7 +38,11 @@ impl Adapter for Gemini {
     fn serves(&self, endpoint: Endpoint) -> bool {
         match endpoint {
             Endpoint::ChatCompletions => true,
-            Endpoint::Completions | Endpoint::Embeddings => false,
+            Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Images
+            | Endpoint::Rerank => false,
         }
     }
 

@@ -42,8 +42,14 @@ impl Adapter for OpenAiCompatible {
     }
 
     fn serves(&self, endpoint: Endpoint) -> bool {
+        // Who lacks one of them answers 404, and the next channel is asked.
         match endpoint {
-            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Embeddings => true,
+            Endpoint::ChatCompletions
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Images
+            | Endpoint::Rerank => true,
         }
     }
 
@@ -74,7 +80,7 @@ impl Adapter for OpenAiCompatible {
     }
 
     fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure> {
-        let answer = Answer::read(request.endpoint, body)?;
+        let answer = Answer::read(request, body)?;
         if request.dialect == Dialect::OpenAiChat {
             return Ok(answer);
         }

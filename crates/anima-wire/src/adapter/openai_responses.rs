@@ -36,7 +36,11 @@ impl Adapter for OpenAiResponses {
     fn serves(&self, endpoint: Endpoint) -> bool {
         match endpoint {
             Endpoint::ChatCompletions => true,
-            Endpoint::Completions | Endpoint::Embeddings => false,
+            Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Images
+            | Endpoint::Rerank => false,
         }
     }
 

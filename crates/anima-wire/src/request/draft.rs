@@ -15,11 +15,14 @@ use crate::json::{Cursor, Kind, Text, Value};
 /// OpenAI's bound on `n` and, generously, on `best_of`.
 const CHOICES_MAX: u64 = 128;
 
+/// Documents that one query may rank; more are billed as more queries (`a-inbound` A.4).
+const DOCUMENTS_PER_QUERY: u64 = 100;
+
 /// What OpenAI generates at most for a completion that sets no limit.
 const COMPLETION_TOKENS_DEFAULT: u64 = 16;
 
 /// Members that decide about money or routing, and are therefore guarded against twins.
-const OWNED: [&str; 11] = [
+const OWNED: [&str; 13] = [
     "model",
     "stream",
     "stream_options",
@@ -31,6 +34,8 @@ const OWNED: [&str; 11] = [
     "messages",
     "prompt",
     "input",
+    "query",
+    "documents",
 ];
 
 /// The members that the gateway reads. `None` is absent; a null is remembered as what it is.
@@ -46,6 +51,8 @@ pub(super) struct Draft<'a> {
     service_tier: Option<Value<'a>>,
     prompt_kind: Option<Kind>,
     prompt: Prompt,
+    /// Of a rerank.
+    documents: u64,
     closing: usize,
 }
 
@@ -95,6 +102,15 @@ impl<'a> Draft<'a> {
             self.prompt_kind = Some(cursor.kind()?);
             return Ok(self.prompt.read(endpoint, cursor)?);
         }
+        if name == "documents" && endpoint == Endpoint::Rerank {
+            let start = cursor.offset();
+            cursor.elements(|cursor| {
+                self.documents += 1;
+                cursor.value().map(|_| ())
+            })?;
+            self.prompt.bytes += cursor.offset() - start;
+            return Ok(());
+        }
         let value = cursor.value()?;
         match name {
             "model" => self.model = Some(value),
@@ -115,7 +131,7 @@ impl<'a> Draft<'a> {
 
     /// Judges what was read.
     pub(super) fn check(self, endpoint: Endpoint) -> Result<Checked, Error> {
-        let generates = endpoint != Endpoint::Embeddings;
+        let generates = endpoint.generates();
         let model = present(self.model).ok_or_else(|| missing("model", "the model's name"))?;
         let model_place = model.range();
         let model = text("model", &model)?.decode().into_owned();
@@ -123,7 +139,11 @@ impl<'a> Draft<'a> {
             return Err(wrong("model", "must not be empty"));
         }
         self.prompt(endpoint)?;
-        let stream = generates && flag("stream", self.stream)?;
+        let stream = flag("stream", self.stream)?;
+        if stream && endpoint == Endpoint::Images {
+            return Err(wrong("stream", "must be false: pictures are not streamed here"));
+        }
+        let stream = generates && stream;
         let usage_option = if generates { self.usage_option()? } else { UsageOption::None };
         let service_tier = present(self.service_tier)
             .map(|tier| text("service_tier", &tier).map(|tier| tier.decode().into_owned()))
@@ -132,7 +152,7 @@ impl<'a> Draft<'a> {
             model,
             stream,
             output_tokens_max: if generates { self.output_tokens_max(endpoint)? } else { None },
-            choices: if generates { self.choices(endpoint)? } else { 1 },
+            choices: self.choices(endpoint)?,
             service_tier,
             places: Places {
                 model: model_place,
@@ -166,7 +186,11 @@ impl<'a> Draft<'a> {
         let newer = count("max_completion_tokens", self.max_completion_tokens)?;
         let default = match endpoint {
             Endpoint::Completions => Some(COMPLETION_TOKENS_DEFAULT),
-            Endpoint::ChatCompletions | Endpoint::Embeddings => None,
+            Endpoint::ChatCompletions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Images
+            | Endpoint::Rerank => None,
         };
         Ok(older.max(newer).or(default))
     }
@@ -180,6 +204,15 @@ impl<'a> Draft<'a> {
     }
 
     fn choices(&self, endpoint: Endpoint) -> Result<u64, Error> {
+        if endpoint == Endpoint::Rerank && self.documents == 0 {
+            return Err(missing("documents", "a list of texts"));
+        }
+        if endpoint == Endpoint::Rerank {
+            return Ok(self.documents.div_ceil(DOCUMENTS_PER_QUERY));
+        }
+        if matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations) {
+            return Ok(1);
+        }
         let n = few("n", self.n)?;
         if endpoint != Endpoint::Completions {
             return Ok(n);

@@ -32,6 +32,21 @@ pub async fn embeddings(plane: State<Arc<Plane>>, request: Request<Body>) -> Res
     serve(plane.0, Wanted::openai(Endpoint::Embeddings), request).await
 }
 
+/// `POST /v1/moderations`.
+pub async fn moderations(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    serve(plane.0, Wanted::openai(Endpoint::Moderations), request).await
+}
+
+/// `POST /v1/images/generations`.
+pub async fn images(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    serve(plane.0, Wanted::openai(Endpoint::Images), request).await
+}
+
+/// `POST /v1/rerank` as Jina has it, and `POST /v2/rerank` as Cohere has it.
+pub async fn rerank(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    serve(plane.0, Wanted::openai(Endpoint::Rerank), request).await
+}
+
 /// `POST /v1/responses`.
 pub async fn responses(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
     serve(plane.0, Wanted::chat(Dialect::Responses), request).await

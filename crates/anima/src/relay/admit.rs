@@ -11,12 +11,15 @@ use anima_core::failure::Failure;
 use anima_core::ledger::fx::FxRate;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::AliasEntry;
-use anima_core::usage::Meter;
+use anima_core::usage::{Meter, Usage};
 use anima_wire::request::{CallRequest, Endpoint};
 
 use super::call::{Arrival, Call};
 use crate::http::caller::Caller;
 use crate::http::reply::Refusal;
+
+/// Tokens that one picture comes to at most: the largest and finest of today's have some 6,300.
+const PICTURE_TOKENS: u64 = 8_192;
 
 /// Admits a call or says why not.
 ///
@@ -67,6 +70,9 @@ const fn serves(kind: Kind, endpoint: Endpoint) -> bool {
         (kind, endpoint),
         (Kind::Chat, Endpoint::ChatCompletions | Endpoint::Completions)
             | (Kind::Embedding, Endpoint::Embeddings)
+            | (Kind::Moderation, Endpoint::Moderations)
+            | (Kind::Image, Endpoint::Images)
+            | (Kind::Rerank, Endpoint::Rerank)
     )
 }
 
@@ -76,7 +82,46 @@ pub const fn meters(endpoint: Endpoint) -> &'static [Meter] {
         Endpoint::ChatCompletions | Endpoint::Completions => {
             &[Meter::InputTokens, Meter::OutputTokens]
         }
-        Endpoint::Embeddings => &[Meter::InputTokens],
+        Endpoint::Embeddings | Endpoint::Rerank => &[Meter::InputTokens],
+        Endpoint::Images => &[Meter::InputTokens, Meter::OutputImageTokens],
+        Endpoint::Moderations => &[Meter::Requests],
+    }
+}
+
+/// The meter by which a call may be paid instead.
+const fn unit(endpoint: Endpoint) -> Option<Meter> {
+    match endpoint {
+        Endpoint::Images => Some(Meter::Images),
+        Endpoint::Rerank => Some(Meter::Queries),
+        Endpoint::ChatCompletions
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Moderations => None,
+    }
+}
+
+/// Whether a list can price a call of an endpoint.
+pub fn covers(list: &PriceList, endpoint: Endpoint) -> bool {
+    let by_unit = unit(endpoint).is_some_and(|unit| list.covers(&[unit]).is_ok());
+    by_unit || list.covers(meters(endpoint)).is_ok()
+}
+
+/// The most that a call can use, apart from what it generates as text.
+pub fn most(request: &CallRequest) -> Usage {
+    let usage = Usage::default();
+    let input = request.estimate_input_tokens();
+    match request.endpoint {
+        Endpoint::Moderations => usage.with(Meter::Requests, 1),
+        Endpoint::Images => usage
+            .with(Meter::InputTokens, input)
+            .with(Meter::OutputImageTokens, request.choices.saturating_mul(PICTURE_TOKENS))
+            .with(Meter::Images, request.choices),
+        Endpoint::Rerank => {
+            usage.with(Meter::InputTokens, input).with(Meter::Queries, request.choices)
+        }
+        Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Embeddings => {
+            usage.with(Meter::InputTokens, input)
+        }
     }
 }
 
@@ -85,7 +130,7 @@ type Priced = (Arc<PriceList>, Option<Arc<FxRate>>);
 
 fn sale_price(caller: &Caller, alias: &AliasEntry, endpoint: Endpoint) -> Result<Priced, Refusal> {
     let group = caller.group.as_ref().map(|g| &*g.code);
-    let covers = |p: &&Arc<PriceList>| p.covers(meters(endpoint)).is_ok();
+    let covers = |p: &&Arc<PriceList>| covers(p, endpoint);
     if let Some(price) = alias.sale_price(group, caller.currency).filter(covers) {
         return Ok((Arc::clone(price), None));
     }

@@ -206,7 +206,11 @@ pub(super) async fn failed(
     match failure.row().cost {
         Cost::Nothing => {}
         Cost::EstimatedInput | Cost::Delivered => {
-            let input = count_input(call).await;
+            let input = if meters(call.request.endpoint).contains(&Meter::InputTokens) {
+                count_input(call).await
+            } else {
+                0
+            };
             // What came and could not be used was made all the same: the worst plausible exposure.
             let mut usage = Usage::default().with(Meter::InputTokens, input);
             if meters(call.request.endpoint).contains(&Meter::OutputTokens) {

@@ -89,5 +89,8 @@ pub const fn endpoint_name(endpoint: Endpoint, dialect: Dialect) -> &'static str
         (Endpoint::ChatCompletions, Dialect::Responses) => "responses",
         (Endpoint::Completions, _) => "completions",
         (Endpoint::Embeddings, _) => "embeddings",
+        (Endpoint::Moderations, _) => "moderations",
+        (Endpoint::Images, _) => "images",
+        (Endpoint::Rerank, _) => "rerank",
     }
 }

@@ -179,7 +179,7 @@ fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
 /// of output per answer.
 fn worst_usage(call: &Call, output_tokens: u64) -> Usage {
     let request = &call.request;
-    let mut usage = Usage::default().with(Meter::InputTokens, request.estimate_input_tokens());
+    let mut usage = admit::most(request);
     if admit::meters(request.endpoint).contains(&Meter::OutputTokens) {
         usage.set(Meter::OutputTokens, output_tokens.saturating_mul(request.choices));
     }

@@ -10,7 +10,7 @@ use anima_core::routing::{self, Seen, Skip, SkipReason};
 use anima_core::snapshot::RouteEntry;
 use anima_store::config::publish::Forced;
 
-use super::admit::meters;
+use super::admit::covers;
 use super::call::Call;
 use crate::http::reply::Refusal;
 use crate::live::Upstream;
@@ -54,8 +54,7 @@ fn unusable(call: &Call, index: usize) -> Option<SkipReason> {
         return Some(SkipReason::EndpointUnserved);
     };
     let serves = upstream.adapter.is_some_and(|a| a.serves(call.request.endpoint));
-    let covered =
-        route.cost.as_ref().is_some_and(|c| c.covers(meters(call.request.endpoint)).is_ok());
+    let covered = route.cost.as_ref().is_some_and(|c| covers(c, call.request.endpoint));
     let pinned = &call.caller.pinned;
     let forced = pinned.forced(&route.channel.code, &route.model, call.arrival.at);
     if !route.channel.enabled {

@@ -23,4 +23,5 @@ mod providers; // each client with each provider
 mod serving; // the endpoints as clients see them
 mod surfaces; // clients of other dialects
 mod testapp; // a node with everything it needs
+mod units; // moderations, pictures, reranks
 mod upstream_faults; // what an upstream can do to a call

@@ -1,0 +1,29 @@
+//! Moderations, pictures and reranks: answers of a fixed form.
+//!
+//! They are counted in units, not in tokens: the truth log bills none, and whoever checks a bill
+//! counts what the answer holds. Sources: `OpenAI`'s and Jina's API references, November 2026.
+
+use serde_json::{Value, json};
+
+use super::{Draft, Scene};
+use crate::inquiry::Units;
+use crate::script::Endpoint;
+use crate::usage::Usage;
+
+/// The plan of an answer.
+pub(super) fn plan(scene: &Scene<'_>, units: &Units<'_>) -> Draft {
+    let body = if units.endpoint == Endpoint::Images {
+        let picture = |n: u64| json!({"url": format!("https://example.invalid/{n}.png")});
+        let pictures: Value = (0..units.count).map(picture).collect();
+        json!({"created": scene.turn.created_s, "data": pictures})
+    } else if units.endpoint == Endpoint::Rerank {
+        let result = |(n, score): (u64, u32)| json!({"index": n, "relevance_score": f64::from(score) / 10.0});
+        let results: Value = (0..units.count).zip((1..=10).rev()).map(result).collect();
+        json!({"id": scene.turn.id, "model": scene.model, "results": results,
+            "meta": {"billed_units": {"search_units": units.count.div_ceil(100)}}})
+    } else {
+        json!({"id": format!("modr-{}", scene.turn.id), "model": scene.model,
+            "results": [{"flagged": false, "categories": {}, "category_scores": {}}]})
+    };
+    scene.json(body.to_string().into_bytes(), Usage::default(), None)
+}
