@@ -17,8 +17,11 @@ pub(super) fn plan(scene: &Scene<'_>, units: &Units<'_>) -> Draft {
         let pictures: Value = (0..units.count).map(picture).collect();
         json!({"created": scene.turn.created_s, "data": pictures})
     } else if units.endpoint == Endpoint::Rerank {
-        let result = |(n, score): (u64, u32)| json!({"index": n, "relevance_score": f64::from(score) / 10.0});
-        let results: Value = (0..units.count).zip((1..=10).rev()).map(result).collect();
+        let score = |tenths: u32| f64::from(tenths) / 10.0;
+        let result =
+            |(n, tenths): (u64, u32)| json!({"index": n, "relevance_score": score(tenths)});
+        let scored = (0..units.count).zip((1..=10).rev());
+        let results: Value = scored.map(result).collect();
         json!({"id": scene.turn.id, "model": scene.model, "results": results,
             "meta": {"billed_units": {"search_units": units.count.div_ceil(100)}}})
     } else {
