@@ -105,6 +105,11 @@ fn quota_tag(tag: &Tag) -> String {
     }
 }
 
+/// Sorted set: nodes that count here, by when they are taken for dead, milliseconds.
+pub const fn quota_nodes() -> Key {
+    Key::fixed("{nodes}:limits")
+}
+
 /// Hash: counter → what a call took of it.
 pub fn quota_ticket(tag: &Tag, call: Uuid) -> Key {
     Key::made(format!("{}:ticket:{}", quota_tag(tag), call.simple()))

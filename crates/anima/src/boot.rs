@@ -111,7 +111,8 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let circuits = Arc::new(circuits);
     live.drive(Arc::clone(&circuits));
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
-    let relay = relay(settings, parts, (&clock, &rng), (&watch, term, &counters(&shared)))?;
+    let relay =
+        relay(settings, parts, (&clock, &rng), (&watch, term, &counters(&shared, opener.node)))?;
     let plane = Plane {
         relay: Arc::new(relay),
         secrets: Arc::clone(&secrets),
@@ -197,11 +198,12 @@ fn sources(stores: &Stores, shared: &Shared, node: Uuid) -> Sources {
 }
 
 /// The counters of limits: of all nodes where they share a Redis, else of this process.
-fn counters(shared: &Shared) -> Arc<dyn QuotaStore> {
+fn counters(shared: &Shared, node: Uuid) -> Arc<dyn QuotaStore> {
     match &shared.redis {
         Some(redis) => {
-            let all = Arc::new(RedisQuotas::new(redis.clone()));
-            Arc::new(SharedQuotas::new(all, Arc::default()))
+            let nodes = Arc::default();
+            let all = RedisQuotas::new(redis.clone(), node, Arc::clone(&nodes));
+            Arc::new(SharedQuotas::new(Arc::new(all), nodes))
         }
         None => Arc::new(MemoryQuotas::default()),
     }
@@ -233,10 +235,11 @@ fn relay(
     let tasks = TaskTracker::new();
     let admission = Admission::new(
         (Arc::clone(counters), Arc::clone(&stores.spend)),
-        Arc::clone(metrics),
+        (Arc::clone(live), Arc::clone(metrics)),
         Arc::clone(clock),
         tasks.clone(),
     );
+    let admission = Arc::new(admission);
     Ok(Relay {
         admission,
         live: Arc::clone(live),

@@ -406,6 +406,11 @@ impl Live {
         Ok(Arc::new(Lookup { record, forgotten, confirmed: AtomicBool::new(false) }))
     }
 
+    /// Changes with each change of the configuration or of a key that this node knows of.
+    pub fn changes(&self) -> (i64, u64) {
+        (self.rev(), self.forgotten.load(Ordering::SeqCst))
+    }
+
     /// Drops one key from memory.
     pub async fn forget_key(&self, kid: &str) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);

@@ -63,7 +63,7 @@ pub struct Relay {
     /// The books, and whether holds may be placed.
     pub watch: Arc<Watch>,
     /// Limits.
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     /// What runs, for checkpoints and larger holds.
     pub keeper: Keeper,
     /// Every task that owns money; shutdown waits for it.

@@ -5,7 +5,8 @@
 //! takes them one after the other and gives back when a later one refuses. Invariant: what is sent
 //! twice is done once, because each step is known by the call's id. Source: `reliability` 2.2.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use redis::Script;
@@ -22,6 +23,7 @@ use crate::redis_keys::{self, Key};
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
 static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/close.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
+static ALIVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/alive.lua")));
 static PURSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/purse.lua")));
 
 /// A purse is kept this much longer than its span, for calls that end after it.
@@ -33,6 +35,10 @@ const EVER_MS: i64 = 40 * 86_400_000;
 #[derive(Debug)]
 pub struct RedisQuotas {
     redis: Redis,
+    /// This node, among those that count here.
+    node: Uuid,
+    /// How many of them there were when this one last said that it lives.
+    nodes: Arc<AtomicI64>,
     /// What scripts are told of the time: 0 for the server's own. Tests move theirs.
     time: fn(Timestamp) -> i64,
 }
@@ -51,15 +57,24 @@ struct Said {
 }
 
 impl RedisQuotas {
-    /// The counters behind a connection.
-    pub const fn new(redis: Redis) -> Self {
-        Self { redis, time: |_| 0 }
+    /// The counters behind a connection, for a node. `nodes` is told how many count here.
+    pub fn new(redis: Redis, node: Uuid, nodes: Arc<AtomicI64>) -> Self {
+        Self { redis, node, nodes, time: |_| 0 }
+    }
+
+    /// Says that this node lives, and learns how many do.
+    async fn live(&self, lease_us: i64) -> Result<(), Unavailable> {
+        let arguments = [self.node.to_string(), (lease_us / 1_000).max(1).to_string()];
+        let keys = [redis_keys::quota_nodes()];
+        let nodes: i64 = self.redis.script(&ALIVE, &keys, arguments.as_slice()).await?;
+        self.nodes.store(nodes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The same, with the caller's time.
     #[cfg(test)]
-    pub(super) const fn with_callers_time(redis: Redis) -> Self {
-        Self { redis, time: Timestamp::micros }
+    pub(super) fn with_callers_time(redis: Redis) -> Self {
+        Self { time: Timestamp::micros, ..Self::new(redis, Uuid::nil(), Arc::default()) }
     }
 
     async fn judge(&self, ask: Ask<'_>, tag: &Tag, take: bool) -> Result<Said, Unavailable> {
@@ -253,6 +268,7 @@ impl QuotaStore for RedisQuotas {
         now: Timestamp,
         lease_us: i64,
     ) -> Result<(), Unavailable> {
+        self.live(lease_us).await?;
         for ticket in tickets {
             self.renew_one(ticket, (now, lease_us)).await?;
         }

@@ -257,8 +257,15 @@ async fn a_node_that_is_alone_enforces_its_share() {
     let options = Options { prefix, failures_max: 1, ..Options::default() };
     let redis = Redis::open(&url, options).unwrap();
     assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
-    let nodes = Arc::new(std::sync::atomic::AtomicI64::new(3));
-    let store = SharedQuotas::new(Arc::new(RedisQuotas::new(redis)), nodes);
+    let nodes = Arc::new(std::sync::atomic::AtomicI64::new(1));
+    for node in [1, 2] {
+        let other = RedisQuotas::new(redis.clone(), Uuid::from_u128(node), Arc::default());
+        other.renew(&[], at(0), LEASE).await.unwrap();
+    }
+    let own = RedisQuotas::new(redis, Uuid::from_u128(3), Arc::clone(&nodes));
+    own.renew(&[], at(0), LEASE).await.unwrap();
+    assert_eq!(nodes.load(std::sync::atomic::Ordering::Relaxed), 3);
+    let store = SharedQuotas::new(Arc::new(own), nodes);
     let place = Place { store: Arc::new(store), app: "acme".into() };
     let app = &place.app;
     let bounds = |n: i64| [slots(app, Scope::App, 6), purse(app, Scope::App, 100, n)];

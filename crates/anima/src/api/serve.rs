@@ -200,6 +200,7 @@ fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<B
     facts.output_limit = outcome.output_limit;
     facts.dropped = outcome.dropped;
     facts.limits = outcome.limits;
+    facts.queue_wait_ms = u64::try_from(outcome.waited.as_millis()).unwrap_or(u64::MAX);
     match outcome.answer {
         Ok(Answer::Whole(bytes)) => reply::json(StatusCode::OK, bytes, facts),
         Ok(Answer::Stream(mut stream)) => {

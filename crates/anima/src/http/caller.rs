@@ -105,6 +105,23 @@ pub async fn identify(
     })
 }
 
+/// The terms of a key as they are now, for calls of it that wait.
+///
+/// # Errors
+/// A refusal that says why the key may not be used any more, or that it cannot be checked now.
+pub async fn terms(live: &Live, now: Timestamp, kid: &Arc<str>) -> Result<Terms, Refusal> {
+    let gone = || Refusal::new(Failure::KeyDisabled, "This API key is not in force now.");
+    let pinned = live.pin(now).ok_or_else(cannot_check)?;
+    let record = live.key(kid).await.map_err(|_error| cannot_check())?.ok_or_else(gone)?;
+    let key = effective(&record.key, now).ok_or_else(gone)?;
+    let app = effective(&record.app, now).ok_or_else(gone)?;
+    check_live(key, app, now)?;
+    let wanted = key.body.token_group.as_deref().or(app.body.token_group.as_deref());
+    let group = wanted.map(|code| group(&pinned, code)).transpose()?;
+    let code = app.code.as_str().into();
+    Terms::find(&pinned, (kid, &key.body), (&code, &app.body), group.as_deref())
+}
+
 fn effective<B>(versions: &[Version<B>], now: Timestamp) -> Option<&Version<B>> {
     versions.iter().find(|v| v.is_effective(now))
 }
@@ -114,12 +131,8 @@ fn cannot_check() -> Refusal {
     Refusal::new(Failure::AuthUnavailable, message).retry_after(1_000)
 }
 
-fn check(
-    key: &Version<Key>,
-    app: &Version<App>,
-    now: Timestamp,
-    peer: Option<IpAddr>,
-) -> Result<(), Refusal> {
+/// Whether a key may be used at all.
+fn check_live(key: &Version<Key>, app: &Version<App>, now: Timestamp) -> Result<(), Refusal> {
     if !key.enabled {
         let message = "This API key is disabled. Ask whoever issued it.";
         return Err(Refusal::new(Failure::KeyDisabled, message));
@@ -134,6 +147,16 @@ fn check(
         let message = format!("This API key expired at {end}. Ask for a new one.");
         return Err(Refusal::new(Failure::KeyExpired, message));
     }
+    Ok(())
+}
+
+fn check(
+    key: &Version<Key>,
+    app: &Version<App>,
+    now: Timestamp,
+    peer: Option<IpAddr>,
+) -> Result<(), Refusal> {
+    check_live(key, app, now)?;
     if key.body.allowed_ips.is_empty() {
         return Ok(());
     }

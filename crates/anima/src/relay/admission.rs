@@ -9,25 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anima_core::clock::{Clock, Timestamp};
-use anima_core::config::LimitKind;
+use anima_core::config::{LimitKind, QueueMode};
 use anima_core::failure::Failure;
 use anima_core::quota::rule::Take;
 use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict};
 use anima_core::usage::Usage;
 use anima_store::quota::{QuotaStore, Spend, Unavailable};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::estimate::Learned;
 use self::ticket::Registry;
+use self::waiting::{Coming, Rooms};
 use super::call::Call;
 use super::{Limits, Relay, hold};
 use crate::http::rate_limits::RateLimits;
 use crate::http::reply::Refusal;
+use crate::live::Live;
 use crate::metrics::Metrics;
 
 mod estimate; // what a call will take, before anybody knows
 mod refusal; // which limit stands in the way, in words
 mod ticket; // what was taken, until it is settled or given back
+mod waiting; // calls that wait for their turn
 
 pub use ticket::Ticket;
 
@@ -52,23 +56,39 @@ pub struct Admission {
     clock: Arc<dyn Clock>,
     learned: Learned,
     registry: Arc<Registry>,
+    rooms: Arc<Rooms>,
+    live: Arc<Live>,
     /// Shutdown waits for what is closed here.
     tasks: TaskTracker,
 }
 
-/// What admission said: the call has its ticket, or why not; and where the limits stand.
-pub(super) type Admitted = (Result<(), Refusal>, Option<RateLimits>);
+/// What admission said.
+#[derive(Debug)]
+pub(super) struct Entered {
+    /// The call has its ticket, or why not.
+    pub(super) admitted: Result<(), Refusal>,
+    /// Where the limits stand.
+    pub(super) limits: Option<RateLimits>,
+    /// How long the call waited.
+    pub(super) waited: Duration,
+}
+
+impl Entered {
+    const fn at_once(admitted: Result<(), Refusal>, limits: Option<RateLimits>) -> Self {
+        Self { admitted, limits, waited: Duration::ZERO }
+    }
+}
 
 impl Admission {
     /// Admits with these counters, seeded from this ledger.
     pub fn new(
         (store, spend): (Arc<dyn QuotaStore>, Arc<dyn Spend>),
-        metrics: Arc<Metrics>,
+        (live, metrics): (Arc<Live>, Arc<Metrics>),
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
-        let (learned, registry) = (Learned::default(), Arc::default());
-        Self { store, spend, metrics, clock, learned, registry, tasks }
+        let (learned, registry, rooms) = (Learned::default(), Arc::default(), Arc::default());
+        Self { store, spend, metrics, clock, learned, registry, rooms, live, tasks }
     }
 
     /// Asks for everything, seeding what must be.
@@ -142,30 +162,61 @@ fn unreachable_now(error: &Unavailable) -> Refusal {
     Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
 }
 
-/// Admits a call, or says which limit stands in the way and for how long.
-pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Admitted {
-    if call.caller.terms.is_free() {
-        return (Ok(()), None);
+/// Admits a call, or says which limit stands in the way and for how long. In queue mode WAIT the
+/// call waits for its turn first.
+pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Entered {
+    let terms = Arc::clone(&call.caller.terms);
+    if terms.is_free() {
+        return Entered::at_once(Ok(()), None);
     }
     let admission = &relay.admission;
-    let mut take = match estimate::take(relay, &admission.learned, call).await {
+    let take = match estimate::take(relay, &admission.learned, call).await {
         Ok(take) => take,
-        Err(refusal) => return (Err(refusal), None),
+        Err(refusal) => return Entered::at_once(Err(refusal), None),
     };
+    let waits = terms.mode == QueueMode::Wait;
+    if waits && let Some(tag) = admission.rooms.behind(call) {
+        let refusal = behind_others(admission, call);
+        return queue(admission, call, Coming { take, tag, refusal, expected: None }).await;
+    }
+    let (refusal, told, in_the_way) = match attempt(relay, call, take).await {
+        Ok(told) => return Entered::at_once(Ok(()), told),
+        Err(refused) => *refused,
+    };
+    let Some((bound, standing, take)) = in_the_way.filter(|_| waits) else {
+        return Entered::at_once(Err(refusal), told);
+    };
+    let kind = bound.counter.rule.kind;
+    if kind == LimitKind::Cost || !matches!(standing.pass, Pass::After(_) | Pass::WhenFree) {
+        return Entered::at_once(Err(refusal), told);
+    }
+    let expected = expected(admission, call, &bound, standing);
+    let coming = Coming { take, tag: bound.tag, refusal, expected };
+    let entered = queue(admission, call, coming).await;
+    Entered { limits: entered.limits.or(told), ..entered }
+}
+
+/// Why a call was refused, where the limits stand, and the bound in the way with what was asked.
+type Refused = (Refusal, Option<RateLimits>, Option<(Bound, Standing, Take)>);
+
+/// Asks once, or a few times where a budget lowers the answer.
+async fn attempt(
+    relay: &Relay,
+    call: &mut Arc<Call>,
+    mut take: Take,
+) -> Result<Option<RateLimits>, Box<Refused>> {
+    let admission = &relay.admission;
     for left in (0..=CLAMPS).rev() {
         let now = admission.clock.now();
         let bounds = call.caller.terms.bounds(now, call.caller.currency, take);
-        let verdict = match admission.ask(call, &bounds).await {
-            Ok(verdict) => verdict,
-            Err(refusal) => return (Err(refusal), None),
-        };
-        match verdict {
+        let verdict = admission.ask(call, &bounds).await;
+        match verdict.map_err(|refusal| Box::new((refusal, None, None)))? {
             Verdict::Admitted(standings) => {
                 admission.note(call, &bounds, &standings);
                 let told = RateLimits::of(&bounds, &standings, now);
                 let ticket = Ticket::new(admission, call, bounds);
                 Arc::make_mut(call).ticket = Some(Arc::new(ticket));
-                return (Ok(()), Some(told));
+                return Ok(Some(told));
             }
             Verdict::Refused(n, standings) => {
                 let least = bounds.get(n).zip(standings.get(n));
@@ -176,13 +227,61 @@ pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Admitted {
                     continue;
                 }
                 let told = RateLimits::of(&bounds, &standings, now);
-                let refused = refuse(admission, call, least);
-                return (Err(refused), Some(told));
+                let refusal = refuse(admission, call, least);
+                let in_the_way = least.map(|(bound, standing)| (bound.clone(), *standing, take));
+                return Err(Box::new((refusal, Some(told), in_the_way)));
             }
             Verdict::Unseeded(_) => break,
         }
     }
-    (Err(unreachable_now(&Unavailable("no verdict".to_owned()))), None)
+    let refusal = unreachable_now(&Unavailable("no verdict".to_owned()));
+    Err(Box::new((refusal, None, None)))
+}
+
+/// Lets a call wait for its turn.
+async fn queue(admission: &Arc<Admission>, call: &mut Arc<Call>, coming: Coming) -> Entered {
+    let since = Instant::now();
+    admission.metrics.quotas.waiting.inc();
+    let answer = waiting::wait(admission, call, coming).await;
+    admission.metrics.quotas.waiting.dec();
+    let waited = since.elapsed();
+    let outcome = answer.as_ref().map_or_else(|refusal| refusal.failure.reason(), |_| "served");
+    admission.metrics.quotas.waited(outcome, waited);
+    match answer {
+        Ok((ticket, told)) => {
+            Arc::make_mut(call).ticket = Some(Arc::new(ticket));
+            Entered { admitted: Ok(()), limits: Some(told), waited }
+        }
+        Err(refusal) => Entered { admitted: Err(refusal), limits: None, waited },
+    }
+}
+
+/// What a call that joins those who wait would be told if it did not.
+fn behind_others(admission: &Admission, call: &Call) -> Refusal {
+    let message = "Calls that came earlier wait for a limit of this API key. Try again later.";
+    let free_ms = admission.learned.slot_free_ms(&call.caller.kid, 1);
+    Refusal::new(Failure::ConcurrencyLimited, message).retry_after(free_ms)
+}
+
+/// How long the first in line waits for a bound, and each behind it longer.
+fn expected(
+    admission: &Admission,
+    call: &Call,
+    bound: &Bound,
+    standing: Standing,
+) -> Option<(Duration, Duration)> {
+    match (bound.check, standing.pass) {
+        (Check::Rate(rate), Pass::After(us)) => {
+            let micros = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
+            Some((micros(us), micros(rate.cost_us(bound.units))))
+        }
+        (Check::Slots { limit }, _) => {
+            let service = admission.learned.service(&call.caller.kid)?;
+            let each = service / u32::try_from(limit.max(1)).unwrap_or(u32::MAX);
+            Some((each, each))
+        }
+        (Check::Rate(_) | Check::Purse { .. }, _) => None,
+    }
 }
 
 fn refuse(admission: &Admission, call: &Call, least: Option<(&Bound, &Standing)>) -> Refusal {

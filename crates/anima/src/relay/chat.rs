@@ -4,6 +4,7 @@
 //! whole answer is returned only when its settlement is on disk; a stream carries that duty on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use anima_core::failure::Failure;
 use anima_core::ledger::Attempt;
 use anima_core::usage::Meter;
 
+use super::admission::Entered;
 use super::attempt::{Answered, Exhausted, Kind};
 use super::booking::{self, Delivered, Part};
 use super::call::Call;
@@ -45,16 +47,18 @@ pub struct Outcome {
     pub dropped: String,
     /// Where its limits stand, if it has any.
     pub limits: Option<RateLimits>,
+    /// How long it waited for its turn.
+    pub waited: Duration,
 }
 
 /// Runs a call to its answer, if its limits let it pass.
 pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
-    let (admitted, limits) = admission::enter(&relay, &mut call).await;
+    let Entered { admitted, limits, waited } = admission::enter(&relay, &mut call).await;
     let outcome = match admitted {
         Ok(()) => served(relay, call).await,
         Err(refusal) => refused(&relay, &call, refusal),
     };
-    Outcome { limits, ..outcome }
+    Outcome { limits, waited, ..outcome }
 }
 
 async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
@@ -95,6 +99,7 @@ fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
         output_limit: None,
         dropped: String::new(),
         limits: None,
+        waited: Duration::ZERO,
     }
 }
 
@@ -115,7 +120,15 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
             decision.overhead = so_far.saturating_sub(waited);
             let stream = RelayStream::new(relay, call, (open, failed, trial), *started, decision);
             let answer = Ok(Answer::Stream(Box::new(stream)));
-            Outcome { answer, served_model, attempts, output_limit, dropped, limits: None }
+            Outcome {
+                answer,
+                served_model,
+                attempts,
+                output_limit,
+                dropped,
+                limits: None,
+                waited: Duration::ZERO,
+            }
         }
         Kind::Whole(answer, body) => {
             let delivered = delivered(&call, answer).await;
@@ -140,7 +153,15 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
                 decision.outcome = Failure::ClientGone.reason();
             }
             decision.write(&relay.metrics);
-            Outcome { answer, served_model, attempts, output_limit, dropped, limits: None }
+            Outcome {
+                answer,
+                served_model,
+                attempts,
+                output_limit,
+                dropped,
+                limits: None,
+                waited: Duration::ZERO,
+            }
         }
     }
 }
@@ -188,5 +209,13 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
     refusal.retry_after_ms = last.retry_after_ms;
     let output_limit = call.request.limited_to;
     let (answer, dropped) = (Err(refusal), String::new());
-    Outcome { answer, served_model: None, attempts, output_limit, dropped, limits: None }
+    Outcome {
+        answer,
+        served_model: None,
+        attempts,
+        output_limit,
+        dropped,
+        limits: None,
+        waited: Duration::ZERO,
+    }
 }

@@ -25,3 +25,4 @@ mod surfaces; // clients of other dialects
 mod testapp; // a node with everything it needs
 mod units; // moderations, pictures, reranks
 mod upstream_faults; // what an upstream can do to a call
+mod waiting; // calls over a limit that wait for their turn

@@ -84,16 +84,16 @@ impl Learned {
         *known = (known.saturating_mul(7).saturating_add(lasted)) / 8;
     }
 
-    /// How long a call of a key lasts.
-    pub(super) fn service(&self, kid: &str) -> Duration {
+    /// How long a call of a key lasts. `None` when none has ended yet.
+    pub(super) fn service(&self, kid: &str) -> Option<Duration> {
         let known = self.part(kid).and_then(|part| part.lock().services.get(kid).copied());
-        known.map_or(SERVICE, Duration::from_micros)
+        known.map(Duration::from_micros)
     }
 
     /// When one of `slots` of a key is free again, milliseconds.
     pub(super) fn slot_free_ms(&self, kid: &str, slots: i64) -> u64 {
         let slots = u128::try_from(slots.max(1)).unwrap_or(1);
-        let ms = self.service(kid).as_millis() / slots;
+        let ms = self.service(kid).unwrap_or(SERVICE).as_millis() / slots;
         u64::try_from(ms).unwrap_or(u64::MAX).clamp(50, 60_000)
     }
 

@@ -20,6 +20,7 @@ use anima_core::quota::rule::{Take, units};
 use anima_store::quota::{self, QuotaStore};
 
 use super::Admission;
+use super::waiting::Rooms;
 use crate::relay::call::Call;
 
 /// Parts of the registry, so that calls do not wait for each other.
@@ -78,6 +79,8 @@ pub struct Ticket {
     since: Instant,
     store: Arc<dyn QuotaStore>,
     registry: Arc<Registry>,
+    /// Who waits for what this gives back.
+    rooms: Arc<Rooms>,
     clock: Arc<dyn Clock>,
     /// Shutdown waits for what is spawned here.
     tasks: TaskTracker,
@@ -95,6 +98,7 @@ impl Ticket {
             since: Instant::now(),
             store: Arc::clone(&admission.store),
             registry: Arc::clone(&admission.registry),
+            rooms: Arc::clone(&admission.rooms),
             clock: Arc::clone(&admission.clock),
             tasks: admission.tasks.clone(),
         }
@@ -117,12 +121,14 @@ impl Ticket {
             Bound { units: units(rule.kind, rule.count, take), ..bound.clone() }
         });
         let (id, bounds) = (self.id, used.collect());
-        let (store, now) = (Arc::clone(&self.store), self.clock.now());
+        let (store, rooms, now) =
+            (Arc::clone(&self.store), Arc::clone(&self.rooms), self.clock.now());
         let mut closing = Box::pin(async move {
             let ticket = quota::Ticket { id, bounds };
             if let Err(error) = store.close(&ticket, now).await {
                 tracing::warn!(request_id = %id, %error, "failed to close a ticket: it expires");
             }
+            rooms.wake(&ticket.bounds);
         });
         // Counters of this process answer at once.
         if (&mut closing).now_or_never().is_none()
