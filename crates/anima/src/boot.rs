@@ -111,18 +111,14 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let circuits = Arc::new(circuits);
     live.drive(Arc::clone(&circuits));
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
-    let relay =
-        relay(settings, parts, (&clock, &rng), (&watch, term, &counters(&shared, opener.node)))?;
+    let bounds = (&watch, term, &counters(&shared, opener.node));
+    let relay = relay(settings, parts, (&clock, &rng), bounds)?;
     let plane = Plane {
         relay: Arc::new(relay),
         secrets: Arc::clone(&secrets),
         body_bytes_max: settings.body_bytes_max,
         body_within: Duration::from_millis(settings.body_timeout_ms),
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
-    };
-    let database = match &location {
-        Location::Sqlite(_) => "sqlite",
-        Location::Postgres(_) => "postgresql",
     };
     let app = App {
         stores: stores.clone(),
@@ -134,7 +130,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         watch,
         clock: Arc::clone(&clock),
         draining: AtomicBool::new(false),
-        database,
+        database: database_name(&location),
     };
     Ok(Node {
         app: Arc::new(app),
@@ -194,6 +190,14 @@ fn sources(stores: &Stores, shared: &Shared, node: Uuid) -> Sources {
         publish: Arc::clone(&stores.publish),
         pubsub: Arc::clone(&shared.pubsub),
         node: node.to_string(),
+    }
+}
+
+/// The database, as probes show it.
+const fn database_name(location: &Location) -> &'static str {
+    match location {
+        Location::Sqlite(_) => "sqlite",
+        Location::Postgres(_) => "postgresql",
     }
 }
 
