@@ -40,6 +40,7 @@ mod reports; // what providers are owed and calls earn
 mod rows; // the verbs that all resources share
 mod spread; // how far a change has come
 pub mod token_groups; // sets of keys
+mod trueup; // what providers report late
 mod typed; // JSON to types, with the path of the first bad member
 
 pub use endpoints::router;

@@ -27,6 +27,26 @@ pub fn true_up(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result
     Ok(legs)
 }
 
+/// The same for a report of some attempts: those that the settlement does not name stay as they are
+/// booked, and without `may_take` the sale does, too.
+///
+/// # Errors
+/// [`Error::Overflow`] when a sum leaves 64 bits.
+pub fn true_up_named(
+    booked: &[Leg],
+    settlement: &Settlement,
+    may_take: Option<i64>,
+) -> Result<Vec<Leg>, Error> {
+    let mut legs = match may_take {
+        Some(may_take) => sale(booked, settlement, may_take)?,
+        None => Vec::new(),
+    };
+    let is_named = |leg: &&Leg| settlement.attempts.iter().any(|a| leg.attempt == Some(a.n));
+    let named: Vec<Leg> = booked.iter().filter(is_named).cloned().collect();
+    legs.extend(costs(&named, settlement)?);
+    Ok(legs)
+}
+
 fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Leg>, Error> {
     let (owed, estimate) = match settlement.close {
         Close::Settle { sale, estimate } => (sale, estimate),

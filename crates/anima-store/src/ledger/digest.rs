@@ -44,6 +44,20 @@ pub(super) fn of_settlement(settlement: &Settlement) -> Digest {
     content.finish()
 }
 
+/// The digest of a report: its id, then the first half of its content's hash.
+pub(super) fn of_report(id: Uuid, content: &Digest) -> Digest {
+    let mut report = Digest::default();
+    for (to, from) in report.iter_mut().zip(id.as_bytes().iter().chain(content)) {
+        *to = *from;
+    }
+    report
+}
+
+/// Whether two reports go by the same id.
+pub(super) fn is_same_report(one: &Digest, other: &Digest) -> bool {
+    one.first_chunk::<16>() == other.first_chunk::<16>()
+}
+
 /// Hashes an entry.
 pub(super) fn of_entry(entry: &Entry) -> Digest {
     let mut content = Content::new(ENTRY);

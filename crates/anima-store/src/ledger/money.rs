@@ -25,19 +25,23 @@ use super::{Error, TrialLine};
 use crate::sqlite;
 
 mod booking; // a journal, its legs and their balances, by hand
+mod estimates; // what providers have still to confirm
 mod margin; // what calls earned
 mod payables; // what we owe providers
 mod promo; // grants and their expiry
 mod refund; // what calls give back
+mod request; // a request as it is recorded
 mod statement; // one app's month
 #[cfg(test)]
 mod tests;
 mod trial; // the trial balance of an earlier instant
 
+pub use estimates::Estimate;
 pub use margin::{MarginLine, MarginOf};
 pub use payables::{Age, Payable};
 pub use promo::{ExpiredCredit, Grant, GrantState, Granted};
 pub use refund::{Refund, Refunded};
+pub use request::Request;
 pub use statement::{LineKind, Period, Statement, StatementLine, Sums};
 
 /// Why money was not moved.
@@ -100,6 +104,18 @@ pub trait Reports: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Unavailable`].
     async fn payables(&self, now: Timestamp) -> Result<Vec<Payable>, Error>;
+
+    /// The oldest estimated costs that no report has confirmed, of one channel or of all.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn estimates(&self, channel: Option<&str>, limit: u32) -> Result<Vec<Estimate>, Error>;
+
+    /// A request as it was recorded. `None` when there is none, or it is not over.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn request(&self, id: Uuid) -> Result<Option<Request>, Error>;
 
     /// What calls earned: sales, what was given back, costs.
     ///
@@ -193,6 +209,14 @@ impl Reports for Books {
 
     async fn payables(&self, now: Timestamp) -> Result<Vec<Payable>, Error> {
         self.run(payables::Payables { now }).await
+    }
+
+    async fn estimates(&self, channel: Option<&str>, limit: u32) -> Result<Vec<Estimate>, Error> {
+        self.run(estimates::Estimates { channel: channel.map(str::to_owned), limit }).await
+    }
+
+    async fn request(&self, id: Uuid) -> Result<Option<Request>, Error> {
+        self.run(request::ById(id)).await
     }
 
     async fn margin(&self, of: MarginOf) -> Result<Vec<MarginLine>, Error> {

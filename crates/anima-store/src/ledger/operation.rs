@@ -63,6 +63,8 @@ pub(super) struct PreparedEntry {
 pub(super) struct PreparedCorrection {
     pub(super) settle: PreparedSettlement,
     pub(super) sale: SaleCorrection,
+    /// It is about the attempts that it names.
+    pub(super) is_report: bool,
     pub(super) reference: String,
 }
 

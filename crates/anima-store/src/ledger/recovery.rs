@@ -106,6 +106,9 @@ pub struct Correction {
     pub settlement: Settlement,
     /// Whether the customer may be charged more than before.
     pub sale: SaleCorrection,
+    /// The settlement is a report about the attempts that it names, which goes by this id: the
+    /// others stay as they are booked, and other content under the same id is a conflict.
+    pub report: Option<Uuid>,
     /// Why, for the books.
     pub reference: String,
 }
@@ -118,6 +121,8 @@ pub enum SaleCorrection {
     DownOnly,
     /// Both ways, upward as far as the wallet's floor.
     BothWays,
+    /// Not at all: it is about costs. Only in a report.
+    Keep,
 }
 
 /// A correction that is on disk.

@@ -330,6 +330,7 @@ async fn write_one(
     let correction = Correction {
         settlement: settlement.clone(),
         sale: SaleCorrection::DownOnly,
+        report: None,
         reference: "settled late".to_owned(),
     };
     match inner.true_up(correction).await {

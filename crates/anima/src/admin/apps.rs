@@ -24,7 +24,7 @@ mod topup;
 
 pub(crate) use adjustment::adjust;
 pub(crate) use balance::balance;
-pub(crate) use movement::Moved;
+pub(crate) use movement::{Moved, Noted, check_key, check_reference, note, subject};
 pub(crate) use promo::{grant, grants};
 pub(crate) use refund::refund;
 pub(crate) use statement::{Asked, statement};

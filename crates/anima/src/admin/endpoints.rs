@@ -48,6 +48,7 @@ pub(crate) enum Verb {
 pub(crate) enum Action {
     Rows(Verb, &'static dyn Collection),
     TopUp,
+    TrueUp,
     Refund,
     Adjust,
     Grant,
@@ -57,6 +58,7 @@ pub(crate) enum Action {
     Postings,
     TrialBalance,
     Payables,
+    Estimates,
     Margin,
     Verify,
     Audit,
@@ -111,6 +113,7 @@ impl Endpoint {
                 !matches!(verb, Verb::Create | Verb::List) && collection.codes() == Codes::ModelName
             }
             Action::TopUp
+            | Action::TrueUp
             | Action::Refund
             | Action::Adjust
             | Action::Grant
@@ -120,6 +123,7 @@ impl Endpoint {
             | Action::Postings
             | Action::TrialBalance
             | Action::Payables
+            | Action::Estimates
             | Action::Margin
             | Action::Verify
             | Action::Audit
@@ -142,9 +146,11 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/apps/{code}/promos", Action::Grants),
         (Method::GET, "/apps/{code}/balance", Action::Balance),
         (Method::GET, "/apps/{code}/statement", Action::Statement),
+        (Method::POST, "/requests/{code}/true-up", Action::TrueUp),
         (Method::GET, "/ledger/postings", Action::Postings),
         (Method::GET, "/ledger/trial-balance", Action::TrialBalance),
         (Method::GET, "/ledger/payables", Action::Payables),
+        (Method::GET, "/ledger/estimates", Action::Estimates),
         (Method::GET, "/ledger/margin", Action::Margin),
         (Method::GET, "/ledger/verify", Action::Verify),
         (Method::GET, "/audit", Action::Audit),

@@ -135,6 +135,12 @@ impl Words {
                 fixed("statement", "What moved on an app's wallet in a month", "apps")
             }
             Action::Payables => fixed("payables", "Lists what providers are owed", "ledger"),
+            Action::Estimates => {
+                fixed("estimates", "Lists costs that no provider has confirmed", "ledger")
+            }
+            Action::TrueUp => {
+                fixed("trueup", "Books what a provider reports late, once per key", "ledger")
+            }
             Action::Margin => fixed("margin", "What calls earned, grouped", "ledger"),
             Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
             Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
@@ -188,7 +194,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             let description = "The version that was read, in quotes; instead of `version_no`";
             parameters.push(header("If-Match", false, description));
         }
-        Action::TopUp | Action::Refund | Action::Adjust | Action::Grant => {
+        Action::TopUp | Action::Refund | Action::Adjust | Action::Grant | Action::TrueUp => {
             let description = "1 to 255 ASCII characters; names the movement";
             parameters.push(header("Idempotency-Key", true, description));
         }
@@ -203,6 +209,11 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         }
         Action::TrialBalance => {
             parameters.push(query("at", &moment, false, "As it was just before; absent is now"));
+        }
+        Action::Estimates => {
+            let text = json!({ "type": "string" });
+            parameters.push(query("channel", &text, false, "Of one channel"));
+            parameters.push(query("limit", &limit, false, "Rows, the oldest first"));
         }
         Action::Margin => {
             let text = json!({ "type": "string" });
@@ -274,12 +285,14 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
             let (schema, required) = hatches::body(lever)?;
             (schema.to_owned(), required)
         }
+        Action::TrueUp => ("NewTrueUp".to_owned(), true),
         Action::Grants
         | Action::Balance
         | Action::Statement
         | Action::Postings
         | Action::TrialBalance
         | Action::Payables
+        | Action::Estimates
         | Action::Margin
         | Action::Verify
         | Action::Audit
@@ -306,6 +319,8 @@ fn responses(action: Action) -> Value {
         Action::Refund => ("201", Some("Refund".to_owned())),
         Action::Adjust => ("201", Some("Adjustment".to_owned())),
         Action::Grant => ("201", Some("Promo".to_owned())),
+        Action::TrueUp => ("201", Some("TrueUp".to_owned())),
+        Action::Estimates => ("200", Some("EstimatePage".to_owned())),
         Action::Grants => ("200", Some("PromoPage".to_owned())),
         Action::Statement => ("200", Some("Statement".to_owned())),
         Action::Payables => ("200", Some("PayablePage".to_owned())),
@@ -332,8 +347,10 @@ fn responses(action: Action) -> Value {
         status: described("Done"),
         "default": { "$ref": "#/components/responses/Problem" },
     });
-    let is_movement =
-        matches!(action, Action::TopUp | Action::Refund | Action::Adjust | Action::Grant);
+    let is_movement = matches!(
+        action,
+        Action::TopUp | Action::Refund | Action::Adjust | Action::Grant | Action::TrueUp
+    );
     if let (true, Value::Object(members)) = (is_movement, &mut responses) {
         members.insert("200".to_owned(), described("Done before, with the same key"));
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use anima_core::clock::Timestamp;
 use anima_core::money::{Currency, Money};
-use anima_store::ledger::money::{Age, MarginLine, MarginOf, Payable};
+use anima_store::ledger::money::{Age, Estimate, MarginLine, MarginOf, Payable};
 
 use super::Admin;
 use super::books::request_id;
@@ -51,6 +51,29 @@ fn show_payable(payable: &Payable) -> Value {
         "currency": payable.currency.code(),
         "confirmed": age(payable.confirmed),
         "estimated": age(payable.estimated),
+    })
+}
+
+/// The oldest costs that rest on our own estimate.
+///
+/// # Errors
+/// A bad query, or the ledger's.
+pub(crate) async fn estimates(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
+    call.query_only(&["channel", "limit"])?;
+    let channel = call.query.get("channel").map(String::as_str);
+    let estimates = admin.stores.money.estimates(channel, call.limit()?).await?;
+    Ok(Reply::page(estimates.iter().map(show_estimate).collect(), Value::Null))
+}
+
+fn show_estimate(estimate: &Estimate) -> Value {
+    json!({
+        "request_id": format!("req_{}", estimate.request.simple()),
+        "attempt": estimate.attempt,
+        "channel": estimate.channel,
+        "model": estimate.model,
+        "amount": text(estimate.amount, estimate.currency),
+        "currency": estimate.currency.code(),
+        "posted_at": estimate.posted_at,
     })
 }
 

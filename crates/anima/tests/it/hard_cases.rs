@@ -43,6 +43,7 @@ on_both! {
     row_13_a_settlement_again_changes_nothing;
     row_14_prices_are_those_of_the_start;
     row_15_late_usage_gives_back_and_never_takes;
+    row_15_a_report_confirms_what_was_estimated;
     row_20_more_than_the_hold_is_charged_down_to_the_floor;
     row_20_a_stream_that_outgrows_its_hold_gets_a_larger_one ("hold_output_tokens = 64");
     row_20_a_stream_is_cut_where_the_money_ends
@@ -561,7 +562,7 @@ async fn row_15_late_usage_gives_back_and_never_takes(app: &TestApp) {
         let settlement = settlement(&hold, tokens, false);
         let reference = "reported late".to_owned();
         let sale = SaleCorrection::DownOnly;
-        ledger.true_up(Correction { settlement, sale, reference }).await.unwrap()
+        ledger.true_up(Correction { settlement, sale, report: None, reference }).await.unwrap()
     };
     let (sold, left) = (of_tokens(&SALE, 1_000), of_tokens(&SALE, 600));
     assert_eq!(correct(600).await.given_back, sold - left);
@@ -573,6 +574,57 @@ async fn row_15_late_usage_gives_back_and_never_takes(app: &TestApp) {
     let books = app.trial_balance().await;
     assert_eq!(books["payable_estimated:main"].0, books["payable_estimated:main"].1);
     assert_eq!(books["payable:main"].1 - books["payable:main"].0, of_tokens(&COST, 5_000));
+}
+
+async fn row_15_a_report_confirms_what_was_estimated(app: &TestApp) {
+    app.fault("usage-missing");
+    let reply = app.ask("chat").await;
+    let (id, path) = (reply.request_id(), format!("/requests/{}/true-up", reply.request_id()));
+    let before = app.balance().await;
+    let estimates =
+        async || app.admin(Method::GET, "/ledger/estimates?channel=main", &Value::Null).await;
+    let listed = estimates().await["items"][0].clone();
+    assert_eq!((&listed["request_id"], &listed["attempt"]), (&json!(id), &json!(1)), "{listed}");
+    let usage = json!({"input_tokens": 2, "output_tokens": 1});
+    for (body, member) in [
+        (json!({"attempts": [{"n": 1, "usage": usage}]}), "reason"),
+        (json!({"attempts": [], "reason": "r"}), "attempts"),
+        (json!({"attempts": [{"n": 1}], "reason": "r"}), "attempts[0]"),
+        (
+            json!({"attempts": [{"n": 1, "usage": usage, "cost": "1"}], "reason": "r"}),
+            "attempts[0]",
+        ),
+        (json!({"attempts": [{"n": 2, "usage": usage}], "reason": "r"}), "attempts[0].n"),
+        (json!({"attempts": [{"n": 1, "cost": "-1"}], "reason": "r"}), "attempts[0].cost"),
+        (json!({"attempts": [{"n": 1, "cost": 1}], "reason": "r"}), "attempts[0].cost"),
+        (
+            json!({"attempts": [{"n": 1, "usage": {"images": 1}}], "reason": "r"}),
+            "attempts[0].usage",
+        ),
+    ] {
+        let refused = app.admin_try(Method::POST, &path, &body).await;
+        let told = refused.json()["errors"][0]["member"].clone();
+        assert_eq!((refused.status, &told), (400, &json!(member)), "{body}: {refused:?}");
+    }
+    let nobody = "/requests/req_00000000000000000000000000000000/true-up";
+    let report = json!({"attempts": [{"n": 1, "usage": usage}], "reason": "usage came late"});
+    assert_eq!(app.admin_try(Method::POST, nobody, &report).await.status, 404);
+    let done = app.admin(Method::POST, &path, &report).await;
+    let told =
+        anima_simulator::Usage { prompt_tokens: 2, completion_tokens: 1, ..Default::default() };
+    let (sale, cost) = (owed(&SALE, &told, 1_000), owed(&COST, &told, 1_000));
+    let sold = lines(app, id).await[0].2;
+    assert_eq!(nano(done["given_back"].as_str().unwrap()), sold - sale, "{done}");
+    assert_eq!(nano(done["attempts"][0]["cost"].as_str().unwrap()), cost, "{done}");
+    assert_eq!(app.balance().await, before + sold - sale);
+    assert_eq!(estimates().await["items"], json!([]));
+    let again = app.admin_try(Method::POST, &path, &report).await;
+    assert_eq!((again.status, &again.json()["id"]), (200, &done["id"]), "{again:?}");
+    let other = json!({"attempts": [{"n": 1, "cost": "0.5"}], "reason": "usage came late"});
+    let conflict = app.admin_try(Method::POST, &path, &other).await;
+    assert_eq!((conflict.status, &conflict.json()["code"]), (409, &json!("idempotency_conflict")));
+    let record = app.admin(Method::GET, "/audit?limit=1", &Value::Null).await["items"][0].clone();
+    assert_eq!((&record["action"], &record["code"]), (&json!("true_up"), &json!(id)));
 }
 
 async fn row_20_more_than_the_hold_is_charged_down_to_the_floor(app: &TestApp) {

@@ -88,6 +88,22 @@ fn a_cost_that_was_estimated_too_low_grows_and_the_sale_does_not() {
     assert_eq!(shown(&allowed)[0], "wallet:acme revenue 15");
 }
 
+#[test]
+fn a_report_of_one_attempt_leaves_the_others_and_the_sale_alone() {
+    let about = |n, amount| attempt(n, "upstream_error", n == 2, (amount, true));
+    let books = booked(&settlement(Some(90), vec![about(1, 7), about(2, 40)]));
+    let report = settlement(None, vec![attempt(1, "ok", false, (5, false))]);
+    assert_eq!(
+        shown(&true_up_named(&books, &report, None).unwrap()),
+        ["payable_estimated:up payable:up 5", "payable_estimated:up wasted_cost 2"]
+    );
+    let sold = settlement(Some(70), vec![attempt(2, "ok", true, (40, false))]);
+    assert_eq!(
+        shown(&true_up_named(&books, &sold, Some(0)).unwrap()),
+        ["revenue wallet:acme 20", "payable_estimated:up payable:up 40"]
+    );
+}
+
 /// A sale of so many euro units, paid from a wallet of dollars at a half with a tenth on top.
 fn converted(sale: i64) -> Settlement {
     let rate = FxRate {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use anima_core::ledger::{Account, Component, EntryKind, Extension, Leg, true_up};
+use anima_core::ledger::{Account, Component, EntryKind, Extension, Leg, true_up, true_up_named};
 
 use super::{Judge, moved, too_large};
-use crate::ledger::digest::journal_id;
+use crate::ledger::digest::{is_same_report, journal_id};
 use crate::ledger::operation::PreparedCorrection;
 use crate::ledger::plan::{AttemptRow, Booked, JournalRow, ReturnRow, State};
 use crate::ledger::{Error, SaleCorrection, TruedUp};
@@ -75,8 +75,9 @@ pub(super) fn correction<'a>(
     let booked = judge.known.booked.remove(&settlement.hold).unwrap_or_default();
     let floor = judge.wallet(account_id)?.floor;
     let may_take = match correction.sale {
-        SaleCorrection::DownOnly => 0,
-        SaleCorrection::BothWays => judge.wallet(account_id)?.money_above(floor).max(0),
+        SaleCorrection::Keep => None,
+        SaleCorrection::DownOnly => Some(0),
+        SaleCorrection::BothWays => Some(judge.wallet(account_id)?.money_above(floor).max(0)),
     };
     let (booked, verdict) = correct(judge, booked, correction, (may_take, floor));
     judge.known.booked.insert(settlement.hold, booked);
@@ -98,7 +99,7 @@ fn correct<'a>(
     judge: &mut Judge<'_, 'a>,
     mut booked: Booked,
     correction: &'a PreparedCorrection,
-    (may_take, floor): (i64, i64),
+    (may_take, floor): (Option<i64>, i64),
 ) -> (Booked, Result<TruedUp, Error>) {
     let settle = &correction.settle;
     let earlier = booked.trueups.iter().find(|(_, _, digest)| *digest == settle.digest);
@@ -106,7 +107,16 @@ fn correct<'a>(
         let journal = Some(*journal);
         return (booked, Ok(TruedUp { journal, ..REPLAY }));
     }
-    let legs = true_up(&booked.legs, &settle.settlement, may_take).map_err(|_overflow| too_large());
+    let other = |(_, _, digest): &(i16, Uuid, _)| is_same_report(digest, &settle.digest);
+    if correction.is_report && booked.trueups.iter().any(other) {
+        return (booked, Err(Error::Conflict));
+    }
+    let legs = if correction.is_report {
+        true_up_named(&booked.legs, &settle.settlement, may_take)
+    } else {
+        true_up(&booked.legs, &settle.settlement, may_take.unwrap_or(0))
+    };
+    let legs = legs.map_err(|_overflow| too_large());
     let posted = legs.and_then(|legs| {
         let seq = booked.trueups.iter().map(|(seq, ..)| *seq).max().unwrap_or(0);
         let seq = seq.checked_add(1).ok_or_else(too_large)?;

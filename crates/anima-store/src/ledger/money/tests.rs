@@ -90,6 +90,7 @@ on_both! {
     reports::a_statement_adds_up_and_months_follow_one_another,
     reports::a_statement_of_nobody_is_empty,
     reports::payables_are_apart_by_confirmation_and_currency,
+    reports::a_report_confirms_the_attempts_that_it_names,
     reports::a_margin_is_what_is_left_of_the_sale,
     reports::the_trial_balance_of_an_earlier_instant_leaves_out_what_came_later,
 }

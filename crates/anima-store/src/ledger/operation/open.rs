@@ -5,7 +5,7 @@
 use anima_core::ledger::{Checkpoint, Extension};
 
 use super::{Operation, PreparedCheckpoint, PreparedCorrection, PreparedSettlement, clean};
-use crate::ledger::{Correction, Error, trail};
+use crate::ledger::{Correction, Error, SaleCorrection, digest, trail};
 
 /// Checks an extension.
 pub(in crate::ledger) fn extend(extension: Extension) -> Result<Operation, Error> {
@@ -17,9 +17,16 @@ pub(in crate::ledger) fn extend(extension: Extension) -> Result<Operation, Error
 
 /// Works out what a correction rests on.
 pub(in crate::ledger) fn true_up(correction: Correction) -> Result<Operation, Error> {
-    let Correction { settlement, sale, reference } = correction;
-    let settle = PreparedSettlement::of(settlement)?;
-    Ok(Operation::TrueUp(Box::new(PreparedCorrection { settle, sale, reference })))
+    let Correction { settlement, sale, report, reference } = correction;
+    let is_report = report.is_some();
+    if sale == SaleCorrection::Keep && !is_report {
+        return Err(Error::Refused("a correction without a sale is no report".into()));
+    }
+    let mut settle = PreparedSettlement::of(settlement)?;
+    if let Some(id) = report {
+        settle.digest = digest::of_report(id, &settle.digest);
+    }
+    Ok(Operation::TrueUp(Box::new(PreparedCorrection { settle, sale, is_report, reference })))
 }
 
 /// Writes a checkpoint's upstream calls as text.

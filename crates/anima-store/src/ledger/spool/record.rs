@@ -184,7 +184,7 @@ pub(in crate::ledger) fn attempt(call: Call) -> Attempt {
 }
 
 /// The word for an outcome, as attempts hold it.
-fn outcome(word: String) -> &'static str {
+pub(in crate::ledger) fn outcome(word: String) -> &'static str {
     let failures = Failure::ALL.iter().map(|failure| failure.reason());
     let mut words = ["ok", recovery::OUTCOME].into_iter().chain(failures);
     // A word that only another version knows is kept for the life of the process: there are as many

@@ -163,7 +163,12 @@ pub(in crate::ledger) fn extension(hold: &Hold, amount: i64) -> Extension {
 }
 
 pub(in crate::ledger) fn correction(settlement: Settlement) -> Correction {
-    Correction { settlement, sale: SaleCorrection::DownOnly, reference: "came late".to_owned() }
+    Correction {
+        settlement,
+        sale: SaleCorrection::DownOnly,
+        report: None,
+        reference: "came late".to_owned(),
+    }
 }
 
 pub(in crate::ledger) fn registration(node: u128, ttl: Duration) -> Registration {

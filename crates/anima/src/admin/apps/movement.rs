@@ -20,7 +20,7 @@ const REFERENCE_CHARS_MAX: usize = 500;
 const KEY_CHARS_MAX: usize = 255;
 
 /// Judges an idempotency key.
-pub(super) fn check_key(key: &str) -> Result<(), Problem> {
+pub(crate) fn check_key(key: &str) -> Result<(), Problem> {
     let visible = key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     if key.is_empty() || key.len() > KEY_CHARS_MAX || !visible {
         return Err(Problem::invalid("Idempotency-Key", "a header of 1 to 255 ASCII characters"));
@@ -29,7 +29,7 @@ pub(super) fn check_key(key: &str) -> Result<(), Problem> {
 }
 
 /// Judges a reference.
-pub(super) fn check_reference(reference: &str) -> Result<(), Problem> {
+pub(crate) fn check_reference(reference: &str) -> Result<(), Problem> {
     if reference.chars().count() > REFERENCE_CHARS_MAX {
         return Err(Problem::invalid("reference", "a text of up to 500 characters"));
     }
@@ -66,7 +66,7 @@ pub(super) fn too_much(left: i64, currency: Currency) -> Problem {
 }
 
 /// The movement's name, made from what it is, the app and its key alone. Codes hold no `|`.
-pub(super) fn subject(kind: &str, app: &str, key: &str) -> Uuid {
+pub(crate) fn subject(kind: &str, app: &str, key: &str) -> Uuid {
     let hash = digest::digest(&digest::SHA256, format!("{kind}|{app}|{key}").as_bytes());
     let mut bytes = [0_u8; 16];
     for (to, from) in bytes.iter_mut().zip(hash.as_ref()) {
@@ -75,11 +75,33 @@ pub(super) fn subject(kind: &str, app: &str, key: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// Writes who did it.
+/// What an audit record is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Noted<'a> {
+    /// What was done.
+    pub(crate) action: &'a str,
+    /// To which kind of thing.
+    pub(crate) resource: &'a str,
+    /// To which one.
+    pub(crate) code: &'a str,
+}
+
+/// Writes who did it to an app.
 pub(super) async fn record(
     admin: &Admin,
     actor: &Actor,
     (action, app): (&str, &str),
+    reason: Option<String>,
+    after: Value,
+) -> Result<(), Problem> {
+    note(admin, actor, Noted { action, resource: "app", code: app }, reason, after).await
+}
+
+/// Writes who did it.
+pub(crate) async fn note(
+    admin: &Admin,
+    actor: &Actor,
+    Noted { action, resource, code }: Noted<'_>,
     reason: Option<String>,
     after: Value,
 ) -> Result<(), Problem> {
@@ -88,8 +110,8 @@ pub(super) async fn record(
         at: admin.clock.now(),
         actor: actor.name.clone(),
         action: action.to_owned(),
-        resource: "app".to_owned(),
-        code: app.to_owned(),
+        resource: resource.to_owned(),
+        code: code.to_owned(),
         reason: reason.unwrap_or_else(|| actor.reason.clone()),
         before: None,
         after: Some(after),

@@ -23,7 +23,7 @@ use crate::admin::collection::Codes;
 use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
-use crate::admin::{Admin, apps, audit, books, circuits, hatches, keys, reports, spread};
+use crate::admin::{Admin, apps, audit, books, circuits, hatches, keys, reports, spread, trueup};
 
 /// Serves one call whose path names everything by itself.
 pub(super) async fn serve(admin: &Admin, action: Action, mut request: Request) -> Response {
@@ -110,7 +110,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
             let place = Place { collection, app: call.names.app.as_deref() };
             Box::pin(perform_rows(admin, verb, place, call)).await
         }
-        Action::TopUp | Action::Refund | Action::Adjust | Action::Grant => {
+        Action::TopUp | Action::Refund | Action::Adjust | Action::Grant | Action::TrueUp => {
             Box::pin(move_money(admin, action, call)).await
         }
         Action::Grants => {
@@ -125,6 +125,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Postings => books::postings(admin, call).await,
         Action::TrialBalance => books::trial_balance(admin, call).await,
         Action::Payables => reports::payables(admin, call).await,
+        Action::Estimates => reports::estimates(admin, call).await,
         Action::Margin => reports::margin(admin, call).await,
         Action::Verify => books::verify(admin, call).await,
         Action::Audit => audit::list(admin, call).await,
@@ -287,6 +288,7 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         Action::Refund => apps::refund(admin, actor, app, key, body).await?,
         Action::Adjust => apps::adjust(admin, actor, app, key, body).await?,
         Action::Grant => apps::grant(admin, actor, app, key, body).await?,
+        Action::TrueUp => trueup::true_up(admin, actor, app, key, body).await?,
         Action::TopUp
         | Action::Rows(..)
         | Action::Grants
@@ -295,6 +297,7 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Postings
         | Action::TrialBalance
         | Action::Payables
+        | Action::Estimates
         | Action::Margin
         | Action::Verify
         | Action::Audit

@@ -29,6 +29,9 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
         ("TrialBalance", trial_balance()),
         ("PayablePage", page(&payable())),
         ("MarginPage", page(&margin())),
+        ("NewTrueUp", true_up_payload()),
+        ("TrueUp", true_up()),
+        ("EstimatePage", page(&estimate())),
     ]
 }
 
@@ -213,6 +216,56 @@ fn payable() -> Value {
         "currency": text("ISO 4217"),
         "confirmed": age,
         "estimated": age,
+    }))
+}
+
+fn true_up_payload() -> Value {
+    let members = json!({
+        "n": integer(1, "Which upstream call of the request"),
+        "usage": { "type": "object", "additionalProperties": integer(0, "Quantity"),
+            "description": "By meter; priced as when it was called. This or `cost`" },
+        "service_tier": text("The tier that the provider reports with `usage`"),
+        "cost": amount("In the attempt's currency. This or `usage`"),
+    });
+    let attempts = list(payload(&members, &["n"]), "Those that are reported; others stay");
+    let members = json!({
+        "attempts": attempts,
+        "reason": text("Why; for the books and the audit record"),
+        "reference": given_reference(),
+    });
+    payload(&members, &["attempts", "reason"])
+}
+
+fn true_up() -> Value {
+    let attempt = closed(&json!({
+        "n": integer(1, "Which upstream call"),
+        "channel": text("A channel's code"),
+        "model": text("The upstream model"),
+        "cost": amount("As it is booked now"),
+        "currency": text("ISO 4217"),
+        "estimate": { "type": "boolean", "description": "A rate stood in for another one" },
+    }));
+    closed(&json!({
+        "id": nullable(&id("The journal entry; null when the books said the same already")),
+        "request_id": text("The request"),
+        "app": text("Whose"),
+        "given_back": amount("What the customer got back"),
+        "currency": text("ISO 4217, of the wallet"),
+        "attempts": list(attempt, "Those that were reported"),
+        "reference": text("As it is in the books"),
+        "replayed": { "type": "boolean", "description": "It had been done before" },
+    }))
+}
+
+fn estimate() -> Value {
+    closed(&json!({
+        "request_id": text("The request"),
+        "attempt": nullable(&integer(1, "Which upstream call")),
+        "channel": text("A channel's code"),
+        "model": text("The upstream model"),
+        "amount": amount("What was estimated and not confirmed"),
+        "currency": text("ISO 4217"),
+        "posted_at": instant("Since when"),
     }))
 }
 

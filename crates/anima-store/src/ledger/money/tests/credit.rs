@@ -162,6 +162,7 @@ pub(super) async fn a_correction_gives_credit_back_to_its_grant(desk: Arc<Desk>)
     let correction = Correction {
         settlement: settle(&hold(1, "acme", 25), 4),
         sale: SaleCorrection::DownOnly,
+        report: None,
         reference: "late usage".to_owned(),
     };
     assert_eq!(desk.ledger.true_up(correction.clone()).await.unwrap().given_back, 21);

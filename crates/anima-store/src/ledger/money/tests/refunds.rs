@@ -84,6 +84,7 @@ pub(super) async fn a_correction_counts_against_what_is_left_to_refund(desk: Arc
     let correction = Correction {
         settlement: lower,
         sale: SaleCorrection::DownOnly,
+        report: None,
         reference: "late usage".to_owned(),
     };
     assert_eq!(desk.ledger.true_up(correction).await.unwrap().given_back, 30);

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use anima_core::ledger::EntryKind;
+use anima_core::ledger::{EntryKind, Settlement};
 use uuid::Uuid;
 
 use super::*;
 use crate::ledger::money::{Age, LineKind, MarginOf, Sums};
-use crate::ledger::tests::fixtures::{attempt, eur, hold, settle, topup};
+use crate::ledger::tests::fixtures::{attempt, correction, eur, hold, release, settle, topup};
+use crate::ledger::{Correction, Error, SaleCorrection};
 
 pub(super) async fn a_statement_adds_up_and_months_follow_one_another(desk: Arc<Desk>) {
     desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
@@ -118,4 +119,51 @@ pub(super) async fn the_trial_balance_of_an_earlier_instant_leaves_out_what_came
     let now = desk.money.trial_balance_at(period.to).await.unwrap();
     assert_eq!(now, desk.ledger.trial_balance().await.unwrap());
     assert_eq!(now.iter().find(|l| l.account == "wallet:acme").unwrap().debits, 90);
+}
+
+pub(super) async fn a_report_confirms_the_attempts_that_it_names(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    let open = hold(2, "acme", 50);
+    desk.ledger.hold(open.clone()).await.unwrap();
+    assert_eq!(desk.money.request(open.id).await.unwrap(), None);
+    let mut settlement = settle(&open, 50);
+    settlement.attempts = vec![attempt(1, false, 3), attempt(2, false, 5), attempt(3, true, 33)];
+    desk.ledger.settle(settlement).await.unwrap();
+    let estimates = desk.money.estimates(Some("openai"), 10).await.unwrap();
+    let shown: Vec<_> = estimates.iter().map(|e| (e.request, e.attempt, e.amount)).collect();
+    assert_eq!(shown, [(open.id, Some(1), 3), (open.id, Some(2), 5)]);
+    assert_eq!(desk.money.estimates(Some("azure"), 10).await.unwrap(), []);
+    assert_eq!(desk.money.estimates(None, 1).await.unwrap().len(), 1);
+    let request = desk.money.request(open.id).await.unwrap().unwrap();
+    assert_eq!((&*request.app, request.is_sold, &request.fx), ("acme", true, &open.fx));
+    assert_eq!((&request.sale_price, request.multiplier), (&open.sale_price, open.multiplier));
+    let costs: Vec<_> = request.attempts.iter().map(|a| (a.n, a.served, a.cost.clone())).collect();
+    let wanted = [attempt(1, false, 3), attempt(2, false, 5), attempt(3, true, 33)];
+    assert_eq!(costs, wanted.map(|a| (a.n, a.served, a.cost)));
+    let report = |key: u128, amount| {
+        let mut told = request.attempts[0].clone();
+        let cost = told.cost.as_mut().unwrap();
+        (cost.amount, cost.estimate) = (amount, false);
+        Correction {
+            sale: SaleCorrection::Keep,
+            report: Some(Uuid::from_u128(key)),
+            ..correction(Settlement { attempts: vec![told], ..release(&open) })
+        }
+    };
+    let done = desk.ledger.true_up(report(7, 4)).await.unwrap();
+    assert_eq!((done.journal.is_some(), done.given_back, done.replayed), (true, 0, false));
+    assert!(desk.ledger.true_up(report(7, 4)).await.unwrap().replayed);
+    assert_eq!(desk.ledger.true_up(report(7, 5)).await, Err(Error::Conflict));
+    let estimates = desk.money.estimates(None, 10).await.unwrap();
+    assert_eq!((estimates.len(), estimates[0].attempt), (1, Some(2)));
+    // Up, and down again to what was said before: each report counts.
+    for (key, amount) in [(8, 6), (9, 4)] {
+        let done = desk.ledger.true_up(report(key, amount)).await.unwrap();
+        assert!(done.journal.is_some() && !done.replayed);
+    }
+    let payables = desk.money.payables(around_now().to).await.unwrap();
+    assert_eq!((payables[0].confirmed.all(), payables[0].estimated.all()), (33 + 4, 5));
+    assert_eq!(wallet(&desk, "acme").await, (950, 0, 0));
+    let unnamed = Correction { report: None, ..report(1, 1) };
+    assert!(matches!(desk.ledger.true_up(unnamed).await, Err(Error::Refused(_))));
 }

@@ -409,6 +409,7 @@ impl<'p> Call<'p> {
             let correction = Correction {
                 settlement: settlement.clone(),
                 sale: SaleCorrection::DownOnly,
+                report: None,
                 reference: "late".to_owned(),
             };
             match self.process.ledger.true_up(correction).await {
