@@ -190,7 +190,8 @@ impl Writing<'_> {
     async fn whole_holds(&self) -> Result<(), Error> {
         let (holds, extensions, closings, checkpoints) = tokio::join!(
             biased;
-            self.holds(),
+            // One column per array makes it large.
+            Box::pin(self.holds()),
             self.extensions(),
             self.closings(),
             self.checkpoints(),
