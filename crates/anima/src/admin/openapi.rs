@@ -210,11 +210,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         Action::TrialBalance => {
             parameters.push(query("at", &moment, false, "As it was just before; absent is now"));
         }
-        Action::Estimates => {
-            let text = json!({ "type": "string" });
-            parameters.push(query("channel", &text, false, "Of one channel"));
-            parameters.push(query("limit", &limit, false, "Rows, the oldest first"));
-        }
+        Action::Estimates => parameters.extend(of_estimates(&limit)),
         Action::Margin => {
             let text = json!({ "type": "string" });
             parameters.push(query("request_id", &text, false, "Of one request"));
@@ -264,6 +260,11 @@ fn spreading(endpoint: &Endpoint, parameters: &mut Vec<Value>) {
             lone switches wait 1000 without it";
         parameters.push(query("wait_ms", &wait, false, description));
     }
+}
+
+fn of_estimates(limit: &Value) -> [Value; 2] {
+    let channel = query("channel", &json!({ "type": "string" }), false, "Of one channel");
+    [channel, query("limit", limit, false, "Rows, the oldest first")]
 }
 
 fn request_body(endpoint: &Endpoint) -> Option<Value> {
