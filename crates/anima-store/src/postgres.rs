@@ -46,11 +46,14 @@ const SESSION: &str = "
 /// What a connection of the ledger's writers has besides. Commits must be on disk, whatever the
 /// server's default; a stronger setting stays. Everything that a batch does is a look-up by key: a
 /// plan made while a table was small must not scan it later, when it is large, and planning each
-/// statement again for each batch costs more than running it.
+/// statement again for each batch costs more than running it. The server gives up waiting for a lock
+/// before the writer gives up the batch, so that hardly any is committed after that. No such bound on
+/// statements: it would end a commit's wait for its standby, and call it done.
 const WRITER_SESSION: &str = "
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') = 'off';
     SET enable_seqscan = off;
+    SET lock_timeout = '2s';
     SET plan_cache_mode = force_generic_plan";
 
 /// Migrations may take long, and so may the wait for the node that is at it.

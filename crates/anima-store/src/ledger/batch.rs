@@ -52,6 +52,12 @@ pub(super) trait Engine: Send {
         items: &[Item],
     ) -> impl Future<Output = Result<Vec<Verdict>, Failure>> + Send;
 
+    /// What of a batch is written in which transaction; the last part is the first. Operations on
+    /// one wallet stay together and in order. All in one by default.
+    fn split(&self, batch: Vec<Item>) -> Vec<Vec<Item>> {
+        vec![batch]
+    }
+
     /// Lets a moment pass, short next to a commit of this database. None by default.
     fn pause(&mut self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
@@ -116,7 +122,7 @@ async fn write<E: Engine>(
     batch: Vec<Item>,
     observer: &dyn BatchObserver,
 ) -> Result<(), Failure> {
-    let mut parts = vec![batch];
+    let mut parts = engine.split(batch);
     while let Some(part) = parts.pop() {
         let started = Instant::now();
         match engine.commit(&part).await {

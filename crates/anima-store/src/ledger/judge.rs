@@ -1,6 +1,6 @@
 //! Judges a batch: from what the database says and what is asked, to verdicts and rows to write.
 //!
-//! Pure, and the same for both databases. A store reads [`Known`] under its locks, calls
+//! Pure, and the same for both databases. A store reads [`Known`], calls
 //! [`Judge::judge`], and writes the [`Plan`] in the same transaction. Operations are judged one
 //! after the other, each seeing what the ones before it did.
 //! Invariant: an operation that is refused leaves no trace but a followed floor.
@@ -157,10 +157,15 @@ impl<'a> Judge<'_, 'a> {
         self.book_settlement(settle, charged, promo)?;
         *self.wallet(account_id)? = wallet;
         self.take_credit(settlement.hold, (account_id, admitted_at), promo);
-        Ok(self.close(settle, charged, sale.saturating_sub(charged)))
+        Ok(self.close(settle, amount, (charged, sale.saturating_sub(charged))))
     }
 
-    fn close(&mut self, settle: &PreparedSettlement, charged: i64, uncollected: i64) -> Settled {
+    fn close(
+        &mut self,
+        settle: &PreparedSettlement,
+        amount: i64,
+        (charged, uncollected): (i64, i64),
+    ) -> Settled {
         let settlement = &settle.settlement;
         let digest = settle.digest;
         if let Some(stored) = self.known.holds.get_mut(&settlement.hold) {
@@ -168,6 +173,7 @@ impl<'a> Judge<'_, 'a> {
         }
         self.plan.closings.push(ClosedHold {
             id: settlement.hold,
+            amount,
             settled: matches!(settlement.close, Close::Settle { .. }).then_some(charged),
             uncollected,
             digest,

@@ -1,7 +1,7 @@
 //! What a batch reads before it is judged, and what it writes after.
 //!
-//! Plain rows, the same for both databases: a store fills [`Known`] under its locks and writes a
-//! [`Plan`] in the same transaction. Nothing is decided here; that is `judge`'s part.
+//! Plain rows, the same for both databases: a store fills [`Known`] and writes a [`Plan`] in the
+//! same transaction. Nothing is decided here; that is `judge`'s part.
 //! Invariant: a plan's rows name accounts and prices by ids that exist.
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
@@ -18,7 +18,7 @@ use anima_core::money::{Currency, Multiplier};
 use super::digest::Digest;
 use super::operation::PreparedCheckpoint;
 
-/// A gated balance under lock.
+/// A gated balance as it was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wallet {
     pub(super) debits: i64,
@@ -97,6 +97,8 @@ pub(super) struct OpenedHold<'a> {
 #[derive(Debug)]
 pub(super) struct ClosedHold {
     pub(super) id: Uuid,
+    /// What is held, as the wallet no longer holds it.
+    pub(super) amount: i64,
     /// What was taken; `None` for a release.
     pub(super) settled: Option<i64>,
     pub(super) uncollected: i64,
@@ -158,8 +160,8 @@ pub(super) struct ReturnRow {
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
     pub(super) holds: Vec<OpenedHold<'a>>,
-    /// What is to be held in all by holds that are open and ours.
-    pub(super) extensions: BTreeMap<Uuid, i64>,
+    /// What holds that are open and ours hold, and are to hold in all.
+    pub(super) extensions: BTreeMap<Uuid, (i64, i64)>,
     /// One per hold. Those of holds that are not open, or not ours, have no effect.
     pub(super) checkpoints: BTreeMap<Uuid, &'a PreparedCheckpoint>,
     pub(super) closings: Vec<ClosedHold>,

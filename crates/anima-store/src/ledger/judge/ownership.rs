@@ -43,9 +43,10 @@ pub(super) fn extend(judge: &mut Judge<'_, '_>, extension: &Extension) -> Result
     wallet.held = wallet.held.checked_add(more).ok_or_else(too_large)?;
     wallet.changed = true;
     if let Some(stored) = judge.known.holds.get_mut(&extension.hold) {
+        let extended = judge.plan.extensions.entry(extension.hold);
+        extended.or_insert((stored.amount, extension.amount)).1 = extension.amount;
         stored.amount = extension.amount;
     }
-    judge.plan.extensions.insert(extension.hold, extension.amount);
     Ok(())
 }
 

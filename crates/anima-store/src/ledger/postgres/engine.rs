@@ -22,6 +22,7 @@ use super::lookup::Reading;
 use super::{Shared, booked, credit, intern, lookup, quick, rows};
 use crate::ledger::batch::{self, Failure};
 use crate::ledger::directory::{Directory, Missing};
+use crate::ledger::epoch::Node;
 use crate::ledger::judge::Judge;
 use crate::ledger::operation::{Item, Verdict};
 use crate::ledger::plan::{Known, Plan, Wallet};
@@ -64,6 +65,17 @@ fn doze() {
 }
 
 impl batch::Engine for Engine {
+    /// What concerns wallets that are judged under lock goes into a transaction of its own, the
+    /// last one, so that one empty wallet does not hold up all others.
+    fn split(&self, batch: Vec<Item>) -> Vec<Vec<Item>> {
+        if self.tight.is_empty() {
+            return vec![batch];
+        }
+        let (tight, roomy): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|item| self.is_tight(item));
+        [tight, roomy].into_iter().filter(|part| !part.is_empty()).collect()
+    }
+
     async fn pause(&mut self) {
         // The runtime's own timer waits for one to two milliseconds at least.
         let slept = tokio::task::spawn_blocking(doze).await;
@@ -91,6 +103,15 @@ impl batch::Engine for Engine {
 impl Engine {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, directory: Directory::default(), tight: HashSet::new() }
+    }
+
+    fn is_tight(&self, item: &Item) -> bool {
+        let mut is_tight = false;
+        item.operation.each_wallet(|account, currency| {
+            let account = self.directory.account(account, currency);
+            is_tight |= account.is_some_and(|account| self.tight.contains(&account));
+        });
+        is_tight
     }
 
     async fn transaction(
@@ -126,12 +147,13 @@ impl Engine {
         let named = lookup::Named::of(items, &self.directory, node);
         let is_tight = named.accounts.iter().any(|account| self.tight.contains(account));
         let reading = if is_tight { Reading::Locked } else { reading };
-        let mut judged = self.judge(client, items, (&named, reading)).await?;
+        let mut judged = self.judge(client, items, (&named, node, reading)).await?;
         let mut moves = None;
         if reading == Reading::Unlocked {
             moves = quick::moves(&judged.before, &judged.known.wallets, &judged.verdicts);
             if moves.is_none() {
-                judged = self.judge(client, items, (&named, Reading::LockedAgain)).await?;
+                let again = Reading::LockedAgain;
+                judged = self.judge(client, items, (&named, node, again)).await?;
             }
         }
         let Judged { posted_at, before, known, plan, verdicts } = judged;
@@ -157,14 +179,13 @@ impl Engine {
         &mut self,
         client: &Object,
         items: &'a [Item],
-        (named, reading): (&lookup::Named, Reading),
+        (named, node, reading): (&lookup::Named, Node, Reading),
     ) -> Result<Judged<'a>, Next> {
         let (posted_at, mut known) = lookup::read(client, named, reading).await?;
         credit::load(client, &mut known).await?;
         known.booked = booked::load(client, &named.corrected, &mut self.directory).await?;
         let before = known.wallets.clone();
-        let node = self.shared.epoch.node().id;
-        let (directory, plan) = (&self.directory, Plan::default());
+        let (directory, node, plan) = (&self.directory, node.id, Plan::default());
         let mut judge = Judge { directory, node, posted_at, known: &mut known, plan };
         let verdicts = judge.judge(items);
         let plan = judge.plan;

@@ -74,10 +74,11 @@ pub(super) fn learn(
     short: &[i64],
 ) {
     for (account_id, after) in after {
-        let is_tight = before.get(account_id).is_none_or(|before| is_tight(before, after));
-        if is_tight || short.contains(account_id) {
+        let Some(before) = before.get(account_id) else { continue };
+        if is_tight(before, after) || short.contains(account_id) {
             tight.insert(*account_id);
-        } else {
+        } else if after.held > before.held {
+            // Something was taken of it with room to spare. What only gives back proves nothing.
             tight.remove(account_id);
         }
     }
@@ -181,6 +182,8 @@ mod tests {
         learn(&mut tight, &rich, &rich, &[7]);
         assert!(tight.contains(&7), "it could not cover what was asked");
         learn(&mut tight, &rich, &rich, &[]);
+        assert!(tight.contains(&7), "nothing was taken of it");
+        learn(&mut tight, &rich, &of(wallet(1_000, 0, 20)), &[]);
         assert!(tight.is_empty());
     }
 }

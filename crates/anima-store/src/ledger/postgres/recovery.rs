@@ -1,6 +1,6 @@
 //! Leases and open holds on PostgreSQL: what goes through the writers, and what does not.
 //!
-//! Invariant: what changes money goes through the writer of its wallet.
+//! Invariant: what changes money goes through the writer of its hold.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -2,7 +2,8 @@
 //!
 //! Rows travel as one array per column. The statements are prepared before the transaction begins:
 //! preparing one waits for the server, and nothing may wait between the writes and `COMMIT`.
-//! Invariant: a hold that is closed was open and ours in this very transaction, or it fails.
+//! Invariant: a hold that is extended or closed was open, ours and of the amount that was judged in
+//! this very transaction, or it fails: balances are moved by that amount.
 
 use deadpool_postgres::Object;
 use tokio_postgres::types::ToSql;
@@ -28,8 +29,9 @@ const OPEN: &str = "
 const EXTEND: &str = "
     WITH extended AS (
         UPDATE hold h SET amount = u.amount
-        FROM unnest($1::uuid[], $2::bigint[]) AS u (id, amount)
-        WHERE h.id = u.id AND h.node = $3 AND h.state IN ('HELD', 'UNKNOWN')
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS u (id, amount, was)
+        WHERE h.id = u.id AND h.node = $4 AND h.state IN ('HELD', 'UNKNOWN')
+          AND h.amount = u.was
         RETURNING 1
     )
     SELECT expect_rows((SELECT count(*) FROM extended), cardinality($1::uuid[]))";
@@ -48,9 +50,11 @@ const CLOSE: &str = "
         SET state = CASE WHEN u.settled IS NULL THEN 'RELEASED' ELSE 'SETTLED' END,
             settled = u.settled, uncollected = u.uncollected, digest = u.digest,
             closed_at = u.closed_at, trail = NULL
-        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[])
-             AS u (id, settled, uncollected, digest, closed_at)
-        WHERE h.id = u.id AND h.node = $6 AND h.state IN ('HELD', 'UNKNOWN')
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[],
+                    $6::bigint[])
+             AS u (id, settled, uncollected, digest, closed_at, amount)
+        WHERE h.id = u.id AND h.node = $7 AND h.state IN ('HELD', 'UNKNOWN')
+          AND h.amount = u.amount
         RETURNING 1
     )
     SELECT expect_rows((SELECT count(*) FROM closed), cardinality($1::uuid[]))";
@@ -205,8 +209,9 @@ impl Writing<'_> {
             return Ok(());
         }
         let ids: Vec<_> = rows.keys().collect();
-        let amounts: Vec<_> = rows.values().collect();
-        self.send(&self.statements.extend, &[&ids, &amounts, &self.node]).await
+        let amounts: Vec<_> = rows.values().map(|(_, amount)| amount).collect();
+        let before: Vec<_> = rows.values().map(|(was, _)| was).collect();
+        self.send(&self.statements.extend, &[&ids, &amounts, &before, &self.node]).await
     }
 
     async fn checkpoints(&self) -> Result<(), Error> {
@@ -284,9 +289,10 @@ impl Writing<'_> {
         let uncollected: Vec<_> = rows.iter().map(|r| r.uncollected).collect();
         let digests: Vec<_> = rows.iter().map(|r| r.digest.as_slice()).collect();
         let at: Vec<_> = rows.iter().map(|r| r.at.micros()).collect();
+        let amounts: Vec<_> = rows.iter().map(|r| r.amount).collect();
         self.send(
             &self.statements.close,
-            &[&ids, &settled, &uncollected, &digests, &at, &self.node],
+            &[&ids, &settled, &uncollected, &digests, &at, &amounts, &self.node],
         )
         .await
     }

@@ -259,7 +259,7 @@ impl Memory {
             };
             self.holds.insert(hold.id, new);
         }
-        for (id, amount) in &plan.extensions {
+        for (id, (_, amount)) in &plan.extensions {
             self.holds.get_mut(id).unwrap().stored.amount = *amount;
         }
         for (id, written) in &plan.checkpoints {

@@ -242,6 +242,69 @@ async fn nodes_share_a_wallet_and_never_overdraw_it() {
     assert_clean(&ledger).await;
 }
 
+/// A transaction that was given up with its connection may still commit, while the same is written
+/// again. What was read before that commit must not move the balance.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_and_commits_later_is_not_counted_twice() {
+    let Some(place) = used().await else { return };
+    let ledger = Arc::new(opened(&place, &opener()));
+    ledger.post(topup(10, "acme", 1_000_000)).await.unwrap();
+    for (n, in_the_end) in [(2_u128, (1_000_910, 200)), (3, (1_000_905, 200))] {
+        let held = hold(n, "acme", 50);
+        ledger.hold(held.clone()).await.unwrap();
+        let ghost = pool(&place.url(), 1).unwrap().get().await.unwrap();
+        let extended = format!(
+            "BEGIN; UPDATE hold SET amount = 200 WHERE id = '{}';
+             UPDATE gated_balance SET held = held + 150",
+            held.id
+        );
+        ghost.batch_execute(&extended).await.unwrap();
+        let (again, acme) = (Arc::clone(&ledger), held.clone());
+        let again = tokio::spawn(async move {
+            if n == 2 {
+                again.extend(extension(&acme, 200)).await
+            } else {
+                again.settle(settle(&acme, 5)).await.map(|_| ())
+            }
+        });
+        while blocked(&place).await == 0 {}
+        ghost.batch_execute("COMMIT").await.unwrap();
+        again.await.unwrap().unwrap();
+        let (posted, held, _) = wallet(&*ledger, "acme").await;
+        assert_eq!((posted, held), in_the_end, "{n}");
+        assert_clean(&*ledger).await;
+    }
+}
+
+/// Sessions that wait for a lock.
+async fn blocked(place: &Scratch) -> i64 {
+    const BLOCKED: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let client = pool(&place.url(), 1).unwrap().get().await.unwrap();
+    client.query_one(BLOCKED, &[]).await.unwrap().get(0)
+}
+
+/// One empty wallet does not hold up the others, and is still judged to the last unit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_wallets_beside_a_full_one_are_judged_apart() {
+    let Some(place) = used().await else { return };
+    let ledger = Arc::new(opened(&place, &opener()));
+    ledger.post(topup(10, "rich", 1_000_000)).await.unwrap();
+    ledger.post(topup(11, "poor", 55)).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..300_u128 {
+        let ledger = Arc::clone(&ledger);
+        calls.spawn(async move {
+            let app = if n % 3 == 0 { "poor" } else { "rich" };
+            (app, ledger.hold(hold(1_000 + n, app, 10)).await.is_ok())
+        });
+    }
+    let accepted = calls.join_all().await;
+    let of = |app: &str| accepted.iter().filter(|(of, ok)| *of == app && *ok).count();
+    assert_eq!((of("poor"), of("rich")), (5, 200));
+    assert_clean(&*ledger).await;
+}
+
 /// As a caller does: what was refused is forgotten.
 async fn hold_and_release(ledger: &dyn LedgerStore, hold: &anima_core::ledger::Hold) {
     if ledger.hold(hold.clone()).await.is_ok() {

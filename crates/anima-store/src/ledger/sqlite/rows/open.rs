@@ -20,7 +20,7 @@ pub(super) fn extensions(
         return Ok(());
     }
     let mut statement = transaction.prepare_cached(EXTEND)?;
-    for (id, amount) in &plan.extensions {
+    for (id, (_, amount)) in &plan.extensions {
         let changed = statement.execute(params![id.as_bytes(), node.as_bytes(), amount])?;
         if changed != 1 {
             return Err(rusqlite::Error::StatementChangedRows(changed));
