@@ -44,11 +44,12 @@ const SESSION: &str = "
     SET timezone = 'UTC'";
 
 /// What a connection of the ledger's writers has besides. Commits must be on disk, whatever the
-/// server's default; a stronger setting stays. Everything that a batch does is a look-up by key: a
-/// plan made while a table was small must not scan it later, when it is large, and planning each
-/// statement again for each batch costs more than running it. The server gives up waiting for a lock
-/// before the writer gives up the batch, so that hardly any is committed after that. No such bound on
-/// statements: it would end a commit's wait for its standby, and call it done.
+/// server's default; a stronger setting stays. Everything that a batch does is a look-up by
+/// key: a plan made while a table was small must not scan it later, when it is large, and
+/// planning each statement again for each batch costs more than running it. The server gives up
+/// waiting for a lock before the writer gives up the batch, so that hardly any is committed
+/// after that. No such bound on statements: it would end a commit's wait for its standby, and
+/// call it done.
 const WRITER_SESSION: &str = "
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') = 'off';

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use anima_store::database::Probe;
 use anima_store::shared::Shared;
@@ -18,6 +18,8 @@ use crate::metrics::Metrics;
 
 /// Between two signs of life: with it, 503 within 100 ms begins a quarter of a second after a cut.
 const EVERY: Duration = Duration::from_millis(250);
+/// Between two of them that were asked for: a database that sheds load is not asked at once again.
+const GAP: Duration = Duration::from_millis(20);
 /// How long connecting for one may take, and asking. A database that is merely busy answers this
 /// within milliseconds.
 const ANSWER: Duration = Duration::from_millis(750);
@@ -120,9 +122,10 @@ impl Dependencies {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let soonest = Instant::now() + GAP;
             tokio::select! {
                 _ = every.tick() => {}
-                () = self.suspected.notified() => {}
+                () = self.suspected.notified() => tokio::time::sleep_until(soonest).await,
             }
             self.look().await;
         }

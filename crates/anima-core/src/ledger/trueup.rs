@@ -71,6 +71,10 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     };
     if excess < 0 {
         let more = units(excess.saturating_neg().min(may_take.into()))?.max(0);
+        if more == 0 {
+            // Nor is anything converted: the two sides' roundings would differ by a unit.
+            return Ok(Vec::new());
+        }
         // What is booked of the two sides of a conversion, but for what was refunded.
         let kept = |sum: i128| {
             let part = sum.checked_mul(paid).ok_or(Error::Overflow)?;

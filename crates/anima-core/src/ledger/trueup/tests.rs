@@ -120,6 +120,17 @@ fn converted(sale: i64) -> Settlement {
 }
 
 #[test]
+fn a_correction_that_takes_nothing_posts_nothing_in_the_other_currency_either() {
+    for (first, later) in [(1, 2_001), (1_000_003, 2_000_001), (7, 8), (999, 1_000)] {
+        let books = booked(&converted(first));
+        assert_eq!(true_up(&books, &converted(later), 0).unwrap(), [], "{first}, {later}");
+    }
+    // Where no rate was known, the whole sale would look unconverted.
+    let plain = booked(&settlement(Some(100), Vec::new()));
+    assert_eq!(true_up(&plain, &converted(300), 0).unwrap(), []);
+}
+
+#[test]
 fn what_is_taken_later_is_converted_like_what_was_taken_first() {
     let mut books = booked(&converted(200));
     assert_eq!(true_up(&books, &converted(300), 0).unwrap(), []);
