@@ -44,7 +44,7 @@ use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
 use crate::second_level::SecondLevel;
 use crate::secrets::{self, Secrets};
-use crate::settings::{Billing, Settings};
+use crate::settings::{Billing, Listen, Settings};
 use crate::watch::Watch;
 
 /// The file of settlements that wait for the database, in the data directory.
@@ -66,8 +66,8 @@ pub struct Node {
     shutdown_within: Duration,
     /// Between two looks at the books.
     audit_every: Option<Duration>,
-    /// Where the database is, for its own word of changes.
-    location: Location,
+    /// Where the database says its own word of changes; `None` when nobody is to hear it.
+    listens: Option<Location>,
 }
 
 /// Wires a node.
@@ -138,7 +138,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: audit_every(settings),
-        location,
+        listens: (settings.database_listen == Listen::On).then_some(location),
     })
 }
 
@@ -410,7 +410,7 @@ impl Node {
             Arc::clone(&self.plane),
             shutdown.clone(),
         ));
-        let listening = tokio::spawn(listen(self.location, Arc::clone(&self.app.live)));
+        let listening = tokio::spawn(listen(self.listens, Arc::clone(&self.app.live)));
         let sweeping = tokio::spawn(idempotency::sweep(
             Arc::clone(&self.plane.idempotency),
             Arc::clone(&self.plane.relay),
@@ -458,7 +458,8 @@ impl Node {
 }
 
 /// Rings the bell for what the database itself says of changes.
-async fn listen(location: Location, live: Arc<Live>) {
+async fn listen(location: Option<Location>, live: Arc<Live>) {
+    let Some(location) = location else { return };
     database::listen(&location, &|| live.bell.notify_one()).await;
 }
 

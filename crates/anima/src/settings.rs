@@ -31,6 +31,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub database_url: Secret,
+    pub database_listen: Listen,
     pub redis_url: Secret,
     pub redis_timeout_ms: u64,
     pub redis_failures_max: u32,
@@ -53,6 +54,15 @@ pub struct Settings {
     pub hold_exhausted: HoldExhausted,
     pub shutdown_timeout_ms: u64,
     pub log: String,
+}
+
+/// Whether PostgreSQL's own word of changes is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "on and off")]
+pub enum Listen {
+    On,
+    Off,
 }
 
 /// Whether calls are held and booked.

@@ -30,8 +30,8 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Three nodes. With `apart` each has a Redis prefix of its own, so that no message reaches
-    /// another node.
+    /// Three nodes. With `apart` each has a Redis prefix of its own and does not listen to the
+    /// database, so that no message reaches another node.
     async fn start(apart: bool) -> Option<Self> {
         let place = Backend::Postgres.place().await?;
         let redis = variable("ANIMA_TEST_REDIS_URL");
@@ -39,8 +39,13 @@ impl Fleet {
             Some(url) => {
                 let own = if apart { n } else { 0 };
                 let prefix = format!("fleet-{}-{own}:", place_id(&place));
-                format!("redis_url = \"{url}\"\nredis_prefix = \"{prefix}\"\n")
+                let listen = if apart { "off" } else { "on" };
+                format!(
+                    "redis_url = \"{url}\"\nredis_prefix = \"{prefix}\"\n\
+                     database_listen = \"{listen}\"\n"
+                )
             }
+            None if apart => "database_listen = \"off\"\n".to_owned(),
             None => String::new(),
         };
         let (first, second, third) = (settings(0), settings(1), settings(2));
