@@ -42,12 +42,14 @@ impl From<Dialect> for Format {
 impl Format {
     /// The format of a client, as far as the head of its request tells: Google's paths are its
     /// own, or its library says its name (3.4 of 2026 calls `/v1`), and Anthropic's clients always
-    /// say their version.
+    /// say their version. Of a list of models Google's key tells, too (`a-inbound` A.0).
     pub fn of<B>(request: &Request<B>) -> Self {
         let path = request.uri().path();
         let is_anthropics = ["/v1/messages", "/messages"].iter().any(|p| path.starts_with(p));
         let headers = request.headers();
-        if path.starts_with("/v1beta") || headers.contains_key("x-goog-api-client") {
+        let is_list = ["/v1/models", "/models"].iter().any(|p| path.starts_with(p));
+        let by_key = is_list && headers.contains_key("x-goog-api-key");
+        if by_key || path.starts_with("/v1beta") || headers.contains_key("x-goog-api-client") {
             Self::Gemini
         } else if is_anthropics || headers.contains_key("anthropic-version") {
             Self::Anthropic

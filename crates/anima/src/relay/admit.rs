@@ -12,6 +12,7 @@ use anima_core::ledger::fx::FxRate;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::AliasEntry;
 use anima_core::usage::{Meter, Usage};
+use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint};
 
 use super::call::{Arrival, Call};
@@ -27,7 +28,7 @@ const PICTURE_TOKENS: u64 = 8_192;
 /// [`Failure::ModelUnknown`], [`Failure::ServiceSuspended`], [`Failure::ModelMismatch`] or
 /// [`Failure::ModelUnpriced`].
 pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<Call, Refusal> {
-    let alias = resolve(&caller, &request.model)?;
+    let alias = resolve(&caller, &request.model, request.dialect)?;
     if !serves(alias.kind, request.endpoint) {
         let message = format!(
             "The model `{}` is not served by this endpoint. Use the endpoint for its kind.",
@@ -44,11 +45,13 @@ pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<C
 ///
 /// # Errors
 /// [`Failure::ModelUnknown`] or [`Failure::ServiceSuspended`].
-pub fn resolve(caller: &Caller, model: &str) -> Result<Arc<AliasEntry>, Refusal> {
+pub fn resolve(caller: &Caller, model: &str, dialect: Dialect) -> Result<Arc<AliasEntry>, Refusal> {
     let found = caller.pinned.snapshot.alias(model).filter(|_| caller.allows(model));
     let Some(alias) = found else {
+        let is_googles = dialect == Dialect::Gemini;
+        let list = if is_googles { "/v1beta/models" } else { "/v1/models" };
         let message = format!(
-            "The model `{}` does not exist or this key may not use it. See GET /v1/models.",
+            "The model `{}` does not exist or this key may not use it. See GET {list}.",
             shown(model)
         );
         return Err(Refusal::new(Failure::ModelUnknown, message).param(Some("model")));

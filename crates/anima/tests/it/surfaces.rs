@@ -225,6 +225,9 @@ async fn each_client_is_refused_in_its_own_form(app: &TestApp) {
         let model = client.ask(app, "none", true).await;
         let expected = own((404, "not_found_error"), (404, "model_not_found"), (404, "NOT_FOUND"));
         assert_eq!(client.refusal(&model), expected);
+        let is_googles = matches!(client, Client::Gemini | Client::GeminiArray);
+        let list = if is_googles { "GET /v1beta/models" } else { "GET /v1/models" };
+        assert!(model.text().contains(list), "{}", model.text());
         let funds = client.call(app, ("chat", true), &poor, &[]).await;
         let expected =
             own((402, "billing_error"), (429, "insufficient_quota"), (429, "RESOURCE_EXHAUSTED"));
