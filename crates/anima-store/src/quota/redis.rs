@@ -97,7 +97,7 @@ impl RedisQuotas {
         });
         Ok(Said {
             taken: head.first() == Some(&1),
-            now_us: head.last().copied().unwrap_or(ask.now.micros()),
+            now_us: head.last().copied().unwrap_or_else(|| ask.now.micros()),
             states: states.collect(),
         })
     }
@@ -132,6 +132,30 @@ impl RedisQuotas {
         }
         let closed: i64 = self.redis.script(&CLOSE, &keys, arguments).await?;
         Ok(closed == 1)
+    }
+
+    async fn level(
+        &self,
+        bound: &Bound,
+        (state, now_us): (i64, i64),
+    ) -> Result<Option<Level>, Unavailable> {
+        Ok(match bound.check {
+            Check::Slots { .. } => Some(Level { used: state, held: 0, reset_us: 0 }),
+            Check::Rate(rate) => {
+                let used = rate.burst.saturating_sub(rate.remaining(state, now_us));
+                Some(Level { used, held: 0, reset_us: rate.start(state, now_us) - now_us })
+            }
+            Check::Purse { .. } if state < 0 => None,
+            Check::Purse { span, .. } => {
+                let mut command = redis::cmd("HGET");
+                let keys = keys_of(bound);
+                let Some(purse) = keys.first() else { return Ok(None) };
+                command.arg(self.redis.key(purse)).arg("held");
+                let held: Option<i64> = self.redis.command(&command).await?;
+                let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
+                Some(Level { used: state, held: held.unwrap_or(0), reset_us })
+            }
+        })
     }
 
     async fn renew_one(
@@ -314,31 +338,5 @@ impl QuotaStore for RedisQuotas {
 
     async fn sweep(&self, _now: Timestamp) {
         // The server forgets by itself.
-    }
-}
-
-impl RedisQuotas {
-    async fn level(
-        &self,
-        bound: &Bound,
-        (state, now_us): (i64, i64),
-    ) -> Result<Option<Level>, Unavailable> {
-        Ok(match bound.check {
-            Check::Slots { .. } => Some(Level { used: state, held: 0, reset_us: 0 }),
-            Check::Rate(rate) => {
-                let used = rate.burst.saturating_sub(rate.remaining(state, now_us));
-                Some(Level { used, held: 0, reset_us: rate.start(state, now_us) - now_us })
-            }
-            Check::Purse { .. } if state < 0 => None,
-            Check::Purse { span, .. } => {
-                let mut command = redis::cmd("HGET");
-                let keys = keys_of(bound);
-                let Some(purse) = keys.first() else { return Ok(None) };
-                command.arg(self.redis.key(purse)).arg("held");
-                let held: Option<i64> = self.redis.command(&command).await?;
-                let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
-                Some(Level { used: state, held: held.unwrap_or(0), reset_us })
-            }
-        })
     }
 }
