@@ -40,11 +40,12 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::relay::admission::{self, Admission};
 use crate::relay::keeper::{self, Keeper};
+use crate::relay::steer::Allowed;
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
 use crate::second_level::SecondLevel;
 use crate::secrets::{self, Secrets};
-use crate::settings::{Billing, Listen, Settings};
+use crate::settings::{Billing, Listen, Settings, Switch};
 use crate::watch::Watch;
 
 /// The file of settlements that wait for the database, in the data directory.
@@ -258,6 +259,11 @@ fn relay(
             answer_bytes_max: settings.answer_bytes_max,
             hold_output_tokens: settings.hold_output_tokens,
             min_output_tokens: settings.min_output_tokens,
+            retry_wait: Duration::from_millis(settings.retry_wait_max_ms),
+            allowed: Allowed {
+                steering: settings.caller_steering == Switch::On,
+                trace: settings.caller_trace == Switch::On,
+            },
             drain: Duration::from_millis(settings.drain_timeout_ms),
             partial: settings.partial_streams,
             hold_exhausted: settings.hold_exhausted,

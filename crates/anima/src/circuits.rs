@@ -55,6 +55,8 @@ pub enum Way {
     Proper,
     /// As one of few, although every circuit is open.
     LastResort,
+    /// Whatever the circuits say: an operator wants it so.
+    Forced,
 }
 
 /// Every circuit of this node.
@@ -168,6 +170,10 @@ impl Circuits {
         let now = self.clock.now();
         let spread = usize::try_from(self.rng.next_u64() >> 33).unwrap_or(0);
         let Some(Known(health)) = self.known(route) else { return vec![] };
+        if health.channel.mode(now).is_some() {
+            let count = codes.len().max(1);
+            return (0..codes.len()).map(|n| (n + spread) % count).collect();
+        }
         let credentials = health.channel.credentials.lock();
         credentials.order(codes, &health.model, (now, spread))
     }
@@ -203,7 +209,9 @@ impl Circuits {
         let mode = health.channel.mode(now).map(|(mode, _)| mode);
         let (whole, model) = match (mode, way) {
             (Some(Mode::ForcedOpen), _) => return Err(SkipReason::ForcedOpen),
-            (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) => anyway(health),
+            (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) | (None, Way::Forced) => {
+                anyway(health)
+            }
             (None, Way::LastResort) => {
                 let most = |n| (n < TRICKLE).then_some(n + 1);
                 let order = (Ordering::AcqRel, Ordering::Acquire);
@@ -409,17 +417,18 @@ fn look(route: &RouteEntry, health: &ModelHealth, now: Timestamp) -> Seen {
     if let Some((Mode::ForcedOpen, until)) = mode {
         return skip(SkipReason::ForcedOpen, until);
     }
-    if mode.is_none() {
-        let (state, opening) = channel.whole.state(now);
-        if state == State::Open {
-            return skip(SkipReason::ChannelCircuitOpen, opening.map(|(until, _)| until));
-        }
-        let (state, opening) = health.unit.state(now);
-        if state == State::Open {
-            let slow = opening.is_some_and(|(_, cause)| cause == Cause::SlowRate);
-            let seen = skip(SkipReason::CircuitOpen, opening.map(|(until, _)| until));
-            return Seen { slow, ..seen };
-        }
+    if mode.is_some() {
+        return Seen::default();
+    }
+    let (state, opening) = channel.whole.state(now);
+    if state == State::Open {
+        return skip(SkipReason::ChannelCircuitOpen, opening.map(|(until, _)| until));
+    }
+    let (state, opening) = health.unit.state(now);
+    if state == State::Open {
+        let slow = opening.is_some_and(|(_, cause)| cause == Cause::SlowRate);
+        let seen = skip(SkipReason::CircuitOpen, opening.map(|(until, _)| until));
+        return Seen { slow, ..seen };
     }
     let codes = route.channel.body.credentials.iter().map(|c| c.code.as_str());
     match channel.credentials.lock().usable(codes, &health.model, now) {

@@ -36,7 +36,9 @@ pub mod plan; // which channels, in which order
 mod progress; // how far a running call has come
 pub mod recovery; // what processes left behind that are gone
 pub mod settle; // usage → postings, durable before the last byte
+pub mod steer; // what callers say about the way of their call
 pub mod stream; // chunks → client bytes, the final event kept back
+pub mod trace; // how a call was routed
 mod trial; // one upstream call
 
 /// What the stages act with.
@@ -92,6 +94,11 @@ pub struct Limits {
     pub hold_output_tokens: u64,
     /// Generated tokens below which an answer that the wallet cannot cover is not worth starting.
     pub min_output_tokens: u64,
+    /// The longest wait that a provider may ask for and that a call waits, when there is no other
+    /// way.
+    pub retry_wait: std::time::Duration,
+    /// What callers may say about the way of their calls.
+    pub allowed: steer::Allowed,
     /// How long a call goes on after its client left.
     pub drain: std::time::Duration,
     /// What a customer pays for a stream that its provider broke off.

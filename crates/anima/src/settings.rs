@@ -52,6 +52,9 @@ pub struct Settings {
     pub drain_timeout_ms: u64,
     pub partial_streams: Partial,
     pub hold_exhausted: HoldExhausted,
+    pub retry_wait_max_ms: u64,
+    pub caller_steering: Switch,
+    pub caller_trace: Switch,
     pub shutdown_timeout_ms: u64,
     pub log: String,
 }
@@ -70,6 +73,15 @@ pub enum Listen {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "on and off")]
 pub enum Billing {
+    On,
+    Off,
+}
+
+/// Whether something is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "on and off")]
+pub enum Switch {
     On,
     Off,
 }
@@ -312,6 +324,7 @@ mod tests {
             ("billing", "maybe"),
             ("partial_streams", "half"),
             ("hold_exhausted", "crash"),
+            ("caller_steering", "perhaps"),
             ("min_output_tokens", "0"),
             ("database_url", "mysql://x"),
             ("redis_url", "http://x"),

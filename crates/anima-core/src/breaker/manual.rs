@@ -13,8 +13,7 @@ use crate::clock::Timestamp;
 pub enum Mode {
     /// No call goes there, also not as a last resort.
     ForcedOpen,
-    /// Calls go there whatever the breaker thinks, which goes on judging from a clean sheet when
-    /// this ends.
+    /// Calls go there whatever was found out, also about credentials.
     ForcedClosed,
     /// The breaker judges, and shows what it would do, but skips nothing.
     MetricsOnly,

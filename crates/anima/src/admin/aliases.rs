@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use anima_core::config::{Alias, Resource};
+use anima_core::routing;
 use anima_store::config::{Actor, Row};
 
 use super::Admin;
@@ -49,6 +50,31 @@ impl Collection for Aliases {
             let member = format!("routes[{n}].channel");
             ensure_exists(admin, Resource::Channel, &route.channel, &member).await?;
         }
+        ensure_fallbacks(admin, draft.code, &alias).await?;
         Prepared::of(&alias)
     }
+}
+
+/// Every fallback exists, and none leads back to the alias: not as of now, and not over changes
+/// that are scheduled for the aliases as they stand now.
+async fn ensure_fallbacks(admin: &Admin, code: &str, alias: &Alias) -> Result<(), Problem> {
+    for (class, list) in alias.fallbacks.lists() {
+        for (n, fallback) in list.iter().enumerate() {
+            let member = format!("fallbacks.{class}[{n}]");
+            if fallback == code {
+                return Err(Problem::invalid(&member, "another alias than the row itself"));
+            }
+            ensure_exists(admin, Resource::Alias, fallback, &member).await?;
+        }
+    }
+    let Some(pinned) = admin.live.pin(admin.clock.now()) else { return Ok(()) };
+    let fallbacks = |code: &str| {
+        let found = pinned.snapshot.alias(code);
+        found.map(|found| found.fallbacks.clone()).unwrap_or_default()
+    };
+    let Some((member, path)) = routing::cycle(code, &alias.fallbacks, fallbacks) else {
+        return Ok(());
+    };
+    let expected = format!("a chain that does not lead back: {}", path.join(" -> "));
+    Err(Problem::invalid(&member, &expected))
 }

@@ -28,6 +28,7 @@ use crate::metrics::Inflight;
 use crate::relay::call::{Arrival, Call, endpoint_name};
 use crate::relay::chat::{self, Answer, Outcome};
 use crate::relay::decision::Decision;
+use crate::relay::steer::Steering;
 use crate::relay::{admit, hold};
 
 /// What a path asks for, before the body is read.
@@ -201,6 +202,7 @@ fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<B
     facts.dropped = outcome.dropped;
     facts.limits = outcome.limits;
     facts.queue_wait_ms = u64::try_from(outcome.waited.as_millis()).unwrap_or(u64::MAX);
+    facts.way = outcome.way;
     match outcome.answer {
         Ok(Answer::Whole(bytes)) => reply::json(StatusCode::OK, bytes, facts),
         Ok(Answer::Stream(mut stream)) => {
@@ -232,7 +234,8 @@ async fn admitted(
     let bytes = read.map_err(known)?;
     let mut request = wanted.read(bytes).map_err(|error| known(error.into()))?;
     request.created_s = u64::try_from(arrival.at.seconds()).unwrap_or(0);
-    let admitted = admit::admit(caller.clone(), request, arrival);
+    let steering = Steering::read(&parts.headers, plane.relay.limits.allowed).map_err(known)?;
+    let admitted = admit::admit(caller.clone(), request, (arrival, steering));
     admitted.map(|call| (call, key)).map_err(|refusal| (refusal, Some(caller)))
 }
 

@@ -78,12 +78,40 @@ pub struct Facts {
     pub dropped: String,
     /// Where the caller's limits stand, if it has any.
     pub limits: Option<RateLimits>,
+    /// What is out of the ordinary about the way that the call took.
+    pub way: Option<Box<Way>>,
     /// Time spent queued.
     pub queue_wait_ms: u64,
     /// Revision of the configuration used.
     pub config_version: i64,
     /// Which dependency is down, if one is.
     pub degraded: Option<&'static str>,
+}
+
+/// The way that a call took, where it is not the ordinary one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Way {
+    /// How far down the chain of aliases it was served or given up; 0 is the one asked for.
+    pub fallback: usize,
+    /// It was let through although every circuit is open.
+    pub last_resort: bool,
+    /// How it was routed, as JSON, for a caller who asked.
+    pub trace: Option<String>,
+}
+
+impl Way {
+    fn write(&self, headers: &mut HeaderMap) {
+        if self.fallback > 0 {
+            headers.insert(FALLBACK, HeaderValue::from(self.fallback));
+        }
+        if self.last_resort {
+            headers.insert(LAST_RESORT, HeaderValue::from_static("true"));
+        }
+        let trace = self.trace.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+        if let Some(trace) = trace {
+            headers.insert(TRACE, trace);
+        }
+    }
 }
 
 /// A request that is not served, in words for its caller.
@@ -263,6 +291,9 @@ const OUTPUT_LIMIT: HeaderName = HeaderName::from_static("x-anima-output-limit")
 const DROPPED: HeaderName = HeaderName::from_static("x-anima-dropped");
 const QUEUE_WAIT: HeaderName = HeaderName::from_static("x-anima-queue-wait-ms");
 const CONFIG_VERSION: HeaderName = HeaderName::from_static("x-anima-config-version");
+const FALLBACK: HeaderName = HeaderName::from_static("x-anima-fallback-index");
+const LAST_RESORT: HeaderName = HeaderName::from_static("x-anima-last-resort");
+const TRACE: HeaderName = HeaderName::from_static("x-anima-trace");
 const DEGRADED: HeaderName = HeaderName::from_static("x-anima-degraded");
 
 impl Facts {
@@ -292,6 +323,9 @@ impl Facts {
         }
         if let Some(limits) = &self.limits {
             limits.write(self.format, headers);
+        }
+        if let Some(way) = &self.way {
+            way.write(headers);
         }
         if let Some(what) = self.degraded {
             headers.insert(DEGRADED, HeaderValue::from_static(what));

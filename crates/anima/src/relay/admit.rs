@@ -16,6 +16,7 @@ use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint};
 
 use super::call::{Arrival, Call};
+use super::steer::Steering;
 use crate::http::caller::Caller;
 use crate::http::reply::Refusal;
 
@@ -27,7 +28,11 @@ const PICTURE_TOKENS: u64 = 8_192;
 /// # Errors
 /// [`Failure::ModelUnknown`], [`Failure::ServiceSuspended`], [`Failure::ModelMismatch`] or
 /// [`Failure::ModelUnpriced`].
-pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<Call, Refusal> {
+pub fn admit(
+    caller: Caller,
+    request: CallRequest,
+    (arrival, steering): (Arrival, Steering),
+) -> Result<Call, Refusal> {
     let alias = resolve(&caller, &request.model, request.dialect)?;
     if !serves(alias.kind, request.endpoint) {
         let message = format!(
@@ -37,8 +42,15 @@ pub fn admit(caller: Caller, request: CallRequest, arrival: Arrival) -> Result<C
         return Err(Refusal::new(Failure::ModelMismatch, message).param(Some("model")));
     }
     let (sale, fx) = sale_price(&caller, &alias, request.endpoint)?;
-    let deadline = arrival.instant + Duration::from_millis(alias.retry.deadline_ms.into());
-    Ok(Call { arrival, caller, request, alias, sale, fx, deadline, ticket: None })
+    let own = Duration::from_millis(alias.retry.deadline_ms.into());
+    // What the caller's library waits for is the whole answer, unless that is a stream.
+    let library = steering.first_byte_within;
+    let whole = library.filter(|_| !request.stream);
+    let within = [Some(own), steering.within, whole].into_iter().flatten().min().unwrap_or(own);
+    let deadline = arrival.instant + within;
+    let answer_by = library.map_or(deadline, |library| deadline.min(arrival.instant + library));
+    let ticket = None;
+    Ok(Call { arrival, caller, request, alias, sale, fx, deadline, answer_by, steering, ticket })
 }
 
 /// The alias, if the caller may know of it.
@@ -68,7 +80,7 @@ fn shown(model: &str) -> String {
     model.chars().take(128).collect()
 }
 
-const fn serves(kind: Kind, endpoint: Endpoint) -> bool {
+pub(super) const fn serves(kind: Kind, endpoint: Endpoint) -> bool {
     matches!(
         (kind, endpoint),
         (Kind::Chat, Endpoint::ChatCompletions | Endpoint::Completions)

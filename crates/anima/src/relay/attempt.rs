@@ -1,31 +1,38 @@
 //! Plan → answer: the one loop over candidates.
 //!
-//! One deadline and one attempt budget cover all of it. After the caller has left no attempt
-//! starts. A stream counts as answered at its first content byte; until then it falls back like any
-//! other failure. Source: SPEC 7.
+//! One deadline and one attempt budget cover all of it: every candidate of the alias once, then the
+//! aliases that it falls back to for what it failed with, then, when there is no other way, the
+//! same again after a wait. After the caller has left no attempt starts. A stream counts as
+//! answered at its first content byte; until then it falls back like any other failure. Source:
+//! SPEC 7, `reliability` 4.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
-use anima_core::config::OnDisconnect;
-use anima_core::failure::{Failure, Retry};
+use anima_core::failure::{Class, Failure};
 use anima_core::ledger::Attempt;
-use anima_core::pricing::PriceList;
+use anima_core::routing::SkipReason;
 use anima_core::snapshot::RouteEntry;
 use anima_wire::adapter::{self, Adapter, Answer, Classified, Destination, Encoded, StreamDecoder};
 use anima_wire::request;
 
+use super::Relay;
 use super::call::Call;
-use super::plan::{Plan, candidate};
+use super::plan::{Candidate, Plan, Start, micros};
 use super::progress::Progress;
-use super::trial::{Outcome, Trial, classified};
-use super::{Relay, booking};
+use super::trace::Trace;
+use super::trial::{Trial, classified};
+use crate::circuits::{Circuits, Way};
 use crate::live::Upstream;
-use crate::outbound::{Body, Policy};
+use crate::outbound::Body;
+
+mod one;
+mod tries;
+
+use tries::{Tries, backoff, is_credentials, may_follow, may_pass};
 
 /// An answer, or the start of one.
 #[derive(Debug)]
@@ -38,6 +45,8 @@ pub(super) struct Answered {
     pub(super) answer: Kind,
     /// Time spent waiting for upstreams.
     pub(super) waited: Duration,
+    /// How it came about.
+    pub(super) trace: Trace,
 }
 
 /// The two kinds of answer.
@@ -69,25 +78,28 @@ pub(super) struct Exhausted {
     pub(super) param: Option<&'static str>,
     /// Time spent waiting for upstreams.
     pub(super) waited: Duration,
+    /// How it came about.
+    pub(super) trace: Trace,
 }
 
 impl Exhausted {
-    /// The request as the candidate's provider is asked.
+    /// The request as the candidate's provider is asked. `None` when it cannot be asked so.
     fn encoded(
         &mut self,
         call: &Call,
         route: &RouteEntry,
         upstream: &Upstream,
-    ) -> Result<(&'static dyn Adapter, Encoded), Retry> {
-        let adapter = upstream.adapter.ok_or(Retry::NextChannel)?;
-        let adapter = adapter::of_model(adapter, &route.model);
+    ) -> Option<(&'static dyn Adapter, Encoded)> {
+        let adapter = adapter::of_model(upstream.adapter?, &route.model);
         let settings = Some(&route.channel.body.settings);
         let to = Destination { model: &route.model, settings };
-        let encoded = adapter.encode(&call.request, to).map_err(|refusal| {
-            self.note_uncarried(refusal.into());
-            Retry::NextChannel
-        })?;
-        Ok((adapter, encoded))
+        match adapter.encode(&call.request, to) {
+            Ok(encoded) => Some((adapter, encoded)),
+            Err(refusal) => {
+                self.note_uncarried(refusal.into());
+                None
+            }
+        }
     }
 
     /// Notes that a provider cannot be asked for a member of the request. What an upstream that
@@ -101,154 +113,221 @@ impl Exhausted {
     }
 }
 
-/// Tries the candidates in order until one answers.
+/// What follows from a try.
+enum Step {
+    /// It answers.
+    Answered(Box<(Trial, Kind)>),
+    /// Another credential of the channel.
+    OtherCredential,
+    /// The next candidate of the alias.
+    NextCandidate,
+    /// The aliases to fall back to.
+    NextLink,
+    /// Nothing: no attempt can follow.
+    Stop,
+}
+
+/// A call on its way through its plan.
+struct Course<'a> {
+    relay: &'a Relay,
+    call: &'a Arc<Call>,
+    plan: &'a Arc<Plan>,
+    progress: &'a Progress,
+    state: Exhausted,
+    tries: Tries,
+    /// Waited for before the next attempt.
+    pause: Duration,
+}
+
+/// Follows the plan until a candidate answers.
 pub(super) async fn run(
     relay: &Relay,
     call: &Arc<Call>,
-    plan: &Plan,
+    plan: &Arc<Plan>,
     progress: &Progress,
 ) -> Result<Answered, Exhausted> {
-    let mut state = Exhausted {
+    let state = Exhausted {
         failed: Vec::new(),
         last: classified(Failure::NoHealthyChannel),
         param: None,
         waited: Duration::ZERO,
+        trace: Trace::of(plan),
     };
-    let budget = usize::try_from(call.alias.retry.max_attempts).unwrap_or(1);
-    for index in &plan.candidates {
-        if state.failed.len() >= budget {
-            break;
-        }
-        if call.arrival.gone.is_cancelled() {
-            state.last = classified(Failure::ClientGone);
-            break;
-        }
-        if Instant::now() >= call.deadline {
-            state.last = classified(Failure::DeadlineExceeded);
-            break;
-        }
-        let Some((route, upstream)) = candidate(call, *index) else {
-            continue;
-        };
-        let Some(cost) = route.cost.as_ref() else {
-            continue;
-        };
-        let tried = one(relay, call, (route, upstream, cost), progress, &mut state).await;
-        match tried {
-            Ok((trial, answer)) => {
-                let Exhausted { failed, waited, .. } = state;
-                return Ok(Answered { failed, trial, answer, waited });
+    let tries = Tries::default();
+    let mut course = Course { relay, call, plan, progress, state, tries, pause: Duration::ZERO };
+    if let Some(allowance) = relay.circuits.allowance(&call.alias) {
+        allowance.call(relay.clock.now());
+    }
+    let step = match plan.start {
+        Start::Proper => course.follow().await,
+        Start::LastResort(candidate) => course.attempt(candidate, Way::LastResort).await,
+        Start::After(candidate, until) => {
+            let wait = micros(until.since(relay.clock.now()));
+            if let Step::Stop = course.rest(wait).await {
+                Step::Stop
+            } else {
+                course.attempt(candidate, Way::Proper).await
             }
-            Err(Retry::Never) => break,
-            Err(Retry::NextChannel) => {}
         }
+    };
+    let mut state = course.state;
+    if let Step::Answered(answered) = step {
+        let (trial, answer) = *answered;
+        let Exhausted { failed, waited, trace, .. } = state;
+        return Ok(Answered { failed, trial, answer, waited, trace });
+    }
+    if state.failed.is_empty() && state.last.failure == Failure::NoHealthyChannel {
+        let wait_ms = plan.soonest_ms(relay.clock.now()).unwrap_or(1_000);
+        state.last.retry_after_ms = Some(wait_ms);
     }
     Err(state)
 }
 
-/// Makes one attempt. A failure is recorded in `state`; a request that this provider cannot be
-/// asked is no attempt, and the caller's fault only when nobody can be.
-async fn one(
-    relay: &Relay,
-    call: &Arc<Call>,
-    (route, upstream, cost): (&RouteEntry, &Arc<Upstream>, &Arc<PriceList>),
-    progress: &Progress,
-    state: &mut Exhausted,
-) -> Result<(Trial, Kind), Retry> {
-    let n = i16::try_from(state.failed.len()).unwrap_or(i16::MAX).saturating_add(1);
-    let spread = usize::try_from(relay.rng.next_u64() >> 33).unwrap_or(0);
-    let count = upstream.credentials.len().max(1);
-    let Some(credential) = upstream.credentials.get(spread % count) else {
-        return Err(Retry::NextChannel);
-    };
-    let (adapter, encoded) = state.encoded(call, route, upstream)?;
-    let mut trial = Trial::new(n, route, credential, Arc::clone(cost), relay.clock.now());
-    let policy = Policy {
-        private: route.channel.body.allow_private_network,
-        connect_ms: trial.timeouts.connect_ms,
-    };
-    progress.dispatched(&trial, &state.failed);
-    let announced = progress.hold.exposure.as_ref().map(|exposure| &exposure.channel);
-    if n > 1 || announced != Some(&trial.channel) {
-        // Whoever has to end this call in our place knows of its first candidate from the hold. Of
-        // another it must be told before it is asked.
-        let checkpoint = progress.checkpoint(Instant::now()).await;
-        if let Err(error) = relay.ledger.checkpoint(vec![checkpoint]).await {
-            tracing::warn!(request_id = %call.arrival.id, %error, "failed to note a fallback");
-            state.last = classified(Failure::ServiceUnavailable);
-            return Err(Retry::Never);
+#[expect(clippy::multiple_inherent_impl, reason = "where to go and how to go are two files")]
+impl Course<'_> {
+    /// The whole chain: each alias once, those first that the last failure leads to.
+    async fn follow(&mut self) -> Step {
+        let (mut pending, mut seen) = (vec![0], Vec::new());
+        while let Some(link) = pending.pop() {
+            if seen.contains(&link) {
+                continue;
+            }
+            seen.push(link);
+            self.note_link(link);
+            match self.link(link).await {
+                Step::NextLink | Step::NextCandidate | Step::OtherCredential => {}
+                end @ (Step::Answered(_) | Step::Stop) => return end,
+            }
+            let mut next = self.plan.after(link, self.class(link));
+            next.retain(|link| !seen.contains(link));
+            pending.extend(next.iter().rev());
         }
+        self.again().await
     }
-    if !relay.term.covers(progress.lease) {
-        // Others may have closed the hold by now: nothing covers what would be sent.
-        tracing::error!(request_id = %call.arrival.id, "the lease is over: nothing is sent");
-        state.last = classified(Failure::ServiceUnavailable);
-        return Err(Retry::Never);
-    }
-    let out = (&relay.outbound, policy, relay.limits.answer_bytes_max);
-    let outcome = match trial.send(call, upstream, (adapter, encoded, &credential.1), out).await {
-        Outcome::Whole(answer, body) => Ok(Kind::Whole(answer, body)),
-        Outcome::Stream(body) => {
-            let gone = call.arrival.gone.clone();
-            let cancels = trial.on_disconnect == OnDisconnect::Cancel;
-            let started = tokio::select! {
-                biased;
-                started = start(call, &mut trial, upstream, body) => started,
-                () = gone.cancelled(), if cancels => Err(Failure::ClientGone),
-            };
-            started.map_err(classified)
-        }
-        Outcome::Failed(classified) => Err(classified),
-    };
-    state.waited += trial.started.elapsed();
-    match outcome {
-        Ok(kind) => Ok((trial, kind)),
-        Err(failed) => {
-            let failure = failed.failure;
-            relay.metrics.attempt(&trial.channel, failure.reason());
-            let attempt = booking::failed(call, &trial, failure, relay.clock.now()).await;
-            state.failed.push(attempt);
-            state.last = failed;
-            state.param = None;
-            Err(failure.row().retry)
-        }
-    }
-}
 
-/// Reads a stream up to its first content byte.
-async fn start(
-    call: &Call,
-    trial: &mut Trial,
-    upstream: &Upstream,
-    mut body: Body,
-) -> Result<Kind, Failure> {
-    let adapter = upstream.adapter.ok_or(Failure::Internal)?;
-    let adapter = adapter::of_model(adapter, &trial.model);
-    let mut decoder = adapter.stream(&call.request);
-    let mut ready = Vec::new();
-    let deadline = trial.deadline(call);
-    let content_by = trial.first_byte_by(call);
-    let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
-    while !decoder.has_content() && !decoder.is_done() {
-        let by = content_by.min(Instant::now() + idle);
-        match tokio::time::timeout_at(by, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                if let Ok(chunk) = frame.into_data() {
-                    trial.wasted_bytes += chunk.len();
-                    decoder.push(chunk, &mut ready)?;
+    /// What the call fails with at the moment: the last failure, else why nothing was tried.
+    fn class(&self, link: usize) -> Class {
+        if !self.state.failed.is_empty() {
+            return self.state.last.failure.row().class;
+        }
+        let order = self.plan.links.get(link).map(|link| &link.order);
+        let cooling = |order: &anima_core::routing::Plan| {
+            order.skips.iter().any(|skip| skip.reason == SkipReason::CoolingDown)
+        };
+        if order.is_some_and(cooling) { Class::RateLimited } else { Class::Error }
+    }
+
+    fn note_link(&mut self, link: usize) {
+        self.state.trace.link = link;
+        if let (true, Some(part)) = (link > 0, self.plan.links.get(link)) {
+            let class = self.class(0);
+            let word = serde_json::to_value(class).unwrap_or_default();
+            let (from, to) = (&self.call.alias.code, &part.alias.code);
+            let class = word.as_str().unwrap_or_default();
+            self.relay.metrics.routing.fell_back(from, to, class);
+        }
+    }
+
+    /// Every candidate of one alias, with its credentials.
+    async fn link(&mut self, link: usize) -> Step {
+        let plan = Arc::clone(self.plan);
+        let Some(part) = plan.links.get(link) else { return Step::NextLink };
+        for route in &part.order.candidates {
+            let candidate = Candidate { link, route: *route };
+            loop {
+                match self.attempt(candidate, Way::Proper).await {
+                    Step::OtherCredential => {}
+                    Step::NextCandidate => break,
+                    end @ (Step::Answered(_) | Step::NextLink | Step::Stop) => return end,
                 }
             }
-            Ok(Some(Err(_broken))) => return Err(Failure::ConnectionLost),
-            Ok(None) => {
-                decoder.end(&mut ready)?;
+        }
+        Step::NextLink
+    }
+
+    /// Candidates that failed once more, after a wait, when there is no other way.
+    async fn again(&mut self) -> Step {
+        if self.state.failed.is_empty() {
+            let tripped = |(_, reason): &&(Candidate, SkipReason)| Circuits::is_tripped(*reason);
+            let refused = self.state.trace.refused.iter().find(tripped).map(|(at, _)| *at);
+            return match refused {
+                Some(candidate) => self.attempt(candidate, Way::LastResort).await,
+                None => Step::Stop,
+            };
+        }
+        for n in 1.. {
+            let failure = self.state.last.failure;
+            let Some((candidate, rest)) = self.once_more(failure) else { break };
+            let now = self.relay.clock.now();
+            let granted = self.relay.circuits.allowance(&self.call.alias);
+            if !granted.is_some_and(|allowance| allowance.grant(now)) {
+                self.relay.metrics.routing.retries_refused.inc();
                 break;
             }
-            Err(_elapsed) if by == deadline => return Err(trial.late(call)),
-            Err(_elapsed) => return Err(Failure::FirstByteTimeout),
+            let wait = rest.max(backoff(n, self.relay.rng.next_u64()));
+            if let Step::Stop = self.rest(wait).await {
+                break;
+            }
+            match self.attempt(candidate, Way::Proper).await {
+                Step::OtherCredential | Step::NextCandidate => {}
+                end @ (Step::Answered(_) | Step::NextLink | Step::Stop) => return end,
+            }
+        }
+        Step::Stop
+    }
+
+    /// The candidate to try once more, and how long it wants to rest before.
+    fn once_more(&self, failure: Failure) -> Option<(Candidate, Duration)> {
+        if !may_pass(failure) || self.is_spent() {
+            return None;
+        }
+        let now = self.relay.clock.now();
+        let open = self.plan.candidates().filter_map(|candidate| {
+            let route = self.plan.route(candidate)?;
+            let seen = self.relay.circuits.see(route, now);
+            let rest = match seen.skip {
+                None => Duration::ZERO,
+                Some(SkipReason::CoolingDown) => micros(seen.until?.since(now)),
+                Some(_) => return None,
+            };
+            let room = self.tries.has_room(&route.channel.code);
+            (room && rest <= self.relay.limits.retry_wait).then_some((candidate, rest))
+        });
+        open.min_by_key(|(_, rest)| *rest)
+    }
+
+    /// Whether the attempt budget is used up.
+    fn is_spent(&self) -> bool {
+        let budget = usize::try_from(self.call.alias.retry.max_attempts).unwrap_or(1);
+        self.state.failed.len() >= budget
+    }
+
+    /// Waits, unless the call ends before.
+    async fn rest(&mut self, wait: Duration) -> Step {
+        if Instant::now() + wait >= self.call.deadline {
+            return Step::Stop;
+        }
+        self.pause = wait;
+        self.state.waited += wait;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Step::NextCandidate,
+            () = self.call.arrival.gone.cancelled() => {
+                self.state.last = classified(Failure::ClientGone);
+                Step::Stop
+            }
         }
     }
-    if !decoder.has_content() && decoder.usage().is_none() {
-        return Err(Failure::AnswerEmpty);
+
+    /// Why no attempt may start any more, if so.
+    fn ended(&self, usual: Option<Duration>) -> Option<Failure> {
+        // An answer that usually takes five times as long will not be there in time.
+        let least = usual.unwrap_or_default() / 5;
+        if self.call.arrival.gone.is_cancelled() {
+            Some(Failure::ClientGone)
+        } else if Instant::now() + least >= self.call.deadline {
+            Some(Failure::DeadlineExceeded)
+        } else {
+            None
+        }
     }
-    Ok(Kind::Stream(Box::new(Started { body, decoder, ready })))
 }

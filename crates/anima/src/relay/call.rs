@@ -19,6 +19,7 @@ use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint};
 
 use super::admission::Ticket;
+use super::steer::Steering;
 use crate::http::caller::Caller;
 
 /// When and as what a request came in.
@@ -53,6 +54,10 @@ pub struct Call {
     pub deadline: Instant,
     /// What it took of its limits, once it is admitted by them.
     pub ticket: Option<Arc<Ticket>>,
+    /// The caller gives up when nothing has come by then.
+    pub answer_by: Instant,
+    /// What the caller wants beside the answer.
+    pub steering: Steering,
 }
 
 impl Call {

@@ -19,9 +19,10 @@ use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
 use super::stream::RelayStream;
+use super::trace::Trace;
 use super::{Relay, admission, attempt, hold, plan, settle};
 use crate::http::rate_limits::RateLimits;
-use crate::http::reply::Refusal;
+use crate::http::reply::{self, Refusal};
 
 /// What goes back to the client.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Outcome {
     pub limits: Option<RateLimits>,
     /// How long it waited for its turn.
     pub waited: Duration,
+    /// What is out of the ordinary about the way that it took; `None` when nothing is.
+    pub way: Option<Box<reply::Way>>,
 }
 
 /// Runs a call to its answer, if its limits let it pass.
@@ -62,9 +65,8 @@ pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
 }
 
 async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
-    let planned = plan::plan(&call, &*relay.rng);
-    let plan = match planned {
-        Ok(plan) => plan,
+    let plan = match plan::plan(&relay, &call) {
+        Ok(plan) => Arc::new(plan),
         Err(refusal) => return refused(&relay, &call, refusal),
     };
     let placed = relay.dependencies.while_up(hold::place(&relay, &mut call, &plan)).await;
@@ -100,6 +102,7 @@ fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
         dropped: String::new(),
         limits: None,
         waited: Duration::ZERO,
+        way: None,
     }
 }
 
@@ -111,7 +114,9 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
     decision.labels.channel = Arc::clone(&answered.trial.channel);
     decision.model = Arc::clone(&answered.trial.model);
     let output_limit = call.request.limited_to;
-    let Answered { failed, trial, answer, waited } = answered;
+    let Answered { failed, trial, answer, waited, trace } = answered;
+    let way = way(&call, &trace);
+    decision.trace = trace;
     let dropped = trial.dropped.header();
     match answer {
         Kind::Stream(started) => {
@@ -128,6 +133,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
                 dropped,
                 limits: None,
                 waited: Duration::ZERO,
+                way,
             }
         }
         Kind::Whole(answer, body) => {
@@ -161,9 +167,18 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
                 dropped,
                 limits: None,
                 waited: Duration::ZERO,
+                way,
             }
         }
     }
+}
+
+/// What the caller is told about the way that its call took.
+fn way(call: &Call, trace: &Trace) -> Option<Box<reply::Way>> {
+    let (fallback, last_resort) = (trace.fallback(), trace.is_last_resort());
+    let told = call.steering.trace.then(|| trace.redacted());
+    let plain = fallback == 0 && !last_resort && told.is_none();
+    (!plain).then(|| Box::new(reply::Way { fallback, last_resort, trace: told }))
 }
 
 /// An answer that was made but could not be booked is withheld: an acknowledged answer is a billed
@@ -189,10 +204,12 @@ async fn delivered(call: &Call, answer: Box<anima_wire::adapter::Answer>) -> Del
 }
 
 async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhausted) -> Outcome {
-    let Exhausted { failed, last, param, waited } = exhausted;
+    let Exhausted { failed, last, param, waited, trace } = exhausted;
     let attempts = failed.len();
     let mut decision = Decision::of(call);
     decision.attempts = attempts;
+    let way = way(call, &trace);
+    decision.trace = trace;
     decision.outcome = last.failure.reason();
     decision.status = last.failure.row().status;
     if let Some(Attempt { channel, model, .. }) = failed.last() {
@@ -217,5 +234,6 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
         dropped,
         limits: None,
         waited: Duration::ZERO,
+        way,
     }
 }

@@ -12,6 +12,7 @@ use anima_core::failure::Failure;
 
 use super::call::Call;
 use super::settle::Receipt;
+use super::trace::Trace;
 use crate::metrics::{Labels, Metrics, Times};
 
 /// How a request went.
@@ -41,6 +42,8 @@ pub struct Decision {
     pub first_byte: Option<Duration>,
     /// Not waiting for an upstream, up to the answer's first byte.
     pub overhead: Duration,
+    /// How it was routed.
+    pub(super) trace: Trace,
     /// What it came to.
     pub(super) receipt: Option<Receipt>,
 }
@@ -67,6 +70,7 @@ impl Decision {
             total: Duration::ZERO,
             first_byte: None,
             overhead: Duration::ZERO,
+            trace: Trace::default(),
             receipt: None,
         }
     }
@@ -94,6 +98,7 @@ impl Decision {
             total,
             first_byte: None,
             overhead: total,
+            trace: Trace::default(),
             receipt: None,
         }
     }

@@ -169,7 +169,7 @@ fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
         let charge = list.charge(&usage, None, Multiplier::ONE).ok()?;
         Some((charge.units, list.currency, price_ref(list)))
     };
-    let routes = || plan.candidates.iter().filter_map(|index| call.alias.routes.get(*index));
+    let routes = || plan.candidates().filter_map(|candidate| plan.route(candidate));
     let (amount, currency, price) = routes().filter_map(cost).max_by_key(|(units, ..)| *units)?;
     let channel = Arc::clone(&routes().next()?.channel.code);
     Some(Exposure { channel, amount, currency, price })

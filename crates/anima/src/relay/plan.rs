@@ -1,66 +1,213 @@
-//! Which channels to try, in which order: the pure plan, minus what this node cannot call.
+//! Which channels to try, in which order: the pure plan of the alias and of every alias that it
+//! falls back to, with what this node knows about the health of each.
 //!
+//! Made once, before the hold, so that the hold covers the dearest candidate of the whole chain.
 //! Invariant: every candidate has a translator for the endpoint, a credential and a cost price.
+//! Source: SPEC 7, `reliability` 3.2 and 4.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anima_core::clock::Rng;
-use anima_core::failure::Failure;
-use anima_core::routing::{self, Seen, Skip, SkipReason};
-use anima_core::snapshot::RouteEntry;
+use tokio::time::Instant;
+
+use anima_core::clock::Timestamp;
+use anima_core::failure::{Class, Failure};
+use anima_core::routing::{self, DEPTH_MAX, Seen, Skip, SkipReason};
+use anima_core::snapshot::{AliasEntry, RouteEntry};
 use anima_store::config::publish::Forced;
 
-use super::admit::covers;
+use super::admit::{covers, serves};
 use super::call::Call;
+use super::{Relay, steer};
+use crate::circuits::Circuits;
 use crate::http::reply::Refusal;
 use crate::live::Upstream;
 
-/// The candidates of a call: indices into the alias's routes, first choice first.
-#[derive(Debug, Clone, Default)]
+/// An alias of the chain.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The alias.
+    pub alias: Arc<AliasEntry>,
+    /// Its routes in order, and why others are left out.
+    pub order: routing::Plan,
+}
+
+/// A place to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Index into the chain.
+    pub link: usize,
+    /// Index into its alias's routes.
+    pub route: usize,
+}
+
+/// How the call begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the first candidate.
+    Proper,
+    /// With this one, when its rest is over: there is no other.
+    After(Candidate, Timestamp),
+    /// With this one, the least bad: every circuit is open.
+    LastResort(Candidate),
+}
+
+/// What a call may try.
+#[derive(Debug, Clone)]
 pub struct Plan {
-    /// What to try. Not empty.
-    pub candidates: Vec<usize>,
-    /// What was left out, and why.
-    pub skips: Vec<Skip>,
+    /// The alias that was asked for, then those that it may fall back to.
+    pub links: Vec<Link>,
+    /// How it begins.
+    pub start: Start,
+}
+
+impl Plan {
+    /// Every candidate, in order.
+    pub fn candidates(&self) -> impl Iterator<Item = Candidate> {
+        let first = match self.start {
+            Start::Proper => None,
+            Start::After(candidate, _) | Start::LastResort(candidate) => Some(candidate),
+        };
+        let listed = self.links.iter().enumerate().flat_map(|(link, part)| {
+            part.order.candidates.iter().map(move |route| Candidate { link, route: *route })
+        });
+        first.into_iter().chain(listed)
+    }
+
+    /// A candidate's route.
+    pub fn route(&self, candidate: Candidate) -> Option<&RouteEntry> {
+        self.links.get(candidate.link)?.alias.routes.get(candidate.route)
+    }
+
+    /// The links to go to after a failure of a class in a link, in order.
+    pub fn after(&self, link: usize, class: Class) -> Vec<usize> {
+        let Some(from) = self.links.get(link) else { return vec![] };
+        let wanted = from.alias.fallbacks.after(class).iter();
+        let place = |code: &String| self.links.iter().position(|l| *l.alias.code == **code);
+        wanted.filter_map(place).collect()
+    }
+
+    /// How long until the first of the places that are left out may be tried.
+    pub fn soonest_ms(&self, now: Timestamp) -> Option<u64> {
+        let soonest = self.links.iter().filter_map(|link| link.order.soonest()).min()?;
+        Some(u64::try_from(soonest.since(now).max(0).div_euclid(1_000) + 1).unwrap_or(0))
+    }
+
+    fn skips(&self) -> impl Iterator<Item = (Candidate, &Skip)> {
+        self.links.iter().enumerate().flat_map(|(link, part)| {
+            let place = move |skip: &Skip| Candidate { link, route: skip.route };
+            part.order.skips.iter().map(move |skip| (place(skip), skip))
+        })
+    }
 }
 
 /// Plans a call.
 ///
 /// # Errors
-/// [`Failure::ModelUnpriced`] when only cost prices are missing, else
-/// [`Failure::NoHealthyChannel`].
-pub fn plan(call: &Call, rng: &dyn Rng) -> Result<Plan, Refusal> {
-    let routing::Plan { candidates, skips } =
-        routing::plan(&call.alias, rng.next_u64(), |index, _| Seen {
-            skip: unusable(call, index),
-            ..Seen::default()
-        });
-    if !candidates.is_empty() {
-        return Ok(Plan { candidates, skips });
+/// [`Failure::ModelUnpriced`] when only cost prices are missing, [`Failure::RateLimited`] when every
+/// credential rests for longer than the call may wait, else [`Failure::NoHealthyChannel`].
+pub fn plan(relay: &Relay, call: &Call) -> Result<Plan, Refusal> {
+    let now = relay.clock.now();
+    let mut plan = Plan { links: chain(relay, call, now), start: Start::Proper };
+    for (candidate, skip) in plan.skips() {
+        if let Some(route) = plan.route(candidate) {
+            relay.metrics.routing.skipped(&route.channel.code, skip.reason);
+        }
     }
-    let unpriced = skips.iter().any(|s| s.reason == SkipReason::CostUnpriced);
-    let model = &call.alias.code;
-    Err(if unpriced {
-        let message = format!("The model `{model}` has no cost price. The operator must add one.");
-        Refusal::new(Failure::ModelUnpriced, message).param(Some("model"))
-    } else {
-        let message = format!("No channel can serve the model `{model}` at the moment.");
-        Refusal::new(Failure::NoHealthyChannel, message).retry_after(5_000)
-    })
+    if plan.candidates().next().is_none() {
+        plan.start = begin_anyway(relay, call, &plan, now)?;
+    }
+    Ok(plan)
 }
 
-fn unusable(call: &Call, index: usize) -> Option<SkipReason> {
-    let Some((route, upstream)) = candidate(call, index) else {
+/// The alias and those that it may fall back to, each once, breadth first.
+fn chain(relay: &Relay, call: &Call, now: Timestamp) -> Vec<Link> {
+    let mut links = vec![link(relay, call, (&call.alias, now))];
+    let (mut at, mut depth, mut level_ends) = (0, 0, 1);
+    while let Some(from) = links.get(at).map(|link| Arc::clone(&link.alias)) {
+        for (_, list) in from.fallbacks.lists() {
+            for code in list {
+                let known = links.iter().any(|link| *link.alias.code == **code);
+                let alias = call.caller.pinned.snapshot.alias(code).filter(|a| a.enabled);
+                let fit = alias.filter(|a| !known && serves(a.kind, call.request.endpoint));
+                links.extend(fit.map(|alias| link(relay, call, (alias, now))));
+            }
+        }
+        at += 1;
+        if at == level_ends {
+            (depth, level_ends) = (depth + 1, links.len());
+            if depth >= DEPTH_MAX {
+                break;
+            }
+        }
+    }
+    links
+}
+
+fn link(relay: &Relay, call: &Call, (alias, now): (&Arc<AliasEntry>, Timestamp)) -> Link {
+    let order = routing::plan(alias, relay.rng.next_u64(), |_, route| {
+        if let Some(reason) = unusable(call, route) {
+            return Seen { skip: Some(reason), ..Seen::default() };
+        }
+        let seen = match forced(call, route) {
+            Some(Forced::Open) => Seen { skip: Some(SkipReason::ForcedOpen), ..Seen::default() },
+            Some(Forced::Closed) => Seen::default(),
+            None => relay.circuits.see(route, now),
+        };
+        steer::apply(&call.steering, route, seen)
+    });
+    Link { alias: Arc::clone(alias), order }
+}
+
+/// What to do when nothing may be tried now: wait for the first rest that ends soon enough, else
+/// let a few calls through to the circuit that was to be tried first anyway.
+fn begin_anyway(relay: &Relay, call: &Call, plan: &Plan, now: Timestamp) -> Result<Start, Refusal> {
+    let soonest = |wanted: fn(SkipReason) -> bool| {
+        let fit = plan.skips().filter(|(_, skip)| wanted(skip.reason));
+        fit.filter_map(|(at, skip)| Some((skip.until?, at))).min_by_key(|(until, _)| *until)
+    };
+    let cooling = soonest(|reason| reason == SkipReason::CoolingDown);
+    if let Some((until, candidate)) = cooling {
+        let wait = micros(until.since(now));
+        let left = call.deadline.saturating_duration_since(Instant::now());
+        if wait < left && wait <= relay.limits.retry_wait {
+            return Ok(Start::After(candidate, until));
+        }
+    }
+    if let Some((_, candidate)) = soonest(Circuits::is_tripped) {
+        return Ok(Start::LastResort(candidate));
+    }
+    Err(refusal(call, plan, now))
+}
+
+fn refusal(call: &Call, plan: &Plan, now: Timestamp) -> Refusal {
+    let model = &call.alias.code;
+    let has = |reason| plan.skips().any(|(_, skip)| skip.reason == reason);
+    if has(SkipReason::CostUnpriced) {
+        let message = format!("The model `{model}` has no cost price. The operator must add one.");
+        return Refusal::new(Failure::ModelUnpriced, message).param(Some("model"));
+    }
+    let wait_ms = plan.soonest_ms(now).unwrap_or(5_000);
+    if has(SkipReason::CoolingDown) {
+        let message = format!("Every provider of the model `{model}` asks to wait.");
+        return Refusal::new(Failure::RateLimited, message).retry_after(wait_ms);
+    }
+    if has(SkipReason::Steered) {
+        let message = "No channel is left that the x-anima-only and x-anima-ignore headers allow.";
+        return Refusal::new(Failure::NoHealthyChannel, message).retry_after(wait_ms);
+    }
+    let message = format!("No channel can serve the model `{model}` at the moment.");
+    Refusal::new(Failure::NoHealthyChannel, message).retry_after(wait_ms)
+}
+
+fn unusable(call: &Call, route: &RouteEntry) -> Option<SkipReason> {
+    let Some(upstream) = upstream(call, route) else {
         return Some(SkipReason::EndpointUnserved);
     };
     let serves = upstream.adapter.is_some_and(|a| a.serves(call.request.endpoint));
     let covered = route.cost.as_ref().is_some_and(|c| covers(c, call.request.endpoint));
-    let pinned = &call.caller.pinned;
-    let forced = pinned.forced(&route.channel.code, &route.model, call.arrival.at);
     if !route.channel.enabled {
         Some(SkipReason::ChannelDisabled)
-    } else if forced == Some(Forced::Open) {
-        Some(SkipReason::ForcedOpen)
     } else if !serves {
         Some(SkipReason::EndpointUnserved)
     } else if upstream.credentials.is_empty() {
@@ -72,8 +219,17 @@ fn unusable(call: &Call, index: usize) -> Option<SkipReason> {
     }
 }
 
-/// A candidate's route and its callable channel.
-pub fn candidate(call: &Call, index: usize) -> Option<(&RouteEntry, &Arc<Upstream>)> {
-    let route = call.alias.routes.get(index)?;
-    Some((route, call.caller.pinned.upstream(route.channel.index)?))
+/// What an operator said about the circuit of a route.
+pub fn forced(call: &Call, route: &RouteEntry) -> Option<Forced> {
+    call.caller.pinned.forced(&route.channel.code, &route.model, call.arrival.at)
+}
+
+/// A route's callable channel.
+pub fn upstream<'a>(call: &'a Call, route: &RouteEntry) -> Option<&'a Arc<Upstream>> {
+    call.caller.pinned.upstream(route.channel.index)
+}
+
+/// Microseconds as a duration; nothing when negative.
+pub(super) fn micros(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }

@@ -32,7 +32,7 @@ use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
 use super::progress::Step;
-use super::trial::Trial;
+use super::trial::{Trial, classified};
 use super::{Relay, keeper, settle};
 use crate::http::reply::id_text;
 use crate::live::streams::{Entered, Through};
@@ -333,6 +333,8 @@ async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
     let outcome = failure.map_or("ok", Failure::reason);
     let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = flow;
     trial.refer(decoder.upstream_ref());
+    trial.report(true, failure.map(classified).as_ref());
+    decision.trace.ended(outcome, trial.started.elapsed());
     let delivered = delivered(decoder, failure.map_or(Part::Whole, part)).await;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
@@ -381,6 +383,9 @@ async fn abandoned(mut flow: Flow) {
     let outcome = Failure::ClientGone.reason();
     let Flow { relay, call, open, failed, mut trial, mut decision, decoder, .. } = flow;
     trial.refer(decoder.upstream_ref());
+    let left = (!decoder.is_done()).then(|| classified(Failure::ClientGone));
+    trial.report(true, left.as_ref());
+    decision.trace.ended(outcome, trial.started.elapsed());
     let part = if decoder.is_done() { Part::Whole } else { Part::Stopped };
     let delivered = delivered(decoder, part).await;
     let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;

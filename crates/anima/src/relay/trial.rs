@@ -22,6 +22,7 @@ use anima_wire::canonical::Dropped;
 
 use super::admit::meters;
 use super::call::Call;
+use crate::circuits::{End, Ticket};
 use crate::live::Upstream;
 use crate::outbound::{self, Body, Collected, Outbound, Policy, Segments};
 
@@ -32,7 +33,7 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 const REFERENCE_CHARS_MAX: usize = 128;
 
 /// An upstream call under way, with what its record needs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Trial {
     pub(super) n: i16,
     pub(super) channel: Arc<str>,
@@ -51,6 +52,10 @@ pub(super) struct Trial {
     pub(super) wasted_bytes: usize,
     /// What the provider's dialect could not carry.
     pub(super) dropped: Dropped,
+    /// The status that the provider answered with.
+    pub(super) status: Option<u16>,
+    /// What it reports to the circuits; gone once it has.
+    ticket: Option<Ticket>,
 }
 
 /// What came of an upstream call.
@@ -70,7 +75,7 @@ impl Trial {
         route: &RouteEntry,
         credential: &(Arc<str>, Zeroizing<String>),
         cost: Arc<PriceList>,
-        started_at: Timestamp,
+        (started_at, ticket): (Timestamp, Ticket),
     ) -> Self {
         Self {
             n,
@@ -86,7 +91,23 @@ impl Trial {
             upstream_ref: None,
             wasted_bytes: 0,
             dropped: Dropped::default(),
+            status: None,
+            ticket: Some(ticket),
         }
+    }
+
+    /// Tells the circuits how the attempt ended, once. Without a stream the time of the first byte
+    /// is that of the whole answer and says nothing about slowness.
+    pub(super) fn report(&mut self, streams: bool, end: Option<&Classified>) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let failure = end.map(|classified| classified.failure);
+        let waited = match self.first_byte {
+            Some(at) => at.duration_since(self.started),
+            None => self.started.elapsed(),
+        };
+        let first_byte = if streams { waited } else { Duration::ZERO };
+        let asked_ms = end.and_then(|classified| classified.retry_after_ms);
+        ticket.end(End { failure, first_byte, asked_ms });
     }
 
     /// Notes the provider's own id of the call: bounded, since the provider chooses it.
@@ -99,7 +120,7 @@ impl Trial {
     /// The first byte, and of a stream the first content, must be there by here.
     pub(super) fn first_byte_by(&self, call: &Call) -> Instant {
         let first_byte = Duration::from_millis(self.timeouts.first_byte_ms.into());
-        self.deadline(call).min(self.started + first_byte)
+        self.deadline(call).min(call.answer_by).min(self.started + first_byte)
     }
 
     /// The attempt is over here at the latest.
@@ -114,6 +135,18 @@ impl Trial {
             Failure::TotalTimeout
         } else {
             Failure::DeadlineExceeded
+        }
+    }
+
+    /// What it is to have passed [`Trial::first_byte_by`].
+    pub(super) fn too_late(&self, call: &Call) -> Failure {
+        let by = self.first_byte_by(call);
+        if by == self.deadline(call) {
+            self.late(call)
+        } else if by == call.answer_by {
+            Failure::DeadlineExceeded
+        } else {
+            Failure::FirstByteTimeout
         }
     }
 
@@ -158,7 +191,6 @@ impl Trial {
         request: Request<Segments>,
         (outbound, policy, answer_bytes_max): (&Outbound, Policy, usize),
     ) -> Outcome {
-        let deadline = self.deadline(call);
         let head_by = self.first_byte_by(call);
         let response = match tokio::time::timeout_at(head_by, outbound.send(policy, request)).await
         {
@@ -167,11 +199,11 @@ impl Trial {
                 tracing::debug!(channel = &*self.channel, detail = error.detail, "attempt failed");
                 return failed(error.failure);
             }
-            Err(_elapsed) if head_by == deadline => return failed(self.late(call)),
-            Err(_elapsed) => return failed(Failure::FirstByteTimeout),
+            Err(_elapsed) => return failed(self.too_late(call)),
         };
         self.first_byte = Some(Instant::now());
         self.upstream_ref = reference(&response);
+        self.status = Some(response.status().as_u16());
         if response.status().as_u16() != 200 {
             return self.judge_refusal(call, adapter, response).await;
         }

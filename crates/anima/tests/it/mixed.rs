@@ -100,6 +100,9 @@ async fn rows(app: &TestApp) {
     let timeouts = json!({"first_byte_ms": 150, "idle_ms": 150});
     app.channel("hasty", MAIN_SECRET, json!({ "timeouts": timeouts })).await;
     app.channel("backup", BACKUP_SECRET, json!({})).await;
+    for channel in ["main", "hasty", "backup"] {
+        app.force_closed(channel);
+    }
     for (n, fault) in FAULTS.iter().enumerate() {
         let model = if fault.is_empty() { "sim-chat".into() } else { format!("fault:{fault}") };
         let first = if is_silent(&model) { "hasty" } else { "main" };

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anima::boot;
 use anima::settings::{Flags, Settings};
+use anima_core::breaker::{Manual, Mode};
+use anima_core::clock::Timestamp;
 use anima_simulator::{Call, Script, Simulator};
 use anima_store::database::Location;
 use bytes::Bytes;
@@ -257,6 +259,7 @@ impl TestApp {
         let mut row = json!({
             "code": code, "provider": "openai_compatible", "base_url": self.upstream_url,
             "credentials": [{"code": "first", "secret": secret}], "allow_private_network": true,
+            "breaker": {"consecutive_failures": 0, "minimum_calls": 100_000},
         });
         for (name, value) in more.as_object().unwrap() {
             row[name] = value.clone();
@@ -284,6 +287,8 @@ impl TestApp {
 
     /// An alias without prices.
     pub(crate) async fn unpriced_alias(&self, code: &str, kind: &str, routes: &[(&str, &str)]) {
+        // Each route once, so that what a test counts does not depend on what it waits for.
+        let retry = json!({"max_attempts": routes.len().max(1)});
         let routes: Vec<Value> = routes
             .iter()
             .rev()
@@ -291,7 +296,11 @@ impl TestApp {
             .map(|(n, (channel, model))| json!({"channel": channel, "model": model, "priority": n}))
             .rev()
             .collect();
-        self.create("/aliases", &json!({"code": code, "kind": kind, "routes": routes})).await;
+        self.create(
+            "/aliases",
+            &json!({"code": code, "kind": kind, "routes": routes, "retry": retry}),
+        )
+        .await;
     }
 
     /// An app with credit.
@@ -320,10 +329,24 @@ impl TestApp {
         self.script(&json!([{ "do": options }]));
     }
 
+    /// Calls go to a channel whatever is found out about it.
+    pub(crate) fn force_closed(&self, channel: &str) {
+        let manual = Manual {
+            mode: Mode::ForcedClosed,
+            reason: "a test of something else".into(),
+            actor: "test".into(),
+            since: Timestamp::default(),
+            until: None,
+        };
+        self.node.circuits.set_manual(channel, Some(manual));
+    }
+
     /// Replaces the provider's rules.
     pub(crate) fn script(&self, rules: &Value) {
         let script = json!({ "rules": rules }).to_string();
         self.upstream.set_script(Script::from_json(script.as_bytes()).unwrap());
+        // What was found out under the rules before says nothing about the ones from now on.
+        self.node.circuits.reset_all();
     }
 
     /// The truth log, once every call in it has ended.

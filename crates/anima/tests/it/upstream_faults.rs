@@ -77,8 +77,9 @@ async fn assert_booked(app: &TestApp, reply: &Reply, sale: Side, cost: Side, wha
 
 /// Both forms of a call that fails before its first content byte.
 async fn assert_fails(app: &TestApp, fault: &str, (status, code): (u16, &str), cost: Side) {
-    app.fault(fault);
-    for reply in [app.ask("chat").await, app.ask_stream("chat").await] {
+    for stream in [false, true] {
+        app.fault(fault);
+        let reply = if stream { app.ask_stream("chat").await } else { app.ask("chat").await };
         assert_eq!(reply.refusal(), (status, code.to_owned()), "{fault}: {reply:?}");
         assert_eq!(reply.header("x-anima-attempts"), "1", "{fault}");
         assert!(!reply.text().contains("simcall"), "{fault}: {reply:?}");
@@ -306,9 +307,10 @@ async fn a_second_channel_answers_and_the_waste_is_booked(app: &TestApp) {
         if fault == "silent" {
             hasten(app, json!({"first_byte_ms": 60})).await;
         }
-        fault_on_main(app, fault);
-        for reply in [app.ask("twice").await, app.ask_stream("twice").await] {
-            assert_second_served(app, &reply, waste, fault).await;
+        for stream in [false, true] {
+            fault_on_main(app, fault);
+            let asked = if stream { app.ask_stream("twice").await } else { app.ask("twice").await };
+            assert_second_served(app, &asked, waste, fault).await;
         }
     }
     hasten(app, json!({"first_byte_ms": 20_000})).await;

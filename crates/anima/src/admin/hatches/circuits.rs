@@ -60,7 +60,12 @@ pub(super) async fn force(admin: &Admin, lever: Lever, call: &Call) -> Result<Re
         })),
     });
     let hatch = Hatch::Circuit { channel, model: wish.model, state, expires_at };
-    pull(admin, hatch, &actor, (call, body)).await
+    let pulled = pull(admin, hatch, &actor, (call, body)).await?;
+    if lever == Lever::Reset {
+        // Back to automatic, and from a clean sheet; other nodes follow by what circuits share.
+        admin.circuits.reset(&call.names.code);
+    }
+    Ok(pulled)
 }
 
 /// Until when a manual state shall last.
