@@ -104,8 +104,8 @@ impl Plan {
 /// Plans a call.
 ///
 /// # Errors
-/// [`Failure::ModelUnpriced`] when only cost prices are missing, [`Failure::RateLimited`] when every
-/// credential rests for longer than the call may wait, else [`Failure::NoHealthyChannel`].
+/// [`Failure::ModelUnpriced`] when only cost prices are missing, [`Failure::RateLimited`] when
+/// every credential rests for longer than the call may wait, else [`Failure::NoHealthyChannel`].
 pub fn plan(relay: &Relay, call: &Call) -> Result<Plan, Refusal> {
     let now = relay.clock.now();
     let mut plan = Plan { links: chain(relay, call, now), start: Start::Proper };
