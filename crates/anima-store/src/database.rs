@@ -23,6 +23,7 @@ use crate::keys::postgres::PostgresKeys;
 use crate::keys::sqlite::SqliteKeys;
 use crate::ledger::money::{self, Money};
 use crate::ledger::{self, Auditor, BatchObserver, LedgerStore};
+use crate::nodes::{NodeStore, PostgresNodes, SqliteNodes};
 use crate::quota::Spend;
 use crate::quota::spend::{PostgresSpend, SqliteSpend};
 use crate::sqlite::connections::Connections;
@@ -103,6 +104,8 @@ pub struct Stores {
     pub auditor: Arc<dyn Auditor>,
     /// Answers kept for requests that are sent again.
     pub idempotency: Arc<dyn IdempotencyStore>,
+    /// What nodes say of themselves.
+    pub nodes: Arc<dyn NodeStore>,
     /// Signs of life.
     pub probe: Arc<dyn Probe>,
     /// What was spent, for the counters of limits.
@@ -164,6 +167,7 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
                 money: Arc::new(money::Books::Postgres(pool.clone())),
                 auditor: Arc::new(money::Books::Postgres(pool.clone())),
                 spend: Arc::new(PostgresSpend(pool.clone())),
+                nodes: Arc::new(PostgresNodes(pool.clone())),
                 idempotency: Arc::new(PostgresIdempotency(pool)),
                 ledger: Arc::new(ledger),
                 probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
@@ -219,6 +223,7 @@ fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
         config,
         keys: Arc::new(SqliteKeys(Arc::clone(&connections))),
         spend: Arc::new(SqliteSpend(Arc::clone(&connections))),
+        nodes: Arc::new(SqliteNodes(Arc::clone(&connections))),
         idempotency: Arc::new(SqliteIdempotency::new(connections)),
         money: Arc::new(money::Books::Sqlite(path.to_owned())),
         auditor: Arc::new(money::Books::Sqlite(path.to_owned())),

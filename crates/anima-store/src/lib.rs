@@ -8,6 +8,7 @@ pub mod database; // open either database and bring its schema up to date
 pub mod idempotency; // answers kept for requests that are sent again
 pub mod keys; // hashes of keys and admin tokens
 pub mod ledger; // holds, settlements, entries: durable when the call returns
+pub mod nodes; // what nodes say of themselves, where there is no Redis
 mod postgres; // pool, TLS, migrations
 pub mod pubsub; // messages to every node
 pub mod quota; // counters of limits: shared, or of one process

@@ -13,6 +13,7 @@ use anima_store::database::Stores;
 
 use crate::circuits::Circuits;
 use crate::live::Live;
+use crate::nodes::Nodes;
 use crate::secrets::Secrets;
 
 pub mod aliases; // model names that clients use
@@ -31,6 +32,7 @@ pub mod expiry; // promotional credit that expired
 mod fx_rates; // what one currency is in another
 mod hatches; // circuits by hand, the switch of everything, caches, schedules
 pub mod keys; // user API keys
+mod nodes; // the nodes as an admin reads them
 mod openapi; // the document
 pub mod prices; // what meters cost
 pub mod problem; // errors as problem+json
@@ -58,6 +60,8 @@ pub struct Admin {
     pub live: Arc<Live>,
     /// The health of where calls can go, on this node.
     pub circuits: Arc<Circuits>,
+    /// The nodes of the installation.
+    pub nodes: Arc<Nodes>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bits for ids.

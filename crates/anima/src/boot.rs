@@ -37,13 +37,14 @@ use crate::dependencies::Dependencies;
 use crate::http::server;
 use crate::live::{Live, Sources, spread};
 use crate::metrics::Metrics;
+use crate::nodes::{Facts, Nodes};
 use crate::outbound::Outbound;
 use crate::relay::admission::{self, Admission};
 use crate::relay::keeper::{self, Keeper};
 use crate::relay::steer::Allowed;
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
-use crate::second_level::SecondLevel;
+use crate::second_level;
 use crate::secrets::{self, Secrets};
 use crate::settings::{Billing, Listen, Settings, Switch};
 use crate::watch::Watch;
@@ -88,11 +89,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let mut stores = database::open(&location, &opener)
         .await
         .map_err(|e| format!("setting `database_url`: {e}"))?;
-    let probe = Arc::clone(&stores.probe);
-    let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&metrics)));
-    let level = SecondLevel::new(shared.clone(), Arc::clone(&secrets), Arc::clone(&dependencies));
-    stores.config = level.config(stores.config);
-    stores.keys = level.keys(stores.keys);
+    let dependencies = second_level::install(&mut stores, &shared, &secrets, &metrics);
     // The lease that `alive` asks for counts from here at the latest.
     let term = lease::Term::new(tokio::time::Instant::now());
     if settings.billing == Billing::On {
@@ -111,6 +108,8 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
     let circuits = Arc::new(circuits);
     live.drive(Arc::clone(&circuits));
+    let parts = (&live, &metrics, &dependencies, &clock);
+    let nodes = nodes(opener.node, parts, &stores, &shared);
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
     let bounds = (&watch, term, &counters(&shared, opener.node));
     let relay = relay(settings, parts, (&clock, &rng), bounds)?;
@@ -135,7 +134,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     };
     Ok(Node {
         app: Arc::new(app),
-        admin: Admin { stores, secrets, live, circuits, clock, rng },
+        admin: Admin { stores, secrets, live, circuits, nodes, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: audit_every(settings),
@@ -160,9 +159,12 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let live = Live::load(from, Arc::clone(&secrets), Arc::clone(&clock))
         .await
         .map_err(|e| format!("failed to read the configuration: {e}"))?;
-    let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), observer);
+    let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&observer));
     let (live, circuits) = (Arc::new(live), Arc::new(circuits));
-    Ok(Admin { stores, secrets, live, circuits, clock, rng })
+    let (probe, shared) = (Arc::clone(&stores.probe), Shared::in_process());
+    let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&observer)));
+    let nodes = nodes(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
+    Ok(Admin { stores, secrets, live, circuits, nodes, clock, rng })
 }
 
 /// What this node shares with others. A Redis that is away does not stop the start.
@@ -181,6 +183,29 @@ async fn shared(settings: &Settings) -> Result<Shared, String> {
         tracing::warn!("redis does not answer; serving without shared state until it does");
     }
     Ok(shared)
+}
+
+/// This node among the others.
+fn nodes(
+    node: Uuid,
+    (live, metrics, dependencies, clock): (
+        &Arc<Live>,
+        &Arc<Metrics>,
+        &Arc<Dependencies>,
+        &Arc<dyn Clock>,
+    ),
+    stores: &Stores,
+    shared: &Shared,
+) -> Arc<Nodes> {
+    let facts = Facts {
+        id: node.to_string(),
+        host: lease::host(),
+        live: Arc::clone(live),
+        dependencies: Arc::clone(dependencies),
+        metrics: Arc::clone(metrics),
+        clock: Arc::clone(clock),
+    };
+    Arc::new(Nodes::new(facts, Arc::clone(&stores.nodes), shared.clone()))
 }
 
 /// What the configuration is read from.
@@ -424,6 +449,7 @@ impl Node {
         let relay = &self.plane.relay;
         let keeping = [
             tokio::spawn(Arc::clone(&relay.dependencies).run()),
+            tokio::spawn(Arc::clone(&self.admin.nodes).run()),
             tokio::spawn(lease::run(Arc::clone(relay))),
             tokio::spawn(keeper::run(Arc::clone(relay))),
             tokio::spawn(admission::run(Arc::clone(relay))),
@@ -454,6 +480,7 @@ impl Node {
             );
         }
         keeping.iter().chain(&watching).for_each(JoinHandle::abort);
+        self.admin.nodes.leave().await;
         if let Err(error) = self.plane.relay.ledger.release().await {
             tracing::warn!(%error, "failed to give the lease back: others wait until it is over");
         }

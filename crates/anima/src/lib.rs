@@ -15,6 +15,7 @@ pub mod http; // what every endpoint shares: caller, body, reply, server
 pub mod live; // the configuration in force, and the key cache
 pub mod log; // structured logs, written in batches
 pub mod metrics; // every metric, declared once
+pub mod nodes; // this node among the others
 pub mod outbound; // the one HTTP client
 pub mod relay; // the pipeline of a call
 pub mod router; // every route

@@ -294,6 +294,11 @@ impl Metrics {
         Inflight(self.inflight.clone())
     }
 
+    /// Requests being served now.
+    pub fn in_flight(&self) -> i64 {
+        self.inflight.get()
+    }
+
     /// Counts an attempt by its outcome.
     pub fn attempt(&self, channel: &str, outcome: &str) {
         self.attempts.with_label_values(&[channel, outcome]).inc();

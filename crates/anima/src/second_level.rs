@@ -17,11 +17,13 @@ use anima_core::config::{App, Key, Resource, Tables, Version};
 use anima_store::config::{
     Actor, AuditRecord, Batch, Committed, ConfigStore, Error, Page, Rejected, Row,
 };
+use anima_store::database::Stores;
 use anima_store::keys::{AdminToken, KeyRecord, KeyStore, SecretHash};
 use anima_store::redis_keys;
 use anima_store::shared::Shared;
 
 use crate::dependencies::Dependencies;
+use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 
 /// How long a record is kept: how long reads go on without a database.
@@ -85,6 +87,21 @@ impl SecondLevel {
         // In the background: who asked has the record and need not wait for Redis.
         tokio::spawn(async move { drop(state.put(&key, sealed.into(), KEEP).await) });
     }
+}
+
+/// Puts the cache of keys before the database, and watches whether that answers.
+pub fn install(
+    stores: &mut Stores,
+    shared: &Shared,
+    secrets: &Arc<Secrets>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Dependencies> {
+    let probe = Arc::clone(&stores.probe);
+    let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(metrics)));
+    let level = SecondLevel::new(shared.clone(), Arc::clone(secrets), Arc::clone(&dependencies));
+    stores.config = level.config(Arc::clone(&stores.config));
+    stores.keys = level.keys(Arc::clone(&stores.keys));
+    dependencies
 }
 
 /// The place that a record is sealed for.

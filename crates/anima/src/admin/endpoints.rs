@@ -63,6 +63,7 @@ pub(crate) enum Action {
     Verify,
     Audit,
     Circuits,
+    Nodes,
     Hatch(Lever),
 }
 
@@ -128,6 +129,7 @@ impl Endpoint {
             | Action::Verify
             | Action::Audit
             | Action::Circuits
+            | Action::Nodes
             | Action::Hatch(_) => false,
         }
     }
@@ -155,6 +157,7 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/ledger/verify", Action::Verify),
         (Method::GET, "/audit", Action::Audit),
         (Method::GET, "/circuits", Action::Circuits),
+        (Method::GET, "/nodes", Action::Nodes),
     ];
     let others = others.into_iter().map(|(method, path, action)| Endpoint {
         method,

@@ -72,7 +72,7 @@ fn reference(schema: &str) -> Value {
 
 fn tags() -> Vec<Value> {
     let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
-    let others = ["ledger", "circuits", "hatches", "audit"];
+    let others = ["ledger", "circuits", "nodes", "hatches", "audit"];
     rows.chain(others).map(|name| json!({ "name": name })).collect()
 }
 
@@ -151,6 +151,7 @@ impl Words {
                 fixed(id, summary, "hatches")
             }
             Action::Audit => fixed("audit", "Lists who changed what, newest first", "audit"),
+            Action::Nodes => fixed("nodes", "Lists the nodes of the installation", "nodes"),
             Action::Circuits => {
                 fixed("circuits", "Lists this node's circuits by channel", "circuits")
             }
@@ -230,6 +231,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         | Action::Grants
         | Action::Balance
         | Action::Payables
+        | Action::Nodes
         | Action::Verify => {}
     }
     spreading(endpoint, &mut parameters);
@@ -297,7 +299,8 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         | Action::Margin
         | Action::Verify
         | Action::Audit
-        | Action::Circuits => return None,
+        | Action::Circuits
+        | Action::Nodes => return None,
     };
     let content = json!({ "application/json": { "schema": reference(&schema) } });
     Some(json!({ "required": required, "content": content }))
@@ -332,6 +335,7 @@ fn responses(action: Action) -> Value {
         Action::Verify => ("200", Some("Verification".to_owned())),
         Action::Audit => ("200", Some("AuditPage".to_owned())),
         Action::Circuits => ("200", Some("CircuitPage".to_owned())),
+        Action::Nodes => ("200", Some("NodePage".to_owned())),
         Action::Hatch(lever) => {
             let (status, schema) = hatches::answer(lever);
             (status, schema.map(str::to_owned))

@@ -30,6 +30,7 @@ mod hatches;
 mod keys;
 mod money;
 mod movements;
+mod nodes;
 mod payloads;
 mod rehearsals;
 mod rows;
@@ -102,12 +103,27 @@ impl Desk {
         let live = Live::load(from, Arc::clone(&secrets), clock.clone()).await.unwrap();
         let metrics = Arc::new(crate::metrics::Metrics::new().unwrap());
         let rng = Arc::new(SeededRng::new(1));
-        let circuits = crate::circuits::Circuits::new(clock.clone(), rng, metrics);
+        let circuits = crate::circuits::Circuits::new(clock.clone(), rng, Arc::clone(&metrics));
+        let shared = anima_store::shared::Shared::in_process();
+        let probe = Arc::clone(&stores.probe);
+        let dependencies =
+            crate::dependencies::Dependencies::new(probe, shared.clone(), Arc::clone(&metrics));
+        let live = Arc::new(live);
+        let facts = crate::nodes::Facts {
+            id: "desk".to_owned(),
+            host: "here".to_owned(),
+            live: Arc::clone(&live),
+            dependencies: Arc::new(dependencies),
+            metrics,
+            clock: clock.clone(),
+        };
+        let nodes = crate::nodes::Nodes::new(facts, Arc::clone(&stores.nodes), shared);
         let admin = Admin {
             stores,
             circuits: Arc::new(circuits),
             secrets,
-            live: Arc::new(live),
+            live,
+            nodes: Arc::new(nodes),
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
         };

@@ -80,7 +80,7 @@ pub fn registration(node: Uuid) -> Registration {
 }
 
 /// The machine's name, for people. Empty where the system does not say.
-fn host() -> String {
+pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{} {}", name.trim(), std::process::id())
 }

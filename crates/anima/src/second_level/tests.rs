@@ -6,7 +6,6 @@ use anima_store::database::Probe;
 use anima_store::redis::Options;
 
 use super::*;
-use crate::metrics::Metrics;
 
 const NOW: Timestamp = Timestamp::from_micros(0);
 

@@ -23,7 +23,9 @@ use crate::admin::collection::Codes;
 use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
-use crate::admin::{Admin, apps, audit, books, circuits, hatches, keys, reports, spread, trueup};
+use crate::admin::{
+    Admin, apps, audit, books, circuits, hatches, keys, nodes, reports, spread, trueup,
+};
 
 /// Serves one call whose path names everything by itself.
 pub(super) async fn serve(admin: &Admin, action: Action, mut request: Request) -> Response {
@@ -130,6 +132,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Verify => books::verify(admin, call).await,
         Action::Audit => audit::list(admin, call).await,
         Action::Circuits => circuits::list(admin, call),
+        Action::Nodes => nodes::list(admin, call),
         Action::Hatch(lever) => Box::pin(hatches::serve(admin, lever, call)).await,
     }
 }
@@ -302,6 +305,7 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Verify
         | Action::Audit
         | Action::Circuits
+        | Action::Nodes
         | Action::Hatch(_) => {
             let topup = apps::topup(admin, actor, app, key, body).await?;
             apps::Moved { body: topup.to_json(), replayed: topup.replayed }

@@ -33,6 +33,27 @@ pub(super) fn channel() -> Value {
     })
 }
 
+/// A node of the installation.
+pub(super) fn node() -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    json!({
+        "type": "object",
+        "properties": {
+            "id": text("One process start"),
+            "host": text("The machine and the process"),
+            "roles": { "type": "array", "items": { "type": "string" } },
+            "version": text("The program's version"),
+            "config_version": { "type": "integer", "description": "Revision in force there" },
+            "degraded": { "type": ["string", "null"], "description": "What it needs and is down" },
+            "in_flight": { "type": "integer", "description": "Calls that it is serving" },
+            "started_at": instant("When it started"),
+            "seen_at": instant("When it was last heard of"),
+            "alive": { "type": "boolean", "description": "Heard of within ten seconds" },
+            "answering": { "type": "boolean", "description": "Whether it is the one that answers" },
+        },
+    })
+}
+
 fn manual() -> Value {
     json!({
         "type": "object",

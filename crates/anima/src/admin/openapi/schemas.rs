@@ -70,6 +70,7 @@ pub(super) fn all() -> Value {
         ("Verification", verification()),
         ("AuditPage", page(&audit_record())),
         ("CircuitPage", page(&super::routing::channel())),
+        ("NodePage", page(&super::routing::node())),
     ];
     let all = replies.into_iter().chain(super::money::all()).chain(super::hatches::all());
     schemas.extend(all.map(|(name, schema)| (name.to_owned(), schema)));
