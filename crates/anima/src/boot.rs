@@ -37,7 +37,7 @@ use crate::dependencies::Dependencies;
 use crate::http::server;
 use crate::live::{Live, Sources, spread};
 use crate::metrics::Metrics;
-use crate::nodes::{Facts, Nodes};
+use crate::nodes;
 use crate::outbound::Outbound;
 use crate::relay::admission::{self, Admission};
 use crate::relay::keeper::{self, Keeper};
@@ -109,7 +109,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let circuits = Arc::new(circuits);
     live.drive(Arc::clone(&circuits));
     let parts = (&live, &metrics, &dependencies, &clock);
-    let nodes = nodes(opener.node, parts, &stores, &shared);
+    let nodes = nodes::join(opener.node, parts, &stores, &shared);
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
     let bounds = (&watch, term, &counters(&shared, opener.node));
     let relay = relay(settings, parts, (&clock, &rng), bounds)?;
@@ -163,7 +163,8 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let (live, circuits) = (Arc::new(live), Arc::new(circuits));
     let (probe, shared) = (Arc::clone(&stores.probe), Shared::in_process());
     let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&observer)));
-    let nodes = nodes(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
+    let nodes =
+        nodes::join(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
     Ok(Admin { stores, secrets, live, circuits, nodes, clock, rng })
 }
 
@@ -183,29 +184,6 @@ async fn shared(settings: &Settings) -> Result<Shared, String> {
         tracing::warn!("redis does not answer; serving without shared state until it does");
     }
     Ok(shared)
-}
-
-/// This node among the others.
-fn nodes(
-    node: Uuid,
-    (live, metrics, dependencies, clock): (
-        &Arc<Live>,
-        &Arc<Metrics>,
-        &Arc<Dependencies>,
-        &Arc<dyn Clock>,
-    ),
-    stores: &Stores,
-    shared: &Shared,
-) -> Arc<Nodes> {
-    let facts = Facts {
-        id: node.to_string(),
-        host: lease::host(),
-        live: Arc::clone(live),
-        dependencies: Arc::clone(dependencies),
-        metrics: Arc::clone(metrics),
-        clock: Arc::clone(clock),
-    };
-    Arc::new(Nodes::new(facts, Arc::clone(&stores.nodes), shared.clone()))
 }
 
 /// What the configuration is read from.

@@ -13,8 +13,10 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
 use anima_core::clock::{Clock, Timestamp};
+use anima_store::database::Stores;
 use anima_store::nodes::NodeStore;
 use anima_store::redis_keys;
 use anima_store::shared::Shared;
@@ -22,6 +24,7 @@ use anima_store::shared::Shared;
 use crate::dependencies::Dependencies;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::relay::lease;
 
 /// Between two reports.
 const EVERY: Duration = Duration::from_secs(3);
@@ -76,6 +79,27 @@ pub struct Facts {
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
+
+/// This node among the others: what it is called, and what its reports are made of.
+pub fn join(
+    node: Uuid,
+    (live, metrics, dependencies, clock): Sources<'_>,
+    stores: &Stores,
+    shared: &Shared,
+) -> Arc<Nodes> {
+    let facts = Facts {
+        id: node.to_string(),
+        host: lease::host(),
+        live: Arc::clone(live),
+        dependencies: Arc::clone(dependencies),
+        metrics: Arc::clone(metrics),
+        clock: Arc::clone(clock),
+    };
+    Arc::new(Nodes::new(facts, Arc::clone(&stores.nodes), shared.clone()))
+}
+
+/// What reports are made of.
+type Sources<'a> = (&'a Arc<Live>, &'a Arc<Metrics>, &'a Arc<Dependencies>, &'a Arc<dyn Clock>);
 
 /// All nodes. See the module.
 #[derive(Debug)]
