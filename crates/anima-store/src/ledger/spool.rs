@@ -37,6 +37,9 @@ pub(super) mod record; // a settlement as text
 /// Pause between two looks whether the database is back.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// A file below this is not worth writing anew.
+const COMPACT_BYTES: u64 = 1024 * 1024;
+
 /// Settlements that share one sync, or go to the database side by side, at most.
 const TOGETHER: usize = 1_024;
 
@@ -108,6 +111,8 @@ struct Keeper {
     file: SpoolFile,
     /// What the file holds and the database does not.
     waiting: Vec<Spooled>,
+    /// Settlements in the file, written or not.
+    frames: usize,
     receiver: mpsc::UnboundedReceiver<Keep>,
 }
 
@@ -158,6 +163,7 @@ impl SpooledLedger {
             observer,
             shared: Arc::clone(&shared),
             file,
+            frames: waiting.len(),
             waiting,
             receiver,
         };
@@ -242,6 +248,7 @@ impl Keeper {
         let payloads: Vec<_> =
             all.iter().map(|keep| record::write(&keep.spooled.settlement)).collect();
         let written = self.file.append(payloads).await;
+        self.frames += if written.is_ok() { all.len() } else { 0 };
         for Keep { spooled, kept } in all {
             let result = written.clone();
             if result.is_ok() {
@@ -271,12 +278,7 @@ impl Keeper {
         left.extend(all);
         self.waiting = left;
         *self.shared.spooled.lock() = holds(&self.waiting);
-        if self.waiting.is_empty()
-            && let Err(why) = self.file.clear().await
-        {
-            // What it holds is in the database: the next start finds that out again.
-            tracing::error!(why, "failed to empty the spool");
-        }
+        self.shrink().await;
         // More can wait than before: what waited for another node and finds the database away.
         let after = waiting(&self.waiting);
         if after > before {
@@ -286,6 +288,25 @@ impl Keeper {
         }
         self.shared.progress.notify_waiters();
         self.show();
+    }
+
+    /// Empties the file, or, when most of a large one is done with, keeps what is left: settlements
+    /// that wait for another node must not fill it for those that will wait for the database.
+    async fn shrink(&mut self) {
+        let left = self.waiting.len();
+        let shrunk = if left == 0 {
+            self.file.clear().await
+        } else if left <= self.frames / 2 && self.file.size_bytes() > COMPACT_BYTES {
+            let left = self.waiting.iter().map(|spooled| record::write(&spooled.settlement));
+            self.file.replace(left.collect()).await
+        } else {
+            return;
+        };
+        match shrunk {
+            Ok(()) => self.frames = left,
+            // What it holds is in the database: the next start finds that out again.
+            Err(why) => tracing::error!(why, "failed to shrink the spool"),
+        }
     }
 
     /// Writes some in one go, so that they share transactions. Gives back what is to be tried

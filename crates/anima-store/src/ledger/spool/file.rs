@@ -31,6 +31,7 @@ const CHECKSUM: usize = 8;
 /// An open spool file. Clones share it.
 #[derive(Debug)]
 pub(super) struct SpoolFile {
+    path: Arc<Path>,
     file: Arc<Mutex<File>>,
     /// Where the next frame goes: what stands behind is not valid.
     size_bytes: u64,
@@ -61,13 +62,19 @@ impl SpoolFile {
             match (Self::open(&path), &mut own) {
                 (Ok(opened), None) => own = Some(opened),
                 (Ok((mut other, found)), Some((file, contents))) => {
-                    file.write(&found.payloads).map_err(std::io::Error::other)?;
+                    // However much it is: what was acknowledged is kept.
+                    file.write(&found.payloads, u64::MAX).map_err(std::io::Error::other)?;
                     other.empty().map_err(std::io::Error::other)?;
                     contents.payloads.extend(found.payloads);
                     contents.lost_bytes += found.lost_bytes;
                 }
                 (Err(error), _) if error.kind() == ErrorKind::WouldBlock => {}
-                (Err(error), _) => return Err(error),
+                (Err(error), None) => return Err(error),
+                // It stays where it is, for whoever mends it: no reason not to serve.
+                (Err(error), Some(_)) => {
+                    let path = path.display();
+                    tracing::error!(%path, %error, "failed to take over a spool");
+                }
             }
         }
         own.ok_or_else(|| std::io::Error::other("all its spools are in use"))
@@ -93,7 +100,8 @@ impl SpoolFile {
             sync_folder(path)?;
         }
         let size_bytes = contents.valid_bytes.max(MAGIC.len() as u64);
-        Ok((Self { file: Arc::new(Mutex::new(file)), size_bytes }, contents))
+        let (path, file) = (Arc::from(path), Arc::new(Mutex::new(file)));
+        Ok((Self { path, file, size_bytes }, contents))
     }
 
     /// Bytes in use.
@@ -103,7 +111,13 @@ impl SpoolFile {
 
     /// Appends payloads and waits for the disk. All or none.
     pub(super) async fn append(&mut self, payloads: Vec<Vec<u8>>) -> Result<(), String> {
-        self.blocking(move |file| file.write(&payloads)).await
+        self.blocking(move |file| file.write(&payloads, SIZE_MAX)).await
+    }
+
+    /// Puts these frames alone in the place of all: beside the file first, then by its name, so
+    /// that a crash leaves the one or the other.
+    pub(super) async fn replace(&mut self, payloads: Vec<Vec<u8>>) -> Result<(), String> {
+        self.blocking(move |file| file.rewrite(&payloads).map_err(|e| e.to_string())).await
     }
 
     /// Removes all frames.
@@ -116,7 +130,8 @@ impl SpoolFile {
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(), String> + Send + 'static,
     ) -> Result<(), String> {
-        let mut shared = Self { file: Arc::clone(&self.file), size_bytes: self.size_bytes };
+        let (path, file) = (Arc::clone(&self.path), Arc::clone(&self.file));
+        let mut shared = Self { path, file, size_bytes: self.size_bytes };
         let done = tokio::task::spawn_blocking(move || {
             let done = work(&mut shared);
             (done, shared.size_bytes)
@@ -126,16 +141,10 @@ impl SpoolFile {
         done
     }
 
-    fn write(&mut self, payloads: &[Vec<u8>]) -> Result<(), String> {
-        let mut frames = Vec::new();
-        for payload in payloads {
-            let length = u32::try_from(payload.len()).map_err(|e| e.to_string())?;
-            frames.extend_from_slice(&length.to_be_bytes());
-            frames.extend_from_slice(&checksum(payload));
-            frames.extend_from_slice(payload);
-        }
+    fn write(&mut self, payloads: &[Vec<u8>], most: u64) -> Result<(), String> {
+        let frames = frames(payloads).map_err(|e| e.to_string())?;
         let size_bytes = self.size_bytes.saturating_add(frames.len() as u64);
-        if size_bytes > SIZE_MAX {
+        if size_bytes > most {
             return Err(format!("the spool is full: it may have {SIZE_MAX} bytes"));
         }
         let mut file = self.file.lock();
@@ -149,6 +158,26 @@ impl SpoolFile {
         Ok(())
     }
 
+    fn rewrite(&mut self, payloads: &[Vec<u8>]) -> std::io::Result<()> {
+        let beside = self.path.with_extension("compacted");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut new = options.open(&beside)?;
+        // Before it has the name: nobody else may find it unlocked.
+        new.try_lock()?;
+        let frames = frames(payloads)?;
+        new.write_all(MAGIC)?;
+        new.write_all(&frames)?;
+        new.sync_all()?;
+        let mut file = self.file.lock();
+        std::fs::rename(&beside, &self.path)?;
+        *file = new;
+        self.size_bytes = (MAGIC.len() as u64).saturating_add(frames.len() as u64);
+        sync_folder(&self.path)
+    }
+
     fn empty(&mut self) -> Result<(), String> {
         let start = MAGIC.len() as u64;
         let file = self.file.lock();
@@ -156,6 +185,18 @@ impl SpoolFile {
         self.size_bytes = start;
         Ok(())
     }
+}
+
+/// Payloads with their heads.
+fn frames(payloads: &[Vec<u8>]) -> std::io::Result<Vec<u8>> {
+    let mut frames = Vec::new();
+    for payload in payloads {
+        let length = u32::try_from(payload.len()).map_err(std::io::Error::other)?;
+        frames.extend_from_slice(&length.to_be_bytes());
+        frames.extend_from_slice(&checksum(payload));
+        frames.extend_from_slice(payload);
+    }
+    Ok(frames)
 }
 
 /// The name of the file that the process with this number has.
@@ -237,7 +278,7 @@ mod tests {
         assert_eq!(found.payloads, [b"one".to_vec()]);
         let (mut second, found) = SpoolFile::open_shared(&path).unwrap();
         assert_eq!(found.payloads, Vec::<Vec<u8>>::new());
-        second.write(&[b"two".to_vec()]).unwrap();
+        second.write(&[b"two".to_vec()], SIZE_MAX).unwrap();
         drop((first, second));
         let (third, found) = SpoolFile::open_shared(&path).unwrap();
         assert_eq!(found.payloads, [b"one".to_vec(), b"two".to_vec()]);
@@ -256,6 +297,36 @@ mod tests {
         assert!(refused.contains("full"), "{refused}");
         drop(file);
         assert_eq!(SpoolFile::open(&path).unwrap().1.payloads, [b"one".to_vec()]);
+    }
+
+    #[test]
+    fn what_is_inherited_is_kept_however_much_it_is() {
+        let (_folder, path) = written(&[b"one"]);
+        let large = vec![7; usize::try_from(SIZE_MAX).unwrap()];
+        let (mut other, _) = SpoolFile::open(&slot(&path, 1)).unwrap();
+        other.write(std::slice::from_ref(&large), u64::MAX).unwrap();
+        drop(other);
+        // One that cannot be read is left alone.
+        std::fs::create_dir(slot(&path, 2)).unwrap();
+        let (file, found) = SpoolFile::open_shared(&path).unwrap();
+        assert_eq!(found.payloads.len(), 2);
+        assert_eq!(found.payloads[1].len(), large.len());
+        assert!(file.size_bytes() > SIZE_MAX);
+    }
+
+    #[test]
+    fn a_compacted_file_has_what_is_left_and_stays_ours() {
+        let (_folder, path) = written(&[b"one", b"two", b"three"]);
+        let (mut file, _) = SpoolFile::open(&path).unwrap();
+        let before = file.size_bytes();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(file.replace(vec![b"three".to_vec()])).unwrap();
+        assert!(file.size_bytes() < before);
+        assert_eq!(SpoolFile::open(&path).unwrap_err().kind(), ErrorKind::WouldBlock);
+        runtime.block_on(file.append(vec![b"four".to_vec()])).unwrap();
+        drop(file);
+        let left = [b"three".to_vec(), b"four".to_vec()];
+        assert_eq!(SpoolFile::open(&path).unwrap().1.payloads, left);
     }
 
     proptest! {
