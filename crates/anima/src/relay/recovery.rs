@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -20,6 +21,7 @@ use anima_core::pricing::PriceList;
 use anima_store::ledger::{Claimed, Error, LedgerStore};
 
 use super::Relay;
+use ask::Silent;
 use calls::{Evidence, Known};
 
 mod ask; // the providers' side
@@ -40,14 +42,41 @@ const PASS: usize = 20_000;
 /// Holds that are resolved at one time.
 const AT_ONCE: usize = 32;
 
-/// Makes passes until the task is aborted.
+/// Takes over and resolves until the task is aborted, side by side: a provider that does not answer
+/// never keeps holds with a process that is gone.
 pub async fn run(relay: Arc<Relay>) {
+    let found = Notify::new();
+    tokio::join!(claim(&relay, &found), resolve_all(&relay, &found));
+}
+
+/// Takes over every so often.
+async fn claim(relay: &Relay, found: &Notify) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        if let Err(error) = pass(&relay).await {
-            tracing::warn!(%error, "failed to look for holds of processes that are gone");
+        match claim_once(relay).await {
+            // One that is left over from before is found by its own tick.
+            Ok(0) => {}
+            Ok(_) => found.notify_one(),
+            Err(error) => {
+                tracing::warn!(%error, "failed to look for holds of processes that are gone");
+            }
+        }
+    }
+}
+
+/// Resolves what was taken over: at once, and again every so often.
+async fn resolve_all(relay: &Arc<Relay>, found: &Notify) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = found.notified() => {}
+        }
+        if let Err(error) = pass(relay).await {
+            tracing::warn!(%error, "failed to look into holds of processes that are gone");
         }
     }
 }
@@ -56,38 +85,46 @@ pub async fn run(relay: Arc<Relay>) {
 ///
 /// # Errors
 /// When the database does not answer, or this node's own lease is lost.
-pub async fn take_over(ledger: &dyn LedgerStore) -> Result<(), Error> {
+pub async fn take_over(ledger: &dyn LedgerStore) -> Result<usize, Error> {
+    let mut all = 0;
     loop {
         let claimed = ledger.claim_orphans(TOGETHER, WITHIN).await?.len();
+        all += claimed;
         if claimed > 0 {
             tracing::warn!(holds = claimed, "taken over from processes that are gone");
         }
         if claimed < TOGETHER {
-            return Ok(());
+            return Ok(all);
         }
     }
 }
 
-async fn pass(relay: &Arc<Relay>) -> Result<(), Error> {
-    take_over(&*relay.ledger).await?;
+async fn claim_once(relay: &Relay) -> Result<usize, Error> {
+    let orphans = take_over(&*relay.ledger).await?;
     // Taken first: a call that begins after this has a hold that is not overdue.
     let running = relay.keeper.running();
     let overdue = relay.ledger.claim_overdue(running, WITHIN).await?;
     if overdue > 0 {
         tracing::error!(holds = overdue, "taken over from this node: they were never settled");
     }
+    Ok(orphans + overdue)
+}
+
+/// Resolves what can be resolved now.
+async fn pass(relay: &Arc<Relay>) -> Result<(), Error> {
     // A node that lost its lease takes over from itself what still runs: that ends by itself.
     let unresolved = relay.ledger.unresolved(PASS).await?.into_iter();
     let orphans: Vec<_> = unresolved.filter(|claimed| !relay.keeper.knows(&claimed.hold)).collect();
     let mut orphans = orphans.into_iter();
     let mut waiting = orphans.len();
     let mut resolving = JoinSet::new();
+    let silent = Arc::new(Silent::default());
     loop {
         while resolving.len() < AT_ONCE
             && let Some(claimed) = orphans.next()
         {
-            let relay = Arc::clone(relay);
-            resolving.spawn(async move { resolve(&relay, claimed).await });
+            let (relay, silent) = (Arc::clone(relay), Arc::clone(&silent));
+            resolving.spawn(async move { resolve(&relay, &silent, claimed).await });
         }
         let Some(resolved) = resolving.join_next().await else { break };
         waiting -= usize::from(resolved.unwrap_or(false));
@@ -97,9 +134,9 @@ async fn pass(relay: &Arc<Relay>) -> Result<(), Error> {
 }
 
 /// Resolves one hold. `false` when it has to be looked at again.
-async fn resolve(relay: &Relay, claimed: Claimed) -> bool {
+async fn resolve(relay: &Relay, silent: &Silent, claimed: Claimed) -> bool {
     let id = claimed.hold;
-    let gathered = match gather(relay, &claimed).await {
+    let gathered = match gather(relay, silent, &claimed).await {
         Ok(Some(gathered)) => gathered,
         // No configuration: nobody can be asked and nothing priced.
         Ok(None) => return false,
@@ -139,13 +176,14 @@ struct Gathered {
 
 async fn gather(
     relay: &Relay,
+    silent: &Silent,
     claimed: &Claimed,
 ) -> Result<Option<Gathered>, anima_store::config::Error> {
     let Some(pinned) = relay.live.pin(relay.clock.now()) else { return Ok(None) };
     let candidates = calls::candidates(claimed, &pinned);
     let mut evidence = Vec::with_capacity(candidates.len());
     for candidate in candidates {
-        let answer = ask::ask(relay, claimed.hold, &candidate).await;
+        let answer = ask::ask(relay, silent, claimed.hold, &candidate).await;
         evidence.push(Evidence { candidate, answer });
     }
     let known = calls::open_calls(claimed, evidence);

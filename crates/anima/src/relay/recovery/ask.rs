@@ -3,9 +3,12 @@
 //! Only channels whose settings say that it can be asked. Invariant: whatever goes wrong on the way
 //! is "unclear", never "no such call".
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, header};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -23,8 +26,29 @@ const WITHIN: Duration = Duration::from_secs(3);
 /// Bytes of an answer: a call takes some 500.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// Asks a candidate. [`Answer::Never`] when it cannot be asked.
-pub(super) async fn ask(relay: &Relay, request_id: Uuid, candidate: &Candidate) -> Answer {
+/// Channels that did not answer in time in a pass: asking again would only cost the same time again.
+#[derive(Debug, Default)]
+pub(super) struct Silent(Mutex<BTreeSet<Arc<str>>>);
+
+/// Asks a candidate, unless its channel is silent. [`Answer::Never`] when it cannot be asked.
+pub(super) async fn ask(
+    relay: &Relay,
+    silent: &Silent,
+    request_id: Uuid,
+    candidate: &Candidate,
+) -> Answer {
+    if silent.0.lock().contains(&candidate.channel) {
+        return Answer::Unclear;
+    }
+    let asked = Instant::now();
+    let answer = ask_now(relay, request_id, candidate).await;
+    if matches!(answer, Answer::Unclear) && asked.elapsed() >= WITHIN {
+        silent.0.lock().insert(Arc::clone(&candidate.channel));
+    }
+    answer
+}
+
+async fn ask_now(relay: &Relay, request_id: Uuid, candidate: &Candidate) -> Answer {
     let Some((entry, upstream)) = &candidate.reach else { return Answer::Never };
     let can = entry.body.settings.get(look_up::SETTING).and_then(serde_json::Value::as_bool);
     if can != Some(true) {
