@@ -15,6 +15,7 @@ use crate::circuits::Circuits;
 use crate::live::Live;
 use crate::nodes::Nodes;
 use crate::secrets::Secrets;
+use crate::watch::Watch;
 
 pub mod aliases; // model names that clients use
 pub mod apps; // customers' applications, their top-ups and balances
@@ -62,6 +63,8 @@ pub struct Admin {
     pub circuits: Arc<Circuits>,
     /// The nodes of the installation.
     pub nodes: Arc<Nodes>,
+    /// What it found in the books.
+    pub watch: Arc<Watch>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bits for ids.

@@ -127,14 +127,14 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         live: Arc::clone(&live),
         circuits: Arc::clone(&circuits),
         metrics,
-        watch,
+        watch: Arc::clone(&watch),
         clock: Arc::clone(&clock),
         draining: AtomicBool::new(false),
         database: database_name(&location),
     };
     Ok(Node {
         app: Arc::new(app),
-        admin: Admin { stores, secrets, live, circuits, nodes, clock, rng },
+        admin: Admin { stores, secrets, live, circuits, nodes, watch, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: audit_every(settings),
@@ -160,12 +160,13 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
         .await
         .map_err(|e| format!("failed to read the configuration: {e}"))?;
     let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&observer));
-    let (live, circuits) = (Arc::new(live), Arc::new(circuits));
+    let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&observer), Arc::clone(&clock));
+    let (live, circuits, watch) = (Arc::new(live), Arc::new(circuits), Arc::new(watch));
     let (probe, shared) = (Arc::clone(&stores.probe), Shared::in_process());
     let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&observer)));
     let nodes =
         nodes::join(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
-    Ok(Admin { stores, secrets, live, circuits, nodes, clock, rng })
+    Ok(Admin { stores, secrets, live, circuits, nodes, watch, clock, rng })
 }
 
 /// What this node shares with others. A Redis that is away does not stop the start.

@@ -1,6 +1,7 @@
 //! Proves the books while the node serves, and keeps money where it is when they do not hold.
 //!
-//! A pass looks at what was posted lately and at all balances. A breach is logged, counted and
+//! The first pass after a start looks at everything, later ones at what was posted lately and at all
+//! balances. A breach is logged, counted and
 //! shown in the health report; where money could be promised that is not there, new holds are
 //! refused, of one wallet where the breach names one. From then on each pass looks at everything,
 //! and the first that finds nothing lifts the refusal. Not here: what the invariants are
@@ -8,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -31,6 +33,8 @@ pub struct Watch {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     seen: RwLock<Seen>,
+    /// All books were looked at since the start: what was refused before it is known.
+    has_seen_all: AtomicBool,
 }
 
 /// What the last pass found, and what follows.
@@ -42,6 +46,8 @@ struct Seen {
     all: Option<&'static str>,
     /// No holds on these wallets, by app.
     wallets: BTreeMap<String, &'static str>,
+    /// No refunds, and the invariant that forbids them.
+    refunds: Option<&'static str>,
 }
 
 impl Seen {
@@ -51,7 +57,12 @@ impl Seen {
             seen.breaches.insert(finding.invariant, finding.breaches.clone());
             match finding.invariant {
                 // Entries that cannot be believed: nobody can tell whose.
-                "I1" | "I2" | "I5" | "I7" => seen.all = seen.all.or(Some(finding.invariant)),
+                "I1" | "I2" | "I5" | "I7" => {
+                    seen.all = seen.all.or(Some(finding.invariant));
+                    seen.refunds = seen.refunds.or(Some(finding.invariant));
+                }
+                // What was refunded, by which a further refund is judged.
+                "I8" => seen.refunds = seen.refunds.or(Some(finding.invariant)),
                 // More may be wrong than the list has room for.
                 "I3" | "I4" if finding.breaches.len() >= BREACHES_LISTED => {
                     seen.all = seen.all.or(Some(finding.invariant));
@@ -69,7 +80,7 @@ impl Seen {
     }
 
     fn is_frozen(&self) -> bool {
-        self.all.is_some() || !self.wallets.is_empty()
+        self.all.is_some() || self.refunds.is_some() || !self.wallets.is_empty()
     }
 
     fn forbids(&self, app: &str) -> Option<&'static str> {
@@ -86,7 +97,8 @@ fn app_of(breach: &str) -> Option<&str> {
 impl Watch {
     /// A watch that has seen nothing yet.
     pub fn new(auditor: Arc<dyn Auditor>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self { auditor, metrics, clock, seen: RwLock::default() }
+        let (seen, has_seen_all) = (RwLock::default(), AtomicBool::new(false));
+        Self { auditor, metrics, clock, seen, has_seen_all }
     }
 
     /// Whether a hold on an app's wallet may be placed.
@@ -101,11 +113,18 @@ impl Watch {
         Err(Refusal::new(Failure::ServiceUnavailable, message))
     }
 
-    /// Invariants that did not hold at the last pass, and whether they forbid holds.
+    /// The invariant for which no refund may be made now.
+    pub fn forbids_refunds(&self) -> Option<&'static str> {
+        self.seen.read().refunds
+    }
+
+    /// Invariants that did not hold at the last pass, and whether they forbid anything.
     pub fn breaches(&self) -> Vec<(&'static str, bool)> {
         let seen = self.seen.read();
         let forbids = |invariant| {
-            seen.all == Some(invariant) || seen.wallets.values().any(|i| *i == invariant)
+            seen.all == Some(invariant)
+                || seen.refunds == Some(invariant)
+                || seen.wallets.values().any(|i| *i == invariant)
         };
         seen.breaches.keys().map(|invariant| (*invariant, forbids(*invariant))).collect()
     }
@@ -120,16 +139,18 @@ impl Watch {
         }
     }
 
-    async fn look(&self) {
+    /// Looks once.
+    pub(crate) async fn look(&self) {
         let now = self.clock.now();
-        // What only all rows can tell is lifted by a look at all rows.
-        let scope = if self.seen.read().is_frozen() {
-            Scope::Everything
-        } else {
-            Scope::Recent(now.plus_millis(-BACK_MS))
-        };
+        // What only all rows can tell is lifted by a look at all rows, and a start knows of none.
+        let is_whole = !self.has_seen_all.load(Ordering::Relaxed) || self.seen.read().is_frozen();
+        let recent = Scope::Recent(now.plus_millis(-BACK_MS));
+        let scope = if is_whole { Scope::Everything } else { recent };
         match self.auditor.audit(now, scope).await {
-            Ok(findings) => self.note(&findings),
+            Ok(findings) => {
+                self.has_seen_all.fetch_or(is_whole, Ordering::Relaxed);
+                self.note(&findings);
+            }
             Err(error) => {
                 self.metrics.audited("failed");
                 tracing::warn!(%error, "failed to check the books");
@@ -153,15 +174,19 @@ impl Watch {
         }
         let apps: BTreeSet<_> = found.wallets.keys().map(String::as_str).collect();
         if found.is_frozen() {
-            tracing::error!(all = found.all, ?apps, "new holds are refused");
+            let (all, refunds) = (found.all, found.refunds);
+            tracing::error!(all, ?apps, refunds, "new holds or refunds are refused");
         } else if before.is_frozen() {
-            tracing::info!("the books hold again: holds are no longer refused");
+            tracing::info!("the books hold again: nothing is refused any longer");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use anima_core::clock::Timestamp;
+    use anima_store::ledger::Error;
+
     use super::*;
 
     fn finding(invariant: &'static str, breaches: &[&str]) -> Finding {
@@ -205,8 +230,49 @@ mod tests {
     }
 
     #[test]
+    fn a_breach_of_the_refunds_forbids_refunds_and_nothing_else() {
+        let seen = Seen::of(&[finding("I8", &["x"])]);
+        assert_eq!((seen.refunds, seen.forbids("acme")), (Some("I8"), None));
+        assert!(seen.is_frozen());
+        assert_eq!(Seen::of(&[finding("I1", &["x"])]).refunds, Some("I1"));
+        assert_eq!(Seen::of(&[finding("I4", &["wallet:acme in USD: 5"])]).refunds, None);
+    }
+
+    /// Remembers what it was asked to look at, and always finds the same.
+    #[derive(Debug, Default)]
+    struct Asked {
+        scopes: parking_lot::Mutex<Vec<Scope>>,
+        away: AtomicBool,
+    }
+
+    #[async_trait::async_trait]
+    impl Auditor for Asked {
+        async fn audit(&self, _now: Timestamp, scope: Scope) -> Result<Vec<Finding>, Error> {
+            if self.away.load(Ordering::Relaxed) {
+                return Err(Error::Unavailable("away".to_owned()));
+            }
+            self.scopes.lock().push(scope);
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_pass_that_succeeds_after_a_start_looks_at_everything() {
+        let (asked, clock) = (Arc::new(Asked::default()), Arc::new(crate::clock::SystemClock));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let watch = Watch::new(Arc::clone(&asked) as _, metrics, clock);
+        asked.away.store(true, Ordering::Relaxed);
+        watch.look().await;
+        asked.away.store(false, Ordering::Relaxed);
+        watch.look().await;
+        watch.look().await;
+        let scopes = asked.scopes.lock();
+        assert!(matches!(scopes[..], [Scope::Everything, Scope::Recent(_)]), "{scopes:?}");
+    }
+
+    #[test]
     fn what_is_for_people_to_look_into_forbids_nothing() {
-        for invariant in ["I6", "I8", "I9", "I10", "I14"] {
+        for invariant in ["I6", "I9", "I10", "I14"] {
             let seen = Seen::of(&[finding(invariant, &["wallet:acme in USD"])]);
             assert!(!seen.is_frozen() && seen.breaches.contains_key(invariant));
         }

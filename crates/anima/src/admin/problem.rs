@@ -28,6 +28,7 @@ pub enum Code {
     WindowOverlap,
     IdempotencyConflict,
     AmountUnavailable,
+    BooksBreached,
     BodyTooLarge,
     UnknownReference,
     VersionRequired,
@@ -51,6 +52,7 @@ impl Code {
         Self::WindowOverlap,
         Self::IdempotencyConflict,
         Self::AmountUnavailable,
+        Self::BooksBreached,
         Self::BodyTooLarge,
         Self::UnknownReference,
         Self::VersionRequired,
@@ -87,6 +89,11 @@ impl Code {
             Self::AmountUnavailable => {
                 (S::CONFLICT, "amount_unavailable", "There is not so much to take or to give back")
             }
+            Self::BooksBreached => (
+                S::SERVICE_UNAVAILABLE,
+                "books_breached",
+                "The books do not hold an invariant that this rests on",
+            ),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             Self::UnknownReference => {
                 (S::UNPROCESSABLE_ENTITY, "unknown_reference", "A row that is named does not exist")

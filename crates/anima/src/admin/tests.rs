@@ -20,6 +20,7 @@ use anima_store::pubsub::memory::MemoryPubSub;
 use super::{Admin, router};
 use crate::live::{Live, Sources};
 use crate::secrets::Secrets;
+use crate::watch::Watch;
 
 mod access;
 mod aliases;
@@ -103,6 +104,8 @@ impl Desk {
         let live = Live::load(from, Arc::clone(&secrets), clock.clone()).await.unwrap();
         let metrics = Arc::new(crate::metrics::Metrics::new().unwrap());
         let rng = Arc::new(SeededRng::new(1));
+        let auditor = Arc::clone(&stores.auditor);
+        let watch = Watch::new(auditor, Arc::clone(&metrics), clock.clone());
         let circuits = crate::circuits::Circuits::new(clock.clone(), rng, Arc::clone(&metrics));
         let shared = anima_store::shared::Shared::in_process();
         let probe = Arc::clone(&stores.probe);
@@ -124,6 +127,7 @@ impl Desk {
             secrets,
             live,
             nodes: Arc::new(nodes),
+            watch: Arc::new(watch),
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
         };

@@ -16,7 +16,7 @@ use super::balance::{app_of, balance_of};
 use super::movement::{Moved, amount_of, check_key, check_reference, record, subject, too_much};
 use crate::admin::Admin;
 use crate::admin::books::request_id;
-use crate::admin::problem::Problem;
+use crate::admin::problem::{Code, Problem};
 use crate::admin::typed::typed;
 
 /// The payload.
@@ -45,6 +45,10 @@ pub(crate) async fn refund(
     body: Value,
 ) -> Result<Moved, Problem> {
     check_key(key)?;
+    if let Some(invariant) = admin.watch.forbids_refunds() {
+        let detail = format!("refunds are refused: the books do not hold invariant {invariant}");
+        return Err(Problem::new(Code::BooksBreached, detail));
+    }
     let payload: Payload = typed(body)?;
     let row = app_of(admin, app).await?;
     let currency = row.currency;

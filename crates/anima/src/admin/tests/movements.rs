@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use anima_core::ledger::{Close, Hold, PriceRef, Settlement};
 use anima_core::money::{Currency, Multiplier};
+use anima_store::ledger::{Auditor, Error as LedgerError, Finding, Scope};
 
 use super::*;
+use crate::admin::apps;
+use crate::admin::problem::Code;
 
 /// A call that was charged so many nano-dollars, without an attempt.
 async fn charged(desk: &Desk, n: u128, sale: i64) -> String {
@@ -237,4 +240,38 @@ async fn a_rate_is_a_row_and_one_pair_has_one_rate() {
         bad[member] = json!(value);
         assert_eq!(desk.post("/fx-rates", bad).await.refusal(), (400, "invalid_member", member));
     }
+}
+
+/// Books whose refunds cannot be believed.
+#[derive(Debug)]
+struct Breached;
+
+#[async_trait::async_trait]
+impl Auditor for Breached {
+    async fn audit(&self, _now: Timestamp, _scope: Scope) -> Result<Vec<Finding>, LedgerError> {
+        Ok(vec![Finding {
+            invariant: "I8",
+            statement: "",
+            not_applicable: None,
+            checked: 1,
+            breaches: vec!["more was refunded than was charged".to_owned()],
+        }])
+    }
+}
+
+#[tokio::test]
+async fn a_refund_is_refused_while_refunds_cannot_be_believed() {
+    let desk = Desk::furnished().await;
+    desk.topup("acme", "k", json!({"amount": "10"})).await;
+    let request = charged(&desk, 7, 900_000_000).await;
+    let metrics = Arc::new(crate::metrics::Metrics::new().unwrap());
+    let watch = Watch::new(Arc::new(Breached), metrics, desk.clock.clone());
+    watch.look().await;
+    let admin = Admin { watch: Arc::new(watch), ..desk.admin.clone() };
+    let actor = Actor { name: "admin".to_owned(), reason: String::new() };
+    let body = json!({"request_id": request});
+    let refused = apps::refund(&admin, &actor, "acme", "r1", body.clone()).await.unwrap_err();
+    assert_eq!(refused.code, Code::BooksBreached);
+    assert!(refused.detail.contains("I8"), "{refused}");
+    apps::refund(&desk.admin, &actor, "acme", "r1", body).await.unwrap();
 }
