@@ -26,7 +26,7 @@ const WITHIN: Duration = Duration::from_secs(3);
 /// Bytes of an answer: a call takes some 500.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// Channels that did not answer in time in a pass: asking again would only cost the same time again.
+/// Channels that did not answer in time in a pass: asking again would only cost as much again.
 #[derive(Debug, Default)]
 pub(super) struct Silent(Mutex<BTreeSet<Arc<str>>>);
 
