@@ -3,8 +3,9 @@
 //! The first pass after a start looks at everything, later ones at what was posted lately and at
 //! all balances. A breach is logged, counted and shown in the health report; where money could be
 //! promised that is not there, new holds are refused, of one wallet where the breach names one.
-//! From then on each pass looks at everything, and the first that finds nothing lifts the refusal. Not here: what the invariants are
-//! (`anima-store`). Invariant: a settlement is never refused, for what it books was spent already.
+//! From then on each pass looks at everything, and the first that finds nothing lifts the
+//! refusal. Not here: what the invariants are (`anima-store`). Invariant: a settlement is never
+//! refused, for what it books was spent already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
