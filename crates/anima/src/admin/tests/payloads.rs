@@ -24,7 +24,7 @@ pub(super) fn examples() -> Vec<(&'static str, Value)> {
             json!({
                 "code": "gpt-4o", "kind": "chat",
                 "routes": [{"channel": "up", "model": "gpt-4o-2024", "priority": 1, "weight": 2}],
-                "fallbacks": {"error": ["other"], "rate_limited": [], "context_window": [],
+                "fallbacks": {"error": [], "rate_limited": [], "context_window": [],
                     "content_policy": [], "timeout": []},
                 "retry": {"max_attempts": 2, "deadline_ms": 60000},
             }),
