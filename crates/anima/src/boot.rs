@@ -433,7 +433,11 @@ impl Node {
             tokio::spawn(keeper::run(Arc::clone(relay))),
             tokio::spawn(admission::run(Arc::clone(relay))),
             tokio::spawn(recovery::run(Arc::clone(relay))),
-            tokio::spawn(circuits::run(Arc::clone(&relay.circuits))),
+            tokio::spawn(circuits::run(
+                Arc::clone(&relay.circuits),
+                Arc::clone(&relay.live),
+                Arc::clone(&self.app.shared.state),
+            )),
             tokio::spawn(expiry::run(
                 Arc::clone(&self.admin.stores.money),
                 Arc::clone(&self.admin.clock),

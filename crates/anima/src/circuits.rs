@@ -6,16 +6,17 @@
 //! requests but an immutable map; each circuit has its own small lock. Source: SPEC 7,
 //! `reliability` 3.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use anima_core::breaker::{
-    Action, Admitted, Cause, Manual, Mode, Report, State, Transition, Verdict,
+    Action, Admitted, Cause, Manual, Mode, Report, Shared, State, Transition, Verdict,
 };
 use anima_core::clock::{Clock, Rng, Timestamp};
 use anima_core::config::Breaker;
@@ -24,10 +25,12 @@ use anima_core::snapshot::{AliasEntry, RouteEntry, Snapshot};
 
 use crate::metrics::Metrics;
 
+mod fleet;
 mod health;
 mod show;
 mod ticket;
 
+pub use fleet::run;
 pub use show::{ShownChannel, ShownCircuit, ShownCredential};
 pub use ticket::{End, Ticket};
 
@@ -39,8 +42,6 @@ const MODELS_OPEN: usize = 3;
 const TRICKLE: u32 = 3;
 /// A route whose model is unknown to its provider is tried again after this long.
 const UNKNOWN_MODEL_MS: u64 = 600_000;
-/// How often what depends on the time alone is brought up to date.
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// A permit is kept this much longer than its call may take, for what comes after its end.
 const PERMIT_GRACE: Duration = Duration::from_secs(10);
 
@@ -68,13 +69,25 @@ pub struct Circuits {
     channels: ArcSwap<BTreeMap<Arc<str>, Arc<ChannelHealth>>>,
     /// One writer of the map at a time.
     growing: Mutex<()>,
+    /// Circuits that changed and that other nodes do not know of yet.
+    changes: Mutex<BTreeSet<fleet::Place>>,
+    /// Told when there is one.
+    changed: Notify,
 }
 
 impl Circuits {
     /// No channel is known yet, so all are closed.
     pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>, metrics: Arc<Metrics>) -> Self {
         let channels = ArcSwap::default();
-        Self { clock, rng, metrics, channels, growing: Mutex::default() }
+        Self {
+            clock,
+            rng,
+            metrics,
+            channels,
+            growing: Mutex::default(),
+            changes: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     /// Sets the operator's word about a channel, or takes it back. Automatic states are left as
@@ -379,11 +392,35 @@ impl Circuits {
         channel.note_credential((credential, model), (action, report.asked_ms), report.at);
     }
 
-    /// Permits that are counted elsewhere than here go back there.
-    #[expect(clippy::unused_self, reason = "nodes that share permits give them back here")]
-    const fn give_back(&self, _ticket: &Ticket) {}
+    /// A circuit as other nodes should see it.
+    fn shared_of(&self, (channel, model): &fleet::Place) -> Shared {
+        match model {
+            None => self.channel(channel).whole.guarded.lock().circuit.share(),
+            Some(model) => self.model(channel, model).unit.guarded.lock().circuit.share(),
+        }
+    }
 
-    fn announce(&self, (channel, model): (&str, Option<&str>), change: Transition) {
+    /// Takes over what another node found out, if it is later than what is known here.
+    fn adopt(&self, (channel, model): &fleet::Place, told: Shared, settings: &Breaker) {
+        let now = self.clock.now();
+        let take = |unit: &Unit| unit.change(|g| g.circuit.adopt(told, now, settings));
+        let change = match model {
+            None => take(&self.channel(channel).whole),
+            Some(model) => take(&self.model(channel, model).unit),
+        };
+        if let Some(change) = change {
+            self.note((channel, model.as_deref()), change);
+        }
+    }
+
+    /// Notes a change that this node found out, and has it told to the others.
+    fn announce(&self, place: (&str, Option<&str>), change: Transition) {
+        self.note(place, change);
+        self.changes.lock().insert((place.0.into(), place.1.map(Into::into)));
+        self.changed.notify_one();
+    }
+
+    fn note(&self, (channel, model): (&str, Option<&str>), change: Transition) {
         if model.is_none() {
             self.channel(channel).watchful.store(true, Ordering::Release);
         }
@@ -396,16 +433,6 @@ impl Circuits {
             until = change.until.map(|until| until.to_string()),
             "a circuit changed its state"
         );
-    }
-}
-
-/// Keeps the circuits up to date with the time until the node stops.
-pub async fn run(circuits: Arc<Circuits>) {
-    let mut every = tokio::time::interval(REFRESH_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        circuits.refresh();
     }
 }
 
@@ -450,11 +477,11 @@ fn proper(
     settings: &Breaker,
 ) -> Result<(Admitted, Admitted), SkipReason> {
     let whole = &health.channel.whole;
-    let outer = whole.admit(asking, settings, false).map_err(|reason| {
+    let outer = whole.admit(asking, settings).map_err(|reason| {
         let opened = reason == SkipReason::CircuitOpen;
         if opened { SkipReason::ChannelCircuitOpen } else { reason }
     })?;
-    let inner = health.unit.admit(asking, settings, false);
+    let inner = health.unit.admit(asking, settings);
     if inner.is_err() {
         whole.give_back(outer, asking.token);
     }

@@ -60,21 +60,14 @@ impl Unit {
         (guarded.circuit.state(now), opening)
     }
 
-    /// Lets a call through, or not. A permit of a half-open circuit is taken here; `fleet` says
-    /// that all nodes' permits are counted elsewhere.
-    pub(super) fn admit(
-        &self,
-        asking: Asking,
-        settings: &Breaker,
-        fleet: bool,
-    ) -> Result<Admitted, SkipReason> {
+    /// Lets a call through, or not. A permit of a half-open circuit is taken here.
+    pub(super) fn admit(&self, asking: Asking, settings: &Breaker) -> Result<Admitted, SkipReason> {
         let mut guarded = self.guarded.lock();
         let Guarded { circuit, permits } = &mut *guarded;
         let epoch = circuit.epoch();
         match circuit.state(asking.now) {
             State::Closed => Ok(Admitted { epoch, probe: false }),
             State::Open => Err(SkipReason::CircuitOpen),
-            State::HalfOpen if fleet => Ok(Admitted { epoch, probe: true }),
             State::HalfOpen => {
                 let limit = settings.half_open_permits.max(1);
                 let taken = (asking.token, asking.until);

@@ -186,3 +186,23 @@ fn what_is_under_way_is_counted_until_its_ticket_is_gone() {
     let shown = bench.circuits.show(&bench.snapshot);
     assert_eq!((shown.len(), shown[0].circuits.len()), (1, 2));
 }
+
+#[tokio::test]
+async fn nodes_follow_what_one_of_them_found_out() {
+    let state = anima_store::shared::Shared::in_process().state;
+    let (one, other) = (Bench::new(&["m"]), Bench::new(&["m"]));
+    let exchange = async |bench: &Bench| {
+        fleet::exchange(&bench.circuits, Some(&bench.snapshot), &*state).await.unwrap();
+    };
+    one.trip(0);
+    exchange(&one).await;
+    assert_eq!(other.seen(0), None);
+    exchange(&other).await;
+    assert_eq!(other.seen(0), Some(SkipReason::CircuitOpen));
+    assert!(other.circuits.changes.lock().is_empty(), "what was taken over is not told again");
+    other.clock.advance_millis(1);
+    other.circuits.reset("main");
+    exchange(&other).await;
+    exchange(&one).await;
+    assert_eq!(one.seen(0), None, "a reset reaches every node");
+}

@@ -80,7 +80,6 @@ impl Drop for Ticket {
         if !self.reported {
             health.unit.give_back(self.model, self.token);
             health.channel.whole.give_back(self.whole, self.token);
-            self.circuits.give_back(self);
         }
     }
 }

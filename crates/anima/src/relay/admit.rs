@@ -50,7 +50,7 @@ pub fn admit(
     let deadline = arrival.instant + within;
     let answer_by = library.map_or(deadline, |library| deadline.min(arrival.instant + library));
     let ticket = None;
-    Ok(Call { arrival, caller, request, alias, sale, fx, deadline, answer_by, steering, ticket })
+    Ok(Call { arrival, caller, request, alias, sale, fx, deadline, ticket, answer_by, steering })
 }
 
 /// The alias, if the caller may know of it.
