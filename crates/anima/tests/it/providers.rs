@@ -201,6 +201,7 @@ async fn every_providers_errors_are_of_one_class(app: &TestApp) {
         ("fault:error-in-200", (502, "error_in_answer")),
     ];
     for (provider, _) in PROVIDERS {
+        app.force_closed(&flat(provider));
         for (model, (status, code)) in faults {
             // Google's error says its status, also in a 200.
             let says_more = provider == "gemini" && code == "error_in_answer";
