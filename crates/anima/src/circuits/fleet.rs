@@ -1,8 +1,8 @@
 //! What nodes tell one another about circuits, and what operators say about them.
 //!
-//! Each change that this node finds out is written to one hash at once; every second each node reads
-//! all of it and takes over what is later than what it knows. While nothing is shared each node
-//! goes by its own evidence. Not here: probe permits, which each node counts for itself. Invariant:
+//! Each change that this node finds out is written to one hash at once; every second each node
+//! reads all of it and takes over what is later than what it knows. While nothing is shared each
+//! node goes by its own evidence. Not here: probe permits, which each node counts for itself. Invariant:
 //! what was taken over is not told again.
 
 use std::collections::BTreeMap;
