@@ -2,8 +2,8 @@
 //!
 //! Each change that this node finds out is written to one hash at once; every second each node
 //! reads all of it and takes over what is later than what it knows. While nothing is shared each
-//! node goes by its own evidence. Not here: probe permits, which each node counts for itself. Invariant:
-//! what was taken over is not told again.
+//! node goes by its own evidence. Not here: probe permits, which each node counts for itself.
+//! Invariant: what was taken over is not told again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
