@@ -19,8 +19,10 @@ pub(crate) fn list(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
     let own = admin.nodes.own().id;
     let items = admin.nodes.all().into_iter().map(|report| {
         let mut item = json!(report);
-        item["alive"] = json!(report.is_alive(now));
-        item["answering"] = json!(report.id == own);
+        if let Value::Object(members) = &mut item {
+            members.insert("alive".to_owned(), json!(report.is_alive(now)));
+            members.insert("answering".to_owned(), json!(report.id == own));
+        }
         item
     });
     Ok(Reply::page(items.collect(), Value::Null))

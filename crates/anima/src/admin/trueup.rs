@@ -104,11 +104,12 @@ pub(crate) async fn true_up(
         report: Some(subject("true_up", &id.simple().to_string(), key)),
         reference: reference.clone(),
     };
-    let done = admin.stores.ledger.true_up(correction).await.map_err(|error| match error {
-        LedgerError::Fenced => {
-            Problem::new(Code::ServiceUnavailable, "the request is being settled, try again")
+    let done = admin.stores.ledger.true_up(correction).await.map_err(|error| {
+        if error == LedgerError::Fenced {
+            let message = "the request is being settled, try again";
+            return Problem::new(Code::ServiceUnavailable, message);
         }
-        error => error.into(),
+        error.into()
     })?;
     let request_id = format!("req_{}", id.simple());
     let body = json!({

@@ -104,7 +104,7 @@ async fn no_more_wait_than_may(app: &TestApp) {
 async fn a_rate_lets_waiters_pass_one_by_one(app: &TestApp) {
     let limit = json!({"kind": "requests", "window": "1s", "limit": 5, "burst": 1});
     let (_, key) = waiting_key(app, limit, json!({"wait_timeout_ms": 20_000})).await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let ask = || app.ask_as(&key, "chat");
     let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
     for reply in [&a, &b, &c, &d] {

@@ -22,7 +22,7 @@ async fn listed(desk: &Desk) -> Vec<(String, bool, bool)> {
 async fn nodes_are_listed_while_they_are_heard_of() {
     let desk = Desk::open().await;
     let own = ("desk".to_owned(), true, true);
-    assert_eq!(listed(&desk).await, [own.clone()]);
+    assert_eq!(listed(&desk).await, std::slice::from_ref(&own));
     let other = Report { id: "other".to_owned(), in_flight: 3, ..desk.admin.nodes.own() };
     let text = json!(other).to_string();
     desk.admin.stores.nodes.publish("other", other.seen_at, text).await.unwrap();
