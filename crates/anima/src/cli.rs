@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
 //! Exit codes: 0 done, 1 failed (a breach found, a dependency gone), 2 wrong usage or setting, and
-//! of `apply` 3 when something changed.
+//! of `apply` and `prices import` 3 when something changed.
 //! Invariant: a wrong setting is one line on standard error.
 
 use std::fmt;
@@ -16,6 +16,7 @@ use crate::{admin, log};
 mod files; // anima apply, anima export
 mod ledger; // anima ledger verify
 mod migrate; // anima migrate
+mod prices; // anima prices import
 mod process; // runtime, signals
 mod quickstart; // anima quickstart
 mod serve; // anima serve
@@ -47,6 +48,9 @@ enum Command {
     /// Looks at the books.
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// Takes over prices that others publish.
+    #[command(subcommand)]
+    Prices(prices::Command),
     /// Prints the admin API's OpenAPI document.
     Openapi,
 }
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(flags) => migrate::run(&flags),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ledger(command) => ledger::run(&command),
+        Command::Prices(command) => prices::run(&command),
         Command::Openapi => say(&admin::openapi()),
     };
     let (message, code) = match result {

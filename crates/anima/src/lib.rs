@@ -17,6 +17,7 @@ pub mod log; // structured logs, written in batches
 pub mod metrics; // every metric, declared once
 pub mod nodes; // this node among the others
 pub mod outbound; // the one HTTP client
+mod price_file; // prices as others publish them
 pub mod relay; // the pipeline of a call
 pub mod router; // every route
 pub mod second_level; // keys in Redis, between memory and database

@@ -108,7 +108,7 @@ pub(crate) enum Codes {
 }
 
 /// Longest code, in characters: what the tables hold.
-const CODE_CHARS_MAX: usize = 64;
+pub(crate) const CODE_CHARS_MAX: usize = 64;
 
 impl Codes {
     /// Judges a new row's code.

@@ -27,6 +27,7 @@ use super::rows::{Creation, Place, create_intent, is_ahead, origin_version};
 
 mod export;
 mod overlay;
+pub(crate) mod price_import; // published prices
 
 pub use export::export;
 use overlay::Overlay;

@@ -177,7 +177,7 @@ pub(super) fn export(args: &Export) -> Result<(), Exit> {
     say(&text.trim_end())
 }
 
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     if path.as_os_str() != "-" {
         return std::fs::read_to_string(path);
     }

@@ -43,7 +43,11 @@ pub async fn export(admin: &Admin) -> Result<Value, Problem> {
     Ok(Value::Object(document))
 }
 
-async fn all(admin: &Admin, collection: &dyn Collection) -> Result<Vec<Row>, Problem> {
+/// Every row of a collection, as of now.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn all(admin: &Admin, collection: &dyn Collection) -> Result<Vec<Row>, Problem> {
     let mut rows: Vec<Row> = Vec::new();
     loop {
         let after = rows.last().map(|row| row.code.clone());
