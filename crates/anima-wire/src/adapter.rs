@@ -197,6 +197,12 @@ pub fn of_model(adapter: &'static dyn Adapter, model: &str) -> &'static dyn Adap
     adapter
 }
 
+/// Whether a provider's adapter speaks a model's dialect. Bedrock's speaks Claude's alone; the ARN
+/// of an inference profile does not tell the model, and is believed.
+pub fn speaks(provider: &str, model: &str) -> bool {
+    provider != bedrock::NAME || model.contains("claude") || model.starts_with("arn:")
+}
+
 /// The first setting that a provider needs and a channel lacks.
 pub fn missing_setting(provider: &str, settings: &Map<String, Value>) -> Option<&'static str> {
     let needed: &[&str] = if provider == vertex::NAME { &["project", "location"] } else { &[] };

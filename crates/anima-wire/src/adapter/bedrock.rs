@@ -4,9 +4,10 @@
 //! (`b-outbound-chat` B.1, B.3 and B.7, read November 2026). Streams come as frames of the AWS
 //! event stream, each with one event of Anthropic's inside. A secret is `KEY_ID:SECRET`, with
 //! `:SESSION_TOKEN` for a temporary one, which signs each request, or an API key of Bedrock's. The
-//! base URL is `https://bedrock-runtime.{region}.amazonaws.com`; elsewhere `region` is a setting.
-//! Not here: other vendors' models, which speak Converse. Invariant: a secret access key never
-//! leaves, and what leaves is marked as sensitive.
+//! base URL is `https://bedrock-runtime.{region}.amazonaws.com`, and the region that signs is read
+//! from it; any other host is signed for as `us-east-1`. Not here: other vendors' models, which
+//! speak Converse (`adapter::speaks` refuses them). Invariant: a secret access key never leaves, and
+//! what leaves is marked as sensitive.
 
 mod frames;
 mod signature;
@@ -27,6 +28,9 @@ use crate::canonical::Refusal;
 use crate::dialect::openai::fault::Fault;
 use crate::request::{CallRequest, Endpoint};
 
+/// The word in a channel's `provider`.
+pub(super) const NAME: &str = "bedrock";
+
 /// What a request says in the place of its model.
 const VERSION: &str = r#""anthropic_version":"bedrock-2023-05-31""#;
 
@@ -36,7 +40,7 @@ pub(super) struct Invoke;
 
 impl Adapter for Invoke {
     fn name(&self) -> &'static str {
-        "bedrock"
+        NAME
     }
 
     fn serves(&self, endpoint: Endpoint) -> bool {
@@ -81,5 +85,23 @@ impl Adapter for Invoke {
 
     fn stream(&self, request: &CallRequest) -> StreamDecoder {
         Anthropic.stream(request).framed(Frames::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapter::speaks;
+
+    #[test]
+    fn only_claude_is_spoken_and_a_profile_is_believed() {
+        for model in [
+            "anthropic.claude-sonnet-5-v1:0",
+            "eu.anthropic.claude-opus-5-5",
+            "arn:aws:bedrock:eu-west-1:1:application-inference-profile/a1",
+        ] {
+            assert!(speaks("bedrock", model), "{model}");
+        }
+        assert!(!speaks("bedrock", "amazon.nova-pro-v1:0"));
+        assert!(speaks("openai", "amazon.nova-pro-v1:0"));
     }
 }

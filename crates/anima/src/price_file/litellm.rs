@@ -53,7 +53,7 @@ const SAMPLE: &str = "sample_spec";
 /// Reads a file.
 ///
 /// # Errors
-/// That it is no such JSON, or the model and field that are wrong.
+/// That it is no such JSON.
 pub(super) fn read(text: &str) -> Result<Vec<Listed>, String> {
     let models: Members = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let mut listed = Vec::new();
@@ -65,12 +65,16 @@ pub(super) fn read(text: &str) -> Result<Vec<Listed>, String> {
             text.and_then(|text| serde_json::from_str::<String>(text).ok()).unwrap_or_default()
         };
         let mut one = Listed::new(&word("litellm_provider"), key, &word("mode"));
-        take_all(&members, 0, &mut one).map_err(|fault| format!("{key}: {fault}"))?;
+        if let Err(fault) = take_all(&members, 0, &mut one) {
+            // One bad entry among thousands is told to who asks for it.
+            one.meters.clear();
+            one.left_out = vec![fault];
+        }
         let retires = word("deprecation_date");
         if !retires.is_empty() {
             one.remarks.push(format!("retires {retires}"));
         }
-        if !one.meters.is_empty() {
+        if !one.meters.is_empty() || !one.left_out.is_empty() {
             listed.push(one);
         }
     }

@@ -88,8 +88,10 @@ fn a_line_that_is_wrong_says_its_number() {
         assert_eq!(read(text).unwrap_err(), fault);
     }
     assert!(read("{\"a\": 1}").unwrap_err().starts_with("a: expected an object"));
-    let wrong = r#"{"a": {"input_cost_per_token": "dear"}}"#;
-    assert_eq!(read(wrong).unwrap_err(), "a: `input_cost_per_token`: \"dear\" is not a number");
+    let wrong = r#"{"a": {"input_cost_per_token": "dear", "output_cost_per_token": 1e-6}}"#;
+    let listed = read(wrong).unwrap();
+    assert!(listed[0].meters.is_empty());
+    assert_eq!(listed[0].left_out, ["`input_cost_per_token`: \"dear\" is not a number"]);
 }
 
 #[test]
@@ -153,4 +155,16 @@ fn a_change_is_doubted_above_its_factor_and_not_at_it() {
     };
     assert_eq!((doubts("1", "3"), doubts("3", "1"), doubts("2", "2.0")), (0, 0, 0));
     assert_eq!((doubts("1", "3.000001"), doubts("3.000001", "1"), doubts("0", "1")), (1, 1, 1));
+}
+
+#[test]
+fn the_prices_that_ship_are_read_whole_and_are_believable() {
+    let listed = read(include_str!("../../seeds/prices.csv")).unwrap();
+    assert_eq!(listed.len(), 187);
+    let doubtful = |one: &&Listed| !bounds::of(&one.meters).is_empty();
+    let doubtful: Vec<_> = listed.iter().filter(doubtful).map(|one| one.model.as_str()).collect();
+    assert_eq!(doubtful, ["omni-moderation-latest"], "it is free indeed");
+    let sol = find(&listed, "gpt-6.1-sol", Some("openai")).unwrap();
+    assert!(shown(sol).starts_with("input_tokens 2/1000000, output_tokens 10/1000000"));
+    assert_eq!(sol.remarks, ["dearer above 272k tokens"]);
 }

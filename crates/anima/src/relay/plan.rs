@@ -15,6 +15,7 @@ use anima_core::failure::{Class, Failure};
 use anima_core::routing::{self, DEPTH_MAX, Seen, Skip, SkipReason};
 use anima_core::snapshot::{AliasEntry, RouteEntry};
 use anima_store::config::publish::Forced;
+use anima_wire::adapter;
 
 use super::admit::{covers, serves};
 use super::call::Call;
@@ -204,7 +205,9 @@ fn unusable(call: &Call, route: &RouteEntry) -> Option<SkipReason> {
     let Some(upstream) = upstream(call, route) else {
         return Some(SkipReason::EndpointUnserved);
     };
-    let serves = upstream.adapter.is_some_and(|a| a.serves(call.request.endpoint));
+    let serves = upstream.adapter.is_some_and(|a| {
+        a.serves(call.request.endpoint) && adapter::speaks(a.name(), &route.model)
+    });
     let covered = route.cost.as_ref().is_some_and(|c| covers(c, call.request.endpoint));
     if !route.channel.enabled {
         Some(SkipReason::ChannelDisabled)
