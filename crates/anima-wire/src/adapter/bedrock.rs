@@ -6,8 +6,8 @@
 //! `:SESSION_TOKEN` for a temporary one, which signs each request, or an API key of Bedrock's. The
 //! base URL is `https://bedrock-runtime.{region}.amazonaws.com`, and the region that signs is read
 //! from it; any other host is signed for as `us-east-1`. Not here: other vendors' models, which
-//! speak Converse (`adapter::speaks` refuses them). Invariant: a secret access key never leaves, and
-//! what leaves is marked as sensitive.
+//! speak Converse (`adapter::speaks` refuses them). Invariant: a secret access key never leaves,
+//! and what leaves is marked as sensitive.
 
 mod frames;
 mod signature;

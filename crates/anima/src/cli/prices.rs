@@ -55,7 +55,8 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "MODEL")]
     accept: Vec<String>,
     /// A price that goes up or down by more than this factor looks like a mistake.
-    #[arg(long, value_name = "FACTOR", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "FACTOR", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_change: u32,
     /// Write it.
     #[arg(long, conflicts_with = "dry_run")]

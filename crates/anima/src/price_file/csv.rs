@@ -1,4 +1,4 @@
-//! The `prices.csv` shape: a line per model with prices per million tokens, further lines for units.
+//! The `prices.csv` shape: a line per model with prices per million tokens, more for units.
 //!
 //! Columns are found by their names, in any order. Invariant: a line that is not understood stops
 //! the reading and says its number.

@@ -6,7 +6,8 @@ use super::bounds::{self, Doubt};
 use super::*;
 
 pub(crate) const CSV: &str = "\
-provider,model,mode,input_per_mtok,output_per_mtok,cached_input_per_mtok,cache_write_per_mtok,context,max_output,unit_price,unit,source
+provider,model,mode,input_per_mtok,output_per_mtok,cached_input_per_mtok,\
+cache_write_per_mtok,context,max_output,unit_price,unit,source
 openai,gpt-5,chat,1.25,10,0.125,,272000,128000,,,\"litellm (MIT), key gpt-5; retires 2026-12-11\"
 openai,gpt-5,chat,,,,,,,0.01,web_search_call,\"litellm (MIT), key gpt-5\"
 azure,gpt-5,chat,1.5,12,0.15,,272000,128000,,,\"x, \"\"y\"\"\"

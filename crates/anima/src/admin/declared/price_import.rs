@@ -322,7 +322,7 @@ fn code_of(name: &str) -> String {
     name.chars().map(letter).take(CODE_CHARS_MAX).collect()
 }
 
-/// What was there with what the file says in its place; an amount that is the same stays as written.
+/// What was there with what the file says in its place; the same amount stays as written.
 fn merged(before: &[MeterPrice], file: &[MeterPrice], currency: Currency) -> Vec<MeterPrice> {
     let kept = before.iter().map(|old| match bounds::find(file, old.meter, &old.when) {
         Some(new) if !bounds::is_same(old, new, currency) => new.clone(),

@@ -8,7 +8,8 @@ use crate::admin::tests::{Desk as Bench, actor};
 use crate::price_file::read as read_file;
 
 const CSV: &str = "\
-provider,model,mode,input_per_mtok,output_per_mtok,cached_input_per_mtok,cache_write_per_mtok,unit_price,unit,source
+provider,model,mode,input_per_mtok,output_per_mtok,cached_input_per_mtok,\
+cache_write_per_mtok,unit_price,unit,source
 openai,gpt-5,chat,1.25,10,0.125,,,,x; retires 2026-12-11
 azure,gpt-5,chat,1.5,12,,,,,x
 acme,odd,chat,0,1,,,,,x
@@ -23,7 +24,8 @@ async fn furnished() -> Bench {
     let route = |model| json!({"channel": "main", "model": model, "priority": 1, "weight": 1});
     let document = json!({
         "channels": [channel],
-        "aliases": [{"code": "Smart/one", "kind": "chat", "routes": [route("gpt-5"), route("my-own")]}],
+        "aliases": [{"code": "Smart/one", "kind": "chat",
+            "routes": [route("gpt-5"), route("my-own")]}],
     });
     let plan = plan(&bench.admin, &actor(), document).await.unwrap();
     apply(&bench.admin, &actor(), &plan, false).await.unwrap();
@@ -98,7 +100,8 @@ async fn both_books_are_filled_once_and_then_nothing_changes() {
 #[tokio::test]
 async fn what_the_file_does_not_mention_stays() {
     let bench = furnished().await;
-    let meter = |meter: &str, amount: &str, when: Value| json!({"meter": meter, "per": 1_000_000, "amount": amount, "when": when});
+    let per = 1_000_000;
+    let meter = |meter: &str, amount: &str, when: Value| json!({"meter": meter, "per": per, "amount": amount, "when": when});
     let own = json!({"prices": [{"code": "mine", "side": "cost", "channel": "main",
         "model": "gpt-5", "currency": "USD", "meters": [
             meter("input_tokens", "1.250", json!({})), meter("output_tokens", "8", json!({})),
@@ -108,10 +111,9 @@ async fn what_the_file_does_not_mention_stays() {
     bench.clock.advance_millis(1);
     assert_eq!(
         imported(&bench, CSV, &order()).await,
-        [
-            "~ cost main gpt-5 (price mine)\n    ~ output_tokens: 8 per 1000000 -> 10 per 1000000\n    \
-          + cached_input_tokens: 0.125 per 1000000"
-        ]
+        ["~ cost main gpt-5 (price mine)\n    \
+             ~ output_tokens: 8 per 1000000 -> 10 per 1000000\n    \
+             + cached_input_tokens: 0.125 per 1000000"]
     );
     let row = bench.admin.stores.config.versions(anima_core::config::Resource::Price, "mine").await;
     let price: Price = read(&row.unwrap()[0].body).unwrap();
