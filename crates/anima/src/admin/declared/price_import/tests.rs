@@ -97,15 +97,17 @@ async fn both_books_are_filled_once_and_then_nothing_changes() {
     assert_eq!(bench.admin.stores.config.rev().await.unwrap(), rev);
 }
 
+fn meter(meter: &str, amount: &str, when: &Value) -> Value {
+    json!({"meter": meter, "per": 1_000_000, "amount": amount, "when": when})
+}
+
 #[tokio::test]
 async fn what_the_file_does_not_mention_stays() {
     let bench = furnished().await;
-    let per = 1_000_000;
-    let meter = |meter: &str, amount: &str, when: Value| json!({"meter": meter, "per": per, "amount": amount, "when": when});
     let own = json!({"prices": [{"code": "mine", "side": "cost", "channel": "main",
         "model": "gpt-5", "currency": "USD", "meters": [
-            meter("input_tokens", "1.250", json!({})), meter("output_tokens", "8", json!({})),
-            meter("input_tokens", "2.5", json!({"input_tokens_over": 272_000}))]}]});
+            meter("input_tokens", "1.250", &json!({})), meter("output_tokens", "8", &json!({})),
+            meter("input_tokens", "2.5", &json!({"input_tokens_over": 272_000}))]}]});
     let plan = plan(&bench.admin, &actor(), own).await.unwrap();
     apply(&bench.admin, &actor(), &plan, false).await.unwrap();
     bench.clock.advance_millis(1);
