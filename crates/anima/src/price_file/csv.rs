@@ -91,12 +91,11 @@ fn add(line: &Line<'_>, listed: &mut Vec<Listed>) -> Result<(), String> {
         return Err("`model`: is empty".to_owned());
     }
     let is_same = |entry: &Listed| entry.provider == provider && entry.model == model;
-    let mut entry = match listed.iter().position(is_same) {
-        Some(index) => listed.swap_remove(index),
-        None => {
-            let entry = Listed::new(provider, model, line.of("mode"));
-            Listed { model: model.to_owned(), ..entry }
-        }
+    let mut entry = if let Some(index) = listed.iter().position(is_same) {
+        listed.swap_remove(index)
+    } else {
+        let entry = Listed::new(provider, model, line.of("mode"));
+        Listed { model: model.to_owned(), ..entry }
     };
     for (name, amount) in prices(line)? {
         match amount {

@@ -58,8 +58,9 @@ pub(super) fn read(text: &str) -> Result<Vec<Listed>, String> {
     let models: Members = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let mut listed = Vec::new();
     for (key, entry) in models.iter().filter(|(key, _)| *key != SAMPLE) {
-        let members: Members = serde_json::from_str(entry.get())
-            .map_err(|_| format!("{key}: expected an object, as LiteLLM's model prices have it"))?;
+        let members: Members = serde_json::from_str(entry.get()).map_err(|e| {
+            format!("{key}: expected an object, as LiteLLM's model prices have it: {e}")
+        })?;
         let word = |name: &str| {
             let text = members.get(name).map(|raw| raw.get());
             text.and_then(|text| serde_json::from_str::<String>(text).ok()).unwrap_or_default()
@@ -146,7 +147,8 @@ fn take_tiers(raw: &RawValue, one: &mut Listed) -> Result<(), String> {
     let Ok(tiers) = serde_json::from_str::<Vec<Members>>(raw.get()) else { return Err(wrong()) };
     for mut tier in tiers {
         let range = tier.remove("range").ok_or_else(wrong)?;
-        let bounds: Vec<Box<RawValue>> = serde_json::from_str(range.get()).map_err(|_| wrong())?;
+        let bounds: Vec<Box<RawValue>> = serde_json::from_str(range.get())
+            .map_err(|e| format!("`tiered_pricing`: `range`: {e}"))?;
         let start = bounds.first().and_then(|start| decimal::shifted(start.get(), 0));
         let over = start.and_then(|start| start.parse().ok()).ok_or_else(wrong)?;
         take_all(&tier, over, one)?;
