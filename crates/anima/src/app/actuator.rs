@@ -62,6 +62,8 @@ pub async fn about(State(app): State<Arc<App>>) -> Json<Value> {
 /// `GET /actuator/prometheus`.
 pub async fn prometheus(State(app): State<Arc<App>>) -> Response {
     app.metrics.config_version(app.live.rev());
+    // Its breaker may have opened since anything was last looked at.
+    app.metrics.degraded("redis", app.dependencies.redis_down());
     match app.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
             .into_response(),
