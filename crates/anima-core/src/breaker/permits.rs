@@ -37,7 +37,9 @@ impl Permits {
         }
         self.start(epoch);
         self.out.retain(|taken| now < taken.until);
-        let used = u32::try_from(self.out.len()).unwrap_or(u32::MAX).saturating_add(self.passed);
+        // Where the limit was lowered meanwhile, one more probe can still say that it passes.
+        let passed = self.passed.min(limit.saturating_sub(1));
+        let used = u32::try_from(self.out.len()).unwrap_or(u32::MAX).saturating_add(passed);
         let granted = used < limit;
         if granted {
             self.out.push(Taken { token, until });

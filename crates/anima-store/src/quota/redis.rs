@@ -293,10 +293,12 @@ impl QuotaStore for RedisQuotas {
         lease_us: i64,
     ) -> Result<(), Unavailable> {
         self.live(lease_us).await?;
+        // One that cannot be renewed does not keep the others from it.
+        let mut renewed = Ok(());
         for ticket in tickets {
-            self.renew_one(ticket, (now, lease_us)).await?;
+            renewed = renewed.and(self.renew_one(ticket, (now, lease_us)).await);
         }
-        Ok(())
+        renewed
     }
 
     async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {

@@ -255,9 +255,11 @@ impl Course<'_> {
                 None => Step::Stop,
             };
         }
+        // Candidates that were not even asked: they would not be the next time either.
+        let mut vain = Vec::new();
         for n in 1.. {
             let failure = self.state.last.failure;
-            let Some((candidate, rest)) = self.once_more(failure) else { break };
+            let Some((candidate, rest)) = self.once_more(failure, &vain) else { break };
             let now = self.relay.clock.now();
             let granted = self.relay.circuits.allowance(&self.call.alias);
             if !granted.is_some_and(|allowance| allowance.grant(now)) {
@@ -268,21 +270,26 @@ impl Course<'_> {
             if let Step::Stop = self.rest(wait).await {
                 break;
             }
+            let before = self.state.failed.len();
             match self.attempt(candidate, Way::Proper).await {
                 Step::OtherCredential | Step::NextCandidate => {}
                 end @ (Step::Answered(_) | Step::NextLink | Step::Stop) => return end,
+            }
+            if self.state.failed.len() == before {
+                vain.push(candidate);
             }
         }
         Step::Stop
     }
 
     /// The candidate to try once more, and how long it wants to rest before.
-    fn once_more(&self, failure: Failure) -> Option<(Candidate, Duration)> {
+    fn once_more(&self, failure: Failure, vain: &[Candidate]) -> Option<(Candidate, Duration)> {
         if !may_pass(failure) || self.is_spent() {
             return None;
         }
         let now = self.relay.clock.now();
-        let open = self.plan.candidates().filter_map(|candidate| {
+        let open = self.plan.candidates().filter(|candidate| !vain.contains(candidate));
+        let open = open.filter_map(|candidate| {
             let route = self.plan.route(candidate)?;
             let seen = self.relay.circuits.see(route, now);
             let rest = match seen.skip {

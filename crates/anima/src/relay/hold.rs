@@ -166,8 +166,10 @@ fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
     let usage = worst_usage(call, output_tokens);
     let cost = |route: &RouteEntry| {
         let list = route.cost.as_ref()?;
-        let charge = list.charge(&usage, None, Multiplier::ONE).ok()?;
-        Some((charge.units, list.currency, price_ref(list)))
+        let priced = |tier| list.charge(&usage, tier, Multiplier::ONE).ok().map(|c| c.units);
+        let standard = priced(None)?;
+        let chosen = call.request.service_tier.as_deref().and_then(|tier| priced(Some(tier)));
+        Some((standard.max(chosen.unwrap_or(standard)), list.currency, price_ref(list)))
     };
     let routes = || plan.candidates().filter_map(|candidate| plan.route(candidate));
     let (amount, currency, price) = routes().filter_map(cost).max_by_key(|(units, ..)| *units)?;

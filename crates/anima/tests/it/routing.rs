@@ -13,6 +13,7 @@ on_both! {
     a_short_wait_that_the_provider_asks_for_is_waited;
     when_everything_is_open_a_few_trickle_through;
     a_deadline_of_the_caller_ends_the_call;
+    a_channel_switched_off_in_the_middle_of_a_call_is_not_fallen_back_to;
     callers_steer_where_they_may ("caller_steering = \"on\"\ncaller_trace = \"on\"");
 }
 
@@ -54,6 +55,25 @@ async fn an_open_circuit_is_passed_by_until_its_probes_pass(app: &TestApp) {
     })
     .await;
     assert_eq!(app.ask("two").await.header("x-anima-served-model"), "sim-chat");
+}
+
+async fn a_channel_switched_off_in_the_middle_of_a_call_is_not_fallen_back_to(app: &TestApp) {
+    two(app, json!({})).await;
+    fail_main(app, "status:500+latency:1500");
+    let before = app.upstream.calls().len();
+    let switched = async {
+        crate::testapp::eventually("the first attempt is under way", async || {
+            (app.upstream.calls().len() > before).then_some(())
+        })
+        .await;
+        app.switch("/channels/backup", false).await;
+    };
+    let (reply, ()) = tokio::join!(app.ask("two"), switched);
+    assert!(reply.status >= 500, "{reply:?}");
+    let models: Vec<_> = app.upstream.calls().into_iter().skip(before).map(|c| c.model).collect();
+    assert!(models.iter().all(|model| model == "sim-chat"), "the other channel got {models:?}");
+    app.switch("/channels/backup", true).await;
+    assert_eq!(app.ask("two").await.header("x-anima-served-model"), "sim-other");
 }
 
 async fn a_chain_follows_the_class_of_the_failure(app: &TestApp) {

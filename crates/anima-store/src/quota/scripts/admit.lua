@@ -66,6 +66,8 @@ end
 if not pass or ARGV[4] == '0' then return out end
 out[1] = 1
 local expiry, kept = stamp(now + lease), math.ceil(lease / 1000) + 60000
+-- What was given back may be asked for again.
+if #writes > 0 then redis.call('HDEL', KEYS[1], 'closed') end
 for _, write in ipairs(writes) do
     local kind, counter = write[1], write[2]
     if kind == 's' then

@@ -6,7 +6,9 @@ if now == 0 then
     local time = redis.call('TIME')
     now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HEXISTS', KEYS[1], 'closed') == 1 then
+    return 0
+end
 local key, at = 2, 3
 while at <= #ARGV do
     local kind, counter = ARGV[at], KEYS[key]
@@ -46,5 +48,8 @@ while at <= #ARGV do
         at, key = at + 2, key + 3
     end
 end
+-- A renewal that is on its way must not take its slots again.
 redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'closed', '1')
+redis.call('PEXPIRE', KEYS[1], 60000)
 return 1

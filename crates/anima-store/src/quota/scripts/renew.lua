@@ -8,6 +8,7 @@ if now == 0 then
     now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 local expiry, kept = string.format('%.0f', now + lease), math.ceil(lease / 1000) + 60000
+if redis.call('HEXISTS', KEYS[1], 'closed') == 1 then return 0 end
 local known = redis.call('EXISTS', KEYS[1])
 for at = 4, #ARGV do
     local counter = KEYS[at - 2]

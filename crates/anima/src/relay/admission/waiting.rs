@@ -304,6 +304,11 @@ impl Room {
                 let Some(in_the_way) = bounds.get(n).zip(standings.get(n)) else {
                     return Tried::Waits(SAFETY);
                 };
+                if in_the_way.1.pass == Pass::Never {
+                    // It never fits, and nobody behind it should wait for that.
+                    self.answer(id, Err(super::refuse(admission, call, Some(in_the_way))));
+                    return Tried::Answered;
+                }
                 self.passed_over(id, now.micros(), in_the_way)
             }
             Ok(Verdict::Unseeded(_)) => Tried::Waits(SAFETY),

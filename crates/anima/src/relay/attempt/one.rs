@@ -45,6 +45,11 @@ impl Course<'_> {
             }
             return Step::Stop;
         }
+        if let Some(reason) = self.switched_off(candidate, route) {
+            self.relay.metrics.routing.skipped(&route.channel.code, reason);
+            self.state.trace.refused.push((candidate, reason));
+            return Step::NextCandidate;
+        }
         let Some(encoded) = self.state.encoded(&call, route, upstream) else {
             return Step::NextCandidate;
         };
@@ -57,6 +62,28 @@ impl Course<'_> {
             }
         };
         self.send(candidate, (route, upstream), encoded, (credential, ticket)).await
+    }
+
+    /// What operators have switched off since the call pinned its configuration: prices stay as
+    /// they were, but no new attempt goes where none may go any more.
+    fn switched_off(&self, at: Candidate, route: &RouteEntry) -> Option<SkipReason> {
+        let (live, channel) = (&self.relay.live, &route.channel.code);
+        if !live.is_open() {
+            return Some(SkipReason::ChannelDisabled);
+        }
+        if live.rev() == self.call.caller.pinned.rev {
+            return None;
+        }
+        let now = self.relay.clock.now();
+        let current = live.pin(now)?;
+        let alias = &self.plan.links.get(at.link)?.alias.code;
+        let is_off = current.snapshot.channel(channel).is_none_or(|channel| !channel.enabled)
+            || current.snapshot.alias(alias).is_none_or(|alias| !alias.enabled);
+        if is_off {
+            return Some(SkipReason::ChannelDisabled);
+        }
+        let forced = current.forced(channel, &route.model, now) == Some(Forced::Open);
+        forced.then_some(SkipReason::ForcedOpen)
     }
 
     /// Chooses a credential and asks to be let through.
