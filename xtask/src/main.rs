@@ -1,4 +1,4 @@
-//! The verbs of this repository: `cargo xtask check | test | tidy | fix | bench | crash | openapi`.
+//! The verbs of this repository: `cargo xtask check | test | bench | clients | …`.
 //!
 //! One file per verb. This crate is not part of the product and links nothing of it, so that a
 //! verb starts within seconds of a fresh clone; what needs the product's crates (the load
@@ -11,6 +11,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod clients;
 mod crash;
 mod fix;
 mod keeper;
@@ -31,6 +32,7 @@ usage: cargo xtask VERB
   fix              formats, and applies what clippy can repair
   bench ledger     measures the ledger alone; --seconds, --rounds, --stored, --out FILE
   bench [ARGS]     measures the gateway; --quick for a minute's worth, --out FILE for the table
+  clients [ARGS]   the official SDKs against every dialect; --client, --provider, --feature, --out
   crash [ARGS]     kills gateways under load and audits their books; --kills N, --storage S
   sim [ARGS]       simulates the ledger's protocol; --seeds N, --seed S to replay one
   openapi          writes docs/openapi.json anew";
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(),
         "fix" => fix::run(),
         "bench" => bench::run(&rest),
+        "clients" => clients::run(&rest),
         "crash" => crash::run(&rest),
         "sim" => sim::run(&rest),
         "openapi" => openapi::run(),

@@ -16,14 +16,20 @@ use crate::usage::Reported;
 
 fn usage(reported: &Reported) -> Value {
     let cached = reported.cached_tokens.unwrap_or(0);
-    json!({
+    let usage = json!({
         "input_tokens": reported.prompt_tokens.saturating_sub(cached),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
         "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
         "output_tokens": reported.completion_tokens,
         "service_tier": "standard",
-    })
+    });
+    with(usage, "output_tokens_details", thought(reported))
+}
+
+/// How much of the output was thought, told when some was.
+fn thought(reported: &Reported) -> Option<Value> {
+    reported.reasoning_tokens.map(|tokens| json!({"thinking_tokens": tokens}))
 }
 
 fn stop_reason(said: Option<&Said>) -> &'static str {
@@ -80,7 +86,9 @@ fn event(tape: &mut Tape, payload: &Value) {
 
 impl Pen for Messages {
     fn open(&mut self, tape: &mut Tape, material: &Material) {
-        let first = |reported: &Reported| usage(&Reported { completion_tokens: 1, ..*reported });
+        let first = |reported: &Reported| {
+            usage(&Reported { completion_tokens: 1, reasoning_tokens: None, ..*reported })
+        };
         let start = with(self.start.clone(), "usage", material.reported.as_ref().map(first));
         event(tape, &json!({"type": "message_start", "message": start}));
         tape.beside();
@@ -115,12 +123,13 @@ impl Pen for Messages {
         let last = json!({"type": "message_delta",
             "delta": {"stop_reason": stop, "stop_sequence": null}});
         let cumulative = |reported: &Reported| {
-            json!({
+            let usage = json!({
                 "input_tokens": usage(reported).get("input_tokens"),
                 "cache_read_input_tokens": reported.cached_tokens.unwrap_or(0),
                 "cache_creation_input_tokens": 0,
                 "output_tokens": reported.completion_tokens,
-            })
+            });
+            with(usage, "output_tokens_details", thought(reported))
         };
         let last = with(last, "usage", material.reported.as_ref().map(cumulative));
         for _ in 0..self.times {

@@ -39,6 +39,7 @@ fn anthropic_tells_input_without_what_was_cached() {
     assert_eq!(whole["usage"]["input_tokens"], 4);
     assert_eq!(whole["usage"]["cache_read_input_tokens"], 2);
     assert_eq!(whole["usage"]["output_tokens"], 7);
+    assert_eq!(whole["usage"]["output_tokens_details"]["thinking_tokens"], 3);
     assert_eq!(whole["content"][0]["text"].as_str().unwrap().split(' ').count(), 4);
     body["stream"] = json!(true);
     let events = payloads(&reply("/v1/messages", "", &body));
@@ -49,6 +50,7 @@ fn anthropic_tells_input_without_what_was_cached() {
     assert_eq!(kinds, expected);
     assert_eq!(events[0]["message"]["usage"]["input_tokens"], 4);
     assert_eq!(events[8]["usage"]["output_tokens"], 7);
+    assert_eq!(events[8]["usage"]["output_tokens_details"]["thinking_tokens"], 3);
 }
 
 #[test]
