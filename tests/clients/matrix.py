@@ -28,6 +28,14 @@ CLIENTS = {
     "OpenAI Python, Responses": ("python", "openai-responses", CHATS),
     "Anthropic Python": ("python", "anthropic", CHATS),
     "Google Gen AI Python": ("python", "google-genai", CHATS),
+    "OpenAI Node, chat": ("node", "openai", CHATS),
+    "OpenAI Node, Responses": ("node", "openai-responses", CHATS),
+    "Anthropic TypeScript": ("node", "anthropic", CHATS),
+    "Google Gen AI JavaScript": ("node", "google-genai", CHATS),
+    "Vercel AI SDK, OpenAI chat": ("node", "ai-openai", CHATS),
+    "Vercel AI SDK, OpenAI Responses": ("node", "ai-openai-responses", CHATS),
+    "Vercel AI SDK, Anthropic": ("node", "ai-anthropic", CHATS),
+    "Vercel AI SDK, Google": ("node", "ai-google", CHATS),
     "LangChain OpenAI, chat": ("python", "langchain-openai", CHATS),
     "LangChain OpenAI, Responses": ("python", "langchain-openai-responses", CHATS),
     "LangChain Anthropic": ("python", "langchain-anthropic", CHATS),
@@ -73,8 +81,9 @@ def rows(gateway, provider, channels):
 class Client:
     """A process with one SDK."""
 
-    def __init__(self, runtime, name, env, log):
-        node = ["node", str(HERE / "node" / "run.mjs")]
+    def __init__(self, runtime, name, env, packages, log):
+        # Node looks for packages beside the script, so `cargo xtask clients` puts it there.
+        node = ["node", f"{packages}/run.mjs"]
         start = node if runtime == "node" else [sys.executable, str(HERE / "python" / "run.py")]
         self.log = log.open("wb")
         self.child = subprocess.Popen(
@@ -129,7 +138,8 @@ def run(arguments, folder):
         books, cells = Books(gateway, provider), {}
         for title in chosen(CLIENTS, arguments.client):
             runtime, name, features = CLIENTS[title]
-            client = Client(runtime, name, env, folder / f"{name}.log")
+            log = folder / f"{runtime}-{name}.log"
+            client = Client(runtime, name, env, arguments.packages, log)
             for channel in channels:
                 for feature in (f for f in features if arguments.feature in (None, f)):
                     wrong = judge(client, books, feature, channel)

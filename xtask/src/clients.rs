@@ -97,6 +97,13 @@ fn node_packages(tests: &Path, scratch: &Path) -> Result<PathBuf> {
         step(install.current_dir(&folder))?;
         copy(&folder.join(lock), &stamp)?;
     }
+    // A module finds packages beside itself, and nowhere else.
+    for entry in fs::read_dir(tests.join("node")).context("failed to list tests/clients/node")? {
+        let script = entry.context("failed to list tests/clients/node")?;
+        if script.path().extension().is_some_and(|ending| ending == "mjs") {
+            copy(&script.path(), &folder.join(script.file_name()))?;
+        }
+    }
     Ok(folder)
 }
 

@@ -122,6 +122,7 @@ struct ChatBody<'a> {
     n: Option<u32>,
     tools: Option<Vec<ToolBody>>,
     tool_choice: Option<serde_json::Value>,
+    parallel_tool_calls: Option<bool>,
     response_format: Option<serde_json::Value>,
 }
 
@@ -259,6 +260,7 @@ fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
         wanted: Wanted::of(Wish {
             tools: tools::of_bodies(body.tools.unwrap_or_default()),
             choice: body.tool_choice.as_ref().map(tools::openai_choice),
+            serial: body.parallel_tool_calls == Some(false),
             answered: body.messages.ends_in_result,
             format: body.response_format.as_ref().and_then(tools::openai_format),
         }),

@@ -109,23 +109,21 @@ pub(super) fn generate(scene: &Scene<'_>, completion: &Completion<'_>) -> Materi
 
 fn said(scene: &Scene<'_>, wanted: &Wanted, seed: u64, cap: u64) -> Said {
     let calls = scene.behaviour.calls.unwrap_or(1);
+    let call = |(tool, n): (&Tool, u32)| {
+        let seed = prose::mix(seed, u64::from(n));
+        let id = format!("call_{seed:016x}{n:08x}");
+        Part { call: Some((id, tool.name.clone())), words: sample::words(&tool.schema, seed) }
+    };
     match wanted {
         Wanted::Calls(tools) if calls > 0 => {
-            let call = |(tool, n): (&Tool, u32)| {
-                let seed = prose::mix(seed, u64::from(n));
-                let id = format!("call_{seed:016x}{n:08x}");
-                Part {
-                    call: Some((id, tool.name.clone())),
-                    words: sample::words(&tool.schema, seed),
-                }
-            };
             Said::of(tools.iter().cycle().zip(0..calls).map(call).collect(), cap)
         }
+        Wanted::Call(tool) if calls > 0 => Said::of(vec![call((tool, 0))], cap),
         Wanted::Json(schema) => {
             let words = sample::words(schema, seed);
             Said::of(vec![Part { call: None, words }], cap)
         }
-        Wanted::Prose | Wanted::Calls(_) => Said::prose(seed, scene, cap),
+        Wanted::Prose | Wanted::Calls(_) | Wanted::Call(_) => Said::prose(seed, scene, cap),
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn messages(body: &Value) -> Result<Completion<'static>, ErrorBody> {
     let wish = Wish {
         tools: tools::flat(body.get("tools"), &["input_schema"]),
         choice,
+        serial: body.pointer("/tool_choice/disable_parallel_tool_use") == Some(&Value::Bool(true)),
         answered: ends_in(turns, |part| text(part, "type") == "tool_result"),
         format: format.and_then(tools::openai_format),
     };
@@ -55,6 +56,7 @@ pub(super) fn responses(body: &Value) -> Result<Completion<'static>, ErrorBody> 
     let wish = Wish {
         tools: tools::flat(body.get("tools"), &["parameters"]),
         choice: body.get("tool_choice").map(tools::openai_choice),
+        serial: body.get("parallel_tool_calls") == Some(&Value::Bool(false)),
         answered,
         format: format.and_then(tools::openai_format),
     };
@@ -79,6 +81,7 @@ pub(super) fn gemini(ask: &Ask<'_>, body: &Value) -> Result<Completion<'static>,
     let wish = Wish {
         tools: declarations(body),
         choice: gemini_choice(body),
+        serial: false,
         answered,
         format: gemini_format(config),
     };

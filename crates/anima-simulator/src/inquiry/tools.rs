@@ -1,8 +1,9 @@
 //! Tools and forms: what an answer is to be, other than prose.
 //!
-//! A caller who offers tools gets a call of one, unless it forbids that or has just told what a
-//! tool said; a caller who wants JSON gets some of its schema. Each dialect writes this in its own
-//! way; here it is one. Invariant: a tool that is called was offered.
+//! A caller who offers tools gets calls of them, unless it forbids that or has just told what a
+//! tool said; one call, where it forces a certain tool or wants one at a time. A caller who wants
+//! JSON gets some of its schema. Each dialect writes this in its own way; here it is one.
+//! Invariant: a tool that is called was offered.
 
 use serde_json::Value;
 
@@ -14,6 +15,8 @@ pub(crate) enum Wanted {
     Prose,
     /// Calls of these, in turn. Not empty.
     Calls(Vec<Tool>),
+    /// One call of this, whatever the script says.
+    Call(Tool),
     /// JSON of a schema.
     Json(Value),
 }
@@ -40,6 +43,8 @@ pub(super) enum Choice {
 pub(super) struct Wish {
     pub(super) tools: Vec<Tool>,
     pub(super) choice: Option<Choice>,
+    /// Whether several calls at once are unwelcome.
+    pub(super) serial: bool,
     /// Whether the conversation ends with what a tool said.
     pub(super) answered: bool,
     /// The schema of the text.
@@ -50,13 +55,22 @@ impl Wanted {
     pub(super) fn of(wish: Wish) -> Self {
         let prose = |format: Option<Value>| format.map_or(Self::Prose, Self::Json);
         let mut tools = wish.tools;
-        match wish.choice.unwrap_or(Choice::Auto) {
+        let is_forced = match wish.choice.unwrap_or(Choice::Auto) {
             Choice::Never => return prose(wish.format),
             Choice::Auto if wish.answered => return prose(wish.format),
-            Choice::This(name) => tools.retain(|tool| tool.name == name),
-            Choice::Auto | Choice::Must => {}
+            Choice::Auto => false,
+            Choice::Must => true,
+            Choice::This(name) => {
+                tools.retain(|tool| tool.name == name);
+                true
+            }
+        };
+        let is_one = wish.serial || (is_forced && tools.len() == 1);
+        match tools.first() {
+            None => prose(wish.format),
+            Some(first) if is_one => Self::Call(first.clone()),
+            Some(_) => Self::Calls(tools),
         }
-        if tools.is_empty() { prose(wish.format) } else { Self::Calls(tools) }
     }
 }
 
@@ -122,7 +136,7 @@ mod tests {
 
     fn wish(choice: Option<Choice>, answered: bool) -> Wanted {
         let tools = vec![tool("a"), tool("b")];
-        Wanted::of(Wish { tools, choice, answered, format: Some(json!({})) })
+        Wanted::of(Wish { tools, choice, serial: false, answered, format: Some(json!({})) })
     }
 
     #[test]
@@ -130,7 +144,10 @@ mod tests {
         assert_eq!(wish(None, false), Wanted::Calls(vec![tool("a"), tool("b")]));
         assert_eq!(wish(None, true), Wanted::Json(json!({})));
         assert_eq!(wish(Some(Choice::Never), false), Wanted::Json(json!({})));
-        assert_eq!(wish(Some(Choice::This("b".into())), true), Wanted::Calls(vec![tool("b")]));
+        assert_eq!(wish(Some(Choice::This("b".into())), true), Wanted::Call(tool("b")));
+        assert_eq!(wish(Some(Choice::Must), true), wish(None, false));
+        let serial = Wish { tools: vec![tool("a"), tool("b")], serial: true, ..Wish::default() };
+        assert_eq!(Wanted::of(serial), Wanted::Call(tool("a")));
         assert_eq!(wish(Some(Choice::This("c".into())), true), Wanted::Json(json!({})));
     }
 

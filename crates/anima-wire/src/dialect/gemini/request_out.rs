@@ -49,7 +49,10 @@ pub(crate) fn write(request: &Request<'_>, target: Target<'_>) -> Result<Carried
 
 fn check(request: &Request<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
     if request.parallel_tool_calls == Some(false) && !request.tools.is_empty() {
-        return Err(Refusal::unsupported("parallel_tool_calls"));
+        if !is_one_tool_forced(request) {
+            return Err(Refusal::unsupported("parallel_tool_calls"));
+        }
+        dropped.note("parallel_tool_calls");
     }
     if request.stop.len() > STOP_MAX {
         return Err(Refusal::unsupported("stop"));
@@ -60,6 +63,17 @@ fn check(request: &Request<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
     dropped.note_if(request.user.is_some(), "user");
     dropped.note_if(request.sampling.logit_bias.is_some(), "logit_bias");
     Ok(())
+}
+
+/// Whether the answer is to be the call of one certain tool. SDKs that ask so for a structured
+/// answer say beside it that one call is enough, which then goes without saying.
+fn is_one_tool_forced(request: &Request<'_>) -> bool {
+    match &request.tool_choice {
+        Some(ToolChoice::Named(_)) => true,
+        Some(ToolChoice::Required) => request.tools.len() == 1,
+        Some(ToolChoice::Among(names, is_required)) => *is_required && names.len() == 1,
+        Some(ToolChoice::Auto | ToolChoice::None) | None => false,
+    }
 }
 
 fn system(w: &mut Writer, request: &Request<'_>) {
