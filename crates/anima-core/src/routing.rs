@@ -5,6 +5,7 @@
 //! the caller tells. Invariant: a plan never repeats a candidate, and every route is either a
 //! candidate or a skip with its reason. Source: SPEC 7, `reliability` 3.2 and 4.
 
+use crate::breaker::State;
 use crate::clock::Timestamp;
 use crate::snapshot::{AliasEntry, RouteEntry};
 
@@ -60,12 +61,14 @@ reasons! {
 }
 
 /// What is known about a route when a call is planned.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// Why it is left out.
     pub skip: Option<SkipReason>,
     /// When that may be over.
     pub until: Option<Timestamp>,
+    /// What its circuit does, that of the channel as a whole first.
+    pub circuit: State,
     /// It is left out only because it is slow.
     pub slow: bool,
     /// Others go first for a moment.
@@ -74,6 +77,21 @@ pub struct Seen {
     pub load: u64,
     /// The caller's own order, lower first.
     pub rank: usize,
+}
+
+impl Default for Seen {
+    /// A route that nothing speaks against.
+    fn default() -> Self {
+        Self {
+            skip: None,
+            until: None,
+            circuit: State::Closed,
+            slow: false,
+            yields: false,
+            load: 0,
+            rank: 0,
+        }
+    }
 }
 
 /// A route that is not tried.
@@ -85,6 +103,8 @@ pub struct Skip {
     pub reason: SkipReason,
     /// When that may be over.
     pub until: Option<Timestamp>,
+    /// What its circuit did.
+    pub circuit: State,
 }
 
 /// What to try, in order.
@@ -135,7 +155,8 @@ pub fn plan(
         match seen.skip {
             None => places.push(place),
             Some(reason) => {
-                plan.skips.push(Skip { route, reason, until: seen.until });
+                let Seen { until, circuit, .. } = seen;
+                plan.skips.push(Skip { route, reason, until, circuit });
                 if seen.slow {
                     slow.push(place);
                 }
@@ -253,7 +274,10 @@ mod tests {
         let plan = plan(&alias, 1, |_, entry| plain(entry));
         assert_eq!(plan.candidates, vec![1, 0]);
         let reason = SkipReason::ChannelDisabled;
-        assert_eq!(plan.skips, vec![Skip { route: 2, reason, until: None }]);
+        assert_eq!(
+            plan.skips,
+            vec![Skip { route: 2, reason, until: None, circuit: State::Closed }]
+        );
     }
 
     #[test]

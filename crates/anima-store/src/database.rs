@@ -15,6 +15,7 @@ use crate::config::ConfigStore;
 use crate::config::postgres::PostgresConfig;
 use crate::config::publish::{self, PublishStore};
 use crate::config::sqlite::SqliteConfig;
+use crate::decisions::{DecisionStore, PostgresDecisions, SqliteDecisions};
 use crate::idempotency::IdempotencyStore;
 use crate::idempotency::postgres::PostgresIdempotency;
 use crate::idempotency::sqlite::SqliteIdempotency;
@@ -104,6 +105,8 @@ pub struct Stores {
     pub auditor: Arc<dyn Auditor>,
     /// Answers kept for requests that are sent again.
     pub idempotency: Arc<dyn IdempotencyStore>,
+    /// How calls were routed.
+    pub decisions: Arc<dyn DecisionStore>,
     /// What nodes say of themselves.
     pub nodes: Arc<dyn NodeStore>,
     /// Signs of life.
@@ -168,6 +171,7 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
                 auditor: Arc::new(money::Books::Postgres(pool.clone())),
                 spend: Arc::new(PostgresSpend(pool.clone())),
                 nodes: Arc::new(PostgresNodes(pool.clone())),
+                decisions: Arc::new(PostgresDecisions(pool.clone())),
                 idempotency: Arc::new(PostgresIdempotency(pool)),
                 ledger: Arc::new(ledger),
                 probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
@@ -224,6 +228,7 @@ fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
         keys: Arc::new(SqliteKeys(Arc::clone(&connections))),
         spend: Arc::new(SqliteSpend(Arc::clone(&connections))),
         nodes: Arc::new(SqliteNodes(Arc::clone(&connections))),
+        decisions: Arc::new(SqliteDecisions(Arc::clone(&connections))),
         idempotency: Arc::new(SqliteIdempotency::new(connections)),
         money: Arc::new(money::Books::Sqlite(path.to_owned())),
         auditor: Arc::new(money::Books::Sqlite(path.to_owned())),

@@ -5,6 +5,7 @@
 
 pub mod config; // versioned rows, switches, history, audit
 pub mod database; // open either database and bring its schema up to date
+pub mod decisions; // how calls were routed
 pub mod idempotency; // answers kept for requests that are sent again
 pub mod keys; // hashes of keys and admin tokens
 pub mod ledger; // holds, settlements, entries: durable when the call returns

@@ -14,6 +14,7 @@ use anima_store::database::Stores;
 use crate::circuits::Circuits;
 use crate::live::Live;
 use crate::nodes::Nodes;
+use crate::relay::records::Records;
 use crate::secrets::Secrets;
 use crate::watch::Watch;
 
@@ -40,6 +41,7 @@ pub mod problem; // errors as problem+json
 pub mod quotas; // lists of limits
 mod reply; // answers as HTTP
 mod reports; // what providers are owed and calls earn
+mod requests; // all that is known of one request
 mod rows; // the verbs that all resources share
 mod spread; // how far a change has come
 pub mod token_groups; // sets of keys
@@ -65,6 +67,8 @@ pub struct Admin {
     pub nodes: Arc<Nodes>,
     /// What it found in the books.
     pub watch: Arc<Watch>,
+    /// How calls were routed.
+    pub records: Arc<Records>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bits for ids.

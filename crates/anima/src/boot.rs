@@ -41,6 +41,7 @@ use crate::nodes;
 use crate::outbound::Outbound;
 use crate::relay::admission::{self, Admission};
 use crate::relay::keeper::{self, Keeper};
+use crate::relay::records::{self, Records};
 use crate::relay::steer::Allowed;
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
@@ -110,7 +111,8 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     live.drive(Arc::clone(&circuits));
     let parts = (&live, &metrics, &dependencies, &clock);
     let nodes = nodes::join(opener.node, parts, &stores, &shared);
-    let parts = (&stores, &live, &metrics, (&circuits, &dependencies));
+    let records = decision_records(settings, &stores, (&metrics, &clock), opener.node);
+    let parts = (&stores, &live, &metrics, (&circuits, &dependencies, &records));
     let bounds = (&watch, term, &counters(&shared, opener.node));
     let relay = relay(settings, parts, (&clock, &rng), bounds)?;
     let plane = Plane {
@@ -134,7 +136,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     };
     Ok(Node {
         app: Arc::new(app),
-        admin: Admin { stores, secrets, live, circuits, nodes, watch, clock, rng },
+        admin: Admin { stores, secrets, live, circuits, nodes, watch, records, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: audit_every(settings),
@@ -166,7 +168,8 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&observer)));
     let nodes =
         nodes::join(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
-    Ok(Admin { stores, secrets, live, circuits, nodes, watch, clock, rng })
+    let records = decision_records(settings, &stores, (&observer, &clock), opener.node);
+    Ok(Admin { stores, secrets, live, circuits, nodes, watch, records, clock, rng })
 }
 
 /// What this node shares with others. A Redis that is away does not stop the start.
@@ -225,12 +228,16 @@ fn audit_every(settings: &Settings) -> Option<Duration> {
 }
 
 /// What a relay is made of and others have too.
-type Parts<'a> =
-    (&'a Stores, &'a Arc<Live>, &'a Arc<Metrics>, (&'a Arc<Circuits>, &'a Arc<Dependencies>));
+type Parts<'a> = (
+    &'a Stores,
+    &'a Arc<Live>,
+    &'a Arc<Metrics>,
+    (&'a Arc<Circuits>, &'a Arc<Dependencies>, &'a Arc<Records>),
+);
 
 fn relay(
     settings: &Settings,
-    (stores, live, metrics, (circuits, dependencies)): Parts<'_>,
+    (stores, live, metrics, (circuits, dependencies, records)): Parts<'_>,
     (clock, rng): (&Arc<dyn Clock>, &Arc<dyn Rng>),
     (watch, term, counters): (&Arc<Watch>, lease::Term, &Arc<dyn QuotaStore>),
 ) -> Result<Relay, String> {
@@ -277,7 +284,23 @@ fn relay(
         tasks,
         cut: CancellationToken::new(),
         dependencies: Arc::clone(dependencies),
+        records: Arc::clone(records),
     })
+}
+
+fn decision_records(
+    settings: &Settings,
+    stores: &Stores,
+    (metrics, clock): (&Arc<Metrics>, &Arc<dyn Clock>),
+    node: Uuid,
+) -> Arc<Records> {
+    let bounds = records::Bounds {
+        notable_per_s: settings.records_per_s,
+        plain_per_s: settings.plain_records_per_s,
+        keep_ms: i64::try_from(settings.records_keep_ms).unwrap_or(i64::MAX),
+    };
+    let with = (Arc::clone(metrics), Arc::clone(clock));
+    Arc::new(Records::new(Arc::clone(&stores.decisions), with, node, bounds))
 }
 
 fn answers(
@@ -433,6 +456,7 @@ impl Node {
             tokio::spawn(keeper::run(Arc::clone(relay))),
             tokio::spawn(admission::run(Arc::clone(relay))),
             tokio::spawn(recovery::run(Arc::clone(relay))),
+            tokio::spawn(Arc::clone(&relay.records).run()),
             tokio::spawn(circuits::run(
                 Arc::clone(&relay.circuits),
                 Arc::clone(&relay.live),
@@ -463,6 +487,7 @@ impl Node {
             );
         }
         keeping.iter().chain(&watching).for_each(JoinHandle::abort);
+        self.plane.relay.records.finish().await;
         self.admin.nodes.leave().await;
         if let Err(error) = self.plane.relay.ledger.release().await {
             tracing::warn!(%error, "failed to give the lease back: others wait until it is over");

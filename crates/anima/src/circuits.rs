@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 
 mod fleet;
 mod health;
+mod look;
 mod show;
 mod ticket;
 
@@ -34,7 +35,8 @@ pub use fleet::run;
 pub use show::{ShownChannel, ShownCircuit, ShownCredential};
 pub use ticket::{End, Ticket};
 
-use health::{Asking, ChannelHealth, ModelHealth, Unit, Usable};
+use health::{Asking, ChannelHealth, ModelHealth, Unit};
+use look::{look, state_of};
 
 /// Models of a channel that must be open for all of it to be (`reliability` 3.2).
 const MODELS_OPEN: usize = 3;
@@ -160,7 +162,8 @@ impl Circuits {
         if let Some(most) = route.channel.body.max_concurrency
             && channel.inflight.load(Ordering::Relaxed) >= most
         {
-            return Seen { skip: Some(SkipReason::Full), load, ..Seen::default() };
+            let circuit = state_of(health, now);
+            return Seen { skip: Some(SkipReason::Full), load, circuit, ..Seen::default() };
         }
         let calm =
             !channel.watchful.load(Ordering::Acquire) && !health.unit.open.load(Ordering::Acquire);
@@ -269,10 +272,7 @@ impl Circuits {
     /// The state that callers of a route meet, for records.
     pub fn state_of(&self, route: &RouteEntry) -> State {
         let now = self.clock.now();
-        self.known(route).map_or(State::Closed, |Known(health)| {
-            let (whole, model) = (health.channel.whole.state(now).0, health.unit.state(now).0);
-            if whole == State::Closed { model } else { whole }
-        })
+        self.known(route).map_or(State::Closed, |Known(health)| state_of(health, now))
     }
 
     /// Brings what depends on the time alone up to date: rests that are over, and the gauges.
@@ -324,8 +324,8 @@ impl Circuits {
         })
     }
 
-    /// Feeds the circuits of a call that ended.
-    fn record(&self, ticket: &Ticket, report: Report) {
+    /// Feeds the circuits of a call that ended. What changed by it, the channel as a whole first.
+    fn record(&self, ticket: &Ticket, report: Report) -> Option<Transition> {
         let (health, settings) = (&ticket.health, &ticket.settings);
         let channel = &health.channel;
         let own = health.unit.record((ticket.model, ticket.token), report, settings);
@@ -336,6 +336,7 @@ impl Circuits {
         let open = models.values().filter(|m| m.unit.open.load(Ordering::Acquire)).count();
         let several = models.len() > 1;
         drop(models);
+        let mut whole = None;
         // Of a channel with one model the model's circuit says it all.
         if several || ticket.whole.probe {
             let rolled = roll_up(settings);
@@ -344,6 +345,7 @@ impl Circuits {
             let change = channel.whole.record((ticket.whole, ticket.token), report, &rolled);
             if let Some(change) = change {
                 self.announce((&channel.code, None), change);
+                whole = Some(change);
             }
         }
         let tripped = own.is_some_and(|change| change.to == State::Open);
@@ -352,7 +354,9 @@ impl Circuits {
                 .whole
                 .change(|guarded| guarded.circuit.trip(Cause::ModelsOpen, report, settings));
             self.announce((&channel.code, None), change);
+            whole = Some(change);
         }
+        whole.or(own)
     }
 
     /// Does what an outcome asks for beside its circuit.
@@ -361,7 +365,8 @@ impl Circuits {
         health: &ModelHealth,
         (credential, model): (&Arc<str>, &Arc<str>),
         (action, report): (Action, Report),
-    ) {
+    ) -> Option<Transition> {
+        let mut changed = None;
         let channel = &health.channel;
         match action {
             Action::DisableModel => {
@@ -375,6 +380,7 @@ impl Circuits {
                 });
                 if let Some(change) = change {
                     self.announce((&channel.code, Some(model)), change);
+                    changed = Some(change);
                 }
             }
             Action::Quarantine | Action::Exhaust => {
@@ -390,6 +396,7 @@ impl Circuits {
             Action::None | Action::CoolDown | Action::GiveWay => {}
         }
         channel.note_credential((credential, model), (action, report.asked_ms), report.at);
+        changed
     }
 
     /// A circuit as other nodes should see it.
@@ -433,35 +440,6 @@ impl Circuits {
             until = change.until.map(|until| until.to_string()),
             "a circuit changed its state"
         );
-    }
-}
-
-/// What a route that may be hindered looks like.
-fn look(route: &RouteEntry, health: &ModelHealth, now: Timestamp) -> Seen {
-    let channel = &health.channel;
-    let skip = |reason, until| Seen { skip: Some(reason), until, ..Seen::default() };
-    let mode = channel.mode(now);
-    if let Some((Mode::ForcedOpen, until)) = mode {
-        return skip(SkipReason::ForcedOpen, until);
-    }
-    if mode.is_some() {
-        return Seen::default();
-    }
-    let (state, opening) = channel.whole.state(now);
-    if state == State::Open {
-        return skip(SkipReason::ChannelCircuitOpen, opening.map(|(until, _)| until));
-    }
-    let (state, opening) = health.unit.state(now);
-    if state == State::Open {
-        let slow = opening.is_some_and(|(_, cause)| cause == Cause::SlowRate);
-        let seen = skip(SkipReason::CircuitOpen, opening.map(|(until, _)| until));
-        return Seen { slow, ..seen };
-    }
-    let codes = route.channel.body.credentials.iter().map(|c| c.code.as_str());
-    match channel.credentials.lock().usable(codes, &health.model, now) {
-        Usable::Yes | Usable::No(SkipReason::NoCredential, _) => Seen::default(),
-        Usable::Yielding => Seen { yields: true, ..Seen::default() },
-        Usable::No(reason, until) => skip(reason, until),
     }
 }
 

@@ -13,7 +13,9 @@ use anima_core::clock::{Clock, Rng};
 use anima_store::ledger::LedgerStore;
 
 use self::admission::Admission;
+use self::decision::Decision;
 use self::keeper::Keeper;
+use self::records::Records;
 use crate::circuits::Circuits;
 use crate::dependencies::Dependencies;
 use crate::live::Live;
@@ -34,6 +36,7 @@ pub mod keeper; // checkpoints and larger holds for what runs
 pub mod lease; // this process is alive
 pub mod plan; // which channels, in which order
 mod progress; // how far a running call has come
+pub mod records; // decisions on their way to the database
 pub mod recovery; // what processes left behind that are gone
 pub mod settle; // usage → postings, durable before the last byte
 pub mod steer; // what callers say about the way of their call
@@ -74,9 +77,17 @@ pub struct Relay {
     pub cut: CancellationToken,
     /// Which of what the node needs is down.
     pub dependencies: Arc<Dependencies>,
+    /// How calls were routed, on its way to the database.
+    pub records: Arc<Records>,
 }
 
 impl Relay {
+    /// A call is over: its log line, its metrics, its record.
+    pub fn conclude(&self, decision: Decision) {
+        decision.write(&self.metrics);
+        self.records.offer(decision);
+    }
+
     /// Something that needs the database has failed: it is looked at now.
     pub fn note_database(&self, failed: bool) {
         if failed {

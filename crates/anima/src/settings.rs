@@ -55,6 +55,9 @@ pub struct Settings {
     pub retry_wait_max_ms: u64,
     pub caller_steering: Switch,
     pub caller_trace: Switch,
+    pub records_per_s: u32,
+    pub plain_records_per_s: u32,
+    pub records_keep_ms: u64,
     pub shutdown_timeout_ms: u64,
     pub log: String,
 }

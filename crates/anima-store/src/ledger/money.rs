@@ -32,6 +32,7 @@ mod promo; // grants and their expiry
 mod refund; // what calls give back
 mod request; // a request as it is recorded
 mod statement; // one app's month
+mod story; // all about one request
 #[cfg(test)]
 mod tests;
 mod trial; // the trial balance of an earlier instant
@@ -43,6 +44,7 @@ pub use promo::{ExpiredCredit, Grant, GrantState, Granted};
 pub use refund::{Refund, Refunded};
 pub use request::Request;
 pub use statement::{LineKind, Period, Statement, StatementLine, Sums};
+pub use story::{Named, Story, StoryAttempt, StoryCost};
 
 /// Why money was not moved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +118,12 @@ pub trait Reports: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Unavailable`].
     async fn request(&self, id: Uuid) -> Result<Option<Request>, Error>;
+
+    /// All that stands about a request, also while it is open. `None` when nothing was ever held.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn story(&self, id: Uuid) -> Result<Option<Story>, Error>;
 
     /// What calls earned: sales, what was given back, costs.
     ///
@@ -217,6 +225,10 @@ impl Reports for Books {
 
     async fn request(&self, id: Uuid) -> Result<Option<Request>, Error> {
         self.run(request::ById(id)).await
+    }
+
+    async fn story(&self, id: Uuid) -> Result<Option<Story>, Error> {
+        self.run(story::StoryOf(id)).await
     }
 
     async fn margin(&self, of: MarginOf) -> Result<Vec<MarginLine>, Error> {

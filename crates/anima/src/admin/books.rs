@@ -39,7 +39,7 @@ pub(super) fn request_id(text: &str) -> Result<Uuid, Problem> {
         .map_err(|_other| Problem::invalid("request_id", "req_ and 32 hex digits, or a UUID"))
 }
 
-fn show_posting(posting: &Posting) -> Value {
+pub(super) fn show_posting(posting: &Posting) -> Value {
     let price = posting.price.as_ref();
     json!({
         "journal": posting.journal,

@@ -55,6 +55,7 @@ pub(crate) enum Action {
     Grants,
     Balance,
     Statement,
+    Request,
     Postings,
     TrialBalance,
     Payables,
@@ -121,6 +122,7 @@ impl Endpoint {
             | Action::Grants
             | Action::Balance
             | Action::Statement
+            | Action::Request
             | Action::Postings
             | Action::TrialBalance
             | Action::Payables
@@ -148,6 +150,7 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/apps/{code}/promos", Action::Grants),
         (Method::GET, "/apps/{code}/balance", Action::Balance),
         (Method::GET, "/apps/{code}/statement", Action::Statement),
+        (Method::GET, "/requests/{code}", Action::Request),
         (Method::POST, "/requests/{code}/true-up", Action::TrueUp),
         (Method::GET, "/ledger/postings", Action::Postings),
         (Method::GET, "/ledger/trial-balance", Action::TrialBalance),

@@ -15,6 +15,7 @@ use super::problem::Code;
 mod hatches;
 mod money;
 mod payloads;
+mod requests;
 mod routing;
 mod schemas;
 
@@ -72,7 +73,7 @@ fn reference(schema: &str) -> Value {
 
 fn tags() -> Vec<Value> {
     let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
-    let others = ["ledger", "circuits", "nodes", "hatches", "audit"];
+    let others = ["requests", "ledger", "circuits", "nodes", "hatches", "audit"];
     rows.chain(others).map(|name| json!({ "name": name })).collect()
 }
 
@@ -143,6 +144,9 @@ impl Words {
             }
             Action::Margin => fixed("margin", "What calls earned, grouped", "ledger"),
             Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
+            Action::Request => {
+                fixed("request", "Reads all that is known of one request", "requests")
+            }
             Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
             Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
             Action::Verify => fixed("verify", "Checks the ledger's invariants now", "ledger"),
@@ -230,6 +234,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         | Action::Hatch(_)
         | Action::Grants
         | Action::Balance
+        | Action::Request
         | Action::Payables
         | Action::Nodes
         | Action::Verify => {}
@@ -292,6 +297,7 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         Action::Grants
         | Action::Balance
         | Action::Statement
+        | Action::Request
         | Action::Postings
         | Action::TrialBalance
         | Action::Payables
@@ -330,6 +336,7 @@ fn responses(action: Action) -> Value {
         Action::Payables => ("200", Some("PayablePage".to_owned())),
         Action::Margin => ("200", Some("MarginPage".to_owned())),
         Action::Balance => ("200", Some("Balance".to_owned())),
+        Action::Request => ("200", Some("RequestRecord".to_owned())),
         Action::Postings => ("200", Some("PostingPage".to_owned())),
         Action::TrialBalance => ("200", Some("TrialBalance".to_owned())),
         Action::Verify => ("200", Some("Verification".to_owned())),

@@ -120,6 +120,11 @@ impl Desk {
             metrics,
             clock: clock.clone(),
         };
+        let kept =
+            crate::relay::records::Bounds { notable_per_s: 100, plain_per_s: 100, keep_ms: 60_000 };
+        let told = (Arc::clone(&facts.metrics), clock.clone() as Arc<dyn anima_core::clock::Clock>);
+        let decisions = Arc::clone(&stores.decisions);
+        let records = crate::relay::records::Records::new(decisions, told, Uuid::nil(), kept);
         let nodes = crate::nodes::Nodes::new(facts, Arc::clone(&stores.nodes), shared);
         let admin = Admin {
             stores,
@@ -128,6 +133,7 @@ impl Desk {
             live,
             nodes: Arc::new(nodes),
             watch: Arc::new(watch),
+            records: Arc::new(records),
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
         };

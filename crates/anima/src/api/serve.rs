@@ -176,7 +176,7 @@ async fn keyed(
     let turn = match plane.idempotency.enter(&relay, &call, &key).await {
         Ok(Entry::Mine(turn)) => turn,
         Ok(Entry::Again(kept)) => {
-            Decision::replayed(&call, kept.status()).write(&relay.metrics);
+            relay.conclude(Decision::replayed(&call, kept.status()));
             return kept.replay(&facts);
         }
         Err(refusal) => {
@@ -249,6 +249,7 @@ fn note_refusal(
 ) {
     let who = caller.map_or_else(Default::default, |c| (c.app, c.kid));
     let total = arrival.instant.elapsed();
-    let decision = Decision::unadmitted(arrival.id, endpoint, who, refusal.failure, total);
-    decision.write(&plane.relay.metrics);
+    let mut decision = Decision::unadmitted((arrival.id, arrival.at), endpoint, who, total);
+    decision.note(refusal);
+    plane.relay.conclude(decision);
 }

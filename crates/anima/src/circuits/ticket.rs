@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anima_core::breaker::{Action, Admitted, Effect, Report, Verdict};
+use anima_core::breaker::{Action, Admitted, Effect, Report, Transition, Verdict};
 use anima_core::config::Breaker;
 use anima_core::failure::Failure;
 
@@ -46,8 +46,8 @@ impl Ticket {
         self.model.probe || self.whole.probe
     }
 
-    /// Reports how the call ended.
-    pub fn end(mut self, end: End) {
+    /// Reports how the call ended. The state of a circuit that changed by it.
+    pub fn end(mut self, end: End) -> Option<Transition> {
         self.reported = true;
         let first_byte_ms = u64::try_from(end.first_byte.as_millis()).unwrap_or(u64::MAX);
         let verdict = Verdict::of(end.failure, first_byte_ms, &self.settings);
@@ -55,7 +55,7 @@ impl Ticket {
         let at = circuits.clock.now();
         let bits = circuits.rng.next_u64();
         let report = Report { verdict, asked_ms: end.asked_ms, at, bits };
-        circuits.record(&self, report);
+        let changed = circuits.record(&self, report);
         let key = (&self.credential, &self.health.model);
         if end.failure.is_none() {
             self.health.note_latency(end.first_byte);
@@ -63,9 +63,10 @@ impl Ticket {
         if verdict.effect == Effect::Success {
             self.health.channel.forgive(&self.credential);
         }
-        if verdict.action != Action::None {
-            circuits.note_action(&self.health, key, (verdict.action, report));
+        if verdict.action == Action::None {
+            return changed;
         }
+        circuits.note_action(&self.health, key, (verdict.action, report)).or(changed)
     }
 }
 

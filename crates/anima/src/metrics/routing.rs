@@ -21,6 +21,7 @@ pub struct Routing {
     fallbacks: IntCounterVec,
     retries: IntCounterVec,
     credentials_out: IntGaugeVec,
+    records: IntCounterVec,
     /// Tries that the retry budget refused.
     pub retries_refused: IntCounter,
 }
@@ -74,6 +75,11 @@ impl Routing {
                 "Credentials that their provider refuses or whose account is used up.",
                 &["channel"],
             )?,
+            records: counter(
+                "decision_records_total",
+                "Decisions about calls that are over, by what became of their record.",
+                &["outcome"],
+            )?,
             retries_refused: IntCounter::with_opts(opts(
                 "retries_refused_total",
                 "Tries of the same channel that the retry budget refused.",
@@ -87,6 +93,7 @@ impl Routing {
         registry.register(Box::new(routing.fallbacks.clone()))?;
         registry.register(Box::new(routing.retries.clone()))?;
         registry.register(Box::new(routing.credentials_out.clone()))?;
+        registry.register(Box::new(routing.records.clone()))?;
         registry.register(Box::new(routing.retries_refused.clone()))?;
         Ok(routing)
     }
@@ -134,6 +141,12 @@ impl Routing {
     /// Counts an attempt after one that failed.
     pub fn retried(&self, alias: &str, outcome: &str) {
         self.retries.with_label_values(&[alias, outcome]).inc();
+    }
+
+    /// Counts decision records that were `written`, `dropped` for want of room, `failed` in the
+    /// database, or `above_rate`.
+    pub fn recorded(&self, outcome: &str, count: u64) {
+        self.records.with_label_values(&[outcome]).inc_by(count);
     }
 
     /// Says how many credentials are out.

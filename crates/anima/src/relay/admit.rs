@@ -49,8 +49,19 @@ pub fn admit(
     let within = [Some(own), steering.within, whole].into_iter().flatten().min().unwrap_or(own);
     let deadline = arrival.instant + within;
     let answer_by = library.map_or(deadline, |library| deadline.min(arrival.instant + library));
-    let ticket = None;
-    Ok(Call { arrival, caller, request, alias, sale, fx, deadline, ticket, answer_by, steering })
+    Ok(Call {
+        arrival,
+        caller,
+        request,
+        alias,
+        sale,
+        fx,
+        deadline,
+        ticket: None,
+        answer_by,
+        queued: Duration::ZERO,
+        steering,
+    })
 }
 
 /// The alias, if the caller may know of it.

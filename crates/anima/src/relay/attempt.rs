@@ -23,7 +23,7 @@ use super::Relay;
 use super::call::Call;
 use super::plan::{Candidate, Plan, Start, micros};
 use super::progress::Progress;
-use super::trace::Trace;
+use super::trace::{Late, Trace};
 use super::trial::{Trial, classified};
 use crate::circuits::{Circuits, Way};
 use crate::live::Upstream;
@@ -248,8 +248,8 @@ impl Course<'_> {
     /// Candidates that failed once more, after a wait, when there is no other way.
     async fn again(&mut self) -> Step {
         if self.state.failed.is_empty() {
-            let tripped = |(_, reason): &&(Candidate, SkipReason)| Circuits::is_tripped(*reason);
-            let refused = self.state.trace.refused.iter().find(tripped).map(|(at, _)| *at);
+            let tripped = |late: &&Late| Circuits::is_tripped(late.reason);
+            let refused = self.state.trace.refused.iter().find(tripped).map(|late| late.at);
             return match refused {
                 Some(candidate) => self.attempt(candidate, Way::LastResort).await,
                 None => Step::Stop,

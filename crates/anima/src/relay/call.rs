@@ -4,6 +4,7 @@
 //! that a change during the call does not touch it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,8 @@ pub struct Call {
     pub ticket: Option<Arc<Ticket>>,
     /// The caller gives up when nothing has come by then.
     pub answer_by: Instant,
+    /// How long it waited for its turn.
+    pub queued: Duration,
     /// What the caller wants beside the answer.
     pub steering: Steering,
 }

@@ -57,9 +57,12 @@ pub struct Outcome {
 /// Runs a call to its answer, if its limits let it pass.
 pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
     let Entered { admitted, limits, waited } = admission::enter(&relay, &mut call).await;
+    if !waited.is_zero() {
+        Arc::make_mut(&mut call).queued = waited;
+    }
     let outcome = match admitted {
         Ok(()) => served(relay, call).await,
-        Err(refusal) => refused(&relay, &call, refusal),
+        Err(refusal) => refused(&relay, &call, Trace::default(), refusal),
     };
     Outcome { limits, waited, ..outcome }
 }
@@ -67,7 +70,10 @@ pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
 async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
     let plan = match plan::plan(&relay, &call) {
         Ok(plan) => Arc::new(plan),
-        Err(refusal) => return refused(&relay, &call, refusal),
+        Err(refused_so) => {
+            let (plan, refusal) = *refused_so;
+            return refused(&relay, &call, Trace::of(&Arc::new(plan)), refusal);
+        }
     };
     let placed = relay.dependencies.while_up(hold::place(&relay, &mut call, &plan)).await;
     let open = match placed.unwrap_or_else(|| Err(hold::database_down())) {
@@ -76,7 +82,7 @@ async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
             if refusal.failure == Failure::ServiceUnavailable {
                 relay.note_database(true);
             }
-            return refused(&relay, &call, refusal);
+            return refused(&relay, &call, Trace::of(&plan), refusal);
         }
     };
     match attempt::run(&relay, &call, &plan, &open.progress).await {
@@ -86,13 +92,14 @@ async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
 }
 
 /// A call that ends before any attempt.
-fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
+fn refused(relay: &Relay, call: &Call, trace: Trace, refusal: Refusal) -> Outcome {
     let mut decision = Decision::of(call);
-    decision.outcome = refusal.failure.reason();
-    decision.status = refusal.failure.row().status;
+    let way = way(call, &trace);
+    decision.trace = trace;
+    decision.note(&refusal);
     decision.total = call.arrival.instant.elapsed();
     decision.overhead = decision.total;
-    decision.write(&relay.metrics);
+    relay.conclude(decision);
     let answer = Err(refusal);
     Outcome {
         answer,
@@ -102,7 +109,7 @@ fn refused(relay: &Relay, call: &Call, refusal: Refusal) -> Outcome {
         dropped: String::new(),
         limits: None,
         waited: Duration::ZERO,
-        way: None,
+        way,
     }
 }
 
@@ -151,14 +158,13 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
                 Err(_logged) => Err(unbooked()),
             };
             if let Err(refusal) = &answer {
-                decision.outcome = refusal.failure.reason();
-                decision.status = refusal.failure.row().status;
+                decision.note(refusal);
             }
             if call.arrival.gone.is_cancelled() {
                 relay.metrics.drains.inc();
                 decision.outcome = Failure::ClientGone.reason();
             }
-            decision.write(&relay.metrics);
+            relay.conclude(decision);
             Outcome {
                 answer,
                 served_model,
@@ -210,8 +216,6 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
     decision.attempts = attempts;
     let way = way(call, &trace);
     decision.trace = trace;
-    decision.outcome = last.failure.reason();
-    decision.status = last.failure.row().status;
     if let Some(Attempt { channel, model, .. }) = failed.last() {
         decision.labels.channel = Arc::clone(channel);
         decision.model = Arc::clone(model);
@@ -221,9 +225,10 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
     decision.receipt = settle::unserved(relay, call, open, failed).await.ok();
     decision.total = call.arrival.instant.elapsed();
     decision.overhead = decision.total.saturating_sub(waited);
-    decision.write(&relay.metrics);
     let mut refusal = Refusal::new(last.failure, last.message).param(param);
     refusal.retry_after_ms = last.retry_after_ms;
+    decision.note(&refusal);
+    relay.conclude(decision);
     let output_limit = call.request.limited_to;
     let (answer, dropped) = (Err(refusal), String::new());
     Outcome {

@@ -1,4 +1,5 @@
-//! What happened to a request, written once at its end: the log line and the metrics show it.
+//! What happened to a request, written once at its end: the log line, the metrics and the record
+//! show it.
 //!
 //! Its fields are listed in `docs/logging.md` and `docs/metrics.md`. Invariant: no prompt, no
 //! answer, no secret.
@@ -6,13 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use anima_core::failure::Failure;
+use anima_core::clock::Timestamp;
+use anima_core::quota::Bound;
 
 use super::call::Call;
 use super::settle::Receipt;
 use super::trace::Trace;
+use crate::http::reply::Refusal;
 use crate::metrics::{Labels, Metrics, Times};
 
 /// How a request went.
@@ -20,6 +24,10 @@ use crate::metrics::{Labels, Metrics, Times};
 pub struct Decision {
     /// The request's id.
     pub id: Uuid,
+    /// When it came.
+    pub at: Timestamp,
+    /// The configuration that it was served under; 0 when it did not come so far.
+    pub config_version: i64,
     /// Labels of its metrics.
     pub labels: Labels,
     /// The key's public id; empty when no key was recognised.
@@ -34,6 +42,8 @@ pub struct Decision {
     pub stream: bool,
     /// Upstream calls made.
     pub attempts: usize,
+    /// What is wrong, in words, where it is not the caller's body.
+    pub message: Option<String>,
     /// What the output limit was lowered to, because the wallet covers no more.
     pub output_limit: Option<u64>,
     /// From the head to now.
@@ -42,6 +52,12 @@ pub struct Decision {
     pub first_byte: Option<Duration>,
     /// Not waiting for an upstream, up to the answer's first byte.
     pub overhead: Duration,
+    /// How long it waited for its turn.
+    pub queued: Duration,
+    /// What it took of its limits.
+    pub(super) limits: Option<Arc<[Bound]>>,
+    /// The caller asked how it was routed.
+    pub(super) is_traced: bool,
     /// How it was routed.
     pub(super) trace: Trace,
     /// What it came to.
@@ -59,6 +75,8 @@ impl Decision {
         };
         Self {
             id: call.arrival.id,
+            at: call.arrival.at,
+            config_version: call.caller.pinned.rev,
             labels,
             kid: Arc::clone(&call.caller.kid),
             model: Arc::default(),
@@ -66,38 +84,47 @@ impl Decision {
             status: 200,
             stream: call.request.stream,
             attempts: 0,
+            message: None,
             output_limit: call.request.limited_to,
             total: Duration::ZERO,
             first_byte: None,
             overhead: Duration::ZERO,
+            queued: call.queued,
+            limits: call.ticket.as_ref().map(|ticket| ticket.bounds()),
+            is_traced: call.steering.trace,
             trace: Trace::default(),
             receipt: None,
         }
     }
 
     /// A decision about a request that was not admitted: nothing was done for it. Its alias is not
-    /// a label, since callers choose it.
+    /// a label, since callers choose it. See [`Decision::note`].
     pub fn unadmitted(
-        id: Uuid,
+        (id, at): (Uuid, Timestamp),
         endpoint: &'static str,
         (app, kid): (Arc<str>, Arc<str>),
-        failure: Failure,
         total: Duration,
     ) -> Self {
         let labels = Labels { endpoint, alias: Arc::default(), channel: Arc::default(), app };
         Self {
             id,
+            at,
+            config_version: 0,
             labels,
             kid,
             model: Arc::default(),
-            outcome: failure.reason(),
-            status: failure.row().status,
+            outcome: "ok",
+            status: 200,
             stream: false,
             attempts: 0,
+            message: None,
             output_limit: None,
             total,
             first_byte: None,
             overhead: total,
+            queued: Duration::ZERO,
+            limits: None,
+            is_traced: false,
             trace: Trace::default(),
             receipt: None,
         }
@@ -108,6 +135,59 @@ impl Decision {
     pub fn replayed(call: &Call, status: u16) -> Self {
         let total = call.arrival.instant.elapsed();
         Self { outcome: "idempotent_replay", status, total, overhead: total, ..Self::of(call) }
+    }
+
+    /// Notes what the caller is told instead of an answer.
+    pub(crate) fn note(&mut self, refusal: &Refusal) {
+        self.outcome = refusal.failure.reason();
+        self.status = refusal.failure.row().status;
+        // What is said about a body may quote it.
+        let is_ours = matches!(self.status, 402 | 429 | 500..);
+        self.message = is_ours.then(|| refusal.message.clone());
+    }
+
+    /// Whether an operator may want to look at it: anything but an answer from the first place.
+    pub fn is_notable(&self) -> bool {
+        let replayed = self.outcome == "idempotent_replay";
+        let plain = replayed || (self.outcome == "ok" && self.trace.is_plain());
+        !plain || self.is_traced || self.output_limit.is_some() || !self.queued.is_zero()
+    }
+
+    /// What is kept of it, as text. Money is not there: the ledger has it.
+    pub fn record(&self, node: &str) -> String {
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let limits = self.limits.iter().flat_map(|bounds| bounds.iter()).map(|bound| {
+            json!({
+                "quota": bound.counter.code,
+                "scope": bound.counter.scope.word(),
+                "limit": bound.counter.rule.to_string(),
+                "took": bound.units,
+            })
+        });
+        let mut shown = self.trace.show();
+        let own = json!({
+            "at": self.at,
+            "node": node,
+            "app": &*self.labels.app,
+            "key": &*self.kid,
+            "alias": &*self.labels.alias,
+            "endpoint": self.labels.endpoint,
+            "stream": self.stream,
+            "outcome": self.outcome,
+            "status": self.status,
+            "message": self.message,
+            "config_version": self.config_version,
+            "total_ms": ms(self.total),
+            "first_byte_ms": self.first_byte.map(ms),
+            "overhead_us": u64::try_from(self.overhead.as_micros()).unwrap_or(u64::MAX),
+            "queue_wait_ms": ms(self.queued),
+            "output_limit": self.output_limit,
+            "limits": limits.collect::<Vec<Value>>(),
+        });
+        if let (Value::Object(shown), Value::Object(own)) = (&mut shown, own) {
+            shown.extend(own);
+        }
+        shown.to_string()
     }
 
     /// Writes the log line and the metrics.

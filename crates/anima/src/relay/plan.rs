@@ -105,9 +105,9 @@ impl Plan {
 /// Plans a call.
 ///
 /// # Errors
-/// [`Failure::ModelUnpriced`] when only cost prices are missing, [`Failure::RateLimited`] when
+/// What was planned, with [`Failure::ModelUnpriced`] when only cost prices are missing, [`Failure::RateLimited`] when
 /// every credential rests for longer than the call may wait, else [`Failure::NoHealthyChannel`].
-pub fn plan(relay: &Relay, call: &Call) -> Result<Plan, Refusal> {
+pub fn plan(relay: &Relay, call: &Call) -> Result<Plan, Box<(Plan, Refusal)>> {
     let now = relay.clock.now();
     let mut plan = Plan { links: chain(relay, call, now), start: Start::Proper };
     for (candidate, skip) in plan.skips() {
@@ -116,7 +116,10 @@ pub fn plan(relay: &Relay, call: &Call) -> Result<Plan, Refusal> {
         }
     }
     if plan.candidates().next().is_none() {
-        plan.start = begin_anyway(relay, call, &plan, now)?;
+        match begin_anyway(relay, call, &plan, now) {
+            Ok(start) => plan.start = start,
+            Err(refusal) => return Err(Box::new((plan, refusal))),
+        }
     }
     Ok(plan)
 }
@@ -148,10 +151,14 @@ fn chain(relay: &Relay, call: &Call, now: Timestamp) -> Vec<Link> {
 fn link(relay: &Relay, call: &Call, (alias, now): (&Arc<AliasEntry>, Timestamp)) -> Link {
     let order = routing::plan(alias, relay.rng.next_u64(), |_, route| {
         if let Some(reason) = unusable(call, route) {
-            return Seen { skip: Some(reason), ..Seen::default() };
+            let circuit = relay.circuits.state_of(route);
+            return Seen { skip: Some(reason), circuit, ..Seen::default() };
         }
         let seen = match forced(call, route) {
-            Some(Forced::Open) => Seen { skip: Some(SkipReason::ForcedOpen), ..Seen::default() },
+            Some(Forced::Open) => {
+                let circuit = relay.circuits.state_of(route);
+                Seen { skip: Some(SkipReason::ForcedOpen), circuit, ..Seen::default() }
+            }
             Some(Forced::Closed) => Seen::default(),
             None => relay.circuits.see(route, now),
         };

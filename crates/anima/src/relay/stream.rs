@@ -333,8 +333,8 @@ async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
     let outcome = failure.map_or("ok", Failure::reason);
     let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = flow;
     trial.refer(decoder.upstream_ref());
-    trial.report(true, failure.map(classified).as_ref());
-    decision.trace.ended(outcome, trial.started.elapsed());
+    let changed = trial.report(true, failure.map(classified).as_ref());
+    decision.trace.ended(outcome, trial.started.elapsed(), changed);
     let delivered = delivered(decoder, failure.map_or(Part::Whole, part)).await;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
@@ -350,7 +350,7 @@ async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
             unbooked
         }
     };
-    decision.write(&relay.metrics);
+    relay.conclude(decision);
     last
 }
 
@@ -384,15 +384,15 @@ async fn abandoned(mut flow: Flow) {
     let Flow { relay, call, open, failed, mut trial, mut decision, decoder, .. } = flow;
     trial.refer(decoder.upstream_ref());
     let left = (!decoder.is_done()).then(|| classified(Failure::ClientGone));
-    trial.report(true, left.as_ref());
-    decision.trace.ended(outcome, trial.started.elapsed());
+    let changed = trial.report(true, left.as_ref());
+    decision.trace.ended(outcome, trial.started.elapsed(), changed);
     let part = if decoder.is_done() { Part::Whole } else { Part::Stopped };
     let delivered = delivered(decoder, part).await;
     let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
     decision.outcome = outcome;
     decision.receipt = settled.ok();
     decision.total = call.arrival.instant.elapsed();
-    decision.write(&relay.metrics);
+    relay.conclude(decision);
 }
 
 /// Reads on until the answer's end or a bound, for the usage that comes last: the time for it is

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use anima_core::breaker::State;
+use anima_core::breaker::{State, Transition};
 use anima_core::clock::Timestamp;
 use anima_core::routing::SkipReason;
 
@@ -21,11 +21,20 @@ pub struct Trace {
     /// What was planned.
     pub(super) plan: Option<Arc<Plan>>,
     /// Candidates that could not be tried when their turn came.
-    pub(super) refused: Vec<(Candidate, SkipReason)>,
+    pub(super) refused: Vec<Late>,
     /// What was tried, in order.
     pub(super) attempts: Vec<Tried>,
     /// The alias of the chain that was tried last: 0 is the one that was asked for.
     pub(super) link: usize,
+}
+
+/// A candidate that could not be tried when its turn came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Late {
+    pub(super) at: Candidate,
+    pub(super) reason: SkipReason,
+    /// What its circuit did then.
+    pub(super) circuit: State,
 }
 
 /// An attempt.
@@ -45,6 +54,8 @@ pub(super) struct Tried {
     outcome: &'static str,
     status: Option<u16>,
     asked_ms: Option<u64>,
+    /// The circuit whose state changed by it.
+    changed: Option<Transition>,
 }
 
 /// What is known of an attempt when it begins.
@@ -75,7 +86,14 @@ impl Tried {
             outcome,
             status: trial.status,
             asked_ms: None,
+            changed: None,
         }
+    }
+
+    /// Notes what it changed.
+    pub(super) const fn changed(mut self, changed: Option<Transition>) -> Self {
+        self.changed = changed;
+        self
     }
 
     /// Notes how long the provider asked to be left alone.
@@ -101,6 +119,11 @@ impl Tried {
             "outcome": self.outcome,
             "status": self.status,
             "retry_after_ms": self.asked_ms,
+            "circuit_change": self.changed.map(|change| json!({
+                "to": change.to,
+                "cause": change.cause,
+                "until": change.until,
+            })),
         })
     }
 }
@@ -121,11 +144,17 @@ impl Trace {
         self.link
     }
 
-    /// The last attempt ended so, after so long.
-    pub(super) fn ended(&mut self, outcome: &'static str, took: Duration) {
+    /// The last attempt ended so, after so long, and changed a circuit or not.
+    pub(super) fn ended(
+        &mut self,
+        outcome: &'static str,
+        took: Duration,
+        changed: Option<Transition>,
+    ) {
         if let Some(last) = self.attempts.last_mut() {
             last.outcome = outcome;
             last.took = Some(took);
+            last.changed = changed;
         }
     }
 
@@ -145,6 +174,15 @@ impl Trace {
         })
     }
 
+    /// Whether nothing happened but that the first candidate answered.
+    pub(super) fn is_plain(&self) -> bool {
+        let skips = self.plan.as_ref().is_some_and(|plan| {
+            plan.start != Start::Proper || plan.links.iter().any(|l| !l.order.skips.is_empty())
+        });
+        let tried = matches!(&self.attempts[..], [one] if !one.probe && one.changed.is_none());
+        tried && !skips && self.refused.is_empty() && self.link == 0
+    }
+
     /// All of it, for operators.
     pub fn show(&self) -> Value {
         let plan = self.plan.as_deref();
@@ -153,13 +191,19 @@ impl Trace {
         let planned = plan.into_iter().flat_map(|plan| plan.links.iter().enumerate());
         let planned = planned.flat_map(|(link, part)| {
             let place = move |route| Candidate { link, route };
-            part.order.skips.iter().map(move |skip| (place(skip.route), skip.reason, skip.until))
+            part.order.skips.iter().map(move |skip| {
+                (
+                    Late { at: place(skip.route), reason: skip.reason, circuit: skip.circuit },
+                    skip.until,
+                )
+            })
         });
-        let late = self.refused.iter().map(|(place, reason)| (*place, *reason, None));
-        let skips = planned.chain(late).map(|(place, reason, until)| {
-            let mut shown = self.place(place);
+        let late = self.refused.iter().map(|late| (*late, None));
+        let skips = planned.chain(late).map(|(left_out, until)| {
+            let mut shown = self.place(left_out.at);
             if let Value::Object(members) = &mut shown {
-                members.insert("reason".to_owned(), json!(reason.name()));
+                members.insert("reason".to_owned(), json!(left_out.reason.name()));
+                members.insert("circuit".to_owned(), json!(left_out.circuit));
                 members.insert("until".to_owned(), json!(until));
             }
             shown

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use anima_core::breaker::Transition;
 use anima_core::clock::Timestamp;
 use anima_core::config::{OnDisconnect, Timeouts};
 use anima_core::failure::Failure;
@@ -98,8 +99,8 @@ impl Trial {
 
     /// Tells the circuits how the attempt ended, once. Without a stream the time of the first byte
     /// is that of the whole answer and says nothing about slowness.
-    pub(super) fn report(&mut self, streams: bool, end: Option<&Classified>) {
-        let Some(ticket) = self.ticket.take() else { return };
+    pub(super) fn report(&mut self, streams: bool, end: Option<&Classified>) -> Option<Transition> {
+        let ticket = self.ticket.take()?;
         let failure = end.map(|classified| classified.failure);
         let waited = match self.first_byte {
             Some(at) => at.duration_since(self.started),
@@ -107,7 +108,7 @@ impl Trial {
         };
         let first_byte = if streams { waited } else { Duration::ZERO };
         let asked_ms = end.and_then(|classified| classified.retry_after_ms);
-        ticket.end(End { failure, first_byte, asked_ms });
+        ticket.end(End { failure, first_byte, asked_ms })
     }
 
     /// Notes the provider's own id of the call: bounded, since the provider chooses it.

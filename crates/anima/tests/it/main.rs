@@ -20,6 +20,7 @@ mod mixed; // many calls with faults against the truth log
 mod money; // both sides of each call, to the last unit
 mod outages; // SPEC 12, row by row
 mod providers; // each client with each provider
+mod records;
 mod routing; // which way calls go when upstreams fail
 mod serving; // the endpoints as clients see them
 mod surfaces; // clients of other dialects

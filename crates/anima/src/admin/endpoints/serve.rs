@@ -24,7 +24,7 @@ use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
 use crate::admin::{
-    Admin, apps, audit, books, circuits, hatches, keys, nodes, reports, spread, trueup,
+    Admin, apps, audit, books, circuits, hatches, keys, nodes, reports, requests, spread, trueup,
 };
 
 /// Serves one call whose path names everything by itself.
@@ -124,6 +124,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
             call.query_only(&[])?;
             Ok(Reply::ok(apps::balance(admin, &call.names.code).await?))
         }
+        Action::Request => requests::read(admin, call).await,
         Action::Postings => books::postings(admin, call).await,
         Action::TrialBalance => books::trial_balance(admin, call).await,
         Action::Payables => reports::payables(admin, call).await,
@@ -297,6 +298,7 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Grants
         | Action::Balance
         | Action::Statement
+        | Action::Request
         | Action::Postings
         | Action::TrialBalance
         | Action::Payables

@@ -71,6 +71,7 @@ pub(super) fn all() -> Value {
         ("AuditPage", page(&audit_record())),
         ("CircuitPage", page(&super::routing::channel())),
         ("NodePage", page(&super::routing::node())),
+        ("RequestRecord", super::requests::record()),
     ];
     let all = replies.into_iter().chain(super::money::all()).chain(super::hatches::all());
     schemas.extend(all.map(|(name, schema)| (name.to_owned(), schema)));

@@ -104,6 +104,11 @@ impl Ticket {
         }
     }
 
+    /// What it took, as it was admitted.
+    pub(in crate::relay) fn bounds(&self) -> Arc<[Bound]> {
+        Arc::clone(&self.bounds)
+    }
+
     /// How long the call has been running.
     pub(super) fn lasted(&self) -> std::time::Duration {
         self.since.elapsed()

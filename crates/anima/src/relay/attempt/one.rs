@@ -20,7 +20,7 @@ use anima_wire::adapter::{self, Adapter, Classified, Encoded};
 use super::super::booking;
 use super::super::call::Call;
 use super::super::plan::{Candidate, forced, upstream};
-use super::super::trace::{Begun, Tried};
+use super::super::trace::{Begun, Late, Tried};
 use super::super::trial::{Outcome, Trial, classified};
 use super::{Course, Kind, Started, Step, is_credentials, may_follow};
 use crate::circuits::{Ticket, Way};
@@ -46,8 +46,7 @@ impl Course<'_> {
             return Step::Stop;
         }
         if let Some(reason) = self.switched_off(candidate, route) {
-            self.relay.metrics.routing.skipped(&route.channel.code, reason);
-            self.state.trace.refused.push((candidate, reason));
+            self.left_out(candidate, route, reason);
             return Step::NextCandidate;
         }
         let Some(encoded) = self.state.encoded(&call, route, upstream) else {
@@ -56,12 +55,18 @@ impl Course<'_> {
         let (credential, ticket) = match self.enter(route, upstream, way) {
             Ok(entered) => entered,
             Err(reason) => {
-                self.relay.metrics.routing.skipped(&route.channel.code, reason);
-                self.state.trace.refused.push((candidate, reason));
+                self.left_out(candidate, route, reason);
                 return Step::NextCandidate;
             }
         };
         self.send(candidate, (route, upstream), encoded, (credential, ticket)).await
+    }
+
+    /// Notes a candidate that cannot be tried now.
+    fn left_out(&mut self, at: Candidate, route: &RouteEntry, reason: SkipReason) {
+        self.relay.metrics.routing.skipped(&route.channel.code, reason);
+        let circuit = self.relay.circuits.state_of(route);
+        self.state.trace.refused.push(Late { at, reason, circuit });
     }
 
     /// What operators have switched off since the call pinned its configuration: prices stay as
@@ -150,10 +155,10 @@ impl Course<'_> {
         self.state.waited += trial.started.elapsed();
         match outcome {
             Ok(kind) => {
-                if let Kind::Whole(..) = kind {
-                    trial.report(false, None);
-                }
-                self.state.trace.attempts.push(Tried::of(&trial, begun, "ok"));
+                let whole = matches!(kind, Kind::Whole(..));
+                let changed = if whole { trial.report(false, None) } else { None };
+                let tried = Tried::of(&trial, begun, "ok").changed(changed);
+                self.state.trace.attempts.push(tried);
                 Step::Answered(Box::new((trial, kind)))
             }
             Err(failed) => self.failed((trial, begun), failed).await,
@@ -202,9 +207,10 @@ impl Course<'_> {
     /// Records an attempt that failed, and says what follows.
     async fn failed(&mut self, (mut trial, begun): (Trial, Begun), failed: Classified) -> Step {
         let (relay, call, failure) = (self.relay, self.call, failed.failure);
-        trial.report(call.request.stream, Some(&failed));
+        let changed = trial.report(call.request.stream, Some(&failed));
         relay.metrics.attempt(&trial.channel, failure.reason());
-        let tried = Tried::of(&trial, begun, failure.reason()).asked(failed.retry_after_ms);
+        let tried = Tried::of(&trial, begun, failure.reason());
+        let tried = tried.asked(failed.retry_after_ms).changed(changed);
         self.state.trace.attempts.push(tried);
         let attempt = booking::failed(call, &trial, failure, relay.clock.now()).await;
         self.state.failed.push(attempt);
