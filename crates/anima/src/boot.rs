@@ -41,7 +41,7 @@ use crate::nodes;
 use crate::outbound::Outbound;
 use crate::relay::admission::{self, Admission};
 use crate::relay::keeper::{self, Keeper};
-use crate::relay::records::{self, Records};
+use crate::relay::records::Records;
 use crate::relay::steer::Allowed;
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
@@ -111,7 +111,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     live.drive(Arc::clone(&circuits));
     let parts = (&live, &metrics, &dependencies, &clock);
     let nodes = nodes::join(opener.node, parts, &stores, &shared);
-    let records = decision_records(settings, &stores, (&metrics, &clock), opener.node);
+    let records = Records::of(settings, &stores, (&metrics, &clock), opener.node);
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies, &records));
     let bounds = (&watch, term, &counters(&shared, opener.node));
     let relay = relay(settings, parts, (&clock, &rng), bounds)?;
@@ -168,7 +168,7 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&observer)));
     let nodes =
         nodes::join(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
-    let records = decision_records(settings, &stores, (&observer, &clock), opener.node);
+    let records = Records::of(settings, &stores, (&observer, &clock), opener.node);
     Ok(Admin { stores, secrets, live, circuits, nodes, watch, records, clock, rng })
 }
 
@@ -286,21 +286,6 @@ fn relay(
         dependencies: Arc::clone(dependencies),
         records: Arc::clone(records),
     })
-}
-
-fn decision_records(
-    settings: &Settings,
-    stores: &Stores,
-    (metrics, clock): (&Arc<Metrics>, &Arc<dyn Clock>),
-    node: Uuid,
-) -> Arc<Records> {
-    let bounds = records::Bounds {
-        notable_per_s: settings.records_per_s,
-        plain_per_s: settings.plain_records_per_s,
-        keep_ms: i64::try_from(settings.records_keep_ms).unwrap_or(i64::MAX),
-    };
-    let with = (Arc::clone(metrics), Arc::clone(clock));
-    Arc::new(Records::new(Arc::clone(&stores.decisions), with, node, bounds))
 }
 
 fn answers(

@@ -119,12 +119,6 @@ pub trait Reports: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn request(&self, id: Uuid) -> Result<Option<Request>, Error>;
 
-    /// All that stands about a request, also while it is open. `None` when nothing was ever held.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    async fn story(&self, id: Uuid) -> Result<Option<Story>, Error>;
-
     /// What calls earned: sales, what was given back, costs.
     ///
     /// # Errors
@@ -138,10 +132,20 @@ pub trait Reports: Send + Sync + fmt::Debug {
     async fn trial_balance_at(&self, at: Timestamp) -> Result<Vec<TrialLine>, Error>;
 }
 
-/// Both.
-pub trait Money: Movements + Reports {}
+/// Reads one request.
+#[async_trait]
+pub trait Stories: Send + Sync + fmt::Debug {
+    /// All that stands about a request, also while it is open. `None` when nothing was ever held.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn story(&self, id: Uuid) -> Result<Option<Story>, Error>;
+}
 
-impl<T: Movements + Reports> Money for T {}
+/// All of them.
+pub trait Money: Movements + Reports + Stories {}
+
+impl<T: Movements + Reports + Stories> Money for T {}
 
 /// The books of one database.
 pub(crate) enum Books {
@@ -227,16 +231,19 @@ impl Reports for Books {
         self.run(request::ById(id)).await
     }
 
-    async fn story(&self, id: Uuid) -> Result<Option<Story>, Error> {
-        self.run(story::StoryOf(id)).await
-    }
-
     async fn margin(&self, of: MarginOf) -> Result<Vec<MarginLine>, Error> {
         self.run(of).await
     }
 
     async fn trial_balance_at(&self, at: Timestamp) -> Result<Vec<TrialLine>, Error> {
         self.run(trial::TrialAt { at }).await
+    }
+}
+
+#[async_trait]
+impl Stories for Books {
+    async fn story(&self, id: Uuid) -> Result<Option<Story>, Error> {
+        self.run(story::StoryOf(id)).await
     }
 }
 

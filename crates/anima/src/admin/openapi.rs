@@ -217,12 +217,11 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         }
         Action::Estimates => parameters.extend(of_estimates(&limit)),
         Action::Margin => {
-            let text = json!({ "type": "string" });
-            parameters.push(query("request_id", &text, false, "Of one request"));
+            parameters.push(query("request_id", &word, false, "Of one request"));
             parameters.push(query("from", &moment, false, "Posted from here on"));
             parameters.push(query("to", &moment, false, "Posted until just before here"));
             let groups = "Some of `channel,model,alias,app,day`; `channel,model,day` when absent";
-            parameters.push(query("group_by", &text, false, groups));
+            parameters.push(query("group_by", &word, false, groups));
         }
         Action::Audit => {
             parameters.push(query("limit", &limit, false, "Records of a page"));

@@ -105,8 +105,9 @@ impl Plan {
 /// Plans a call.
 ///
 /// # Errors
-/// What was planned, with [`Failure::ModelUnpriced`] when only cost prices are missing, [`Failure::RateLimited`] when
-/// every credential rests for longer than the call may wait, else [`Failure::NoHealthyChannel`].
+/// What was planned, with [`Failure::ModelUnpriced`] when only cost prices are missing,
+/// [`Failure::RateLimited`] when every credential rests for longer than the call may wait, else
+/// [`Failure::NoHealthyChannel`].
 pub fn plan(relay: &Relay, call: &Call) -> Result<Plan, Box<(Plan, Refusal)>> {
     let now = relay.clock.now();
     let mut plan = Plan { links: chain(relay, call, now), start: Start::Proper };

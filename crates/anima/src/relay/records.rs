@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use anima_core::clock::{Clock, Timestamp};
+use anima_store::database::Stores;
 use anima_store::decisions::{DecisionStore, Record};
 
 use super::decision::Decision;
 use crate::metrics::Metrics;
+use crate::settings::Settings;
 
 /// Decisions that may wait. At some kilobytes each this is bounded memory, and more than a second
 /// of the highest rate that one database takes.
@@ -91,6 +93,22 @@ impl Records {
             hurry: Notify::new(),
             runs: AtomicBool::new(false),
         }
+    }
+
+    /// As the settings say.
+    pub fn of(
+        settings: &Settings,
+        stores: &Stores,
+        (metrics, clock): (&Arc<Metrics>, &Arc<dyn Clock>),
+        node: Uuid,
+    ) -> Arc<Self> {
+        let bounds = Bounds {
+            notable_per_s: settings.records_per_s,
+            plain_per_s: settings.plain_records_per_s,
+            keep_ms: i64::try_from(settings.records_keep_ms).unwrap_or(i64::MAX),
+        };
+        let with = (Arc::clone(metrics), Arc::clone(clock));
+        Arc::new(Self::new(Arc::clone(&stores.decisions), with, node, bounds))
     }
 
     /// Takes the decision about a call that is over, or lets it go. Never waits. A request whose
