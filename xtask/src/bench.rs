@@ -18,6 +18,7 @@ use crate::servers::Kind;
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.split_first() {
         Some((part, rest)) if part == "ledger" => ledger(rest),
+        Some((part, [])) if part == "wire" => wire(),
         _ => gateway(arguments),
     }
 }
@@ -40,6 +41,17 @@ fn ledger(arguments: &[String]) -> Result<()> {
     services.stop()?;
     let status = status?;
     ensure!(status.success(), "the benchmark ended with {status}");
+    Ok(())
+}
+
+/// The wire alone: no servers, and it judges itself.
+fn wire() -> Result<()> {
+    let example = "wire_bench";
+    let build = ["build", "--release", "--locked", "-p", "anima-wire", "--example", example];
+    cargo::step(&build)?;
+    let program = cargo::target_folder("release").join("examples").join(example);
+    let status = std::process::Command::new(program).status()?;
+    ensure!(status.success(), "a figure is missed, or the benchmark ended with {status}");
     Ok(())
 }
 

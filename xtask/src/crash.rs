@@ -16,7 +16,7 @@ use crate::servers::Kind;
 /// # Errors
 /// When something does not build or start, or when the harness finds something wrong.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let (profile, rest) = split_profile(arguments)?;
+    let (profile, rest) = split_profile(arguments, "release")?;
     cargo::step(&["build", "--profile", &profile, "--locked", "-p", "anima", "-p", "anima-crash"])?;
     let kinds: &[Kind] = if needs_postgres(&rest) { &[Kind::Postgres] } else { &[] };
     let scratch = scratch_parent();
@@ -34,11 +34,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Takes `--profile NAME` out; the rest is the harness's.
-fn split_profile(arguments: &[String]) -> Result<(String, Vec<String>)> {
+/// Takes `--profile NAME` out; the rest is the program's.
+pub(crate) fn split_profile(
+    arguments: &[String],
+    unless_said: &str,
+) -> Result<(String, Vec<String>)> {
     let mut rest = arguments.to_vec();
     let Some(at) = rest.iter().position(|word| word == "--profile") else {
-        return Ok(("release".to_owned(), rest));
+        return Ok((unless_said.to_owned(), rest));
     };
     ensure!(at + 1 < rest.len(), "--profile needs a value");
     let profile: Vec<String> = rest.drain(at..at + 2).collect();
@@ -60,10 +63,11 @@ mod tests {
 
     #[test]
     fn the_profile_is_taken_out_and_release_unless_said() {
-        let (profile, rest) = split_profile(&words("--kills 3 --profile dev --json")).unwrap();
+        let (profile, rest) =
+            split_profile(&words("--kills 3 --profile dev --json"), "release").unwrap();
         assert_eq!((profile.as_str(), rest), ("dev", words("--kills 3 --json")));
-        assert_eq!(split_profile(&words("--json")).unwrap().0, "release");
-        assert!(split_profile(&words("--profile")).is_err());
+        assert_eq!(split_profile(&words("--json"), "release").unwrap().0, "release");
+        assert!(split_profile(&words("--profile"), "release").is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod check;
 mod clients;
 mod crash;
 mod fix;
+mod fuzz;
 mod keeper;
 mod openapi;
 mod servers;
@@ -31,10 +32,12 @@ usage: cargo xtask VERB
   tidy             the house rules of STYLE.md that no lint can hold
   fix              formats, and applies what clippy can repair
   bench ledger     measures the ledger alone; --seconds, --rounds, --stored, --out FILE
+  bench wire       measures reading, converting and streaming, and judges the figures
   bench [ARGS]     measures the gateway; --quick for a minute's worth, --out FILE for the table
   clients [ARGS]   the official SDKs against every dialect; --client, --provider, --feature, --out
   crash [ARGS]     kills gateways under load and audits their books; --kills N, --storage S
   sim [ARGS]       simulates the ledger's protocol; --seeds N, --seed S to replay one
+  fuzz [ARGS]      fuzzes every decoder; --seconds N each, --target T, --seed S, --input FILE
   openapi          writes docs/openapi.json anew";
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         "clients" => clients::run(&rest),
         "crash" => crash::run(&rest),
         "sim" => sim::run(&rest),
+        "fuzz" => fuzz::run(&rest),
         "openapi" => openapi::run(),
         "keeper" => keeper::run(&rest),
         _ => {

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     ("xtask/bench", &["anima-simulator"]),
     ("xtask/crash", &["anima-simulator"]),
+    ("xtask/fuzz", &["anima-core", "anima-wire"]),
 ];
 
 /// What decides or translates does no I/O.
@@ -48,7 +49,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("refinery", &["crates/anima-store"]),
     ("redis", &["crates/anima-store"]),
     ("axum", &["crates/anima"]),
-    ("anyhow", &["crates/anima", "xtask", "xtask/bench", "xtask/crash"]),
+    ("anyhow", &["crates/anima", "xtask", "xtask/bench", "xtask/crash", "xtask/fuzz"]),
 ];
 
 /// The files of `relay` that tell the story and so may call the stages.

@@ -69,13 +69,21 @@ impl StreamDecoder {
     /// When the stream is malformed or tells of an error. What came before is in `out`; nothing
     /// more may be pushed.
     pub fn push(&mut self, mut chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
+        if self.is_done() {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
         if let Some(frames) = &mut self.frames {
-            chunk = frames.push(&chunk)?;
+            let mut events = Vec::new();
+            outcome = frames.push(&chunk, &mut events);
+            chunk = events.into();
         }
         match &mut self.kind {
             Kind::Passing(stream) => stream.push(chunk, out),
             Kind::Converting(stream) => stream.push(&chunk, out),
-        }
+        }?;
+        // What follows the terminator is never read, however it is cut.
+        if self.is_done() { Ok(()) } else { outcome }
     }
 
     /// The upstream's body has ended. A terminator without its blank line still counts.

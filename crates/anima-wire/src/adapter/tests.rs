@@ -4,6 +4,7 @@ use anima_core::failure::Source;
 use http::header::AUTHORIZATION;
 
 use super::*;
+use crate::dialect::Dialect;
 
 fn adapter() -> &'static dyn Adapter {
     lookup("openai_compatible").unwrap()
@@ -77,4 +78,19 @@ fn every_failure_has_a_text_to_show() {
     for failure in Failure::ALL {
         assert!(!neutral_message(*failure).is_empty(), "{failure:?}");
     }
+}
+
+#[test]
+fn an_error_in_the_place_of_an_answers_only_chunk_leaves_one_array() {
+    let body = Bytes::from_static(br#"{"contents":[{"parts":[{"text":"hi"}]}]}"#);
+    let mut request = CallRequest::parse_as(Dialect::Gemini, body, Some(("m", true))).unwrap();
+    request.as_array = true;
+    let mut decoder = lookup("anthropic").unwrap().stream(&request);
+    let mut out = Vec::new();
+    decoder.push(Bytes::from_static(b"data: {\"type\":\"message_stop\"}\n\n"), &mut out).unwrap();
+    assert!(decoder.is_done());
+    out.push(decoder.failure_event(Failure::Unbooked, "withheld", "req-1"));
+    let array: Vec<Value> = serde_json::from_slice(&out.concat()).unwrap();
+    assert_eq!(array.len(), 1, "{array:?}");
+    assert_eq!(array[0]["error"]["code"], 503, "{array:?}");
 }

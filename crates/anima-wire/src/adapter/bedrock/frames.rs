@@ -8,7 +8,7 @@
 use anima_core::failure::Failure;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Buf as _, Bytes};
+use bytes::Buf as _;
 use serde_json::{Value, json};
 
 /// Bytes that one frame may have: AWS's own limit.
@@ -32,17 +32,21 @@ struct Head {
 }
 
 impl Frames {
-    /// Takes the next bytes and gives the events that are whole.
-    pub(in crate::adapter) fn push(&mut self, chunk: &[u8]) -> Result<Bytes, Failure> {
+    /// Takes the next bytes and appends the events that are whole, also those before a frame that
+    /// cannot be read: what they say is billed.
+    pub(in crate::adapter) fn push(
+        &mut self,
+        chunk: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         self.carry.extend_from_slice(chunk);
-        let mut out = Vec::new();
         let mut used = 0;
         while let Some(frame) = whole(self.carry.get(used..).unwrap_or_default())? {
             used += frame.len();
-            write_event(frame, &mut out)?;
+            write_event(frame, out)?;
         }
         self.carry.drain(..used);
-        Ok(out.into())
+        Ok(())
     }
 }
 
@@ -201,9 +205,20 @@ mod tests {
             let mut bytes = chunk("{}");
             bytes[at] ^= 1;
             let mut frames = Frames::default();
-            let found = frames.push(&bytes);
-            assert!(found.is_err() || found.unwrap().is_empty(), "byte {at}");
+            let mut out = Vec::new();
+            // What is declared to be longer is waited for.
+            let outcome = frames.push(&bytes, &mut out);
+            assert!(out.is_empty(), "byte {at}: {outcome:?}");
         }
+    }
+
+    #[test]
+    fn events_before_a_frame_that_cannot_be_read_are_given() {
+        let mut bytes = [chunk(r#"{"type":"ping"}"#), chunk("{}")].concat();
+        *bytes.last_mut().unwrap() ^= 1;
+        let (mut frames, mut out) = (Frames::default(), Vec::new());
+        assert_eq!(frames.push(&bytes, &mut out), Err(Failure::AnswerMalformed));
+        assert_eq!(out, b"event: ping\ndata: {\"type\":\"ping\"}\n\n");
     }
 
     proptest! {
@@ -215,7 +230,7 @@ mod tests {
             cuts.push(bytes.len());
             let (mut frames, mut out, mut from) = (Frames::default(), Vec::new(), 0);
             for cut in cuts {
-                out.extend_from_slice(&frames.push(&bytes[from..cut]).unwrap());
+                frames.push(&bytes[from..cut], &mut out).unwrap();
                 from = cut;
             }
             prop_assert_eq!(String::from_utf8(out).unwrap(), TEXT_OF_EVENTS);
@@ -223,7 +238,9 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            drop(Frames::default().push(&bytes));
+            let mut out = Vec::new();
+            let outcome = Frames::default().push(&bytes, &mut out);
+            prop_assert!(outcome.is_err() || out.is_empty());
         }
     }
 }

@@ -186,6 +186,7 @@ impl Writer {
     /// Keeps the last chunk back.
     fn end(&mut self) {
         let said = self.take_bytes();
+        let has_begun = self.has_begun;
         let (stops, usage) = (std::mem::take(&mut self.stops), self.usage);
         let candidates = |w: &mut json::Writer| {
             for (choice, stop) in &stops {
@@ -205,6 +206,8 @@ impl Writer {
             self.out.frame(b"]");
         }
         self.last = self.take_bytes();
+        // An error may come in the place of what is kept back.
+        self.has_begun = has_begun;
         self.out.frame(&said);
     }
 }

@@ -87,10 +87,18 @@ impl Writer {
         });
     }
 
-    /// One chunk with one choice.
-    fn chunk(&mut self, choice: u64, members: impl FnOnce(&mut json::Writer)) {
+    /// The start of a chunk, also of one in a stream that the provider never started.
+    fn frame_head(&mut self) {
+        if self.head.is_empty() {
+            self.start("");
+        }
         self.out.frame(b"data: ");
         self.out.frame(&self.head);
+    }
+
+    /// One chunk with one choice.
+    fn chunk(&mut self, choice: u64, members: impl FnOnce(&mut json::Writer)) {
+        self.frame_head();
         self.out.frame(b",\"choices\":[");
         self.out.object();
         self.out.key("index").number(choice);
@@ -198,8 +206,7 @@ impl Writer {
         let Some(usage) = self.report.usage.filter(|_| self.include_usage) else {
             return;
         };
-        self.out.frame(b"data: ");
-        self.out.frame(&self.head);
+        self.frame_head();
         self.out.frame(b",\"choices\":[],\"usage\":");
         answer::write_usage(&mut self.out, &usage);
         if let Some(tier) = &self.tier {
