@@ -217,7 +217,8 @@ fn cost_leg(attempt: &Attempt, cost: &AttemptCost) -> Option<Leg> {
 /// How many units may be taken from a wallet at settlement.
 ///
 /// The hold is always there to be taken. What the sale is above it may be taken from what the
-/// wallet has left above its floor; the rest is not collected (`reliability` 1.6, row 20).
+/// wallet has left above its floor; the rest is not collected, and booked as our loss
+/// (`reliability` 1.6, row 20).
 pub fn collectable(sale: i64, held: i64, available: i64) -> i64 {
     let extra = sale.saturating_sub(held).clamp(0, available.max(0));
     sale.min(held).saturating_add(extra).max(0)

@@ -35,7 +35,8 @@ pub enum Account {
     CostOfSales,
     /// Cost of attempts that did not: failed, abandoned.
     WastedCost,
-    /// Cost that we may owe for calls whose end nobody saw, and that no customer pays.
+    /// What no customer pays for: what calls may cost whose end nobody saw, and the part of a sale
+    /// that no hold and no balance covered.
     Exposure,
     /// Promotional credit that was given away.
     PromoCost,
@@ -183,6 +184,8 @@ pub enum Component {
     Fx,
     /// An attempt whose end nobody saw.
     Exposure,
+    /// The part of a sale that could not be taken: it is revenue, and our loss.
+    Uncollected,
 }
 
 impl Component {
@@ -198,6 +201,7 @@ impl Component {
         Self::Promo,
         Self::Fx,
         Self::Exposure,
+        Self::Uncollected,
     ];
 
     /// The number it is stored as. Never reused.
@@ -210,6 +214,7 @@ impl Component {
             Self::Refund => 5,
             Self::Adjustment => 6,
             Self::Exposure => 10,
+            Self::Uncollected => 11,
             Self::Fee => 20,
             Self::Promo => 21,
             Self::Fx => 22,

@@ -121,6 +121,8 @@ impl Conversion {
 }
 
 /// The legs of a sale of which `charged` units are taken, `promo` of them from promotional credit.
+/// The rest of it is sold all the same: revenue that is our loss, in the price's currency, for what
+/// was not taken was not converted (`reliability` 1.6, row 20).
 pub(super) fn sale_legs(
     settlement: &Settlement,
     (owed, estimate): (i64, bool),
@@ -128,13 +130,30 @@ pub(super) fn sale_legs(
     promo: i64,
 ) -> Vec<Leg> {
     let sources = sources(&settlement.app, charged, promo);
-    let currency = (settlement.currency, Component::Sale);
-    let price = &settlement.sale_price;
-    let Some(conversion) = &settlement.conversion else {
-        return pair(&sources, &[(Account::Revenue, charged)], currency, Some(price), estimate);
+    let price = Some(&settlement.sale_price);
+    let mut legs = if let Some(conversion) = &settlement.conversion {
+        let sides = conversion.part(charged, owed);
+        converted_legs(settlement, conversion, (&sources, charged, estimate), sides)
+    } else {
+        let currency = (settlement.currency, Component::Sale);
+        pair(&sources, &[(Account::Revenue, charged)], currency, price, estimate)
     };
-    let sides = conversion.part(charged, owed);
-    converted_legs(settlement, conversion, (&sources, charged, estimate), sides)
+    let (lacking, currency) = lacking(settlement, owed, charged);
+    let (source, sink) = ([(Account::Exposure, lacking)], [(Account::Revenue, lacking)]);
+    legs.extend(pair(&source, &sink, (currency, Component::Uncollected), price, estimate));
+    legs
+}
+
+/// What a sale is above what is paid of it, in units of the price's currency.
+pub(super) fn lacking(settlement: &Settlement, owed: i64, paid: i64) -> (i64, Currency) {
+    let (lacking, currency) = match &settlement.conversion {
+        None => (owed.saturating_sub(paid), settlement.currency),
+        Some(conversion) => {
+            let (sold, _) = conversion.part(paid, owed);
+            (conversion.sale.saturating_sub(sold), conversion.currency)
+        }
+    };
+    (lacking.max(0), currency)
 }
 
 /// The legs that take `more` units from the wallet for a sale of which `total` units are then
@@ -298,9 +317,12 @@ mod tests {
             prop_assert_eq!(of("wallet:acme", eur), -i128::from(charged - promo));
             prop_assert_eq!(of("promo:acme", eur), -i128::from(promo));
             prop_assert_eq!(of("fx_position", eur) + of("fx_result", eur), i128::from(charged));
-            prop_assert_eq!(of("revenue", usd), -of("fx_position", usd));
+            prop_assert_eq!(of("revenue", usd), -of("fx_position", usd) - of("exposure", usd));
+            // What is not collected is sold all the same.
+            prop_assert_eq!(of("revenue", usd), i128::from(sale));
+            prop_assert_eq!(of("exposure", eur), 0);
             if charged == owed {
-                prop_assert_eq!(of("revenue", usd), i128::from(sale));
+                prop_assert_eq!(of("exposure", usd), 0);
             }
             let of_sale: i64 = legs.iter().filter(|l| l.component == Component::Sale)
                 .map(|l| l.amount).sum();

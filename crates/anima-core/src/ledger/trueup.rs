@@ -2,14 +2,15 @@
 //!
 //! [`true_up`] compares what stands in the books about a hold with what its settlement would be
 //! now, and gives the legs between the two. A customer is given back what was charged too much;
-//! more is only taken as far as the caller allows, by default never. Costs are corrected both ways,
+//! more is only taken as far as the caller allows, by default never. What could not be collected
+//! of a sale gets smaller with the sale, and by what is taken later; it never grows. Costs are corrected both ways,
 //! and a payable that was estimated is cleared to the confirmed one. Invariant: after its legs are
 //! booked too, it gives none. Source: `reliability` 1.4, and 1.6, rows 12, 13 and 15.
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::collections::BTreeMap;
 
-use super::fx::further_legs;
+use super::fx::{further_legs, lacking};
 use super::{Account, Close, Component, Leg, Settlement, cost_leg};
 use crate::money::{Currency, Error};
 
@@ -59,6 +60,53 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     // What was given back already, for whatever reason, is not given back again.
     let paid = charged.saturating_sub(refunded);
     let excess = paid.saturating_sub(owed.into());
+    let mut legs = if excess < 0 {
+        let more = units(excess.saturating_neg().min(may_take.into()))?.max(0);
+        more_legs(booked, settlement, (owed, estimate), (charged, paid, more))?
+    } else {
+        less_legs(booked, settlement, (charged, excess, estimate))?
+    };
+    let mut moved = legs.iter().filter(|leg| leg.component == Component::Sale);
+    let moved = moved.try_fold(0_i128, |sum, leg| {
+        let amount = i128::from(leg.amount);
+        sum.checked_add(if is_customer(&leg.debit) { amount } else { amount.saturating_neg() })
+    });
+    let total = charged.checked_add(moved.ok_or(Error::Overflow)?).ok_or(Error::Overflow)?;
+    legs.extend(no_longer_lacking(booked, settlement, (owed, estimate), units(total)?)?);
+    Ok(legs)
+}
+
+/// The legs that take `more` units, which are at most what is owed above what is `paid`.
+fn more_legs(
+    booked: &[Leg],
+    settlement: &Settlement,
+    sale: (i64, bool),
+    (charged, paid, more): (i128, i128, i64),
+) -> Result<Vec<Leg>, Error> {
+    if more == 0 {
+        // Nor is anything converted: the two sides' roundings would differ by a unit.
+        return Ok(Vec::new());
+    }
+    // What is booked of the two sides of a conversion, but for what was refunded.
+    let kept = |sum: i128| {
+        let part = sum.checked_mul(paid).ok_or(Error::Overflow)?;
+        units(part.checked_div(charged).unwrap_or(0))
+    };
+    let sold = flows(booked, Component::Sale);
+    let at_rate = sold.iter().filter(|((_, sink, _), _)| **sink == Account::FxPosition);
+    let at_rate = kept(sum(at_rate.map(|(_, amount)| *amount))?)?;
+    let in_price = flows(booked, Component::Fx);
+    let in_price = kept(sum(in_price.iter().map(|(_, amount)| *amount))?)?;
+    let total = units(paid.checked_add(more.into()).ok_or(Error::Overflow)?)?;
+    Ok(further_legs(settlement, sale, (total, more), (in_price, at_rate)))
+}
+
+/// The legs that give back `excess` units of what was `charged`, as far as they were not refunded.
+fn less_legs(
+    booked: &[Leg],
+    settlement: &Settlement,
+    (charged, excess, estimate): (i128, i128, bool),
+) -> Result<Vec<Leg>, Error> {
     let leg = |debit: &Account, credit: &Account, amount, currency, component| Leg {
         debit: debit.clone(),
         credit: credit.clone(),
@@ -69,28 +117,11 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
         price: Some(settlement.sale_price.clone()),
         estimate,
     };
-    if excess < 0 {
-        let more = units(excess.saturating_neg().min(may_take.into()))?.max(0);
-        if more == 0 {
-            // Nor is anything converted: the two sides' roundings would differ by a unit.
-            return Ok(Vec::new());
-        }
-        // What is booked of the two sides of a conversion, but for what was refunded.
-        let kept = |sum: i128| {
-            let part = sum.checked_mul(paid).ok_or(Error::Overflow)?;
-            units(part.checked_div(charged).unwrap_or(0))
-        };
-        let at_rate = sold.iter().filter(|((_, sink, _), _)| **sink == Account::FxPosition);
-        let at_rate = kept(sum(at_rate.map(|(_, amount)| *amount))?)?;
-        let in_price = flows(booked, Component::Fx);
-        let in_price = kept(sum(in_price.iter().map(|(_, amount)| *amount))?)?;
-        let total = units(paid.checked_add(more.into()).ok_or(Error::Overflow)?)?;
-        return Ok(further_legs(settlement, (owed, estimate), (total, more), (in_price, at_rate)));
-    }
+    let refunds = || booked.iter().filter(|leg| leg.component == Component::Refund);
     let mut legs = Vec::new();
     let mut left = excess;
     // The last source that was used is the first that gets back: paid money before promotional.
-    for ((source, sink, currency), amount) in sold.iter().rev() {
+    for ((source, sink, currency), amount) in flows(booked, Component::Sale).iter().rev() {
         // Nor to the same account: else promotional credit would come back as money.
         let had = sum(refunds().filter(|l| l.credit == **source).map(|l| l.amount.into()))?;
         let back = left.min(amount.saturating_sub(had));
@@ -108,6 +139,34 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
         }
     }
     Ok(legs)
+}
+
+/// The leg that takes back what is booked as not collected and is owed no more, where `total`
+/// units are paid for a sale.
+fn no_longer_lacking(
+    booked: &[Leg],
+    settlement: &Settlement,
+    (owed, estimate): (i64, bool),
+    total: i64,
+) -> Result<Option<Leg>, Error> {
+    let flows = flows(booked, Component::Uncollected);
+    let Some(((exposure, revenue, currency), amount)) = flows.first() else { return Ok(None) };
+    let (lacks, of) = if total >= owed { (0, *currency) } else { lacking(settlement, owed, total) };
+    let back = amount.saturating_sub(lacks.into());
+    // Of another currency: nobody can say what of it is owed no more.
+    if back <= 0 || of != *currency {
+        return Ok(None);
+    }
+    Ok(Some(Leg {
+        debit: (*revenue).clone(),
+        credit: (*exposure).clone(),
+        amount: units(back)?,
+        currency: *currency,
+        component: Component::Uncollected,
+        attempt: None,
+        price: Some(settlement.sale_price.clone()),
+        estimate,
+    }))
 }
 
 const fn is_customer(account: &Account) -> bool {

@@ -363,6 +363,13 @@ impl Operation {
             see(&leg.debit, leg.currency);
             see(&leg.credit, leg.currency);
         }
+        // What the wallet turns out not to cover of a sale is our loss.
+        if let Self::Settle(settle) = self
+            && let Close::Settle { sale: 1.., .. } = settle.settlement.close
+        {
+            let conversion = settle.settlement.conversion.as_ref();
+            see(&Account::Exposure, conversion.map_or(settle.settlement.currency, |c| c.currency));
+        }
         // A part of a conversion may leave a unit that the whole does not.
         if let Self::TrueUp(correction) = self
             && correction.settle.settlement.conversion.is_some()

@@ -44,6 +44,8 @@ macro_rules! suite {
             a_release_gives_everything_back_and_posts_nothing
             a_release_still_posts_what_was_wasted
             more_than_the_hold_is_collected_down_to_the_floor
+            what_was_not_collected_is_taken_back_before_anything_is_given
+            a_report_of_more_takes_what_the_wallet_has_again_off_the_loss
             a_credit_limit_lets_the_wallet_go_below_zero
             a_lowered_credit_limit_refuses_new_holds_and_keeps_old_ones
             costs_may_be_in_other_currencies

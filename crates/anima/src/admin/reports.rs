@@ -139,6 +139,7 @@ const fn add(sum: &mut MarginLine, line: &MarginLine) {
     sum.refunds = sum.refunds.saturating_add(line.refunds);
     sum.cost = sum.cost.saturating_add(line.cost);
     sum.waste = sum.waste.saturating_add(line.waste);
+    sum.uncollected = sum.uncollected.saturating_add(line.uncollected);
     sum.fx = sum.fx.saturating_add(line.fx);
     sum.sales = sum.sales.saturating_add(line.sales);
 }
@@ -152,6 +153,7 @@ fn show_margin(line: &MarginLine, groups: &[&str]) -> Value {
         ("refunds", line.refunds),
         ("cost", line.cost),
         ("waste", line.waste),
+        ("uncollected", line.uncollected),
         ("fx", line.fx),
         ("margin", line.margin()),
     ] {

@@ -104,6 +104,36 @@ fn a_report_of_one_attempt_leaves_the_others_and_the_sale_alone() {
     );
 }
 
+#[test]
+fn what_was_not_collected_shrinks_with_the_sale_and_never_grows() {
+    let sold = |sale| settlement(Some(sale), Vec::new());
+    let mut books = legs(&sold(100), 60);
+    assert_eq!(shown(&books), ["wallet:acme revenue 60", "exposure revenue 40"]);
+    assert_eq!(true_up(&books, &sold(130), 0).unwrap(), []);
+    let less = true_up(&books, &sold(80), 0).unwrap();
+    assert_eq!(shown(&less), ["revenue exposure 20"]);
+    books.extend(less);
+    assert_eq!(true_up(&books, &sold(80), 0).unwrap(), []);
+    // What may be taken later is taken off the loss, not sold again.
+    let more = true_up(&books, &sold(90), 25).unwrap();
+    assert_eq!(shown(&more), ["wallet:acme revenue 25", "revenue exposure 15"]);
+    books.extend(more);
+    let none = true_up(&books, &settlement(None, Vec::new()), 0).unwrap();
+    assert_eq!(shown(&none), ["revenue wallet:acme 85", "revenue exposure 5"]);
+}
+
+#[test]
+fn what_was_not_collected_of_a_conversion_shrinks_in_the_prices_currency() {
+    // 200 euros are owed as 110 dollars, of which 55 could be taken.
+    let books = legs(&converted(200), 55);
+    assert_eq!(shown(&books)[3], "exposure revenue 100");
+    let less = true_up(&books, &converted(150), 0).unwrap();
+    assert_eq!(shown(&less), ["revenue exposure 50"]);
+    assert_eq!(less[0].currency, Currency::parse("EUR").unwrap());
+    // Without a rate nobody can say what of it is owed no more.
+    assert_eq!(true_up(&books, &settlement(Some(70), Vec::new()), 0).unwrap(), []);
+}
+
 /// A sale of so many euro units, paid from a wallet of dollars at a half with a tenth on top.
 fn converted(sale: i64) -> Settlement {
     let rate = FxRate {
@@ -262,6 +292,30 @@ proptest! {
             prop_assert_eq!(balances(&all), balances(&booked(&now)));
             prop_assert_eq!(true_up(&all, &now, 0).unwrap(), vec![]);
         }
+    }
+
+    #[test]
+    fn a_loss_is_what_is_still_owed_and_no_more_than_it_was(
+        first in 0_i64..1_000, share in 0_i64..=1_000, now in 0_i64..1_000, may in 0_i64..500,
+        abroad in any::<bool>(),
+    ) {
+        let of = |sale| if abroad { converted(sale) } else { settlement(Some(sale), Vec::new()) };
+        let owed = |settlement: &Settlement| match settlement.close {
+            Close::Settle { sale, .. } => sale,
+            Close::Release => 0,
+        };
+        let (before, after) = (of(first), of(now));
+        let mut all = legs(&before, owed(&before) * share / 1_000);
+        let loss = |all: &[Leg]| balances(all).get("exposure").copied().unwrap_or(0);
+        let was = loss(&all);
+        all.extend(true_up(&all, &after, may).unwrap());
+        prop_assert!(all.iter().all(|leg| leg.amount > 0 && leg.debit != leg.credit));
+        prop_assert!((0..=was).contains(&loss(&all)), "{was}: {all:?}");
+        if !abroad {
+            let paid = balances(&all).get("wallet:acme").copied().unwrap_or(0);
+            prop_assert_eq!(loss(&all), (now - paid).clamp(0, was));
+        }
+        prop_assert_eq!(true_up(&all, &after, 0).unwrap(), vec![]);
     }
 
     #[test]

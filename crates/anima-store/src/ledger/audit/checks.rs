@@ -205,6 +205,23 @@ const SETTLEMENTS: &str = "
     SELECT 'journal ' || lower(hex(j.id)) || ' charges ' || l.amount || ' for a release'
     FROM journal j JOIN leg l ON l.journal = j.id AND l.component = 1
     WHERE j.id >= $1 AND j.kind = 2
+    UNION ALL
+    SELECT 'hold ' || lower(hex(h.id)) || ' lacks ' || h.uncollected || ' of its sale, and '
+           || COALESCE(sum(l.amount), 0) || ' are booked as our loss'
+    FROM hold h
+    LEFT JOIN journal j ON j.subject = h.id AND j.kind = 1
+    LEFT JOIN leg l ON l.journal = j.id AND l.component = 11
+    WHERE h.id >= $1 AND h.uncollected > 0
+    GROUP BY h.id, h.uncollected, h.currency
+    HAVING COALESCE(sum(l.amount), 0) <> h.uncollected
+       AND COALESCE(max(l.currency), h.currency) = h.currency
+    UNION ALL
+    SELECT 'journal ' || lower(hex(j.id)) || ' books ' || l.amount
+           || ' as our loss, and its hold lacks nothing'
+    FROM journal j
+    JOIN leg l ON l.journal = j.id AND l.component = 11
+    JOIN hold h ON h.id = j.subject AND h.uncollected = 0
+    WHERE j.id >= $1 AND j.kind IN (1, 2)
     LIMIT 10";
 
 const OPEN: &str = "

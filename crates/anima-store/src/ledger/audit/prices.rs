@@ -31,7 +31,7 @@ const ATTEMPTS: &str = "
            c.code, c.version_no,
            h.settled, h.uncollected, h.currency, h.multiplier, s.code, s.version_no,
            (SELECT CAST(sum(l.amount) AS TEXT) FROM journal j JOIN leg l ON l.journal = j.id
-            WHERE j.subject = h.id AND j.kind = 1 AND l.component = 22
+            WHERE j.subject = h.id AND j.kind = 1 AND l.component IN (11, 22)
               AND l.currency <> h.currency)
     FROM attempt a
     JOIN hold h ON h.id = a.hold
@@ -53,9 +53,9 @@ struct Booked<'l> {
     cost_list: Option<&'l PriceList>,
     /// What the customer owed, collected or not.
     sale: Option<i64>,
-    /// The sale in the price's currency, where that is another one than the wallet's.
+    /// The sale in the price's currency, collected or not, where that is another one than the
+    /// wallet's.
     converted: Option<i128>,
-    uncollected: i64,
     currency: String,
     multiplier: Multiplier,
     sale_list: Option<&'l PriceList>,
@@ -128,7 +128,6 @@ fn read<'l>(row: &Record, lists: &'l Lists) -> Result<Option<Booked<'l>>, Error>
         cost_list: list(7, 8)?,
         sale: row.maybe_int(9)?.map(|settled| settled.saturating_add(uncollected)),
         converted: converted.map_err(|e| Error::Refused(format!("the sale of {name}: {e}")))?,
-        uncollected,
         currency: row.text(11)?.to_owned(),
         multiplier: Multiplier::from_ppm(multiplier),
         sale_list: list(13, 14)?,
@@ -158,14 +157,7 @@ fn sale_breach(booked: &Booked<'_>) -> Option<String> {
     };
     let amounts = amounts(list, &booked.usage, booked.multiplier);
     let own = Currency::parse(&booked.currency) == Ok(list.currency);
-    let sold = if own {
-        i128::from(sale)
-    } else if booked.uncollected == 0 {
-        booked.converted.unwrap_or(0)
-    } else {
-        // What was not collected is not in the books of the price's currency.
-        return None;
-    };
+    let sold = if own { i128::from(sale) } else { booked.converted.unwrap_or(0) };
     // Of what we counted ourselves a customer may be sold less than it may cost us: a cut stream by
     // the operator's policy, an abandoned one by what was delivered.
     let fits = |amount: &i64| match i128::from(*amount) {

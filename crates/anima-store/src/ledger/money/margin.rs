@@ -38,8 +38,10 @@ pub struct MarginLine {
     pub day: i64,
     /// Of the amounts.
     pub currency: Currency,
-    /// Sales, in units.
+    /// Sales, collected or not, in units.
     pub revenue: i64,
+    /// What of them no wallet covered, in units.
+    pub uncollected: i64,
     /// Given back, in units.
     pub refunds: i64,
     /// Cost of attempts that served, in units.
@@ -60,6 +62,7 @@ impl MarginLine {
             .saturating_sub(self.refunds)
             .saturating_sub(self.cost)
             .saturating_sub(self.waste)
+            .saturating_sub(self.uncollected)
     }
 
     fn read(record: &Record) -> Result<Self, Error> {
@@ -77,6 +80,7 @@ impl MarginLine {
             waste: amount(9)?,
             fx: amount(10)?,
             sales: record.int(11)?,
+            uncollected: amount(12)?,
         })
     }
 }
@@ -93,11 +97,15 @@ macro_rules! margin_text {
                        - CASE c.class WHEN 4020 THEN l.amount ELSE 0 END) AS TEXT),
                 CAST(sum(CASE d.class WHEN 5010 THEN l.amount ELSE 0 END
                        - CASE c.class WHEN 5010 THEN l.amount ELSE 0 END) AS TEXT),
-                CAST(sum(CASE WHEN d.class IN (5020, 5030) THEN l.amount ELSE 0 END
-                       - CASE WHEN c.class IN (5020, 5030) THEN l.amount ELSE 0 END) AS TEXT),
+                CAST(sum(CASE WHEN l.component = 11 THEN 0
+                              WHEN d.class IN (5020, 5030) THEN l.amount ELSE 0 END
+                       - CASE WHEN l.component = 11 THEN 0
+                              WHEN c.class IN (5020, 5030) THEN l.amount ELSE 0 END) AS TEXT),
                 CAST(sum(CASE c.class WHEN 5070 THEN l.amount ELSE 0 END
                        - CASE d.class WHEN 5070 THEN l.amount ELSE 0 END) AS TEXT),
-                count(DISTINCT CASE WHEN c.class = 4010 THEN j.subject END)
+                count(DISTINCT CASE WHEN c.class = 4010 THEN j.subject END),
+                CAST(sum(CASE WHEN l.component <> 11 THEN 0
+                              WHEN d.class = 5030 THEN l.amount ELSE -l.amount END) AS TEXT)
             FROM journal j
             JOIN leg l ON l.journal = j.id
             JOIN hold h ON h.id = j.subject

@@ -220,10 +220,14 @@ async fn audit(ledger: &Arc<dyn LedgerStore>, seed: u64) {
         assert_eq!(wallet(&**ledger, app).await, expected, "seed {seed}, {app}");
     }
     for (id, held) in &model.holds {
-        let sale = ledger.postings(*id).await.unwrap();
-        let sale = sale.iter().filter(|p| p.credit == "revenue").map(|p| p.amount).sum::<i64>();
-        let charged = held.closed.as_ref().map_or(0, |(_, settled)| settled.charged);
-        assert_eq!(sale, charged, "seed {seed}, {id}");
+        let postings = ledger.postings(*id).await.unwrap();
+        let sold = |by_us| {
+            let sold = postings.iter().filter(|p| p.credit == "revenue");
+            sold.filter(|p| (p.debit == "exposure") == by_us).map(|p| p.amount).sum::<i64>()
+        };
+        let settled = held.closed.as_ref().map(|(_, settled)| settled);
+        let expected = settled.map_or((0, 0), |settled| (settled.charged, settled.uncollected));
+        assert_eq!((sold(false), sold(true)), expected, "seed {seed}, {id}");
     }
     assert_clean(&**ledger).await;
 }

@@ -200,9 +200,53 @@ pub(super) async fn more_than_the_hold_is_collected_down_to_the_floor(ledger: &L
     assert_eq!(wallet(&**ledger, "acme").await, (50, 50, 0));
     let again = ledger.settle(settle(&first, 75)).await.unwrap();
     assert_eq!(again, Settled { charged: 50, uncollected: 25, replayed: true });
-    assert_eq!(shown(&**ledger, first.id).await[0], "wallet:acme revenue 50 USD");
+    assert_eq!(
+        shown(&**ledger, first.id).await,
+        [
+            "wallet:acme revenue 50 USD",
+            "exposure revenue 25 USD",
+            "cost_of_sales payable:openai 7 USD"
+        ]
+    );
     let settled = ledger.settle(settle(&second, 51)).await.unwrap();
     assert_eq!((settled.charged, settled.uncollected), (50, 1));
+}
+
+pub(super) async fn what_was_not_collected_is_taken_back_before_anything_is_given(ledger: &Ledger) {
+    let first = hold(1, "acme", 30);
+    ledger.post(topup(9, "acme", 50)).await.unwrap();
+    ledger.hold(first.clone()).await.unwrap();
+    ledger.settle(settle(&first, 75)).await.unwrap();
+    // 50 are paid, 25 are not.
+    let down = |sale| correction(settle(&first, sale));
+    let done = ledger.true_up(down(60)).await.unwrap();
+    assert_eq!(done.given_back, 0);
+    assert_eq!(shown(&**ledger, first.id).await[3..], ["revenue exposure 15 USD"]);
+    assert_eq!(ledger.true_up(down(40)).await.unwrap().given_back, 10);
+    assert_eq!(
+        shown(&**ledger, first.id).await[4..],
+        ["revenue wallet:acme 10 USD", "revenue exposure 10 USD"]
+    );
+    assert_eq!(wallet(&**ledger, "acme").await, (10, 0, 0));
+    assert_clean(&**ledger).await;
+}
+
+pub(super) async fn a_report_of_more_takes_what_the_wallet_has_again_off_the_loss(ledger: &Ledger) {
+    let first = hold(1, "acme", 30);
+    ledger.post(topup(9, "acme", 50)).await.unwrap();
+    ledger.hold(first.clone()).await.unwrap();
+    ledger.settle(settle(&first, 75)).await.unwrap();
+    ledger.post(topup(10, "acme", 20)).await.unwrap();
+    let sale = crate::ledger::SaleCorrection::BothWays;
+    let up = crate::ledger::Correction { sale, ..correction(settle(&first, 80)) };
+    // 20 more are paid, 5 of the 25 are still lacking; what was reported beyond is not claimed.
+    assert_eq!(ledger.true_up(up).await.unwrap().given_back, -20);
+    assert_eq!(
+        shown(&**ledger, first.id).await[3..],
+        ["wallet:acme revenue 20 USD", "revenue exposure 15 USD"]
+    );
+    assert_eq!(wallet(&**ledger, "acme").await, (0, 0, 0));
+    assert_clean(&**ledger).await;
 }
 
 pub(super) async fn a_credit_limit_lets_the_wallet_go_below_zero(ledger: &Ledger) {

@@ -105,6 +105,12 @@ const DAMAGES: &[Damage] = &[
         "UPDATE hold SET settled = 91 WHERE settled = 90",
         &["I5", "I9"],
     ),
+    damage(
+        "a loss is not booked",
+        "UPDATE hold SET uncollected = 5 WHERE settled = 90",
+        &["I5", "I9"],
+    ),
+    damage("a sale became a loss", "UPDATE leg SET component = 11 WHERE component = 1", &["I5"]),
     damage("a release became a sale", "UPDATE journal SET kind = 1 WHERE kind = 2", &["I5"]),
     damage("a hold is forgotten", "UPDATE hold SET expires_at = 5 WHERE state = 'HELD'", &["I6"]),
     Damage {

@@ -277,15 +277,17 @@ fn margin() -> Value {
         "app": text("Whose calls"),
         "day": { "type": "string", "format": "date" },
         "currency": text("ISO 4217; lines of different currencies are never added up"),
-        "revenue": amount("Sales"),
+        "revenue": amount("Sales, collected or not"),
         "refunds": amount("Given back"),
         "cost": amount("Of attempts that served"),
         "waste": amount("Of attempts that served nobody, or that nobody paid for"),
+        "uncollected": amount("Of the sales, what no wallet covered"),
         "fx": amount("What conversions earned"),
-        "margin": amount("revenue + fx - refunds - cost - waste"),
+        "margin": amount("revenue + fx - refunds - cost - waste - uncollected"),
         "sales": integer(0, "Requests with a sale"),
     });
-    let always = ["currency", "revenue", "refunds", "cost", "waste", "fx", "margin", "sales"];
+    let always =
+        ["currency", "revenue", "refunds", "cost", "waste", "uncollected", "fx", "margin", "sales"];
     json!({ "type": "object", "properties": members, "required": always })
 }
 

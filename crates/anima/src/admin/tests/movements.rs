@@ -200,7 +200,8 @@ async fn margins_payables_and_earlier_trial_balances_are_read() {
     assert_eq!(
         one["items"],
         json!([{"alias": "gpt-4o", "currency": "USD", "revenue": "0.40", "refunds": "0.00",
-            "cost": "0.00", "waste": "0.00", "fx": "0.00", "margin": "0.40", "sales": 1}])
+            "cost": "0.00", "waste": "0.00", "uncollected": "0.00", "fx": "0.00",
+            "margin": "0.40", "sales": 1}])
     );
     let all = desk.row("/ledger/margin?from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z").await;
     assert_eq!(all["items"].as_array().unwrap().len(), 1);

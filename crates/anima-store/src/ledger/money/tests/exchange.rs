@@ -6,6 +6,7 @@ use anima_core::ledger::fx::FxRate;
 use anima_core::ledger::{Close, PriceRef, Settlement};
 
 use super::*;
+use crate::ledger::money::{MarginLine, MarginOf};
 use crate::ledger::tests::fixtures::{correction, eur, hold, settle, shown, topup};
 use crate::ledger::{Correction, Error, SaleCorrection};
 
@@ -62,13 +63,22 @@ pub(super) async fn what_cannot_be_collected_is_converted_in_proportion(desk: Ar
     let done = desk.ledger.settle(converted(&open, 200)).await.unwrap();
     assert_eq!((done.charged, done.uncollected), (55, 55));
     assert_eq!(
-        shown(&*desk.ledger, open.id).await[..3],
+        shown(&*desk.ledger, open.id).await[..4],
         [
             "wallet:acme fx_position 50 USD",
             "wallet:acme fx_result 5 USD",
-            "fx_position revenue 100 EUR"
+            "fx_position revenue 100 EUR",
+            "exposure revenue 100 EUR"
         ]
     );
+    let margin = desk.money.margin(MarginOf::Request(open.id)).await.unwrap();
+    let sold = |line: &MarginLine| (line.revenue, line.uncollected, line.waste);
+    let euros = margin.iter().find(|line| line.currency == eur()).unwrap();
+    assert_eq!(sold(euros), (200, 100, 0));
+    // Worth 160 and not 200: what is paid covers 100 of them, so 60 are lacking.
+    let less = desk.ledger.true_up(correction(converted(&open, 160))).await.unwrap();
+    assert_eq!(less.given_back, 0);
+    assert_eq!(shown(&*desk.ledger, open.id).await[5..], ["revenue exposure 40 EUR"]);
 }
 
 pub(super) async fn a_conversion_with_credit_is_settled_once(desk: Arc<Desk>) {

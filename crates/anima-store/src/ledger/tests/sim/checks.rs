@@ -83,10 +83,15 @@ fn balances(store: &Memory) -> Result<(), String> {
 /// I5, I7: one settlement for each settled hold, none for any other, no attempt without a hold.
 fn settlements(store: &Memory) -> Result<(), String> {
     let mut sales: BTreeMap<Uuid, i64> = BTreeMap::new();
-    let settle = EntryKind::Settle.number();
-    for row in store.legs.iter().filter(|row| row.leg.component == Component::Sale) {
-        *sales.entry(row.subject).or_default() +=
-            if row.kind == settle { row.leg.amount } else { 0 };
+    let mut losses: BTreeMap<Uuid, i64> = BTreeMap::new();
+    for row in store.legs.iter() {
+        let sums = match row.leg.component {
+            Component::Sale => &mut sales,
+            Component::Uncollected => &mut losses,
+            _ => continue,
+        };
+        let is_settlement = row.kind == EntryKind::Settle.number();
+        *sums.entry(row.subject).or_default() += if is_settlement { row.leg.amount } else { 0 };
     }
     for (id, hold) in &store.holds {
         let journals =
@@ -96,11 +101,19 @@ fn settlements(store: &Memory) -> Result<(), String> {
         if count != wanted || sale != hold.settled.unwrap_or(0) {
             return Err(format!("I5: hold {id} is {hold:?}, with {count} settlements of {sale}"));
         }
+        let lost = losses.remove(id).unwrap_or(0);
+        let lacks = match hold.stored.state {
+            HoldState::Closed { uncollected, .. } => uncollected,
+            HoldState::Open { .. } => 0,
+        };
+        if lost != lacks {
+            return Err(format!("I5: hold {id} lacks {lacks}, and {lost} are booked as our loss"));
+        }
     }
     if let Some(key) = store.attempts.keys().find(|key| !store.holds.contains_key(&key.0)) {
         return Err(format!("I7: attempt {key:?} has no hold"));
     }
-    match sales.keys().next() {
+    match sales.keys().chain(losses.keys()).next() {
         Some(id) => Err(format!("I5: a sale for {id}, which has no hold")),
         None => Ok(()),
     }
