@@ -48,6 +48,7 @@ use crate::router;
 use crate::second_level;
 use crate::secrets::{self, Secrets};
 use crate::settings::{Billing, Listen, Settings, Switch};
+use crate::shortfall::Shortfalls;
 use crate::watch::Watch;
 
 /// The file of settlements that wait for the database, in the data directory.
@@ -280,6 +281,7 @@ fn relay(
             hold_exhausted: settings.hold_exhausted,
         },
         watch: Arc::clone(watch),
+        shortfalls: Arc::new(Shortfalls::new(settings, stores, (live, metrics), clock)),
         keeper: Keeper::default(),
         tasks,
         cut: CancellationToken::new(),
@@ -442,6 +444,7 @@ impl Node {
             tokio::spawn(admission::run(Arc::clone(relay))),
             tokio::spawn(recovery::run(Arc::clone(relay))),
             tokio::spawn(Arc::clone(&relay.records).run()),
+            tokio::spawn(Arc::clone(&relay.shortfalls).run()),
             tokio::spawn(circuits::run(
                 Arc::clone(&relay.circuits),
                 Arc::clone(&relay.live),

@@ -23,4 +23,5 @@ pub mod router; // every route
 pub mod second_level; // keys in Redis, between memory and database
 pub mod secrets; // sealing, hashing and minting of secrets
 pub mod settings; // the only reader of files and environment
+pub mod shortfall; // calls that no wallet covers, and the pause of their key
 pub mod watch; // the books, proved while they are written

@@ -17,10 +17,12 @@ use prometheus::{
 use anima_core::money::Money;
 use anima_store::ledger::BatchObserver;
 
+mod alarms; // what an operator is to be woken by
 mod quotas; // limits: who was refused, and what comes near its end
 mod recovery; // holds that outlive their call or their process
 mod routing; // circuits, and the ways that calls take
 
+pub use alarms::Alarms;
 pub use quotas::Quotas;
 pub use recovery::Recovery;
 pub use routing::Routing;
@@ -72,10 +74,11 @@ macro_rules! families {
     ($registry:ident; $($field:ident = $make:expr),* $(,)?) => {{
         $(let $field = $make?; $registry.register(Box::new($field.clone()))?;)*
         let recovery = Recovery::register(&$registry)?;
+        let alarms = Alarms::register(&$registry)?;
         let routing = Routing::register(&$registry)?;
         let quotas = Quotas::register(&$registry)?;
         let series = RwLock::default();
-        Self { $($field,)* recovery, routing, quotas, registry: $registry, series }
+        Self { $($field,)* recovery, alarms, routing, quotas, registry: $registry, series }
     }};
 }
 
@@ -99,8 +102,6 @@ pub struct Metrics {
     pub output_limited: IntCounter,
     /// Usage reports that were missing, or too odd to be believed.
     usage_suspect: IntCounterVec,
-    /// Sale amounts that no balance could cover.
-    uncollected: Counter,
     promo_expired: Counter,
     /// Settlements that could not be written.
     pub settle_failures: IntCounter,
@@ -109,6 +110,8 @@ pub struct Metrics {
     ledger_batch_failures: IntCounter,
     /// Calls while they run, and what is left of those whose process is gone.
     pub recovery: Recovery,
+    /// What an operator is to be woken by.
+    pub alarms: Alarms,
     /// Circuits, and the ways that calls take.
     pub routing: Routing,
     /// Limits and queues.
@@ -188,8 +191,6 @@ impl Metrics {
             usage_suspect = IntCounterVec::new(
                 opts("usage_suspect_total", "Usage reports that were missing or not believable."),
                 &["channel"]),
-            uncollected = Counter::with_opts(
-                opts("uncollected_total", "Sale amounts above what the wallet could cover.")),
             promo_expired = Counter::with_opts(
                 opts("promo_expired_total", "Promotional credit that expired unused.")),
             settle_failures = IntCounter::with_opts(
@@ -307,11 +308,6 @@ impl Metrics {
     /// Counts a usage report that was missing or not believable.
     pub fn usage_suspect(&self, channel: &str) {
         self.usage_suspect.with_label_values(&[channel]).inc();
-    }
-
-    /// Adds to what could not be collected.
-    pub fn uncollected(&self, amount: Money) {
-        self.uncollected.inc_by(decimal(amount));
     }
 
     /// Counts promotional credit that was posted back unused.

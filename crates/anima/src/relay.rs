@@ -22,6 +22,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::settings::{HoldExhausted, Partial};
+use crate::shortfall::Shortfalls;
 use crate::watch::Watch;
 
 pub mod admission; // what its limits count is taken, or the call is refused
@@ -67,6 +68,8 @@ pub struct Relay {
     pub limits: Limits,
     /// The books, and whether holds may be placed.
     pub watch: Arc<Watch>,
+    /// Calls that no wallet covers.
+    pub shortfalls: Arc<Shortfalls>,
     /// Limits.
     pub admission: Arc<Admission>,
     /// What runs, for checkpoints and larger holds.

@@ -52,6 +52,8 @@ pub struct Settings {
     pub drain_timeout_ms: u64,
     pub partial_streams: Partial,
     pub hold_exhausted: HoldExhausted,
+    pub key_shortfalls_max: u32,
+    pub key_shortfall_window_ms: u64,
     pub retry_wait_max_ms: u64,
     pub caller_steering: Switch,
     pub caller_trace: Switch,
@@ -230,6 +232,7 @@ impl Settings {
             (self.idempotency_keep_ms, "idempotency_keep_ms"),
             (self.min_output_tokens, "min_output_tokens"),
             (self.redis_timeout_ms, "redis_timeout_ms"),
+            (self.key_shortfall_window_ms, "key_shortfall_window_ms"),
             (u64::from(self.redis_failures_max), "redis_failures_max"),
         ] {
             if value == 0 {

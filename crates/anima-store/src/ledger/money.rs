@@ -31,6 +31,7 @@ mod payables; // what we owe providers
 mod promo; // grants and their expiry
 mod refund; // what calls give back
 mod request; // a request as it is recorded
+mod shortfall; // calls that no wallet covered
 mod statement; // one app's month
 mod story; // all about one request
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use payables::{Age, Payable};
 pub use promo::{ExpiredCredit, Grant, GrantState, Granted};
 pub use refund::{Refund, Refunded};
 pub use request::Request;
+pub use shortfall::{Pause, ShortKey, Shortfalls};
 pub use statement::{LineKind, Period, Statement, StatementLine, Sums};
 pub use story::{Named, Story, StoryAttempt, StoryCost};
 
@@ -143,9 +145,9 @@ pub trait Stories: Send + Sync + fmt::Debug {
 }
 
 /// All of them.
-pub trait Money: Movements + Reports + Stories {}
+pub trait Money: Movements + Reports + Shortfalls + Stories {}
 
-impl<T: Movements + Reports + Stories> Money for T {}
+impl<T: Movements + Reports + Shortfalls + Stories> Money for T {}
 
 /// The books of one database.
 pub(crate) enum Books {

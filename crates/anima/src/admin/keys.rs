@@ -6,7 +6,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use anima_core::config::{Key, Resource};
@@ -80,6 +80,22 @@ pub(crate) async fn intent(
     let creation = Creation { place, minted: Some(&minted) };
     let intent = rows::create_intent(admin, actor, creation, body).await?;
     Ok((intent, minted.text))
+}
+
+/// Why a key that is switched off was paused by this gateway, if it was.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn pause(
+    admin: &Admin,
+    place: Place<'_>,
+    row: &Row,
+) -> Result<Option<Value>, Problem> {
+    if place.collection.resource() != Resource::UserApiKey || row.enabled {
+        return Ok(None);
+    }
+    let pause = admin.stores.money.pause(&row.code).await?;
+    Ok(pause.map(|pause| json!({ "at": pause.at, "calls": pause.calls, "reason": pause.reason })))
 }
 
 #[async_trait]

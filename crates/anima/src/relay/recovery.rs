@@ -17,10 +17,12 @@ use tokio::time::MissedTickBehavior;
 use anima_core::ledger::PriceRef;
 use anima_core::ledger::fx::FxRate;
 use anima_core::ledger::recovery::{self, Orphan, Resolution};
+use anima_core::money::Money;
 use anima_core::pricing::PriceList;
 use anima_store::ledger::{Claimed, Error, LedgerStore};
 
 use super::Relay;
+use crate::shortfall::Shortfall;
 use ask::Silent;
 use calls::{Evidence, Known};
 
@@ -145,12 +147,19 @@ async fn resolve(relay: &Relay, silent: &Silent, claimed: Claimed) -> bool {
             return false;
         }
     };
+    let (app, kid, currency) = (claimed.app.clone(), claimed.kid.clone(), claimed.currency);
     let Resolution::Close { settlement, rung } = decide(relay, claimed, &gathered) else {
         return false;
     };
     match relay.ledger.settle(*settlement).await {
         Ok(settled) => {
             relay.metrics.recovery.recovered(rung.name());
+            if settled.uncollected > 0 && !settled.replayed {
+                let money = |units| Money::new(units, currency);
+                let (charged, uncollected) = (money(settled.charged), money(settled.uncollected));
+                let shortfall = Shortfall { request: id, app, kid, charged, uncollected };
+                relay.shortfalls.note(shortfall, &relay.tasks);
+            }
             tracing::warn!(
                 request_id = %id,
                 by = rung.name(),

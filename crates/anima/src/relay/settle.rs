@@ -14,6 +14,7 @@ use super::call::Call;
 use super::hold::Open;
 use super::trial::Trial;
 use super::{Relay, booking};
+use crate::shortfall::Shortfall;
 use booking::{Delivered, End, Known};
 
 /// What a call came to, as it stands in the books.
@@ -135,10 +136,17 @@ async fn commit(
         (Err(_logged), Close::Release) => 0,
     };
     relay.admission.settle(call, known.as_ref().map(|known| &known.usage), sold);
-    let Settled { charged, uncollected, .. } = settled?;
-    if uncollected > 0 {
-        relay.metrics.uncollected(Money::new(uncollected, hold.currency));
-        tracing::error!(request_id = %hold.id, uncollected, "a sale was above what the wallet has");
+    let Settled { charged, uncollected, replayed } = settled?;
+    if uncollected > 0 && !replayed {
+        let money = |units| Money::new(units, hold.currency);
+        let shortfall = Shortfall {
+            request: hold.id,
+            app: Arc::clone(&call.caller.app),
+            kid: hold.kid,
+            charged: money(charged),
+            uncollected: money(uncollected),
+        };
+        relay.shortfalls.note(shortfall, &relay.tasks);
     }
     let receipt = Receipt {
         charged: Money::new(charged, call.caller.currency),

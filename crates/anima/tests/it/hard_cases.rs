@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::testapp::{
-    BACKUP_SECRET, COST, Leg, MAIN_SECRET, Rates, Reply, SALE, TestApp, eventually, nano, on_both,
-    owed, prompt,
+    ADMIN_TOKEN, BACKUP_SECRET, COST, Leg, MAIN_SECRET, Rates, Reply, SALE, TestApp, eventually,
+    nano, on_both, owed, prompt,
 };
 
 on_both! {
@@ -45,6 +45,7 @@ on_both! {
     row_15_late_usage_gives_back_and_never_takes;
     row_15_a_report_confirms_what_was_estimated;
     row_20_more_than_the_hold_is_charged_down_to_the_floor;
+    row_20_a_key_that_comes_up_short_again_and_again_is_paused ("key_shortfalls_max = 2");
     row_20_a_stream_that_outgrows_its_hold_gets_a_larger_one ("hold_output_tokens = 64");
     row_20_a_stream_is_cut_where_the_money_ends
         ("hold_output_tokens = 64\nmin_output_tokens = 16");
@@ -80,6 +81,7 @@ const SOLD: &str = "wallet:acme revenue";
 const BOUGHT: &str = "cost_of_sales payable:main";
 const SOLD_ESTIMATED: &str = "wallet:acme revenue estimated";
 const BOUGHT_ESTIMATED: &str = "cost_of_sales payable_estimated:main estimated";
+const LOST: &str = "exposure revenue";
 const WASTED: &str = "wasted_cost payable_estimated:main estimated";
 
 async fn row_01_what_was_never_sent_costs_nobody(app: &TestApp) {
@@ -633,9 +635,70 @@ async fn row_20_more_than_the_hold_is_charged_down_to_the_floor(app: &TestApp) {
     app.fault("reasoning:50000");
     let reply = app.ask_as(&key, "chat").await;
     assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(accounts(app, reply.request_id()).await, ["wallet:short revenue", LOST, BOUGHT]);
     let booked = lines(app, reply.request_id()).await;
-    assert_eq!((booked[0].2, booked[1].2), (nano("0.0075"), truth(app, &reply).await.1));
+    let (sale, cost) = truth(app, &reply).await;
+    let paid = nano("0.0075");
+    assert_eq!((booked[0].2, booked[1].2, booked[2].2), (paid, sale - paid, cost));
     assert_eq!(app.wallet("short").await, (0, 0, 0));
+    // The alarm: a metric, an audit record, and a margin that is not flattered.
+    let metrics = app.metrics().await;
+    assert!(metrics.contains("anima_shortfalls_total 1"), "{metrics}");
+    let record = eventually("the shortfall is recorded", async || {
+        let all = app.admin(Method::GET, "/audit?limit=1", &Value::Null).await;
+        Some(all["items"][0].clone()).filter(|record| record["action"] == "shortfall")
+    })
+    .await;
+    assert_eq!(record["code"], reply.request_id());
+    assert_eq!(nano(record["after"]["uncollected"].as_str().unwrap()), sale - paid, "{record}");
+    let path = format!("/ledger/margin?request_id={}", reply.request_id());
+    let margin = app.admin(Method::GET, &path, &Value::Null).await["items"][0].clone();
+    let of = |name: &str| nano(margin[name].as_str().unwrap().trim_start_matches('-'));
+    assert_eq!((of("revenue"), of("uncollected")), (sale, sale - paid), "{margin}");
+    assert_eq!(of("margin"), (paid - cost).abs(), "{margin}");
+}
+
+async fn top_up(app: &TestApp, code: &str, once: &str) {
+    let token = format!("Bearer {ADMIN_TOKEN}");
+    let headers = [("authorization", token.as_str()), ("idempotency-key", once)];
+    let path = format!("/api/admin/v1/apps/{code}/topups");
+    let body = json!({"amount": "0.0075"}).to_string();
+    assert_eq!(app.raw(Method::POST, &path, &headers, body).await.status, 201);
+}
+
+async fn row_20_a_key_that_comes_up_short_again_and_again_is_paused(app: &TestApp) {
+    app.app("short", "0.0075", json!({})).await;
+    let (path, key) = app.mint("short", json!({})).await;
+    let (_, other) = app.mint("short", json!({})).await;
+    let shortfall = async |n: &str| {
+        app.fault("reasoning:50000");
+        assert_eq!(app.ask_as(&key, "chat").await.status, 200);
+        app.fault("");
+        top_up(app, "short", n).await;
+    };
+    shortfall("one").await;
+    assert_eq!(app.ask_as(&key, "chat").await.status, 200, "once is not again and again");
+    shortfall("two").await;
+    let paused = eventually("the key is paused", async || {
+        let row = app.admin(Method::GET, &path, &Value::Null).await;
+        (row["enabled"] == false && row["pause"].is_object()).then_some(row)
+    })
+    .await;
+    assert_eq!(paused["pause"]["calls"], 2, "{paused}");
+    let reason = paused["pause"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("paused: 2 calls") && reason.contains("short"), "{reason}");
+    assert_eq!(app.ask_as(&key, "chat").await.status, 401);
+    assert_eq!(app.ask_as(&other, "chat").await.status, 200, "other keys go on");
+    let audit = app.admin(Method::GET, "/audit?limit=20", &Value::Null).await;
+    let switched = audit["items"].as_array().unwrap().iter().find(|r| r["action"] == "switch");
+    assert_eq!(switched.unwrap()["reason"], reason, "{audit}");
+    assert_eq!(switched.unwrap()["actor"], "anima", "{audit}");
+    // An admin switches it on, and what came before counts no more.
+    app.patch(&path, json!({"enabled": true})).await;
+    assert_eq!(app.admin(Method::GET, &path, &Value::Null).await["pause"], Value::Null);
+    shortfall("three").await;
+    assert_eq!(app.ask_as(&key, "chat").await.status, 200, "one more is not again and again");
+    assert!(app.metrics().await.contains("anima_key_pauses_total 1"));
 }
 
 async fn row_20_a_stream_that_outgrows_its_hold_gets_a_larger_one(app: &TestApp) {
@@ -683,7 +746,8 @@ async fn row_20_a_stream_goes_on_where_the_operator_says_so(app: &TestApp) {
     let (sale, cost) = truth(app, &reply).await;
     let booked = lines(app, reply.request_id()).await;
     assert!(sale > nano("0.0014"));
-    assert_eq!((booked[0].2, booked[1].2), (nano("0.0014"), cost));
+    let paid = nano("0.0014");
+    assert_eq!((booked[0].2, booked[1].2, booked[2].2), (paid, sale - paid, cost));
     assert_eq!(app.wallet("poor").await, (0, 0, 0));
 }
 

@@ -250,7 +250,8 @@ async fn more_than_the_wallet_has_is_charged_down_to_its_floor(app: &TestApp) {
     let legs = app.legs(&reply).await;
     assert!(owed(&SALE, &call.billed, 1_000) > nano("0.0075"));
     assert_eq!((legs[0].amount, legs[0].estimate), (nano("0.0075"), false));
-    assert_eq!(legs[1].amount, owed(&COST, &call.billed, 1_000));
+    assert_eq!(legs[1].amount, owed(&SALE, &call.billed, 1_000) - nano("0.0075"));
+    assert_eq!(legs[2].amount, owed(&COST, &call.billed, 1_000));
     assert_eq!(app.wallet("short").await, (0, 0, 0));
     let lost = app.metrics().await;
     let lost = lost.lines().find(|l| l.starts_with("anima_uncollected_total ")).unwrap();

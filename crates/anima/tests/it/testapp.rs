@@ -35,7 +35,7 @@ pub(crate) const SALE: Rates =
 pub(crate) const COST: Rates =
     Rates { input: "0.9876543", cached: "0.0987654", output: "4.3210987" };
 
-const ADMIN_TOKEN: &str = "integration-tests-admin";
+pub(crate) const ADMIN_TOKEN: &str = "integration-tests-admin";
 /// The bearer keys that the simulated provider sees, by channel.
 pub(crate) const MAIN_SECRET: &str = "sk-main";
 pub(crate) const BACKUP_SECRET: &str = "sk-back";

@@ -155,7 +155,14 @@ async fn perform_rows(
     }
     match verb {
         Verb::List | Verb::Create => create(admin, place, call).await,
-        Verb::Read => Ok(Reply::row(place, &rows::read(admin, place, code).await?)),
+        Verb::Read => {
+            let outcome = rows::read(admin, place, code).await?;
+            let reply = Reply::row(place, &outcome);
+            Ok(match keys::pause(admin, place, &outcome.row).await? {
+                Some(pause) => reply.with_member("pause", pause),
+                None => reply,
+            })
+        }
         Verb::Change => change(admin, place, writer, call).await,
         Verb::Delete => {
             let body = call.optional_object()?;

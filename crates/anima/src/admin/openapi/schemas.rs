@@ -155,10 +155,26 @@ fn shown(payload: &Payload, identity: &[&str]) -> Value {
     let end = nullable(&instant("In force until just before here; null is open"));
     members.insert("effective_to".to_owned(), end);
     members.insert("enabled".to_owned(), json!({ "type": "boolean" }));
+    if payload.name == "Key" {
+        members.insert("pause".to_owned(), key_pause());
+    }
     let fixed = ["version_no", "effective_from", "effective_to", "enabled"];
     let required: Vec<&str> =
         identity.iter().chain(payload.required).chain(&fixed).copied().collect();
     json!({ "type": "object", "properties": members, "required": required })
+}
+
+fn key_pause() -> Value {
+    json!({
+        "type": "object",
+        "description": "Of one key that is read and is switched off: why this gateway paused it",
+        "properties": {
+            "at": instant("When"),
+            "calls": integer(1, "How many calls came to more than the wallet covers"),
+            "reason": text("In words"),
+        },
+        "required": ["at", "calls", "reason"],
+    })
 }
 
 pub(super) fn page(item: &Value) -> Value {

@@ -84,14 +84,13 @@ fn balances(store: &Memory) -> Result<(), String> {
 fn settlements(store: &Memory) -> Result<(), String> {
     let mut sales: BTreeMap<Uuid, i64> = BTreeMap::new();
     let mut losses: BTreeMap<Uuid, i64> = BTreeMap::new();
-    for row in store.legs.iter() {
-        let sums = match row.leg.component {
-            Component::Sale => &mut sales,
-            Component::Uncollected => &mut losses,
-            _ => continue,
-        };
-        let is_settlement = row.kind == EntryKind::Settle.number();
-        *sums.entry(row.subject).or_default() += if is_settlement { row.leg.amount } else { 0 };
+    for row in &store.legs {
+        let of = |component| row.leg.component == component;
+        let sums = if of(Component::Uncollected) { &mut losses } else { &mut sales };
+        if of(Component::Sale) || of(Component::Uncollected) {
+            let is_settlement = row.kind == EntryKind::Settle.number();
+            *sums.entry(row.subject).or_default() += if is_settlement { row.leg.amount } else { 0 };
+        }
     }
     for (id, hold) in &store.holds {
         let journals =

@@ -1,0 +1,49 @@
+//! Metrics that an operator is to be woken by: money that was not collected, and what follows.
+//!
+//! Apart from `metrics` only because they are many. Invariant: each goes up when something is
+//! wrong, and only then.
+
+use prometheus::{Counter, IntCounter, Registry};
+
+use anima_core::money::Money;
+
+use super::{decimal, opts};
+
+/// See the module. `docs/metrics.md` says what each means.
+#[derive(Debug)]
+pub struct Alarms {
+    uncollected: Counter,
+    shortfalls: IntCounter,
+    /// Keys that were paused because their calls came up short.
+    pub key_pauses: IntCounter,
+}
+
+impl Alarms {
+    /// Declares and registers all of them.
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let alarms = Self {
+            uncollected: Counter::with_opts(opts(
+                "uncollected_total",
+                "Sale amounts above what the wallet could cover.",
+            ))?,
+            shortfalls: IntCounter::with_opts(opts(
+                "shortfalls_total",
+                "Calls that came to more than hold and wallet cover.",
+            ))?,
+            key_pauses: IntCounter::with_opts(opts(
+                "key_pauses_total",
+                "Keys paused because their calls came up short.",
+            ))?,
+        };
+        registry.register(Box::new(alarms.uncollected.clone()))?;
+        registry.register(Box::new(alarms.shortfalls.clone()))?;
+        registry.register(Box::new(alarms.key_pauses.clone()))?;
+        Ok(alarms)
+    }
+
+    /// Counts a call of which so much could not be collected.
+    pub fn uncollected(&self, amount: Money) {
+        self.uncollected.inc_by(decimal(amount));
+        self.shortfalls.inc();
+    }
+}
