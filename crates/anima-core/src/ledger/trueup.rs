@@ -3,9 +3,10 @@
 //! [`true_up`] compares what stands in the books about a hold with what its settlement would be
 //! now, and gives the legs between the two. A customer is given back what was charged too much;
 //! more is only taken as far as the caller allows, by default never. What could not be collected
-//! of a sale gets smaller with the sale, and by what is taken later; it never grows. Costs are corrected both ways,
-//! and a payable that was estimated is cleared to the confirmed one. Invariant: after its legs are
-//! booked too, it gives none. Source: `reliability` 1.4, and 1.6, rows 12, 13 and 15.
+//! of a sale gets smaller with the sale, and by what is taken later; it never grows. Costs are
+//! corrected both ways, and a payable that was estimated is cleared to the confirmed one.
+//! Invariant: after its legs are booked too, it gives none. Source: `reliability` 1.4, and 1.6,
+//! rows 12, 13, 15 and 20.
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
 
 use std::collections::BTreeMap;

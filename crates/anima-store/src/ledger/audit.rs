@@ -67,8 +67,8 @@ const STATEMENTS: &[(&str, &str, Option<&str>)] = &[
     ("I4", "no wallet is below its floor", None),
     (
         "I5",
-        "each settled hold has one settlement whose sale is what was charged and whose loss is what \
-         could not be, and no other hold has any",
+        "each settled hold has one settlement whose sale is what was charged and whose loss is \
+         what could not be, and no other hold has any",
         None,
     ),
     ("I6", "no hold is open a minute after its expiry, its owner's lease or its deadline", None),
