@@ -24,7 +24,7 @@ pub(super) mod open; // what happens to an open hold, and after it
 const UPSTREAM_REF: usize = 128;
 
 /// What is written together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Operation {
     /// Reserve money.
     Hold(Hold),
@@ -41,7 +41,7 @@ pub(super) enum Operation {
 }
 
 /// A settlement with what follows from it alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PreparedSettlement {
     pub(super) settlement: Settlement,
     /// The legs if the whole sale can be collected.
@@ -52,14 +52,14 @@ pub(super) struct PreparedSettlement {
 }
 
 /// An entry with what follows from it alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PreparedEntry {
     pub(super) entry: Entry,
     pub(super) digest: Digest,
 }
 
 /// A correction with what follows from it alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PreparedCorrection {
     pub(super) settle: PreparedSettlement,
     pub(super) sale: SaleCorrection,
@@ -69,7 +69,7 @@ pub(super) struct PreparedCorrection {
 }
 
 /// A checkpoint with what follows from it alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PreparedCheckpoint {
     pub(super) checkpoint: Checkpoint,
     /// The upstream calls so far, as JSON.
@@ -111,6 +111,11 @@ pub(super) struct Item {
 }
 
 impl PreparedCheckpoint {
+    /// The number of the upstream call that runs; 0 for none.
+    pub(super) fn attempt(&self) -> i16 {
+        self.checkpoint.running.as_ref().map_or(0, |running| running.n)
+    }
+
     /// The id that the provider gave to the last upstream call.
     pub(super) fn upstream_ref(&self) -> Option<&str> {
         let last = self.checkpoint.ended.last().and_then(|attempt| attempt.upstream_ref.as_deref());

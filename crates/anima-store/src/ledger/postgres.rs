@@ -39,7 +39,7 @@ mod engine;
 mod failure;
 mod intern;
 mod lookup;
-mod quick;
+pub(super) mod quick;
 mod recovery;
 mod rows;
 

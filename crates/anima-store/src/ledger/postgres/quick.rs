@@ -23,14 +23,14 @@ const ROOM: i64 = 4;
 
 /// What a batch adds to a wallet's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Move {
-    pub(super) account_id: i64,
-    pub(super) debits: i64,
-    pub(super) held: i64,
+pub(in crate::ledger) struct Move {
+    pub(in crate::ledger) account_id: i64,
+    pub(in crate::ledger) debits: i64,
+    pub(in crate::ledger) held: i64,
 }
 
 /// Whether everything in it changes holds alone. Entries and corrections are rare, and read more.
-pub(super) fn may_be_quick(items: &[Item]) -> bool {
+pub(in crate::ledger) fn may_be_quick(items: &[Item]) -> bool {
     items.iter().all(|item| match &item.operation {
         Operation::Hold(_)
         | Operation::Settle(_)
@@ -41,7 +41,7 @@ pub(super) fn may_be_quick(items: &[Item]) -> bool {
 }
 
 /// What is to be added to each wallet, sorted; or `None` when the batch must be judged under lock.
-pub(super) fn moves(
+pub(in crate::ledger) fn moves(
     before: &BTreeMap<i64, Wallet>,
     after: &BTreeMap<i64, Wallet>,
     verdicts: &[Verdict],

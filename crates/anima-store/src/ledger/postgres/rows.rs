@@ -36,13 +36,17 @@ const EXTEND: &str = "
     )
     SELECT expect_rows((SELECT count(*) FROM extended), cardinality($1::uuid[]))";
 
+/// A batch that was given up may commit after a later one: what tells of less is not written.
 const CHECKPOINT: &str = "
     UPDATE hold h
     SET phase = u.phase, progress = u.progress, upstream_ref = u.upstream_ref, trail = u.trail,
         expires_at = u.expires_at
-    FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
-         AS u (id, phase, progress, upstream_ref, trail, expires_at)
-    WHERE h.id = u.id AND h.node = $7 AND h.state = 'HELD'";
+    FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[],
+                $8::smallint[])
+         AS u (id, phase, progress, upstream_ref, trail, expires_at, attempt)
+    WHERE h.id = u.id AND h.node = $7 AND h.state = 'HELD'
+      AND (u.attempt, u.phase, u.progress)
+          >= (COALESCE((h.trail::json -> 'running' ->> 'n')::smallint, 0), h.phase, h.progress)";
 
 const CLOSE: &str = "
     WITH closed AS (
@@ -225,9 +229,10 @@ impl Writing<'_> {
         let references: Vec<_> = all().map(|c| c.upstream_ref()).collect();
         let trails: Vec<_> = all().map(|c| c.trail.as_str()).collect();
         let expires: Vec<_> = all().map(|c| c.checkpoint.expires_at.micros()).collect();
+        let attempts: Vec<_> = all().map(|c| c.attempt()).collect();
         self.send(
             &self.statements.checkpoint,
-            &[&ids, &phases, &progress, &references, &trails, &expires, &self.node],
+            &[&ids, &phases, &progress, &references, &trails, &expires, &self.node, &attempts],
         )
         .await
     }

@@ -22,6 +22,8 @@ use crate::ledger::operation::{Item, Operation, Verdict};
 use crate::ledger::plan::{Booked, GateKey, Known, Plan, State, StoredHold, Wallet};
 use crate::ledger::{Claimed, Error, trail};
 
+pub(super) mod unlocked; // batches that are judged without locks
+
 /// A hold's row.
 #[derive(Debug, Clone)]
 pub(super) struct HoldRow {
@@ -64,6 +66,7 @@ struct Lease {
 
 /// What a planted bug changes about a transaction. All `false`: none.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is planted alone")]
 pub(super) struct Bugs {
     /// A closed hold looks open to whoever settles it, and nothing else stops a second settlement.
     pub(super) settles_without_cas: bool,
@@ -71,6 +74,8 @@ pub(super) struct Bugs {
     pub(super) judges_stale_wallets: bool,
     /// Recovery resolves holds without putting its own id on them first.
     pub(super) recovers_unfenced: bool,
+    /// A transaction that was given up and commits later is written as it was judged.
+    pub(super) commits_late_unchecked: bool,
 }
 
 /// The tables.
@@ -194,6 +199,11 @@ impl Memory {
 
     fn write(&mut self, node: Uuid, plan: &Plan<'_>, known: &Known) -> Result<(), String> {
         self.refuse_impossible(node, plan)?;
+        self.write_rows(node, plan, known);
+        Ok(())
+    }
+
+    fn write_rows(&mut self, node: Uuid, plan: &Plan<'_>, known: &Known) {
         self.stale.clone_from(&self.wallets);
         self.write_holds(node, plan);
         let keys: BTreeMap<Uuid, GateKey> = plan.journals.iter().map(|j| (j.id, j.key)).collect();
@@ -226,7 +236,6 @@ impl Memory {
             sums.0 += debits;
             sums.1 += credits;
         }
-        Ok(())
     }
 
     fn write_holds(&mut self, node: Uuid, plan: &Plan<'_>) {
@@ -267,6 +276,13 @@ impl Memory {
             let runs =
                 |row: &&mut HoldRow| row.stored.state == State::Open { node } && !row.is_claimed;
             let Some(row) = self.holds.get_mut(id).filter(runs) else { continue };
+            let (_, running) = trail::read(row.trail.as_deref());
+            let stored = (running.map_or(0, |running| running.n), row.phase.number(), row.progress);
+            let checkpoint = &written.checkpoint;
+            let told = (written.attempt(), checkpoint.phase.number(), checkpoint.progress);
+            if told < stored {
+                continue;
+            }
             row.phase = written.checkpoint.phase;
             row.progress = written.checkpoint.progress;
             row.trail = Some(written.trail.clone());

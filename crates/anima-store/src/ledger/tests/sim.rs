@@ -187,6 +187,10 @@ fn each_planted_bug_is_found() {
         ("settles without CAS", store(memory::Bugs { settles_without_cas: true, ..of_store })),
         ("recovers unfenced", store(memory::Bugs { recovers_unfenced: true, ..of_store })),
         ("judges stale wallets", store(memory::Bugs { judges_stale_wallets: true, ..of_store })),
+        (
+            "lets late commits pass",
+            store(memory::Bugs { commits_late_unchecked: true, ..of_store }),
+        ),
         ("trusts unknown holds", Bugs { trusts_unknown_holds: true, ..none }),
         ("answers before settling", Bugs { answers_before_settling: true, ..none }),
         ("forgets failed attempts", Bugs { forgets_failed_attempts: true, ..none }),

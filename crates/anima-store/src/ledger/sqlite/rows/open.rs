@@ -36,7 +36,8 @@ pub(super) fn checkpoints(
 ) -> rusqlite::Result<()> {
     const CHECKPOINT: &str = "
         UPDATE hold SET phase = ?3, progress = ?4, upstream_ref = ?5, trail = ?6, expires_at = ?7
-        WHERE id = ?1 AND node = ?2 AND state = 'HELD'";
+        WHERE id = ?1 AND node = ?2 AND state = 'HELD'
+          AND (?8, ?3, ?4) >= (coalesce(json_extract(trail, '$.running.n'), 0), phase, progress)";
     if plan.checkpoints.is_empty() {
         return Ok(());
     }
@@ -51,6 +52,7 @@ pub(super) fn checkpoints(
             row.upstream_ref(),
             row.trail,
             checkpoint.expires_at.micros(),
+            row.attempt(),
         ])?;
     }
     Ok(())

@@ -45,7 +45,13 @@ pub(super) async fn run(process: Arc<Process>, request: Request) {
     let _entered = process.world.enter();
     match request.paid {
         Some((id, amount)) => pay_in(&process, &request.app, (id, amount)).await,
-        None => Call::new(&process, &request).run().await,
+        None => {
+            let call = Call::new(&process, &request);
+            let id = call.id;
+            process.running.lock().insert(id);
+            call.run().await;
+            process.running.lock().remove(&id);
+        }
     }
 }
 
@@ -106,7 +112,7 @@ impl<'p> Call<'p> {
             multiplier: Multiplier::ONE,
             exposure: Some(exposure(&candidate(first, 1), &worst)),
             created_at: now,
-            expires_at: now.plus_millis(120_000),
+            expires_at: now.plus_millis(30_000),
         };
         let app = Arc::clone(&request.app);
         Self { process, id, app, input, first, hold, attempts: Vec::new() }
@@ -308,6 +314,8 @@ impl<'p> Call<'p> {
                 self.process.step("settle.fenced").await;
                 self.true_up(&settlement).await;
             }
+            // Its hold stays open, until it is overdue and nobody's.
+            Err(Error::Refused(_)) => self.process.step("settle.refused").await,
             Err(error) => self.process.world.fail(format!("a settlement was refused: {error}")),
         }
     }

@@ -10,6 +10,9 @@ pub(super) const POINTS: &[&str] = &[
     "lease.lost",
     "writer.taken",
     "writer.sent",
+    "writer.read",
+    "writer.given_up",
+    "writer.met",
     "writer.applied",
     "writer.answer_lost",
     "writer.doubled",
@@ -44,6 +47,7 @@ pub(super) const POINTS: &[&str] = &[
     "settle.before",
     "settle.durable",
     "settle.fenced",
+    "settle.refused",
     "trueup.before",
     "trueup.waits",
     "trueup.durable",
@@ -56,6 +60,7 @@ pub(super) const POINTS: &[&str] = &[
     "topup.unknown",
     "recovery.begin",
     "recovery.claimed",
+    "recovery.overdue",
     "recovery.asked",
     "recovery.silent",
     "recovery.waits",
@@ -66,6 +71,10 @@ pub(super) const POINTS: &[&str] = &[
 
 /// Those that few runs come by. Most seeds like to crash at one of these.
 pub(super) const RARE: &[&str] = &[
+    "writer.given_up",
+    "writer.met",
+    "settle.refused",
+    "recovery.overdue",
     "writer.answer_lost",
     "whole.received",
     "stream.extend",

@@ -36,6 +36,15 @@ pub(super) async fn run(process: Arc<Process>) {
         let Ok(claimed) = claimed else { continue };
         orphans.extend(claimed);
         process.step("recovery.claimed").await;
+        let now = process.world.now();
+        // Taken before the holds are looked at, as the process does it.
+        let running = process.running.lock().clone();
+        let overdue = process.world.state.lock().store.claim_overdue(process.id, &running, now);
+        let overdue = overdue.unwrap_or_default();
+        if !overdue.is_empty() {
+            orphans.extend(overdue);
+            process.step("recovery.overdue").await;
+        }
         let mut waiting = Vec::new();
         for claimed in orphans {
             if !resolve(&process, &claimed).await {
@@ -89,6 +98,10 @@ async fn resolve(process: &Process, claimed: &Claimed) -> bool {
         Err(Error::Fenced) => process.step("recovery.fenced").await,
         // It is kept and tried until it is written, or this process dies.
         Err(Error::Unavailable(_)) => {}
+        // What its own process says of it may be refused for its content; it is asked again.
+        Err(Error::Refused(_)) => return false,
+        // Its own process's settlement came before it.
+        Err(Error::Conflict) => {}
         Err(error) => process.world.fail(format!("a recovered settlement was refused: {error}")),
     }
     true

@@ -19,9 +19,11 @@ use super::checks;
 use super::points::{POINTS, RARE};
 use super::upstream::Upstream;
 use crate::ledger::batch::Failure;
-use crate::ledger::operation::{Item, Verdict};
+use crate::ledger::digest::Digest;
+use crate::ledger::operation::{Item, Operation, Verdict};
 use crate::ledger::plan::State as HoldState;
 use crate::ledger::tests::fixtures::NOON;
+use crate::ledger::tests::memory::unlocked::Reading;
 use crate::ledger::tests::memory::{HoldRow, Memory};
 
 /// Lines of the trace that a failure shows.
@@ -60,6 +62,8 @@ pub(super) struct Faults {
     pub(super) lost: u64,
     pub(super) doubled: u64,
     pub(super) upstream: u64,
+    /// Settlements that the database refuses, per million.
+    refused: u64,
     /// The point at which this seed likes to crash.
     pub(super) target: &'static str,
     /// How much, per million times that it comes by.
@@ -95,6 +99,8 @@ pub(super) struct State {
     pub(super) paid_in: BTreeMap<u128, (i64, bool)>,
     /// Requests whose client saw the end of its answer, and what it should have cost.
     pub(super) answered: BTreeMap<Uuid, i64>,
+    /// Settlements that the database refuses, by their hold.
+    refused: BTreeMap<Uuid, Digest>,
     /// How often a process died at each point.
     pub(super) crashes: BTreeMap<&'static str, u64>,
     /// How often each point was passed.
@@ -128,6 +134,7 @@ impl World {
             failure: None,
             paid_in: BTreeMap::new(),
             answered: BTreeMap::new(),
+            refused: BTreeMap::new(),
             crashes: BTreeMap::new(),
             passed: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -316,6 +323,42 @@ impl World {
         state.over || state.failure.is_some()
     }
 
+    /// Whether the database refuses a batch for what is in it: one content of a settlement, for
+    /// good. Whoever closes that hold otherwise is not refused.
+    pub(super) fn refuses(&self, items: &[Item]) -> bool {
+        let mut state = self.state.lock();
+        let (rate, calm) = (state.faults.refused, state.calm);
+        let mut refused = false;
+        for item in items {
+            let Operation::Settle(settle) = &item.operation else { continue };
+            let hold = settle.settlement.hold;
+            let is_chosen = hold.as_u128() % 1_000_000 < u128::from(rate);
+            if is_chosen && !calm && !settle.settlement.attempts.is_empty() {
+                state.refused.entry(hold).or_insert(settle.digest);
+            }
+            refused |= state.refused.get(&hold) == Some(&settle.digest);
+        }
+        refused
+    }
+
+    /// Reads what a batch names, without locks.
+    pub(super) fn read_unlocked(&self, id: Uuid, items: &[Item]) -> Option<Reading> {
+        let now = self.now();
+        self.state.lock().store.read_unlocked(id, now, items)
+    }
+
+    /// Writes it, as far as it fits, and checks what must always hold.
+    pub(super) fn write_unlocked(&self, reading: Reading, items: &[Item]) -> Option<Vec<Verdict>> {
+        let mut state = self.state.lock();
+        let verdicts = state.store.write_unlocked(reading, items);
+        let wrong = checks::always(&state);
+        drop(state);
+        if let Err(why) = wrong {
+            self.fail(why);
+        }
+        verdicts
+    }
+
     /// Makes a transaction for a process, and checks what must always hold.
     pub(super) fn transact(&self, id: Uuid, items: &[Item]) -> Result<Vec<Verdict>, Failure> {
         let now = self.now();
@@ -354,6 +397,7 @@ fn faults(seed: u64, rng: &SeededRng) -> Faults {
         lost: pick(&[0, 20_000, 100_000, 300_000]),
         doubled: pick(&[0, 50_000, 200_000]),
         upstream: pick(&[0, 100_000, 400_000]),
+        refused: pick(&[0, 0, 50_000]),
         target,
         likes,
         is_poor: false,
@@ -380,6 +424,12 @@ fn suit(faults: &mut Faults, rng: &SeededRng) {
     let fails = target.starts_with("attempt.") || target.starts_with("release.");
     if fails || odd.contains(&target) {
         faults.upstream = 600_000;
+    }
+    if ["writer.given_up", "writer.met"].contains(&target) {
+        faults.lost = 300_000;
+    }
+    if ["settle.refused", "recovery.overdue"].contains(&target) {
+        (faults.refused, faults.crash, faults.pause) = (400_000, 0, 0);
     }
     faults.is_poor = ["stream.exhausted", "hold.refused"].contains(&target);
 }
