@@ -109,6 +109,14 @@ impl PriceList {
         paid
     }
 
+    /// Whether a usage is paid by units, and whether by tokens.
+    pub fn pays(&self, usage: &Usage) -> (bool, bool) {
+        let paid = self.paid(usage);
+        let is_token = |meter: Meter| meter.is_input() || meter.is_output();
+        let has = |wanted: bool| paid.iter().any(|(meter, _)| is_token(meter) == wanted);
+        (has(false), has(true))
+    }
+
     /// Prices what was used. A fee per call (`requests`) applies when the list has one.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod embedding;
 mod models;
 mod pen;
 mod sample;
+mod sound;
 mod stream;
 mod units;
 
@@ -105,6 +106,7 @@ fn facts<'a>(ask: &Ask<'a>, inquiry: Option<&'a Inquiry<'_>>) -> Facts<'a> {
         Some(Inquiry::Completion(completion)) => (completion.model.as_ref(), completion.stream),
         Some(Inquiry::Embedding(embedding)) => (embedding.model.as_ref(), false),
         Some(Inquiry::Units(units)) => (units.model.as_ref(), false),
+        Some(Inquiry::Sound(sound)) => (sound.model.as_ref(), sound.stream),
         Some(Inquiry::Model(model)) => (model.as_str(), false),
         Some(Inquiry::Models) | None => ("", false),
     };
@@ -123,7 +125,11 @@ fn admit(
     match inquiry {
         Ok(Inquiry::Models) | Err(_) => Ok(Behaviour::default()),
         Ok(
-            Inquiry::Completion(_) | Inquiry::Embedding(_) | Inquiry::Units(_) | Inquiry::Model(_),
+            Inquiry::Completion(_)
+            | Inquiry::Embedding(_)
+            | Inquiry::Units(_)
+            | Inquiry::Sound(_)
+            | Inquiry::Model(_),
         ) => {
             if !script.has_model(facts.model) {
                 return Err(ErrorBody::no_model(format!(
@@ -193,6 +199,7 @@ impl Scene<'_> {
             Inquiry::Completion(completion) => completion::plan(self, completion),
             Inquiry::Embedding(embedding) => embedding::plan(self, embedding),
             Inquiry::Units(units) => units::plan(self, units),
+            Inquiry::Sound(sound) => sound::plan(self, sound),
             Inquiry::Models => models::list(self),
             Inquiry::Model(model) => models::one(self, model),
         };
@@ -276,7 +283,7 @@ fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
             completion.prompt_tokens.saturating_add(completion.cap.unwrap_or(0))
         }
         Inquiry::Embedding(embedding) => embedding.inputs.iter().map(|input| input.tokens).sum(),
-        Inquiry::Models | Inquiry::Model(_) | Inquiry::Units(_) => 0,
+        Inquiry::Models | Inquiry::Model(_) | Inquiry::Units(_) | Inquiry::Sound(_) => 0,
     }
 }
 
@@ -291,7 +298,11 @@ const fn face(endpoint: Endpoint) -> Face {
         | Endpoint::Responses
         | Endpoint::Moderations
         | Endpoint::Images
+        | Endpoint::ImageEdits
         | Endpoint::Rerank
+        | Endpoint::Speech
+        | Endpoint::Transcriptions
+        | Endpoint::Translations
         | Endpoint::Models
         | Endpoint::Unknown => Face::Openai,
     }

@@ -6,6 +6,7 @@
 //! as OpenAI ignores most of them. It does not look at the script.
 
 mod foreign;
+mod sound;
 mod tally;
 mod tools;
 
@@ -20,6 +21,7 @@ use crate::script::Endpoint;
 use tally::{Inputs, Messages};
 use tools::{ToolBody, Wish};
 
+pub(crate) use sound::Sound;
 pub(crate) use tally::Input;
 pub(crate) use tools::{Tool, Wanted};
 
@@ -34,6 +36,8 @@ pub struct Ask<'a> {
     pub query: &'a str,
     /// The key, from whichever header or parameter carries it.
     pub key: Option<&'a str>,
+    /// What the body is said to be, or nothing.
+    pub content_type: &'a str,
     /// The whole body.
     pub body: &'a [u8],
 }
@@ -47,6 +51,7 @@ pub(crate) enum Inquiry<'a> {
     Model(String),
     /// Moderations, images or a rerank.
     Units(Units<'a>),
+    Sound(Sound<'a>),
 }
 
 /// A request whose answer is counted in units.
@@ -178,7 +183,11 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
         "/v1/responses" => Endpoint::Responses,
         "/v1/moderations" => Endpoint::Moderations,
         "/v1/images/generations" => Endpoint::Images,
+        "/v1/images/edits" => Endpoint::ImageEdits,
         "/v1/rerank" => Endpoint::Rerank,
+        "/v1/audio/speech" => Endpoint::Speech,
+        "/v1/audio/transcriptions" => Endpoint::Transcriptions,
+        "/v1/audio/translations" => Endpoint::Translations,
         "/v1/models" => Endpoint::Models,
         _ if foreign::gemini_call(path).is_some() => Endpoint::GenerateContent,
         _ if path.starts_with("/v1/models/") => Endpoint::Models,
@@ -198,7 +207,11 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         | Endpoint::GenerateContent
         | Endpoint::Moderations
         | Endpoint::Images
-        | Endpoint::Rerank => Method::POST,
+        | Endpoint::ImageEdits
+        | Endpoint::Rerank
+        | Endpoint::Speech
+        | Endpoint::Transcriptions
+        | Endpoint::Translations => Method::POST,
         Endpoint::Models => Method::GET,
         Endpoint::Unknown => {
             let message = format!("Unknown request URL: {} {}.", ask.method, ask.path);
@@ -218,7 +231,16 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         Endpoint::GenerateContent => {
             foreign::gemini(ask, &parse(ask.body)?).map(Inquiry::Completion)
         }
-        Endpoint::Moderations | Endpoint::Images | Endpoint::Rerank => {
+        Endpoint::Speech => sound::speech(ask).map(Inquiry::Sound),
+        Endpoint::Transcriptions | Endpoint::Translations => {
+            sound::recording(endpoint, ask).map(Inquiry::Sound)
+        }
+        Endpoint::ImageEdits if sound::is_form(ask) => {
+            let (model, n) = sound::edit(ask)?;
+            let (model, count) = (Cow::Owned(model), choices(n, "n")?.into());
+            Ok(Inquiry::Units(Units { endpoint, model, count }))
+        }
+        Endpoint::Moderations | Endpoint::Images | Endpoint::ImageEdits | Endpoint::Rerank => {
             units(endpoint, parse(ask.body)?).map(Inquiry::Units)
         }
         Endpoint::Models | Endpoint::Unknown => Ok(match ask.path.strip_prefix("/v1/models/") {

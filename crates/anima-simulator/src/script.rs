@@ -145,8 +145,16 @@ pub enum Endpoint {
     Moderations,
     /// `POST /v1/images/generations`.
     Images,
+    /// `POST /v1/images/edits`.
+    ImageEdits,
     /// `POST /v1/rerank`.
     Rerank,
+    /// `POST /v1/audio/speech`.
+    Speech,
+    /// `POST /v1/audio/transcriptions`.
+    Transcriptions,
+    /// `POST /v1/audio/translations`.
+    Translations,
     /// `GET /v1/models` and `GET /v1/models/{id}`.
     Models,
     /// Any other path; answered 404 and taken by no rule.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -174,7 +174,15 @@ impl Simulator {
         let received_ms = unix_ms();
         let query = parts.uri.query().unwrap_or_default();
         let key = credential(&parts.headers, query);
-        let ask = Ask { method: &parts.method, path: parts.uri.path(), query, key, body };
+        let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let ask = Ask {
+            method: &parts.method,
+            path: parts.uri.path(),
+            query,
+            key,
+            content_type: kind.unwrap_or_default(),
+            body,
+        };
         let turn = Turn { id: &id, created_s: received_ms / 1000 };
         let reply = decide(&ask, &active.script, &active.counts, turn);
         let mut record = Record::open(&self.log, number, reply.truth, |truth| {
@@ -230,7 +238,7 @@ fn plain(status: u16, json: Vec<u8>) -> Response<Player> {
     let mut response = Response::new(Player::plain(json));
     *response.status_mut() = status_code(status);
     let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
 

@@ -22,6 +22,17 @@ pub struct Usage {
     pub cached_tokens: u64,
     /// The part of the completion that was reasoning.
     pub reasoning_tokens: u64,
+    /// Characters that were spoken.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub characters: u64,
+    /// Seconds that were heard.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audio_seconds: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Usage as the caller was told.

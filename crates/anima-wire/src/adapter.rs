@@ -14,6 +14,7 @@ mod openai_compatible;
 mod openai_responses;
 pub mod presets; // vendors that need no adapter of their own
 mod retry_after;
+mod sound; // what speaking and hearing come to
 mod stream;
 mod vertex;
 
@@ -26,7 +27,8 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 use serde_json::{Map, Value};
 
-pub use answer::Answer;
+pub use answer::{Answer, Told};
+pub use sound::sound_usage;
 pub use stream::StreamDecoder;
 
 use crate::canonical::{Carried, Dropped, Refusal, Request};
@@ -48,12 +50,20 @@ pub struct Encoded {
     pub content_length: usize,
     /// What the provider's dialect could not carry, for `x-anima-dropped`.
     pub dropped: Dropped,
+    /// What the body is; `None` is JSON.
+    pub content_type: Option<HeaderValue>,
 }
 
 impl Encoded {
     fn new(path: impl Into<Cow<'static, str>>, body: Vec<Bytes>) -> Self {
         let content_length = body.iter().map(Bytes::len).sum();
-        Self { path: path.into(), body, content_length, dropped: Dropped::default() }
+        Self {
+            path: path.into(),
+            body,
+            content_length,
+            dropped: Dropped::default(),
+            content_type: None,
+        }
     }
 
     fn carried(path: impl Into<Cow<'static, str>>, carried: Carried) -> Self {

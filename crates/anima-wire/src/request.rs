@@ -7,14 +7,20 @@
 
 mod draft;
 mod foreign;
+mod form; // multipart bodies: where their parts stand
 mod prompt;
 pub(crate) mod rewrite;
+mod sound; // how long a recording lasts
 
 use anima_core::failure::Failure;
 use bytes::Bytes;
+use http::HeaderValue;
+
+pub(crate) use form::Transcript;
 
 use crate::dialect::{Dialect, Echo};
 use crate::{json, tokens};
+use form::Form;
 
 /// What a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,8 +35,16 @@ pub enum Endpoint {
     Moderations,
     /// Pictures from words.
     Images,
+    /// Pictures from pictures and words.
+    ImageEdits,
     /// Documents in the order in which they answer a query.
     Rerank,
+    /// Sound from words.
+    Speech,
+    /// Words from sound.
+    Transcriptions,
+    /// English words from sound.
+    Translations,
 }
 
 impl Endpoint {
@@ -42,8 +56,22 @@ impl Endpoint {
             Self::Embeddings => "/embeddings",
             Self::Moderations => "/moderations",
             Self::Images => "/images/generations",
+            Self::ImageEdits => "/images/edits",
             Self::Rerank => "/rerank",
+            Self::Speech => "/audio/speech",
+            Self::Transcriptions => "/audio/transcriptions",
+            Self::Translations => "/audio/translations",
         }
+    }
+
+    /// Whether a body may be a form with files.
+    pub const fn takes_forms(self) -> bool {
+        matches!(self, Self::ImageEdits | Self::Transcriptions | Self::Translations)
+    }
+
+    /// Whether sound is turned into words.
+    pub const fn hears(self) -> bool {
+        matches!(self, Self::Transcriptions | Self::Translations)
     }
 
     /// Whether tokens are generated, and may be streamed.
@@ -55,8 +83,9 @@ impl Endpoint {
     const fn prompt(self) -> &'static str {
         match self {
             Self::ChatCompletions => "messages",
-            Self::Completions | Self::Images => "prompt",
-            Self::Embeddings | Self::Moderations => "input",
+            Self::Completions | Self::Images | Self::ImageEdits => "prompt",
+            Self::Embeddings | Self::Moderations | Self::Speech => "input",
+            Self::Transcriptions | Self::Translations => "file",
             Self::Rerank => "query",
         }
     }
@@ -92,12 +121,18 @@ pub struct CallRequest {
     pub input_bytes: usize,
     /// Images, sounds and files among the messages.
     pub media_parts: u64,
+    /// Characters to speak.
+    pub characters: u64,
+    /// Seconds of sound to hear: measured where the file tells, else no less than it can have.
+    pub audio_seconds: u64,
     /// The tier asked for.
     pub service_tier: Option<String>,
     /// The whole body as it came.
     pub body: Bytes,
     /// What the gateway lowered the output limit to, if it did.
     pub limited_to: Option<u64>,
+    /// What is known of a body that is a form.
+    form: Option<Form>,
     places: rewrite::Places,
 }
 
@@ -145,11 +180,27 @@ impl CallRequest {
             choices: read.choices,
             input_bytes: read.prompt.bytes,
             media_parts: read.prompt.media_parts,
+            characters: read.characters,
+            audio_seconds: 0,
             service_tier: read.service_tier,
             places: read.places,
             limited_to: None,
+            form: None,
             body,
         })
+    }
+
+    /// Reads a body that is a form (`multipart/form-data`), as its content type says. Nothing of
+    /// its files is copied.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_form(
+        endpoint: Endpoint,
+        content_type: &HeaderValue,
+        body: Bytes,
+    ) -> Result<Self, Error> {
+        form::read(endpoint, content_type, body)
     }
 
     /// Reads a body of any dialect of chat. `named` is the model and whether to stream, where the
@@ -179,9 +230,12 @@ impl CallRequest {
             choices: read.choices,
             input_bytes: read.input_bytes,
             media_parts: read.media_parts,
+            characters: 0,
+            audio_seconds: 0,
             service_tier: read.service_tier,
             places: read.places,
             limited_to: None,
+            form: None,
             body,
         })
     }
@@ -206,6 +260,10 @@ impl CallRequest {
     /// Counts the prompt with our own tokenizer. Bounded work (see [`tokens::COUNTED_BYTES_MAX`]),
     /// but up to some 25 ms of it.
     pub fn count_input_tokens(&self) -> u64 {
+        if self.form.is_some() {
+            // Words among files are few.
+            return self.estimate_input_tokens() / 2;
+        }
         if self.dialect == Dialect::OpenAiChat {
             prompt::count(self.endpoint, &self.body)
         } else {
@@ -222,6 +280,24 @@ impl CallRequest {
         }
     }
 
+    /// What makes two bodies the same request, in order: all of it but the sign between the parts
+    /// of a form, which clients choose anew each time.
+    pub fn substance(&self) -> impl Iterator<Item = &[u8]> {
+        let parts = self.form.as_ref().map(|form| form.substance(&self.body));
+        let whole = self.form.is_none().then_some(&self.body[..]);
+        whole.into_iter().chain(parts.into_iter().flatten())
+    }
+
+    /// The content type of what goes to a provider; `None` is JSON.
+    pub(crate) fn content_type(&self) -> Option<&HeaderValue> {
+        self.form.as_ref().map(|form| &form.content_type)
+    }
+
+    /// The form in which a client wants what was heard.
+    pub(crate) fn transcript(&self) -> Transcript {
+        self.form.as_ref().map_or(Transcript::Json, |form| form.transcript)
+    }
+
     /// The body of a client of Gemini's for Gemini: as it came, but for a lowered output limit.
     pub(crate) fn with_limit(&self) -> Vec<Bytes> {
         foreign::limited(&self.body, &self.places, self.limited_to)
@@ -230,17 +306,14 @@ impl CallRequest {
     /// The body for a provider, as segments of the original and what replaces the rest. `member` is
     /// the one that limits the output of a chat where the client named none.
     pub(crate) fn rewrite(&self, upstream_model: &str, member: &'static str) -> Vec<Bytes> {
-        let member = match self.endpoint {
-            Endpoint::ChatCompletions => member,
-            Endpoint::Completions
-            | Endpoint::Embeddings
-            | Endpoint::Moderations
-            | Endpoint::Images
-            | Endpoint::Rerank => rewrite::OLDER,
-        };
+        if let Some(form) = &self.form {
+            return form.rewrite(&self.body, upstream_model);
+        }
+        let is_chat = self.endpoint == Endpoint::ChatCompletions;
+        let member = if is_chat { member } else { rewrite::OLDER };
         let changes = rewrite::Changes {
             model: (self.model != upstream_model).then_some(upstream_model),
-            stream: self.stream,
+            stream: self.stream && self.endpoint.generates(),
             output: self.limited_to.map(|tokens| (tokens, member)),
         };
         self.places.rewrite(&self.body, changes)

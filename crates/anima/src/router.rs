@@ -34,6 +34,10 @@ fn data_plane(plane: Arc<Plane>) -> Router {
             .route(&path("/embeddings"), post(openai::embeddings))
             .route(&path("/moderations"), post(openai::moderations))
             .route(&path("/images/generations"), post(openai::images))
+            .route(&path("/images/edits"), post(openai::image_edits))
+            .route(&path("/audio/speech"), post(openai::speech))
+            .route(&path("/audio/transcriptions"), post(openai::transcriptions))
+            .route(&path("/audio/translations"), post(openai::translations))
             .route(&path("/rerank"), post(openai::rerank))
             .route(&path("/models"), get(openai::models::list))
             .route(&path("/models/{*id}"), get(openai::models::one).post(gemini::call));

@@ -21,7 +21,8 @@ impl Plan {
     }
 
     fn with(script: &Script, method: &Method, path: &str, body: &str) -> Self {
-        let ask = Ask { method, path, query: "", key: None, body: body.as_bytes() };
+        let ask =
+            Ask { method, path, query: "", key: None, content_type: "", body: body.as_bytes() };
         Self { reply: decide(&ask, script, &Counts::new(script), TURN) }
     }
 
@@ -304,7 +305,7 @@ fn keys_models_and_bodies_are_checked_in_this_order() {
         (Some("right"), r#"{"model": "gpt-4o", "messages": [{}]}"#, 200, Value::Null),
     ] {
         let (method, path) = (&Method::POST, "/v1/chat/completions");
-        let ask = Ask { method, path, query: "", key, body: body.as_bytes() };
+        let ask = Ask { method, path, query: "", key, content_type: "", body: body.as_bytes() };
         let plan = Plan { reply: decide(&ask, &script, &counts, TURN) };
         assert_eq!((plan.status(), &plan.json()["error"]["code"]), (status, &code), "{body}");
         let refused = status != 200;

@@ -12,7 +12,7 @@ use crate::usage::Usage;
 
 /// The plan of an answer.
 pub(super) fn plan(scene: &Scene<'_>, units: &Units<'_>) -> Draft {
-    let body = if units.endpoint == Endpoint::Images {
+    let body = if matches!(units.endpoint, Endpoint::Images | Endpoint::ImageEdits) {
         let picture = |n: u64| json!({"url": format!("https://example.invalid/{n}.png")});
         let pictures: Value = (0..units.count).map(picture).collect();
         json!({"created": scene.turn.created_s, "data": pictures})

@@ -3,7 +3,14 @@
 use super::*;
 
 fn ask<'a>(path: &'a str, body: &'a str) -> Ask<'a> {
-    Ask { method: &Method::POST, path, query: "", key: None, body: body.as_bytes() }
+    Ask {
+        method: &Method::POST,
+        path,
+        query: "",
+        key: None,
+        content_type: "",
+        body: body.as_bytes(),
+    }
 }
 
 fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
@@ -12,6 +19,7 @@ fn completion<'a>(path: &'a str, body: &'a str) -> Completion<'a> {
         other @ (Inquiry::Embedding(_)
         | Inquiry::Models
         | Inquiry::Model(_)
+        | Inquiry::Sound(_)
         | Inquiry::Units(_)) => {
             panic!("{other:?}")
         }
@@ -24,6 +32,7 @@ fn embedding(body: &str) -> Embedding<'_> {
         other @ (Inquiry::Completion(_)
         | Inquiry::Models
         | Inquiry::Model(_)
+        | Inquiry::Sound(_)
         | Inquiry::Units(_)) => {
             panic!("{other:?}")
         }
@@ -155,7 +164,8 @@ fn a_model_name_in_a_path_may_be_encoded() {
         ("/v1/models/fault%3Astatus:503", "fault:status:503"),
         ("/v1/models/odd%zz%", "odd%zz%"),
     ] {
-        let ask = Ask { method: &Method::GET, path, query: "", key: None, body: b"" };
+        let ask =
+            Ask { method: &Method::GET, path, query: "", key: None, content_type: "", body: b"" };
         assert!(matches!(read(&ask), Ok(Inquiry::Model(name)) if name == model), "{path}");
     }
 }

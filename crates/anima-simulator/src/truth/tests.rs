@@ -15,6 +15,7 @@ fn truth(billing: Billing) -> Truth {
             completion_tokens: 9,
             cached_tokens: 2,
             reasoning_tokens: 4,
+            ..Usage::default()
         },
         reported: Some(Reported { prompt_tokens: 7, ..Reported::default() }),
         outcome: Outcome::Answered,

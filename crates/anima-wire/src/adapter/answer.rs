@@ -3,6 +3,7 @@
 //! Invariant: what is called an answer is one JSON object of the endpoint's form; everything else
 //! is a failure before the client has seen a byte. Sources: `a-inbound` A.1.3, `reliability` 3.3.
 
+mod heard;
 mod units;
 
 use anima_core::failure::Failure;
@@ -19,11 +20,27 @@ use crate::json::{Node, Outline};
 use crate::request::{CallRequest, Endpoint};
 use crate::tokens;
 
+/// Which of an answer's meters are the provider's own word; what is made of others is an estimate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Told {
+    /// All of them.
+    #[default]
+    All,
+    /// Seconds or characters.
+    Units,
+    /// Tokens.
+    Tokens,
+    /// None of them.
+    Nothing,
+}
+
 /// What the body of a 200 says.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Disjoint meters. `None` when the provider reported nothing usable: count for yourself.
     pub usage: Option<Usage>,
+    /// Which of them are the provider's own word.
+    pub told: Told,
     /// Whether the report contradicts itself or what was delivered.
     pub usage_suspect: bool,
     /// The tier that was really used.
@@ -34,6 +51,8 @@ pub struct Answer {
     pub text_bytes: usize,
     /// What the client gets: the provider's own bytes where both speak one dialect.
     pub body: Bytes,
+    /// What that is; `None` is JSON.
+    pub content_type: Option<&'static str>,
     /// Tokens by our own count, where the text was read as parts and usage cannot be relied on.
     counted: Option<u64>,
 }
@@ -51,9 +70,14 @@ impl Answer {
             return Err(Fault::read(body).in_answer());
         }
         let complete = match endpoint {
-            Endpoint::Moderations | Endpoint::Images | Endpoint::Rerank => {
+            Endpoint::Moderations | Endpoint::Images | Endpoint::ImageEdits | Endpoint::Rerank => {
                 return units::read(request, body, &reply);
             }
+            Endpoint::Transcriptions | Endpoint::Translations => {
+                return heard::read(request, body, &reply);
+            }
+            // A sound is no JSON: what is has an error, or makes no sense.
+            Endpoint::Speech => false,
             Endpoint::ChatCompletions | Endpoint::Completions => reply.choices.is_some(),
             Endpoint::Embeddings => reply.has_embeddings,
         };
@@ -65,11 +89,13 @@ impl Answer {
         let zeros = reply.report.usage.is_some() && usage.is_none();
         Ok(Self {
             usage,
+            told: Told::All,
             usage_suspect: reply.report.suspect || zeros || (tally.content && silent),
             service_tier: reply.service_tier.map(|tier| tier.decode().into_owned()),
             upstream_ref: reply.id.map(|id| id.decode().into_owned()),
             text_bytes: tally.bytes,
             body: body.clone(),
+            content_type: None,
             counted: None,
         })
     }
@@ -113,6 +139,7 @@ impl Answer {
         let is_doubtful = usage.is_none() || facts.usage_suspect();
         Ok(Self {
             usage,
+            told: Told::All,
             usage_suspect: facts.usage_suspect(),
             service_tier: answer.service_tier.as_ref().map(ToString::to_string),
             upstream_ref: (!answer.id.is_empty()).then(|| answer.id.to_string()),
@@ -122,6 +149,7 @@ impl Answer {
             } else {
                 request.dialect.write_answer(&answer, &request.echo())
             },
+            content_type: None,
             counted: is_doubtful.then(|| facts.count_output_tokens()),
         })
     }
@@ -154,7 +182,7 @@ fn checked(answer: canonical::Answer<'_>) -> Result<canonical::Answer<'_>, Failu
 }
 
 /// Whether a body is an error, in the ways of every dialect.
-fn is_fault(root: Node<'_, '_>) -> bool {
+pub(super) fn is_fault(root: Node<'_, '_>) -> bool {
     let first = root.elements().next().unwrap_or(root);
     first.get("error").is_some()
         || first.get("type").is_some_and(|kind| kind.is("error"))

@@ -42,14 +42,7 @@ impl Adapter for Anthropic {
     }
 
     fn serves(&self, endpoint: Endpoint) -> bool {
-        match endpoint {
-            Endpoint::ChatCompletions => true,
-            Endpoint::Completions
-            | Endpoint::Embeddings
-            | Endpoint::Moderations
-            | Endpoint::Images
-            | Endpoint::Rerank => false,
-        }
+        endpoint == Endpoint::ChatCompletions
     }
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {

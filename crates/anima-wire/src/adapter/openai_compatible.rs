@@ -41,16 +41,9 @@ impl Adapter for OpenAiCompatible {
         self.name
     }
 
-    fn serves(&self, endpoint: Endpoint) -> bool {
-        // Who lacks one of them answers 404, and the next channel is asked.
-        match endpoint {
-            Endpoint::ChatCompletions
-            | Endpoint::Completions
-            | Endpoint::Embeddings
-            | Endpoint::Moderations
-            | Endpoint::Images
-            | Endpoint::Rerank => true,
-        }
+    fn serves(&self, _endpoint: Endpoint) -> bool {
+        // Who lacks one answers 404, and the next channel is asked.
+        true
     }
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
@@ -59,7 +52,9 @@ impl Adapter for OpenAiCompatible {
         if request.dialect == Dialect::OpenAiChat {
             // Models of OpenAI's that reason refuse the older name; many who copy know no other.
             let limit = if self.is_openai { NEWER } else { OLDER };
-            return Ok(Encoded::new(path, request.rewrite(upstream_model, limit)));
+            let content_type = request.content_type().cloned();
+            let encoded = Encoded::new(path, request.rewrite(upstream_model, limit));
+            return Ok(Encoded { content_type, ..encoded });
         }
         let target = chat::Target { model: upstream_model, is_openai: self.is_openai };
         let carried = convert(request, |wanted| chat::write_request(wanted, target))?;

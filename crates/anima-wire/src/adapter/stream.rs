@@ -7,6 +7,7 @@
 mod converting;
 mod facts;
 mod openai;
+mod sound;
 
 pub(super) use facts::Facts;
 
@@ -15,12 +16,14 @@ use anima_core::usage::Usage;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::Told;
 use super::bedrock::Frames;
 use crate::dialect::Dialect;
-use crate::request::CallRequest;
+use crate::request::{CallRequest, Endpoint};
 use crate::surface;
 use converting::Converting;
 use openai::Passing;
+use sound::{Sound, Telling};
 
 /// Decodes one upstream stream.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct StreamDecoder {
 enum Kind {
     Passing(Box<Passing>),
     Converting(Box<Converting>),
+    Sound(Box<Sound>),
+    Telling(Box<Telling>),
 }
 
 impl StreamDecoder {
@@ -46,6 +51,12 @@ impl StreamDecoder {
     /// A decoder for a stream of this dialect, for the client of the request: it passes where both
     /// speak OpenAI's.
     pub(crate) fn of(from: Dialect, request: &CallRequest) -> Self {
+        if request.endpoint.hears() || request.endpoint == Endpoint::Speech && request.stream {
+            return Self { kind: Kind::Telling(Box::new(Telling::new(request))), frames: None };
+        }
+        if request.endpoint == Endpoint::Speech {
+            return Self { kind: Kind::Sound(Box::new(Sound::new(request))), frames: None };
+        }
         if from == Dialect::OpenAiChat && request.dialect == Dialect::OpenAiChat {
             return Self::passing(request);
         }
@@ -81,6 +92,11 @@ impl StreamDecoder {
         match &mut self.kind {
             Kind::Passing(stream) => stream.push(chunk, out),
             Kind::Converting(stream) => stream.push(&chunk, out),
+            Kind::Sound(stream) => {
+                stream.push(chunk, out);
+                Ok(())
+            }
+            Kind::Telling(stream) => stream.push(&chunk, out),
         }?;
         // What follows the terminator is never read, however it is cut.
         if self.is_done() { Ok(()) } else { outcome }
@@ -95,6 +111,11 @@ impl StreamDecoder {
         match &mut self.kind {
             Kind::Passing(stream) => stream.end(out),
             Kind::Converting(stream) => stream.end(out),
+            Kind::Sound(stream) => {
+                stream.end();
+                Ok(())
+            }
+            Kind::Telling(stream) => stream.end(),
         }
     }
 
@@ -103,6 +124,8 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(stream) => stream.has_content(),
             Kind::Converting(stream) => stream.facts.has_content(),
+            Kind::Sound(stream) => stream.has_content(),
+            Kind::Telling(stream) => stream.has_content(),
         }
     }
 
@@ -111,6 +134,8 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(stream) => stream.is_done(),
             Kind::Converting(stream) => stream.is_done(),
+            Kind::Sound(stream) => stream.is_done(),
+            Kind::Telling(stream) => stream.is_done(),
         }
     }
 
@@ -119,6 +144,8 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(_) => Passing::terminator(),
             Kind::Converting(stream) => stream.terminator(),
+            Kind::Sound(stream) => stream.terminator(),
+            Kind::Telling(stream) => stream.terminator(),
         }
     }
 
@@ -128,6 +155,17 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(stream) => stream.usage(),
             Kind::Converting(stream) => stream.facts.usage(),
+            Kind::Sound(stream) => stream.usage(),
+            Kind::Telling(stream) => stream.has_content().then(|| stream.known().usage),
+        }
+    }
+
+    /// Which of the meters of [`Self::usage`] are the provider's own word.
+    pub fn told(&self) -> Told {
+        match &self.kind {
+            Kind::Passing(_) | Kind::Converting(_) => Told::All,
+            Kind::Sound(stream) => stream.told(),
+            Kind::Telling(stream) => stream.known().told,
         }
     }
 
@@ -136,7 +174,7 @@ impl StreamDecoder {
     /// first guess and mean nothing.
     pub fn input_usage(&self) -> Option<Usage> {
         match &self.kind {
-            Kind::Passing(_) => None,
+            Kind::Passing(_) | Kind::Sound(_) | Kind::Telling(_) => None,
             Kind::Converting(stream) => stream.facts.input_usage(),
         }
     }
@@ -146,6 +184,7 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(stream) => stream.usage_suspect(),
             Kind::Converting(stream) => stream.facts.usage_suspect(),
+            Kind::Sound(_) | Kind::Telling(_) => false,
         }
     }
 
@@ -154,6 +193,7 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(stream) => stream.service_tier(),
             Kind::Converting(stream) => stream.facts.service_tier(),
+            Kind::Sound(_) | Kind::Telling(_) => None,
         }
     }
 
@@ -162,6 +202,7 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(stream) => stream.upstream_ref(),
             Kind::Converting(stream) => stream.facts.upstream_ref(),
+            Kind::Sound(_) | Kind::Telling(_) => None,
         }
     }
 
@@ -170,6 +211,7 @@ impl StreamDecoder {
         match &self.kind {
             Kind::Passing(stream) => stream.output_bytes(),
             Kind::Converting(stream) => stream.facts.text_bytes(),
+            Kind::Sound(_) | Kind::Telling(_) => 0,
         }
     }
 
@@ -178,20 +220,31 @@ impl StreamDecoder {
         match &mut self.kind {
             Kind::Passing(stream) => stream.count_output_tokens(),
             Kind::Converting(stream) => stream.facts.count_output_tokens(),
+            Kind::Sound(_) | Kind::Telling(_) => 0,
         }
     }
 
     /// The event that closes this stream when it failed after its first byte, in the client's own
-    /// dialect. No terminator follows.
-    pub fn failure_event(&self, failure: Failure, message: &str, request_id: &str) -> Bytes {
-        let Kind::Converting(stream) = &self.kind else {
-            return Self::error_event(failure, message, request_id);
+    /// dialect. No terminator follows. `None` for bytes of a sound, which can only be broken off.
+    pub fn failure_event(
+        &self,
+        failure: Failure,
+        message: &str,
+        request_id: &str,
+    ) -> Option<Bytes> {
+        let stream = match &self.kind {
+            Kind::Converting(stream) => stream,
+            Kind::Passing(_) | Kind::Telling(_) => {
+                return Some(Self::error_event(failure, message, request_id));
+            }
+            Kind::Sound(_) => return None,
         };
         if let Some(writer) = stream.array() {
             let extra = json!({ "reason": failure.reason(), "request_id": request_id });
-            return writer.closed_by(&surface::gemini::error_body(failure, message, Some(&extra)));
+            let body = surface::gemini::error_body(failure, message, Some(&extra));
+            return Some(writer.closed_by(&body));
         }
-        Self::error_event_in(stream.client(), failure, message, request_id)
+        Some(Self::error_event_in(stream.client(), failure, message, request_id))
     }
 
     /// The event that closes a stream which failed after its first byte, for a client of OpenAI's

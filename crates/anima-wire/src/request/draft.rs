@@ -22,7 +22,7 @@ const DOCUMENTS_PER_QUERY: u64 = 100;
 const COMPLETION_TOKENS_DEFAULT: u64 = 16;
 
 /// Members that decide about money or routing, and are therefore guarded against twins.
-const OWNED: [&str; 13] = [
+const OWNED: [&str; 14] = [
     "model",
     "stream",
     "stream_options",
@@ -36,6 +36,7 @@ const OWNED: [&str; 13] = [
     "input",
     "query",
     "documents",
+    "stream_format",
 ];
 
 /// The members that the gateway reads. `None` is absent; a null is remembered as what it is.
@@ -53,6 +54,9 @@ pub(super) struct Draft<'a> {
     prompt: Prompt,
     /// Of a rerank.
     documents: u64,
+    /// Of a speech.
+    characters: u64,
+    stream_format: Option<Value<'a>>,
     closing: usize,
 }
 
@@ -64,6 +68,7 @@ pub(super) struct Checked {
     pub(super) choices: u64,
     pub(super) service_tier: Option<String>,
     pub(super) prompt: Prompt,
+    pub(super) characters: u64,
     pub(super) places: Places,
 }
 
@@ -98,6 +103,14 @@ impl<'a> Draft<'a> {
         cursor: &mut Cursor<'a>,
         name: &str,
     ) -> Result<(), Error> {
+        if name == endpoint.prompt() && endpoint == Endpoint::Speech {
+            let start = cursor.offset();
+            let value = cursor.value()?;
+            self.prompt_kind = Some(value.kind);
+            self.prompt.bytes += cursor.offset() - start;
+            self.characters = value.text().map_or(0, |text| text.decode().chars().count() as u64);
+            return Ok(());
+        }
         if name == endpoint.prompt() {
             self.prompt_kind = Some(cursor.kind()?);
             return Ok(self.prompt.read(endpoint, cursor)?);
@@ -121,7 +134,9 @@ impl<'a> Draft<'a> {
             "n" => self.n = Some(value),
             "best_of" => self.best_of = Some(value),
             "service_tier" => self.service_tier = Some(value),
-            "tools" | "functions" | "response_format" | "prediction" | "suffix" => {
+            "stream_format" => self.stream_format = Some(value),
+            "tools" | "functions" | "response_format" | "prediction" | "suffix"
+            | "instructions" => {
                 self.prompt.bytes += value.raw.len();
             }
             _ => {}
@@ -139,11 +154,7 @@ impl<'a> Draft<'a> {
             return Err(wrong("model", "must not be empty"));
         }
         self.prompt(endpoint)?;
-        let stream = flag("stream", self.stream)?;
-        if stream && endpoint == Endpoint::Images {
-            return Err(wrong("stream", "must be false: pictures are not streamed here"));
-        }
-        let stream = generates && stream;
+        let stream = self.stream(endpoint)?;
         let usage_option = if generates { self.usage_option()? } else { UsageOption::None };
         let service_tier = present(self.service_tier)
             .map(|tier| text("service_tier", &tier).map(|tier| tier.decode().into_owned()))
@@ -154,6 +165,7 @@ impl<'a> Draft<'a> {
             output_tokens_max: if generates { self.output_tokens_max(endpoint)? } else { None },
             choices: self.choices(endpoint)?,
             service_tier,
+            characters: self.characters,
             places: Places {
                 model: model_place,
                 limits: self.limits(),
@@ -164,6 +176,25 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// Whether the answer comes as events.
+    fn stream(&self, endpoint: Endpoint) -> Result<bool, Error> {
+        let stream = flag("stream", self.stream)?;
+        if stream && matches!(endpoint, Endpoint::Images | Endpoint::ImageEdits) {
+            return Err(wrong("stream", "must be false: pictures are not streamed here"));
+        }
+        if endpoint != Endpoint::Speech {
+            return Ok(endpoint.generates() && stream);
+        }
+        match present(self.stream_format).map(|format| text("stream_format", &format)) {
+            None => Ok(false),
+            Some(format) => match &*format?.decode() {
+                "audio" => Ok(false),
+                "sse" => Ok(true),
+                _ => Err(wrong("stream_format", "must be `audio` or `sse`")),
+            },
+        }
+    }
+
     /// The prompt is there and of a form that the endpoint takes.
     fn prompt(&self, endpoint: Endpoint) -> Result<(), Error> {
         let name = endpoint.prompt();
@@ -171,6 +202,12 @@ impl<'a> Draft<'a> {
         match self.prompt_kind {
             None | Some(Kind::Null) if chat => Err(missing(name, "a list of messages")),
             None | Some(Kind::Null) => Err(missing(name, "a text or a list of texts")),
+            Some(Kind::String) if endpoint == Endpoint::Speech && self.characters == 0 => {
+                Err(wrong(name, "must not be empty: send what to say"))
+            }
+            Some(Kind::Array) if endpoint == Endpoint::Speech => {
+                Err(wrong(name, "must be a string"))
+            }
             Some(Kind::Array) if self.prompt.items == 0 => {
                 Err(wrong(name, "must not be empty: send at least one item"))
             }
@@ -184,14 +221,7 @@ impl<'a> Draft<'a> {
     fn output_tokens_max(&self, endpoint: Endpoint) -> Result<Option<u64>, Error> {
         let older = count("max_tokens", self.max_tokens)?;
         let newer = count("max_completion_tokens", self.max_completion_tokens)?;
-        let default = match endpoint {
-            Endpoint::Completions => Some(COMPLETION_TOKENS_DEFAULT),
-            Endpoint::ChatCompletions
-            | Endpoint::Embeddings
-            | Endpoint::Moderations
-            | Endpoint::Images
-            | Endpoint::Rerank => None,
-        };
+        let default = (endpoint == Endpoint::Completions).then_some(COMPLETION_TOKENS_DEFAULT);
         Ok(older.max(newer).or(default))
     }
 
@@ -210,7 +240,7 @@ impl<'a> Draft<'a> {
         if endpoint == Endpoint::Rerank {
             return Ok(self.documents.div_ceil(DOCUMENTS_PER_QUERY));
         }
-        if matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations) {
+        if matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Speech) {
             return Ok(1);
         }
         let n = few("n", self.n)?;
@@ -328,10 +358,10 @@ fn few(name: &'static str, value: Option<Value<'_>>) -> Result<u64, Error> {
     }
 }
 
-fn missing(name: &'static str, what: &str) -> Error {
+pub(super) fn missing(name: &'static str, what: &str) -> Error {
     Error::new(Some(name), format!("`{name}` is missing: send {what}"))
 }
 
-fn wrong(name: &'static str, must: &str) -> Error {
+pub(super) fn wrong(name: &'static str, must: &str) -> Error {
     Error::new(Some(name), format!("`{name}` {must}"))
 }

@@ -205,7 +205,9 @@ fn decode(mut decoder: StreamDecoder, stream: &[u8], size: usize) -> (Vec<u8>, V
         .and_then(|()| decoder.end(&mut out));
     out.push(match outcome {
         Ok(()) => decoder.terminator(),
-        Err(failure) => decoder.failure_event(failure, neutral_message(failure), "req-1"),
+        Err(failure) => {
+            decoder.failure_event(failure, neutral_message(failure), "req-1").unwrap_or_default()
+        }
     });
     let usage = decoder.usage();
     let facts = json!({

@@ -51,7 +51,7 @@ async fn counted(
     let caller = plane.identify(&parts).await?;
     facts.config_version = caller.pinned.snapshot.rev;
     let bytes = body::read(body, plane.body_bytes_max, plane.body_within).await?;
-    let call = question.wanted.read(unwrapped(bytes, question.unwrap))?;
+    let call = question.wanted.read(&parts.headers, unwrapped(bytes, question.unwrap))?;
     admit::resolve(&caller, &call.model, call.dialect)?;
     // Up to 25 ms of work, and more the first time.
     let counted = tokio::task::spawn_blocking(move || call.count_input_tokens()).await;

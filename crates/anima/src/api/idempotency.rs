@@ -140,17 +140,13 @@ impl Idempotency {
         let (kid, request) = (&call.caller.kid, &call.request);
         // What some clients say in the path belongs to the request as much as its body.
         let manner = [u8::from(request.stream), u8::from(request.as_array)];
-        let (model, body) = (request.model.as_bytes(), &request.body);
+        let mut content =
+            vec![&b"POST"[..], call.endpoint().as_bytes(), request.model.as_bytes(), &manner];
+        content.extend(request.substance());
         Claim {
             kid: Arc::clone(kid),
             key_hash: self.secrets.fingerprint(&[b"key", kid.as_bytes(), key.as_bytes()]),
-            content_hash: self.secrets.fingerprint(&[
-                b"POST",
-                call.endpoint().as_bytes(),
-                model,
-                &manner,
-                body,
-            ]),
+            content_hash: self.secrets.fingerprint(&content),
             call: call.arrival.id,
             node: self.node,
             at: call.arrival.at,

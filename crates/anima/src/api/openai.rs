@@ -42,6 +42,26 @@ pub async fn images(plane: State<Arc<Plane>>, request: Request<Body>) -> Respons
     serve(plane.0, Wanted::openai(Endpoint::Images), request).await
 }
 
+/// `POST /v1/images/edits`, as a form or as JSON.
+pub async fn image_edits(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    serve(plane.0, Wanted::openai(Endpoint::ImageEdits), request).await
+}
+
+/// `POST /v1/audio/speech`.
+pub async fn speech(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    serve(plane.0, Wanted::openai(Endpoint::Speech), request).await
+}
+
+/// `POST /v1/audio/transcriptions`.
+pub async fn transcriptions(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    serve(plane.0, Wanted::openai(Endpoint::Transcriptions), request).await
+}
+
+/// `POST /v1/audio/translations`.
+pub async fn translations(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    serve(plane.0, Wanted::openai(Endpoint::Translations), request).await
+}
+
 /// `POST /v1/rerank` as Jina has it, and `POST /v2/rerank` as Cohere has it.
 pub async fn rerank(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
     serve(plane.0, Wanted::openai(Endpoint::Rerank), request).await

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +60,19 @@ impl Wanted {
     }
 
     /// Reads a body.
-    pub(super) fn read(&self, bytes: Bytes) -> Result<CallRequest, request::Error> {
+    pub(super) fn read(
+        &self,
+        headers: &HeaderMap,
+        bytes: Bytes,
+    ) -> Result<CallRequest, request::Error> {
+        if self.endpoint.takes_forms() {
+            let none = HeaderValue::from_static("");
+            let kind = headers.get(header::CONTENT_TYPE).unwrap_or(&none);
+            let is_form = kind.as_bytes().to_ascii_lowercase().starts_with(b"multipart/");
+            if is_form || self.endpoint.hears() {
+                return CallRequest::parse_form(self.endpoint, kind, bytes);
+            }
+        }
         let mut read = match (self.dialect, &self.named) {
             (Dialect::OpenAiChat, _) => CallRequest::parse(self.endpoint, bytes)?,
             (dialect, named) => {
@@ -187,7 +199,7 @@ async fn keyed(
     };
     let outcome = chat::run(relay, Arc::new(call)).await;
     let fate = match &outcome.answer {
-        Ok(Answer::Whole(_)) => Fate::Keep,
+        Ok(Answer::Whole(..)) => Fate::Keep,
         Ok(Answer::Stream(stream)) => Fate::Record { drains: stream.drains() },
         Err(refusal) => Fate::of(refusal.failure),
     };
@@ -204,9 +216,13 @@ fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<B
     facts.queue_wait_ms = u64::try_from(outcome.waited.as_millis()).unwrap_or(u64::MAX);
     facts.way = outcome.way;
     match outcome.answer {
-        Ok(Answer::Whole(bytes)) => reply::json(StatusCode::OK, bytes, facts),
+        Ok(Answer::Whole(bytes, kind)) => {
+            facts.content_type = kind.map(HeaderValue::from_static);
+            reply::json(StatusCode::OK, bytes, facts)
+        }
         Ok(Answer::Stream(mut stream)) => {
             stream.count(inflight);
+            facts.content_type = stream.content_type();
             reply::streamed(Body::new(stream), facts)
         }
         Err(refusal) => reply::refuse(&refusal, facts),
@@ -232,7 +248,7 @@ async fn admitted(
     let key = idempotency::key_of(&parts.headers).map_err(known)?.map(str::to_owned);
     let read = body::read(body, plane.body_bytes_max, plane.body_within).await;
     let bytes = read.map_err(known)?;
-    let mut request = wanted.read(bytes).map_err(|error| known(error.into()))?;
+    let mut request = wanted.read(&parts.headers, bytes).map_err(|error| known(error.into()))?;
     request.created_s = u64::try_from(arrival.at.seconds()).unwrap_or(0);
     let steering = Steering::read(&parts.headers, plane.relay.limits.allowed).map_err(known)?;
     let admitted = admit::admit(caller.clone(), request, (arrival, steering));

@@ -66,6 +66,8 @@ pub struct Facts {
     pub id: Uuid,
     /// Whose errors and headers the client knows.
     pub format: Format,
+    /// What is answered, where that is neither JSON nor events.
+    pub content_type: Option<HeaderValue>,
     /// Whether a stream is one JSON array and not events.
     pub as_array: bool,
     /// The upstream model that served, if one did.
@@ -258,7 +260,10 @@ pub fn json(status: StatusCode, body: Bytes, facts: &Facts) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let kind = facts.content_type.clone();
+    let kind = kind.filter(|_| status == StatusCode::OK);
+    headers
+        .insert(CONTENT_TYPE, kind.unwrap_or_else(|| HeaderValue::from_static("application/json")));
     facts.write(headers);
     response
 }
@@ -272,7 +277,8 @@ pub fn streamed(body: Body, facts: &Facts) -> Response<Body> {
         "text/event-stream; charset=utf-8"
     };
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let named = facts.content_type.clone();
+    headers.insert(CONTENT_TYPE, named.unwrap_or_else(|| HeaderValue::from_static(kind)));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     facts.write(headers);

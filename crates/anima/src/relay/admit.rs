@@ -23,6 +23,13 @@ use crate::http::reply::Refusal;
 /// Tokens that one picture comes to at most: the largest and finest of today's have some 6,300.
 const PICTURE_TOKENS: u64 = 8_192;
 
+/// Tokens that a character comes to at most when it is spoken: slow speech has 8 characters in a
+/// second, which are 20 tokens.
+const SPOKEN_TOKENS_PER_CHARACTER: u64 = 3;
+
+/// Tokens of sound that a second comes to at most, and of the words that are heard in it.
+const HEARD_TOKENS_PER_SECOND: u64 = 16;
+
 /// Admits a call or says why not.
 ///
 /// # Errors
@@ -97,7 +104,9 @@ pub(super) const fn serves(kind: Kind, endpoint: Endpoint) -> bool {
         (Kind::Chat, Endpoint::ChatCompletions | Endpoint::Completions)
             | (Kind::Embedding, Endpoint::Embeddings)
             | (Kind::Moderation, Endpoint::Moderations)
-            | (Kind::Image, Endpoint::Images)
+            | (Kind::Image, Endpoint::Images | Endpoint::ImageEdits)
+            | (Kind::Speech, Endpoint::Speech)
+            | (Kind::Transcription, Endpoint::Transcriptions | Endpoint::Translations)
             | (Kind::Rerank, Endpoint::Rerank)
     )
 }
@@ -109,7 +118,11 @@ pub const fn meters(endpoint: Endpoint) -> &'static [Meter] {
             &[Meter::InputTokens, Meter::OutputTokens]
         }
         Endpoint::Embeddings | Endpoint::Rerank => &[Meter::InputTokens],
-        Endpoint::Images => &[Meter::InputTokens, Meter::OutputImageTokens],
+        Endpoint::Images | Endpoint::ImageEdits => &[Meter::InputTokens, Meter::OutputImageTokens],
+        Endpoint::Speech => &[Meter::InputTokens, Meter::OutputAudioTokens],
+        Endpoint::Transcriptions | Endpoint::Translations => {
+            &[Meter::InputAudioTokens, Meter::OutputTokens]
+        }
         Endpoint::Moderations => &[Meter::Requests],
     }
 }
@@ -117,7 +130,9 @@ pub const fn meters(endpoint: Endpoint) -> &'static [Meter] {
 /// The meter by which a call may be paid instead.
 const fn unit(endpoint: Endpoint) -> Option<Meter> {
     match endpoint {
-        Endpoint::Images => Some(Meter::Images),
+        Endpoint::Images | Endpoint::ImageEdits => Some(Meter::Images),
+        Endpoint::Speech => Some(Meter::Characters),
+        Endpoint::Transcriptions | Endpoint::Translations => Some(Meter::AudioSeconds),
         Endpoint::Rerank => Some(Meter::Queries),
         Endpoint::ChatCompletions
         | Endpoint::Completions
@@ -138,10 +153,25 @@ pub fn most(request: &CallRequest) -> Usage {
     let input = request.estimate_input_tokens();
     match request.endpoint {
         Endpoint::Moderations => usage.with(Meter::Requests, 1),
-        Endpoint::Images => usage
+        Endpoint::Images | Endpoint::ImageEdits => usage
             .with(Meter::InputTokens, input)
             .with(Meter::OutputImageTokens, request.choices.saturating_mul(PICTURE_TOKENS))
             .with(Meter::Images, request.choices),
+        Endpoint::Speech => usage
+            .with(Meter::InputTokens, input)
+            .with(
+                Meter::OutputAudioTokens,
+                request.characters.saturating_mul(SPOKEN_TOKENS_PER_CHARACTER),
+            )
+            .with(Meter::Characters, request.characters),
+        Endpoint::Transcriptions | Endpoint::Translations => {
+            let tokens = request.audio_seconds.saturating_mul(HEARD_TOKENS_PER_SECOND);
+            usage
+                .with(Meter::InputTokens, input)
+                .with(Meter::InputAudioTokens, tokens)
+                .with(Meter::OutputTokens, tokens)
+                .with(Meter::AudioSeconds, request.audio_seconds)
+        }
         Endpoint::Rerank => {
             usage.with(Meter::InputTokens, input).with(Meter::Queries, request.choices)
         }

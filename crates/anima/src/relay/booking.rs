@@ -12,6 +12,8 @@ use anima_core::money::Multiplier;
 use anima_core::pricing::{self, PriceList};
 use anima_core::usage::{Meter, Usage, UsageSource};
 
+use anima_wire::adapter::{Told, sound_usage};
+
 use super::admit::meters;
 use super::call::{Call, price_ref};
 use super::keeper::INTERVAL_TOKENS;
@@ -32,6 +34,8 @@ const WASTED_TOKENS_MAX: u64 = 16_384;
 pub(super) struct Delivered {
     /// What the provider reported; `None` when it did not, or when it is not believable.
     pub(super) reported: Option<Usage>,
+    /// Which of it the provider told.
+    pub(super) told: Told,
     /// What the provider told of the prompt before its answer, in case it reported no more.
     pub(super) input: Option<Usage>,
     /// The service tier that the provider reported.
@@ -60,6 +64,22 @@ pub(super) enum Part {
 pub(super) struct Known {
     pub(super) usage: Usage,
     pub(super) source: UsageSource,
+    /// Of what the provider reported: which meters are its own word.
+    pub(super) told: Told,
+}
+
+impl Known {
+    /// Whether what a list has rates for is our own count.
+    fn is_estimate(&self, list: &PriceList) -> bool {
+        let (units, tokens) = list.pays(&self.usage);
+        self.source == UsageSource::Counted
+            || match self.told {
+                Told::All => false,
+                Told::Units => tokens,
+                Told::Tokens => units,
+                Told::Nothing => true,
+            }
+    }
 }
 
 /// An amount and whether it is an estimate.
@@ -72,14 +92,16 @@ pub(super) struct Priced {
 /// What was consumed by a served attempt: the report, else our own count.
 pub(super) async fn known(call: &Arc<Call>, delivered: &Delivered) -> Known {
     if let Some(usage) = delivered.reported {
-        return Known { usage, source: UsageSource::Provider };
+        let is_own = delivered.told == Told::Nothing;
+        let source = if is_own { UsageSource::Counted } else { UsageSource::Provider };
+        return Known { usage, source, told: delivered.told };
     }
     let prompt = match delivered.input {
         Some(told) => prompt_alone(&told),
         None => Usage::default().with(Meter::InputTokens, count_input(call).await),
     };
     let usage = prompt.with(Meter::OutputTokens, delivered.counted_output);
-    Known { usage, source: UsageSource::Counted }
+    Known { usage, source: UsageSource::Counted, told: Told::Nothing }
 }
 
 /// The prompt's meters of a report whose others are a first guess.
@@ -119,7 +141,8 @@ pub(super) fn sold(call: &Call, known: &Known, (part, limits): (Part, &Limits)) 
 /// it, as much again as a call may be ahead of its checkpoint (`reliability` 1.6, row 8).
 pub(super) fn exposed(call: &Call, known: &Known, part: Part) -> Known {
     let mut exposed = *known;
-    if known.source == UsageSource::Counted && part == Part::Stopped {
+    let generates = call.request.endpoint.generates();
+    if generates && known.source == UsageSource::Counted && part == Part::Stopped {
         let output = known.usage.output_tokens();
         let most = call.request.output_tokens_max.map_or(INTERVAL_TOKENS, |each| {
             each.saturating_mul(call.request.choices).saturating_sub(output)
@@ -147,7 +170,7 @@ pub(super) fn price(
     (tier, multiplier): (Option<&str>, Multiplier),
 ) -> Option<Priced> {
     let mut usage = known.usage;
-    let counted = known.source == UsageSource::Counted;
+    let counted = known.is_estimate(list);
     let mut left_out = false;
     loop {
         match list.charge(&usage, tier, multiplier) {
@@ -212,8 +235,10 @@ pub(super) async fn failed(
                 0
             };
             // What came and could not be used was made all the same: the worst plausible exposure.
-            let mut usage = Usage::default().with(Meter::InputTokens, input);
-            if meters(call.request.endpoint).contains(&Meter::OutputTokens) {
+            let sound = sound_usage(&call.request);
+            let mut usage =
+                sound.unwrap_or_else(|| Usage::default().with(Meter::InputTokens, input));
+            if call.request.endpoint.generates() {
                 let output = (trial.wasted_bytes as u64).div_ceil(BYTES_PER_TOKEN);
                 let most = call.request.output_tokens_max.unwrap_or(WASTED_TOKENS_MAX);
                 usage.set(
@@ -221,7 +246,8 @@ pub(super) async fn failed(
                     output.min(most.saturating_mul(call.request.choices)),
                 );
             }
-            let known = Known { usage, source: UsageSource::Counted };
+            let (source, told) = (UsageSource::Counted, Told::Nothing);
+            let known = Known { usage, source, told };
             let priced = price(&trial.cost, &known, (None, Multiplier::ONE));
             attempt.usage = usage;
             attempt.usage_source = UsageSource::Counted;

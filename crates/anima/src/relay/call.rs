@@ -99,6 +99,10 @@ pub const fn endpoint_name(endpoint: Endpoint, dialect: Dialect) -> &'static str
         (Endpoint::Embeddings, _) => "embeddings",
         (Endpoint::Moderations, _) => "moderations",
         (Endpoint::Images, _) => "images",
+        (Endpoint::ImageEdits, _) => "image_edits",
         (Endpoint::Rerank, _) => "rerank",
+        (Endpoint::Speech, _) => "speech",
+        (Endpoint::Transcriptions, _) => "transcriptions",
+        (Endpoint::Translations, _) => "translations",
     }
 }

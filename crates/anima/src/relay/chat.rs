@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use anima_core::failure::Failure;
 use anima_core::ledger::Attempt;
-use anima_core::usage::Meter;
 
 use super::admission::Entered;
 use super::attempt::{Answered, Exhausted, Kind};
@@ -27,8 +26,8 @@ use crate::http::reply::{self, Refusal};
 /// What goes back to the client.
 #[derive(Debug)]
 pub enum Answer {
-    /// A JSON body.
-    Whole(Bytes),
+    /// A whole body, and what it is unless JSON.
+    Whole(Bytes, Option<&'static str>),
     /// Server-sent events.
     Stream(Box<RelayStream>),
 }
@@ -144,6 +143,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
             }
         }
         Kind::Whole(answer, body) => {
+            let content_type = answer.content_type;
             let delivered = delivered(&call, answer).await;
             let booked = (failed, trial, delivered, "ok");
             let settled = settle::served(&relay, &call, open, booked).await;
@@ -153,7 +153,7 @@ async fn answer(relay: Arc<Relay>, call: Arc<Call>, open: Open, answered: Answer
             let answer = match settled {
                 Ok(receipt) => {
                     decision.receipt = Some(receipt);
-                    Ok(Answer::Whole(body))
+                    Ok(Answer::Whole(body, content_type))
                 }
                 Err(_logged) => Err(unbooked()),
             };
@@ -197,16 +197,25 @@ fn unbooked() -> Refusal {
 
 async fn delivered(call: &Call, answer: Box<anima_wire::adapter::Answer>) -> Delivered {
     let believed = answer.usage.filter(|_| !answer.usage_suspect);
-    let generates = super::admit::meters(call.request.endpoint).contains(&Meter::OutputTokens);
+    let generates = call.request.endpoint.generates();
     let silent = believed.is_none_or(|u| u.output_tokens() == 0);
     let empty = generates && silent && answer.text_bytes == 0;
     let tier = answer.service_tier.clone();
+    let answer_told = answer.told;
     let counted_output = if believed.is_none() && generates && !empty {
         booking::counted(move || answer.count_output_tokens()).await
     } else {
         0
     };
-    Delivered { reported: believed, input: None, tier, counted_output, empty, part: Part::Whole }
+    Delivered {
+        reported: believed,
+        told: answer_told,
+        input: None,
+        tier,
+        counted_output,
+        empty,
+        part: Part::Whole,
+    }
 }
 
 async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhausted) -> Outcome {

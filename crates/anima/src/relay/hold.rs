@@ -146,7 +146,7 @@ pub(super) fn wanted_output(call: &Call, limits: &Limits) -> u64 {
 /// The longest answer that `available` units cover, longer than `from` tokens and shorter than
 /// `to`. `None` when there is none.
 pub(super) fn longest(call: &Call, available: i64, (from, to): (u64, u64)) -> Option<u64> {
-    if !admit::meters(call.request.endpoint).contains(&Meter::OutputTokens) {
+    if !call.request.endpoint.generates() {
         return None;
     }
     let fits = |tokens: u64| amount(call, tokens).is_ok_and(|amount| amount <= available);
@@ -182,7 +182,7 @@ fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
 fn worst_usage(call: &Call, output_tokens: u64) -> Usage {
     let request = &call.request;
     let mut usage = admit::most(request);
-    if admit::meters(request.endpoint).contains(&Meter::OutputTokens) {
+    if request.endpoint.generates() {
         usage.set(Meter::OutputTokens, output_tokens.saturating_mul(request.choices));
     }
     usage

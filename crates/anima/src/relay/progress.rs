@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use anima_core::ledger::{Attempt, Checkpoint, Hold, Phase, Running};
 use anima_core::usage::{Meter, Usage};
 
+use anima_wire::adapter::sound_usage;
+
 use super::call::{Call, price_ref};
 use super::trial::Trial;
 use super::{Limits, booking, hold};
@@ -202,7 +204,8 @@ impl Progress {
             let count = || booking::count_input(&self.call);
             let input = *self.input_tokens.get_or_init(count).await;
             let usage = Usage::default().with(Meter::InputTokens, input);
-            running.usage = usage.with(Meter::OutputTokens, output_tokens);
+            running.usage = sound_usage(&self.call.request)
+                .unwrap_or_else(|| usage.with(Meter::OutputTokens, output_tokens));
             let multiplier = self.call.caller.multiplier();
             let charge = self.call.sale.charge(&running.usage, None, multiplier);
             let owed = charge.ok().and_then(|charge| self.call.owed(charge.units).ok());

@@ -6,14 +6,15 @@
 //! Invariant: every stream that began is settled exactly once, and the terminator is sent only
 //! after that; a stream that fails ends with an error event and without the terminator.
 
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, Sleep};
@@ -81,13 +82,16 @@ impl Flow {
     }
 }
 
-type Final = Pin<Box<dyn Future<Output = Bytes> + Send>>;
+/// The final event; `None` where only breaking off says that it failed.
+type Final = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
 enum Phase {
     /// Chunks go through.
     Relaying(Box<Flow>),
     /// The end is being booked; yields the final event.
     Settling(Final),
+    /// What is ready goes out, then the connection breaks.
+    Breaking,
     /// Nothing more to do.
     Finished,
 }
@@ -156,7 +160,15 @@ impl RelayStream {
     pub fn drains(&self) -> bool {
         match &self.phase {
             Phase::Relaying(flow) => flow.trial.on_disconnect == OnDisconnect::Drain,
-            Phase::Settling(_) | Phase::Finished => true,
+            Phase::Settling(_) | Phase::Breaking | Phase::Finished => true,
+        }
+    }
+
+    /// What is streamed, unless it is events.
+    pub fn content_type(&self) -> Option<HeaderValue> {
+        match &self.phase {
+            Phase::Relaying(flow) => flow.trial.content_type.clone(),
+            Phase::Settling(_) | Phase::Breaking | Phase::Finished => None,
         }
     }
 
@@ -172,7 +184,7 @@ impl RelayStream {
 
     /// What is ready, as one frame: what the upstream had at once leaves at once. A frame costs the
     /// server about 2 µs, copying a chunk a tenth of that.
-    fn gathered(&mut self) -> Option<Result<Frame<Bytes>, Infallible>> {
+    fn gathered(&mut self) -> Option<Result<Frame<Bytes>, io::Error>> {
         let joined = if self.ready.len() < 2 {
             self.ready.pop()?
         } else {
@@ -261,7 +273,7 @@ impl RelayStream {
 
 impl Body for RelayStream {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -271,13 +283,19 @@ impl Body for RelayStream {
             if self.ready_bytes() >= GATHER_BYTES {
                 return Poll::Ready(self.gathered());
             }
+            let is_flushed = self.ready.is_empty();
             let waiting = match &mut self.phase {
                 Phase::Relaying(_) => self.poll_upstream(cx),
                 Phase::Settling(settling) => settling.as_mut().poll(cx).map(|last| {
-                    self.phase = Phase::Finished;
-                    self.ready.push(last);
+                    let is_broken = last.is_none();
+                    self.phase = if is_broken { Phase::Breaking } else { Phase::Finished };
+                    self.ready.extend(last);
                 }),
-                Phase::Finished => return Poll::Ready(self.gathered()),
+                Phase::Breaking if is_flushed => {
+                    self.phase = Phase::Finished;
+                    return Poll::Ready(Some(Err(io::Error::other("the sound broke off"))));
+                }
+                Phase::Breaking | Phase::Finished => return Poll::Ready(self.gathered()),
             };
             if waiting.is_pending() {
                 return match self.gathered() {
@@ -304,7 +322,7 @@ impl Drop for RelayStream {
             Phase::Settling(settling) => {
                 self.tasks.spawn(async move { drop(settling.await) });
             }
-            Phase::Finished => {}
+            Phase::Breaking | Phase::Finished => {}
         }
     }
 }
@@ -323,19 +341,21 @@ fn through(call: &Call, trial: &Trial) -> Through {
 }
 
 /// Books a stream that reached its end, and gives the event to close it with.
-async fn end(flow: Flow, failure: Option<Failure>) -> Bytes {
+async fn end(flow: Flow, failure: Option<Failure>) -> Option<Bytes> {
     let id = id_text(flow.call.arrival.id);
     let decoder = &flow.decoder;
     let event = |failure: Failure| decoder.failure_event(failure, neutral_message(failure), &id);
     // Made before the decoder is given away to be counted.
-    let last = failure.map_or_else(|| decoder.terminator(), event);
+    let last = failure.map_or_else(|| Some(decoder.terminator()), event);
     let unbooked = event(Failure::Unbooked);
     let outcome = failure.map_or("ok", Failure::reason);
     let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = flow;
     trial.refer(decoder.upstream_ref());
     let changed = trial.report(true, failure.map(classified).as_ref());
     decision.trace.ended(outcome, trial.started.elapsed(), changed);
-    let delivered = delivered(decoder, failure.map_or(Part::Whole, part)).await;
+    let mut delivered = delivered(decoder, failure.map_or(Part::Whole, part)).await;
+    // Half a sound is of no use, and how much of it came cannot be told from its bytes.
+    delivered.empty |= last.is_none() && delivered.part == Part::Broken;
     let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
     let settled = beside(settling, upstream).await;
     decision.outcome = outcome;
@@ -424,13 +444,14 @@ async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
     let believed = decoder.usage().filter(|_| !decoder.usage_suspect());
     let empty = !decoder.has_content() && believed.is_none_or(|u| u.output_tokens() == 0);
     let tier = decoder.service_tier().map(str::to_owned);
+    let told = decoder.told();
     let input = decoder.input_usage();
     let counted_output = if believed.is_none() && !empty {
         booking::counted(move || decoder.count_output_tokens()).await
     } else {
         0
     };
-    Delivered { reported: believed, input, tier, counted_output, empty, part }
+    Delivered { reported: believed, told, input, tier, counted_output, empty, part }
 }
 
 /// Who ended a stream that failed: the provider, also by taking too long, or this gateway.

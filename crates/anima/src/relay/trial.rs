@@ -17,11 +17,10 @@ use anima_core::config::{OnDisconnect, Timeouts};
 use anima_core::failure::Failure;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
-use anima_core::usage::Meter;
 use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, Sent, neutral_message};
 use anima_wire::canonical::Dropped;
+use anima_wire::request::Endpoint;
 
-use super::admit::meters;
 use super::call::Call;
 use crate::circuits::{End, Ticket};
 use crate::live::Upstream;
@@ -53,6 +52,8 @@ pub(super) struct Trial {
     pub(super) wasted_bytes: usize,
     /// What the provider's dialect could not carry.
     pub(super) dropped: Dropped,
+    /// Of a sound, what it is.
+    pub(super) content_type: Option<HeaderValue>,
     /// The status that the provider answered with.
     pub(super) status: Option<u16>,
     /// What it reports to the circuits; gone once it has.
@@ -92,6 +93,7 @@ impl Trial {
             upstream_ref: None,
             wasted_bytes: 0,
             dropped: Dropped::default(),
+            content_type: None,
             status: None,
             ticket: Some(ticket),
         }
@@ -211,6 +213,11 @@ impl Trial {
         if call.request.stream && is_event_stream(&response) {
             return Outcome::Stream(response.into_body());
         }
+        if call.request.endpoint == Endpoint::Speech && !call.request.stream && !is_json(&response)
+        {
+            self.content_type = Some(sound_type(&response));
+            return Outcome::Stream(response.into_body());
+        }
         let collected = self.collect(call, response.into_body(), answer_bytes_max).await;
         let judged = collected.and_then(|body| {
             let answer = adapter.answer(&call.request, &body);
@@ -227,7 +234,8 @@ impl Trial {
         });
         match judged {
             Err(failure) => failed(failure),
-            Ok((_, body)) if call.request.stream => {
+            // Some models that hear stream nothing, and say all at once.
+            Ok((_, body)) if call.request.stream && !call.request.endpoint.hears() => {
                 self.wasted_bytes = body.len();
                 failed(Failure::AnswerMalformed)
             }
@@ -279,8 +287,13 @@ impl Trial {
     ) -> Option<Request<Segments>> {
         let mut headers = HeaderMap::with_capacity(8);
         let uri = target(&upstream.base, &encoded.path)?;
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let accept = if call.request.stream { "text/event-stream" } else { "application/json" };
+        let json = || HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, encoded.content_type.unwrap_or_else(json));
+        let accept = match (call.request.stream, call.request.endpoint) {
+            (true, _) => "text/event-stream",
+            (false, Endpoint::Speech) => "*/*",
+            (false, _) => "application/json",
+        };
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("anima"));
         let mut buffer = uuid::Uuid::encode_buffer();
@@ -300,8 +313,7 @@ impl Trial {
 
 /// Whether a 200 holds neither content nor a report: nothing to show and nothing to book.
 fn is_nothing(call: &Call, answer: &Answer) -> bool {
-    let generates = meters(call.request.endpoint).contains(&Meter::OutputTokens);
-    generates && answer.text_bytes == 0 && answer.usage.is_none()
+    call.request.endpoint.generates() && answer.text_bytes == 0 && answer.usage.is_none()
 }
 
 /// A failure with the neutral text for callers.
@@ -347,6 +359,18 @@ fn is_event_stream(response: &Response<Body>) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let streams = ["text/event-stream", "application/vnd.amazon.eventstream"];
     kind.is_some_and(|k| streams.iter().any(|stream| k.trim_start().starts_with(stream)))
+}
+
+fn is_json(response: &Response<Body>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().starts_with("application/json"))
+}
+
+/// What a sound is called. Whatever else a provider says of it, a browser must not run it.
+fn sound_type(response: &Response<Body>) -> HeaderValue {
+    let kind = response.headers().get(header::CONTENT_TYPE).cloned();
+    let kind = kind.filter(|kind| kind.as_bytes().starts_with(b"audio/"));
+    kind.unwrap_or_else(|| HeaderValue::from_static("application/octet-stream"))
 }
 
 #[cfg(test)]

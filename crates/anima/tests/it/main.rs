@@ -23,6 +23,7 @@ mod providers; // each client with each provider
 mod records;
 mod routing; // which way calls go when upstreams fail
 mod serving; // the endpoints as clients see them
+mod sound; // what is spoken and heard, and edited pictures
 mod surfaces; // clients of other dialects
 mod testapp; // a node with everything it needs
 mod units; // moderations, pictures, reranks

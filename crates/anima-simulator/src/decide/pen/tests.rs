@@ -13,7 +13,14 @@ const MODEL: &str = "sim-x+reasoning:3+cached:2+answer-tokens:4";
 fn reply(path: &str, query: &str, body: &Value) -> Reply {
     let body = body.to_string();
     let script = Script::default();
-    let ask = Ask { method: &Method::POST, path, query, key: None, body: body.as_bytes() };
+    let ask = Ask {
+        method: &Method::POST,
+        path,
+        query,
+        key: None,
+        content_type: "",
+        body: body.as_bytes(),
+    };
     decide(&ask, &script, &Counts::new(&script), TURN)
 }
 

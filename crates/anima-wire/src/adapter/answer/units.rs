@@ -8,7 +8,7 @@ use anima_core::failure::Failure;
 use anima_core::usage::{Meter, Usage};
 use bytes::Bytes;
 
-use super::Answer;
+use super::{Answer, Told};
 use crate::dialect::openai::reply::Reply;
 use crate::json::{Kind, Node, Outline};
 use crate::request::{CallRequest, Endpoint};
@@ -24,7 +24,7 @@ pub(super) fn read(
     let list = |name: &str| root.get(name).filter(|node| node.kind() == Kind::Array);
     let reported = reply.report.usage.filter(|usage| !usage.is_empty()).unwrap_or_default();
     let usage = match request.endpoint {
-        Endpoint::Images => {
+        Endpoint::Images | Endpoint::ImageEdits => {
             let made = list("data").ok_or(Failure::AnswerMalformed)?.elements().count() as u64;
             in_pictures(reported).with(Meter::Images, made)
         }
@@ -35,18 +35,23 @@ pub(super) fn read(
         Endpoint::Moderations
         | Endpoint::ChatCompletions
         | Endpoint::Completions
-        | Endpoint::Embeddings => {
+        | Endpoint::Embeddings
+        | Endpoint::Speech
+        | Endpoint::Transcriptions
+        | Endpoint::Translations => {
             list("results").ok_or(Failure::AnswerMalformed)?;
             reported.with(Meter::Requests, 1)
         }
     };
     Ok(Answer {
         usage: Some(usage),
+        told: Told::All,
         usage_suspect: reply.report.suspect,
         service_tier: None,
         upstream_ref: reply.id.map(|id| id.decode().into_owned()),
         text_bytes: 0,
         body: body.clone(),
+        content_type: None,
         counted: None,
     })
 }

@@ -99,10 +99,13 @@ pub fn read(cursor: &mut Cursor<'_>) -> Result<Report, Error> {
             | b"cache_read_input_tokens" => &mut counts.cached,
             b"cache_creation_input_tokens" => &mut counts.cache_write,
             b"reasoning_tokens" => &mut counts.reasoning,
-            b"prompt_tokens_details" | b"prompt_token_details" | b"input_tokens_details" => {
+            b"prompt_tokens_details"
+            | b"prompt_token_details"
+            | b"input_tokens_details"
+            | b"input_token_details" => {
                 return counts.read_input_details(cursor);
             }
-            b"completion_tokens_details" | b"output_tokens_details" => {
+            b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details" => {
                 return counts.read_output_details(cursor);
             }
             _ => return cursor.value().map(|_| ()),
