@@ -134,9 +134,7 @@ pub(super) fn read(
         transcript = Transcript::read(word).ok_or_else(|| wrong("response_format", must))?;
     } else {
         choices = pictures(field("n")?)?;
-        let is_picture = |part: &&Part<'_>| matches!(part.name, "image" | "image[]");
-        let pictures = parts.iter().filter(is_picture).count();
-        if pictures == 0 {
+        if !parts.iter().any(|part| matches!(part.name, "image" | "image[]")) {
             return Err(missing("image", "the picture to edit"));
         }
     }
@@ -148,13 +146,9 @@ pub(super) fn read(
     let format = range("response_format").cloned();
     // Of a stream the end reports usage, whatever its events hold.
     let transcript = if streams { Transcript::Json } else { transcript };
-    let form = Form {
-        content_type: content_type.clone(),
-        transcript,
-        model: model_place,
-        format,
-        parts: parts.iter().map(|part| part.head..part.content.end).collect(),
-    };
+    let parts = parts.iter().map(|part| part.head..part.content.end).collect();
+    let content_type = content_type.clone();
+    let form = Form { content_type, transcript, model: model_place, format, parts };
     Ok(CallRequest {
         endpoint,
         dialect: Dialect::OpenAiChat,

@@ -208,7 +208,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..5_usize) {
+        fn no_bytes_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..5_usize,
+        ) {
             let sign = [&b"RIFF"[..], b"fLaC", b"OggS", b"\0\0\0\0ftyp", b"\xFF\xFB"][kind];
             for (at, byte) in sign.iter().enumerate().take(bytes.len()) {
                 bytes[at] = *byte;

@@ -1,4 +1,5 @@
-//! What is spoken and heard, and pictures that are edited: forms in, bytes out, exact on both sides.
+//! What is spoken and heard, and pictures that are edited: forms in, bytes out, exact on both
+//! sides.
 //!
 //! The truth log counts characters, seconds and tokens; the books must say the same to the last
 //! unit, whichever of them the price list has rates for. Not here: how forms and files are read
@@ -32,7 +33,10 @@ async fn alias(app: &TestApp, code: &str, kind: &str, (model, rates): (&str, &Ra
     app.channel(code, MAIN_SECRET, json!({})).await;
     app.unpriced_alias(code, kind, &[(code, model)]).await;
     let meters = |is_sale: bool| {
-        let meter = |(meter, sale, cost): &(&str, &str, &str)| json!({"meter": meter, "per": 1, "amount": if is_sale { sale } else { cost }});
+        let meter = |(meter, sale, cost): &(&str, &str, &str)| {
+            let amount = if is_sale { sale } else { cost };
+            json!({"meter": meter, "per": 1, "amount": amount})
+        };
         rates.iter().map(meter).collect::<Value>()
     };
     let sale = json!({"code": format!("{code}-sale"), "side": "sale", "currency": "USD",
