@@ -31,6 +31,8 @@ pub use crate::inquiry::Ask;
 /// The header in which `OpenAI` names a call.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// Where Amazon says what went wrong.
+const ERROR_KIND: HeaderName = HeaderName::from_static("x-amzn-errortype");
 /// Bytes that the `content-length` fault declares and does not send.
 const LENGTH_LIE: usize = 64;
 
@@ -268,6 +270,7 @@ impl Scene<'_> {
 
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
+const FRAMES: &str = "application/vnd.amazon.eventstream";
 
 fn head(turn: Turn<'_>, content_type: &'static str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::with_capacity(4);
@@ -292,6 +295,7 @@ const fn face(endpoint: Endpoint) -> Face {
     match endpoint {
         Endpoint::Messages => Face::Anthropic,
         Endpoint::GenerateContent => Face::Gemini,
+        Endpoint::Invoke | Endpoint::Converse => Face::Bedrock,
         Endpoint::Chat
         | Endpoint::Completions
         | Endpoint::Embeddings
@@ -310,9 +314,13 @@ const fn face(endpoint: Endpoint) -> Face {
 
 fn refused(error: &ErrorBody, truth: Truth, turn: Turn<'_>, latency_ms: u64) -> Reply {
     let face = face(truth.endpoint);
+    let mut headers = head(turn, JSON);
+    if face == Face::Bedrock {
+        headers.push((ERROR_KIND, HeaderValue::from_static(error.amazon_kind())));
+    }
     Reply {
         latency_ms,
-        head: Head::Status { status: error.status_in(face), headers: head(turn, JSON) },
+        head: Head::Status { status: error.status_in(face), headers },
         steps: vec![Step::Send(Piece { bytes: error.json(face).into(), ..Piece::default() })],
         truth: Truth { outcome: Outcome::Refused, ..truth },
     }

@@ -5,6 +5,7 @@
 //! refuse with 400 and a gateway could get wrong is refused here too; unknown members are ignored,
 //! as OpenAI ignores most of them. It does not look at the script.
 
+mod cloud;
 mod foreign;
 mod sound;
 mod tally;
@@ -21,6 +22,7 @@ use crate::script::Endpoint;
 use tally::{Inputs, Messages};
 use tools::{ToolBody, Wish};
 
+use cloud::Place;
 pub(crate) use sound::Sound;
 pub(crate) use tally::Input;
 pub(crate) use tools::{Tool, Wanted};
@@ -54,6 +56,21 @@ pub(crate) enum Inquiry<'a> {
     Sound(Sound<'a>),
 }
 
+impl Inquiry<'_> {
+    /// The same for the model that the path names, if it does.
+    fn of_model(mut self, model: Option<String>) -> Self {
+        let Some(model) = model else { return self };
+        match &mut self {
+            Inquiry::Completion(completion) => completion.model = Cow::Owned(model),
+            Inquiry::Embedding(embedding) => embedding.model = Cow::Owned(model),
+            Inquiry::Units(units) => units.model = Cow::Owned(model),
+            Inquiry::Sound(sound) => sound.model = Cow::Owned(model),
+            Inquiry::Models | Inquiry::Model(_) => {}
+        }
+        self
+    }
+}
+
 /// A request whose answer is counted in units.
 #[derive(Debug)]
 pub(crate) struct Units<'a> {
@@ -77,6 +94,10 @@ pub(crate) enum Dialect {
         /// Whether a stream is one JSON array and not events.
         array: bool,
     },
+    /// Anthropic's Messages by Bedrock's `InvokeModel`.
+    Invoke,
+    /// Bedrock's Converse.
+    Converse,
 }
 
 /// A request for generated text.
@@ -175,6 +196,13 @@ enum Encoding {
 
 /// The endpoint of a path, whatever the method.
 pub(crate) fn endpoint(path: &str) -> Endpoint {
+    match cloud::place(path) {
+        Some(Place::Openai(path, _)) => return endpoint(path),
+        Some(Place::Claude(..)) => return Endpoint::Messages,
+        Some(Place::Invoke(..)) => return Endpoint::Invoke,
+        Some(Place::Converse(..)) => return Endpoint::Converse,
+        None => {}
+    }
     match path {
         "/v1/chat/completions" => Endpoint::Chat,
         "/v1/completions" => Endpoint::Completions,
@@ -205,6 +233,8 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         | Endpoint::Messages
         | Endpoint::Responses
         | Endpoint::GenerateContent
+        | Endpoint::Invoke
+        | Endpoint::Converse
         | Endpoint::Moderations
         | Endpoint::Images
         | Endpoint::ImageEdits
@@ -221,6 +251,25 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
     if *ask.method != wanted {
         let message = format!("Not allowed to {} on {}.", ask.method, ask.path);
         return Err(ErrorBody::no_path(405, message));
+    }
+    match cloud::place(ask.path) {
+        Some(Place::Openai(path, deployment)) => {
+            let model = deployment.map(percent_decoded);
+            return read(&Ask { path, ..*ask }).map(|inquiry| inquiry.of_model(model));
+        }
+        Some(Place::Claude(model, stream)) => {
+            let found = cloud::claude(ask, (model, stream), "vertex-2023-10-16");
+            return found.map(Inquiry::Completion);
+        }
+        Some(Place::Invoke(model, stream)) => {
+            let found = cloud::claude(ask, (model, stream), "bedrock-2023-05-31")?;
+            let dialect = Dialect::Invoke;
+            return Ok(Inquiry::Completion(Completion { dialect, ..found }));
+        }
+        Some(Place::Converse(model, stream)) => {
+            return cloud::converse(ask, (model, stream)).map(Inquiry::Completion);
+        }
+        None => {}
     }
     match endpoint {
         Endpoint::Chat => chat(parse(ask.body)?).map(Inquiry::Completion),
@@ -243,10 +292,12 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         Endpoint::Moderations | Endpoint::Images | Endpoint::ImageEdits | Endpoint::Rerank => {
             units(endpoint, parse(ask.body)?).map(Inquiry::Units)
         }
-        Endpoint::Models | Endpoint::Unknown => Ok(match ask.path.strip_prefix("/v1/models/") {
-            Some(model) => Inquiry::Model(percent_decoded(model)),
-            None => Inquiry::Models,
-        }),
+        Endpoint::Models | Endpoint::Unknown | Endpoint::Invoke | Endpoint::Converse => {
+            Ok(match ask.path.strip_prefix("/v1/models/") {
+                Some(model) => Inquiry::Model(percent_decoded(model)),
+                None => Inquiry::Models,
+            })
+        }
     }
 }
 

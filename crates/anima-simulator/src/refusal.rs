@@ -16,6 +16,8 @@ pub(crate) enum Face {
     Anthropic,
     /// Google.
     Gemini,
+    /// Amazon, at Bedrock.
+    Bedrock,
 }
 
 /// The content of an error body. `param` and `code` are null on the wire when `None`.
@@ -117,7 +119,8 @@ impl ErrorBody {
     pub(crate) fn status_in(&self, face: Face) -> u16 {
         match face {
             Face::Anthropic if self.is_broke() => 400,
-            Face::Openai | Face::Anthropic | Face::Gemini => self.status,
+            Face::Bedrock if self.status == 529 => 503,
+            Face::Openai | Face::Anthropic | Face::Gemini | Face::Bedrock => self.status,
         }
     }
 
@@ -130,6 +133,7 @@ impl ErrorBody {
             }
             Face::Anthropic => self.anthropic(),
             Face::Gemini => self.gemini(),
+            Face::Bedrock => self.bedrock(),
         };
         body.to_string().into_bytes()
     }
@@ -157,6 +161,26 @@ impl ErrorBody {
             None => self.message.clone(),
         };
         json!({"type": "error", "error": {"type": kind, "message": message}})
+    }
+
+    fn bedrock(&self) -> Value {
+        let message = match self.too_long {
+            Some(_) => "Input is too long for requested model.",
+            None => &self.message,
+        };
+        json!({ "message": message })
+    }
+
+    /// The header in which Amazon says what went wrong.
+    pub(crate) fn amazon_kind(&self) -> &'static str {
+        match self.status_in(Face::Bedrock) {
+            400 => "ValidationException",
+            401 | 403 => "AccessDeniedException",
+            404 => "ResourceNotFoundException",
+            429 => "ThrottlingException",
+            503 => "ServiceUnavailableException",
+            _ => "InternalServerException",
+        }
     }
 
     fn gemini(&self) -> Value {

@@ -141,6 +141,10 @@ pub enum Endpoint {
     Responses,
     /// `POST /v1beta/models/{model}:generateContent` and its stream, as Gemini has them.
     GenerateContent,
+    /// `POST /model/{model}/invoke` and its stream, as Bedrock has them for Claude.
+    Invoke,
+    /// `POST /model/{model}/converse` and its stream, as Bedrock has them.
+    Converse,
     /// `POST /v1/moderations`.
     Moderations,
     /// `POST /v1/images/generations`.

@@ -52,6 +52,8 @@ pub struct Encoded {
     pub dropped: Dropped,
     /// What the body is; `None` is JSON.
     pub content_type: Option<HeaderValue>,
+    /// The region that is signed for, where the channel names one.
+    pub region: Option<Box<str>>,
 }
 
 impl Encoded {
@@ -63,6 +65,7 @@ impl Encoded {
             content_length,
             dropped: Dropped::default(),
             content_type: None,
+            region: None,
         }
     }
 
@@ -127,6 +130,8 @@ pub struct Sent<'a> {
     pub body: &'a [Bytes],
     /// When, seconds since 1970.
     pub at_s: i64,
+    /// The region that is signed for, where it is known.
+    pub region: Option<&'a str>,
 }
 
 impl Sent<'_> {
@@ -134,7 +139,7 @@ impl Sent<'_> {
     #[cfg(test)]
     fn nothing() -> Self {
         static NOWHERE: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(Uri::default);
-        Self { uri: &NOWHERE, body: &[], at_s: 0 }
+        Self { uri: &NOWHERE, body: &[], at_s: 0, region: None }
     }
 }
 
@@ -204,13 +209,10 @@ pub fn of_model(adapter: &'static dyn Adapter, model: &str) -> &'static dyn Adap
     if adapter.name() == vertex::NAME && model.contains("claude") {
         return &vertex::Claude;
     }
+    if adapter.name() == bedrock::NAME && !model.contains("claude") {
+        return &bedrock::Converse;
+    }
     adapter
-}
-
-/// Whether a provider's adapter speaks a model's dialect. Bedrock's speaks Claude's alone; the ARN
-/// of an inference profile does not tell the model, and is believed.
-pub fn speaks(provider: &str, model: &str) -> bool {
-    provider != bedrock::NAME || model.contains("claude") || model.starts_with("arn:")
 }
 
 /// The first setting that a provider needs and a channel lacks.

@@ -125,6 +125,20 @@ impl Outbound {
         }
     }
 
+    /// Whether a secret is a service account, in whose place a token is sent.
+    pub fn is_account(secret: &str) -> bool {
+        tokens::Account::is_one(secret)
+    }
+
+    /// Forgets the token of a service account that was refused, if it was fetched `before`. Whether
+    /// there was one, so that another may be had.
+    pub async fn forget_token(&self, secret: &str, before: Timestamp) -> bool {
+        match tokens::Account::read(secret) {
+            Some(Ok(account)) => self.tokens.forget(&account, before).await,
+            Some(Err(_)) | None => false,
+        }
+    }
+
     fn pool(&self, policy: Policy) -> Arc<Pool> {
         if let Some(pool) = self.pools.read().get(&policy) {
             return Arc::clone(pool);

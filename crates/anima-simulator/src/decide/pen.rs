@@ -5,6 +5,7 @@
 //! the truth log's is always `OpenAI`'s.
 
 mod anthropic;
+mod frames;
 mod gemini;
 mod openai;
 mod responses;
@@ -48,6 +49,8 @@ pub(super) fn of(scene: &Scene<'_>, completion: &Completion<'_>) -> Box<dyn Pen>
     match completion.dialect {
         Dialect::Chat | Dialect::Text => Box::new(openai::Openai::new(scene, completion)),
         Dialect::Messages => Box::new(anthropic::Messages::new(scene)),
+        Dialect::Invoke => Box::new(frames::Framed::new(scene, false)),
+        Dialect::Converse => Box::new(frames::Framed::new(scene, true)),
         Dialect::Responses => Box::new(responses::Responses::new(scene)),
         Dialect::Gemini { array } => Box::new(gemini::Gemini::new(scene, array)),
     }
@@ -57,7 +60,8 @@ pub(super) fn of(scene: &Scene<'_>, completion: &Completion<'_>) -> Box<dyn Pen>
 pub(super) fn whole(scene: &Scene<'_>, dialect: Dialect, material: &Material) -> Vec<u8> {
     match dialect {
         Dialect::Chat | Dialect::Text => openai::whole(scene, dialect, material),
-        Dialect::Messages => anthropic::whole(scene, material),
+        Dialect::Messages | Dialect::Invoke => anthropic::whole(scene, material),
+        Dialect::Converse => frames::whole(&anthropic::whole(scene, material)),
         Dialect::Responses => responses::whole(scene, material),
         Dialect::Gemini { .. } => gemini::whole(scene, material),
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::completion::{Material, Said, generate};
 use super::pen::{self, Pen, Place};
 use super::sample::Word;
-use super::{Draft, EVENT_STREAM, JSON, Scene, pad};
+use super::{Draft, EVENT_STREAM, FRAMES, JSON, Scene, pad};
 use crate::behaviour::{Damage, Ending};
 use crate::inquiry::{Completion, Dialect};
 use crate::reply::{Billing, Piece, Step};
@@ -96,7 +96,11 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
     let is_array = completion.dialect == Dialect::Gemini { array: true };
     Draft {
         steps,
-        content_type: if is_array { JSON } else { EVENT_STREAM },
+        content_type: match completion.dialect {
+            _ if is_array => JSON,
+            Dialect::Invoke | Dialect::Converse => FRAMES,
+            _ => EVENT_STREAM,
+        },
         declared: None,
         usage: material.usage,
         reported: material.reported,
@@ -184,6 +188,12 @@ impl Tape {
     /// The end of a piece that tells the usage, if there is one to tell.
     pub(super) fn told(&mut self, reports_usage: bool) {
         self.mark(Mark { reports_usage, ..Mark::default() });
+    }
+
+    /// The bytes, and whether usage is told in them.
+    pub(super) fn into_parts(self) -> (Vec<u8>, bool) {
+        let told = self.marks.iter().any(|mark| mark.reports_usage);
+        (self.bytes, told)
     }
 
     fn steps(self) -> Vec<Step> {

@@ -100,7 +100,10 @@ pub(super) fn gemini(ask: &Ask<'_>, body: &Value) -> Result<Completion<'static>,
 
 /// The model and whether to stream, of a path of Gemini's.
 pub(super) fn gemini_call(path: &str) -> Option<(&str, bool)> {
-    let rest = ["/v1beta/models/", "/v1/models/"].iter().find_map(|p| path.strip_prefix(p))?;
+    let own = ["/v1beta/models/", "/v1/models/"].iter().find_map(|p| path.strip_prefix(p));
+    // At Vertex it stands below a project.
+    let at_vertex = || Some(path.split_once("/publishers/google/models/")?.1);
+    let rest = own.or_else(at_vertex)?;
     let (model, verb) = rest.rsplit_once(':')?;
     match verb {
         "generateContent" => Some((model, false)),
@@ -160,11 +163,11 @@ fn either<'v>(value: &'v Value, camel: &str, snake: &str) -> Option<&'v Value> {
     value.get(camel).or_else(|| value.get(snake))
 }
 
-fn text<'v>(value: &'v Value, member: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, member: &str) -> &'v str {
     value.get(member).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn list<'v>(body: &'v Value, member: &str) -> Result<&'v [Value], ErrorBody> {
+pub(super) fn list<'v>(body: &'v Value, member: &str) -> Result<&'v [Value], ErrorBody> {
     let turns = body.get(member).and_then(Value::as_array).filter(|turns| !turns.is_empty());
     turns.map(Vec::as_slice).ok_or_else(|| ErrorBody::invalid(format!("{member}: Field required")))
 }
@@ -175,11 +178,11 @@ fn ends_in(turns: &[Value], kind: impl Fn(&Value) -> bool) -> bool {
     parts.and_then(Value::as_array).is_some_and(|parts| parts.iter().any(kind))
 }
 
-fn message_tokens(turns: &[Value]) -> u64 {
+pub(super) fn message_tokens(turns: &[Value]) -> u64 {
     turns.iter().map(|turn| words_tokens(text_bytes(turn))).sum()
 }
 
-fn instructions(system: Option<&Value>) -> u64 {
+pub(super) fn instructions(system: Option<&Value>) -> u64 {
     system.map_or(0, |system| words_tokens(text_bytes(system)))
 }
 

@@ -125,6 +125,26 @@ impl Answer {
         request: &CallRequest,
         body: &Bytes,
     ) -> Result<Self, Failure> {
+        Self::read_as(from, request, (body, from == request.dialect))
+    }
+
+    /// The same, written anew also for a client of that dialect.
+    ///
+    /// # Errors
+    /// As [`Self::converted`].
+    pub(super) fn said_anew(
+        from: Dialect,
+        request: &CallRequest,
+        body: &Bytes,
+    ) -> Result<Self, Failure> {
+        Self::read_as(from, request, (body, false))
+    }
+
+    fn read_as(
+        from: Dialect,
+        request: &CallRequest,
+        (body, passes): (&Bytes, bool),
+    ) -> Result<Self, Failure> {
         let outline = outline(body)?;
         if is_fault(outline.root()) {
             return Err(Fault::read(body).in_answer());
@@ -144,7 +164,7 @@ impl Answer {
             service_tier: answer.service_tier.as_ref().map(ToString::to_string),
             upstream_ref: (!answer.id.is_empty()).then(|| answer.id.to_string()),
             text_bytes: facts.text_bytes(),
-            body: if from == request.dialect {
+            body: if passes {
                 body.clone()
             } else {
                 request.dialect.write_answer(&answer, &request.echo())

@@ -1,14 +1,17 @@
-//! Claude at AWS Bedrock, by `InvokeModel`.
+//! Models at AWS Bedrock: Claude by `InvokeModel`, all others by Converse.
 //!
-//! Speaks Messages below the path of a model, as `docs.aws.amazon.com/bedrock` documents it
+//! Speaks Messages, or Converse, below the path of a model, as `docs.aws.amazon.com/bedrock` documents it
 //! (`b-outbound-chat` B.1, B.3 and B.7, read November 2026). Streams come as frames of the AWS
-//! event stream, each with one event of Anthropic's inside. A secret is `KEY_ID:SECRET`, with
+//! event stream: Claude's have one event of Anthropic's inside, those of Converse are said in its
+//! words (`converse_in`). A secret is `KEY_ID:SECRET`, with
 //! `:SESSION_TOKEN` for a temporary one, which signs each request, or an API key of Bedrock's. The
 //! base URL is `https://bedrock-runtime.{region}.amazonaws.com`, and the region that signs is read
-//! from it; any other host is signed for as `us-east-1`. Not here: other vendors' models, which
-//! speak Converse (`adapter::speaks` refuses them). Invariant: a secret access key never leaves,
+//! from the setting `region`, else from it; any other host is signed for as `us-east-1`. The ARN of
+//! an inference profile does not tell its model, and Converse takes any. Invariant: a secret access key never leaves,
 //! and what leaves is marked as sensitive.
 
+mod converse_in; // its answers, in Anthropic's words
+mod converse_out; // requests for it
 mod frames;
 mod signature;
 
@@ -22,9 +25,10 @@ use signature::Keys;
 use super::anthropic::Anthropic;
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
-    classified, in_path, retry_after, secure, without,
+    classified, convert, in_path, retry_after, secure, without,
 };
 use crate::canonical::Refusal;
+use crate::dialect::Dialect;
 use crate::dialect::openai::fault::Fault;
 use crate::request::{CallRequest, Endpoint};
 
@@ -53,8 +57,8 @@ impl Adapter for Invoke {
         let body = without(&encoded.body.concat(), &gone, VERSION);
         let verb = if request.stream { "invoke-with-response-stream" } else { "invoke" };
         let path = format!("/model/{}/{verb}", in_path(to.model));
-        let dropped = encoded.dropped;
-        Ok(Encoded { dropped, ..Encoded::new(path, vec![body]) })
+        let (dropped, region) = (encoded.dropped, region(to));
+        Ok(Encoded { dropped, region, ..Encoded::new(path, vec![body]) })
     }
 
     fn authorize(
@@ -63,24 +67,21 @@ impl Adapter for Invoke {
         secret: &str,
         sent: &Sent<'_>,
     ) -> Result<(), SecretUnusable> {
-        match Keys::read(secret) {
-            Some(keys) => keys.sign(headers, sent),
-            None => secure(headers, AUTHORIZATION, &format!("Bearer {secret}")),
-        }
+        authorize(headers, secret, sent)
     }
 
     fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Classified {
-        let mut fault = Fault::read(body);
-        let kind = headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
-        if let Some(kind) = kind {
-            // `ThrottlingException:http://…`
-            fault.code = kind.split(':').next().map(str::to_owned);
-        }
-        classified(fault, status, retry_after::read(headers))
+        classify(status, headers, body)
     }
 
     fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure> {
-        Anthropic.answer(request, body)
+        let answer = Anthropic.answer(request, body);
+        answer.map_err(|failure| {
+            // Amazon's own errors have nothing but a message.
+            let fault = Fault::read(body);
+            let is_told = failure == Failure::AnswerMalformed && fault != Fault::default();
+            if is_told { fault.in_answer() } else { failure }
+        })
     }
 
     fn stream(&self, request: &CallRequest) -> StreamDecoder {
@@ -88,20 +89,70 @@ impl Adapter for Invoke {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use crate::adapter::speaks;
+/// Any model, by Converse.
+#[derive(Debug)]
+pub(super) struct Converse;
 
-    #[test]
-    fn only_claude_is_spoken_and_a_profile_is_believed() {
-        for model in [
-            "anthropic.claude-sonnet-5-v1:0",
-            "eu.anthropic.claude-opus-5-5",
-            "arn:aws:bedrock:eu-west-1:1:application-inference-profile/a1",
-        ] {
-            assert!(speaks("bedrock", model), "{model}");
-        }
-        assert!(!speaks("bedrock", "amazon.nova-pro-v1:0"));
-        assert!(speaks("openai", "amazon.nova-pro-v1:0"));
+impl Adapter for Converse {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn serves(&self, endpoint: Endpoint) -> bool {
+        endpoint == Endpoint::ChatCompletions
+    }
+
+    fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
+        let carried = convert(request, converse_out::write)?;
+        let verb = if request.stream { "converse-stream" } else { "converse" };
+        let path = format!("/model/{}/{verb}", in_path(to.model));
+        Ok(Encoded { region: region(to), ..Encoded::carried(path, carried) })
+    }
+
+    fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        secret: &str,
+        sent: &Sent<'_>,
+    ) -> Result<(), SecretUnusable> {
+        authorize(headers, secret, sent)
+    }
+
+    fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Classified {
+        classify(status, headers, body)
+    }
+
+    fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure> {
+        let message = converse_in::message(body)?;
+        Answer::said_anew(Dialect::Anthropic, request, &message)
+    }
+
+    fn stream(&self, request: &CallRequest) -> StreamDecoder {
+        StreamDecoder::said_anew(Dialect::Anthropic, request).framed(Frames::of_converse())
     }
 }
+
+/// The region that a channel names.
+fn region(to: Destination<'_>) -> Option<Box<str>> {
+    to.setting("region").map(Box::from)
+}
+
+fn authorize(headers: &mut HeaderMap, secret: &str, sent: &Sent<'_>) -> Result<(), SecretUnusable> {
+    match Keys::read(secret) {
+        Some(keys) => keys.sign(headers, sent),
+        None => secure(headers, AUTHORIZATION, &format!("Bearer {secret}")),
+    }
+}
+
+fn classify(status: u16, headers: &HeaderMap, body: &[u8]) -> Classified {
+    let mut fault = Fault::read(body);
+    let kind = headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
+    if let Some(kind) = kind {
+        // `ThrottlingException:http://…`
+        fault.code = kind.split(':').next().map(str::to_owned);
+    }
+    classified(fault, status, retry_after::read(headers))
+}
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,12 @@ impl StreamDecoder {
         Self { kind: Kind::Converting(Box::new(Converting::new(from, request))), frames: None }
     }
 
+    /// The same, written anew also for a client of that dialect.
+    pub(super) fn said_anew(from: Dialect, request: &CallRequest) -> Self {
+        let stream = Converting::anew(from, request);
+        Self { kind: Kind::Converting(Box::new(stream)), frames: None }
+    }
+
     /// The same for a body that comes in the frames of AWS.
     pub(super) fn framed(self, frames: Frames) -> Self {
         Self { frames: Some(frames), ..self }

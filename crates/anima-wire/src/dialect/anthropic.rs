@@ -15,7 +15,7 @@ mod stream_out;
 mod usage;
 
 pub(crate) use answer::{read as read_answer, write as write_answer};
-pub(crate) use content_out::arguments;
+pub(crate) use content_out::{arguments, plain_id};
 pub(crate) use request_in::read as read_request;
 pub(crate) use request_out::{Target, write as write_request};
 pub(crate) use stream_in::Reader;

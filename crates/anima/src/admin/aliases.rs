@@ -5,15 +5,14 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use anima_core::config::{Alias, Resource, Route};
+use anima_core::config::{Alias, Resource};
 use anima_core::routing;
 use anima_store::config::{Actor, Row};
-use anima_wire::adapter;
 
 use super::Admin;
 use super::collection::{Codes, Collection, Draft, Prepared, checked, ensure_exists};
 use super::problem::Problem;
-use super::rows::{self, Creation, Place, shown_version};
+use super::rows::{self, Creation, Place};
 use super::typed;
 
 /// The aliases.
@@ -50,7 +49,6 @@ impl Collection for Aliases {
         for (n, route) in alias.routes.iter().enumerate() {
             let member = format!("routes[{n}].channel");
             ensure_exists(admin, Resource::Channel, &route.channel, &member).await?;
-            ensure_spoken(admin, route, n).await?;
         }
         ensure_fallbacks(admin, draft.code, &alias).await?;
         Prepared::of(&alias)
@@ -79,17 +77,4 @@ async fn ensure_fallbacks(admin: &Admin, code: &str, alias: &Alias) -> Result<()
     };
     let expected = format!("a chain that does not lead back: {}", path.join(" -> "));
     Err(Problem::invalid(&member, &expected))
-}
-
-/// Some providers have models whose dialect is not spoken.
-async fn ensure_spoken(admin: &Admin, route: &Route, n: usize) -> Result<(), Problem> {
-    let versions = admin.stores.config.versions(Resource::Channel, &route.channel).await?;
-    let shown = shown_version(&versions, admin.clock.now());
-    // A channel that the same file declares has no body yet: a plan then skips the route.
-    let provider = shown.and_then(|row| row.body.get("provider")?.as_str()).unwrap_or_default();
-    if adapter::speaks(provider, &route.model) {
-        return Ok(());
-    }
-    let expected = "a model of Claude's: of others at Bedrock the dialect is not spoken";
-    Err(Problem::invalid(format!("routes[{n}].model"), expected))
 }

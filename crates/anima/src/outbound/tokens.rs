@@ -1,8 +1,8 @@
 //! Access tokens for service accounts of Google's.
 //!
 //! An account's key signs a claim (RFC 7523), which its token endpoint exchanges for a token of an
-//! hour. A token is kept per account, renewed five minutes early, and fetched once however many
-//! calls wait for it; the first one that needs it fetches, the others wait. Not here: how a token
+//! hour. A token is kept per account, renewed five minutes early or when it is refused, and fetched
+//! once however many calls wait for it; the first one that needs it fetches, the others wait. Not here: how a token
 //! is sent (the wire's `vertex`). Invariant: no key and no token is ever shown or logged. Source:
 //! developers.google.com/identity/protocols/oauth2/service-account, read November 2026.
 
@@ -55,6 +55,7 @@ fn token_uri() -> String {
 /// What stands for an account for an hour.
 pub struct Token {
     text: Zeroizing<String>,
+    made_at_s: i64,
     renew_at_s: i64,
 }
 
@@ -93,12 +94,17 @@ fn refused(detail: impl Into<String>) -> SendError {
 impl Account {
     /// Reads a secret. `None` for one that is no key file.
     pub(super) fn read(secret: &str) -> Option<Result<Self, SendError>> {
-        if !secret.trim_start().starts_with('{') {
+        if !Self::is_one(secret) {
             return None;
         }
         // The error would show what it could not read.
         let read = serde_json::from_str(secret);
         Some(read.map_err(|_shown| refused("the secret is not a service account's key file")))
+    }
+
+    /// Whether a secret is a key file.
+    pub(super) fn is_one(secret: &str) -> bool {
+        secret.trim_start().starts_with('{')
     }
 
     /// The claim, signed.
@@ -135,6 +141,22 @@ impl Account {
 }
 
 impl Tokens {
+    fn slot(&self, account: &Account) -> Slot {
+        let name = (account.client_email.clone(), account.private_key_id.clone());
+        Arc::clone(self.slots.lock().entry(name).or_default())
+    }
+
+    /// Drops an account's token if it was made `before`.
+    pub(super) async fn forget(&self, account: &Account, before: Timestamp) -> bool {
+        let slot = self.slot(account);
+        let mut kept = slot.lock().await;
+        let is_older = kept.as_ref().is_some_and(|token| token.made_at_s < before.seconds());
+        if is_older {
+            *kept = None;
+        }
+        is_older
+    }
+
     /// The token of an account.
     pub(super) async fn of(
         &self,
@@ -144,8 +166,7 @@ impl Tokens {
         now: Timestamp,
         by: Instant,
     ) -> Result<Arc<Token>, SendError> {
-        let name = (account.client_email.clone(), account.private_key_id.clone());
-        let slot = Arc::clone(self.slots.lock().entry(name).or_default());
+        let slot = self.slot(account);
         let late = |_elapsed| SendError {
             failure: Failure::FirstByteTimeout,
             detail: "the token did not come in time".to_owned(),
@@ -189,7 +210,7 @@ async fn fetch(
     let granted: Granted = serde_json::from_slice(&body)
         .map_err(|_shown| refused("the token endpoint's answer has no token"))?;
     let renew_at_s = now_s.saturating_add(granted.expires_in.saturating_sub(EARLY_S));
-    Ok(Token { text: granted.access_token, renew_at_s })
+    Ok(Token { text: granted.access_token, made_at_s: now_s, renew_at_s })
 }
 
 #[cfg(test)]

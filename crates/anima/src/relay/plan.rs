@@ -213,9 +213,9 @@ fn unusable(call: &Call, route: &RouteEntry) -> Option<SkipReason> {
     let Some(upstream) = upstream(call, route) else {
         return Some(SkipReason::EndpointUnserved);
     };
-    let serves = upstream.adapter.is_some_and(|a| {
-        a.serves(call.request.endpoint) && adapter::speaks(a.name(), &route.model)
-    });
+    let serves = upstream
+        .adapter
+        .is_some_and(|a| adapter::of_model(a, &route.model).serves(call.request.endpoint));
     let covered = route.cost.as_ref().is_some_and(|c| covers(c, call.request.endpoint));
     if !route.channel.enabled {
         Some(SkipReason::ChannelDisabled)

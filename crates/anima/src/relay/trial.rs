@@ -153,10 +153,26 @@ impl Trial {
         }
     }
 
-    /// Sends the call and judges the answer's head; reads the body unless it is a stream.
-    ///
-    /// On a channel that cancels, a client that leaves ends it at once.
+    /// Sends the call and judges the answer's head; reads the body unless it is a stream. A kept
+    /// token that is refused is renewed, once: it may have been revoked before its time.
     pub(super) async fn send(
+        &mut self,
+        call: &Call,
+        upstream: &Upstream,
+        (adapter, encoded, secret): (&'static dyn Adapter, Encoded, &str),
+        out: (&Outbound, Policy, usize),
+    ) -> Outcome {
+        let again = Outbound::is_account(secret).then(|| encoded.clone());
+        let outcome = self.send_once(call, upstream, (adapter, encoded, secret), out).await;
+        let Some(encoded) = again.filter(|_| self.status == Some(401)) else { return outcome };
+        if !out.0.forget_token(secret, self.started_at).await {
+            return outcome;
+        }
+        self.send_once(call, upstream, (adapter, encoded, secret), out).await
+    }
+
+    /// On a channel that cancels, a client that leaves ends it at once.
+    async fn send_once(
         &mut self,
         call: &Call,
         upstream: &Upstream,
@@ -301,7 +317,9 @@ impl Trial {
         headers.insert("x-anima-request-id", HeaderValue::from_str(id).ok()?);
         headers
             .insert("x-anima-attempt-id", HeaderValue::from_str(&format!("{id}-{}", self.n)).ok()?);
-        let sent = Sent { uri: &uri, body: &encoded.body, at_s: self.started_at.seconds() };
+        let at_s = self.started_at.seconds();
+        let region = encoded.region.as_deref();
+        let sent = Sent { uri: &uri, body: &encoded.body, at_s, region };
         adapter.authorize(&mut headers, secret, &sent).ok()?;
         let mut request = Request::new(Segments::new(encoded.body));
         *request.method_mut() = http::Method::POST;

@@ -2,14 +2,17 @@
 //!
 //! A frame is total length, length of the headers, a checksum of these, headers, payload and a
 //! checksum of all of it, in network order (`b-outbound-chat` B.7). Of `InvokeModel` each payload
-//! is `{"bytes": base64}` with one event of the vendor's inside. Invariant: the same bytes give
-//! the same events for any split of them, and a frame whose checksums are wrong is never read.
+//! is `{"bytes": base64}` with one event of the vendor's inside; of Converse it is the event, and
+//! its name a header. Invariant: the same bytes give the same events for any split of them, and a
+//! frame whose checksums are wrong is never read.
 
 use anima_core::failure::Failure;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Buf as _;
 use serde_json::{Value, json};
+
+use super::converse_in::Events;
 
 /// Bytes that one frame may have: AWS's own limit.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -22,6 +25,8 @@ const TEXT: u8 = 7;
 #[derive(Debug, Default)]
 pub(in crate::adapter) struct Frames {
     carry: Vec<u8>,
+    /// Of Converse: what its events have said so far.
+    converse: Option<Events>,
 }
 
 /// What a frame says of itself.
@@ -32,6 +37,11 @@ struct Head {
 }
 
 impl Frames {
+    /// For a body of Converse's.
+    pub(in crate::adapter) fn of_converse() -> Self {
+        Self { carry: Vec::new(), converse: Some(Events::default()) }
+    }
+
     /// Takes the next bytes and appends the events that are whole, also those before a frame that
     /// cannot be read: what they say is billed.
     pub(in crate::adapter) fn push(
@@ -43,7 +53,7 @@ impl Frames {
         let mut used = 0;
         while let Some(frame) = whole(self.carry.get(used..).unwrap_or_default())? {
             used += frame.len();
-            write_event(frame, out)?;
+            write_event(frame, &mut self.converse, out)?;
         }
         self.carry.drain(..used);
         Ok(())
@@ -73,11 +83,18 @@ fn whole(bytes: &[u8]) -> Result<Option<&[u8]>, Failure> {
 }
 
 /// Writes the event of a frame.
-fn write_event(frame: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+fn write_event(
+    frame: &[u8],
+    converse: &mut Option<Events>,
+    out: &mut Vec<u8>,
+) -> Result<(), Failure> {
     let mut lengths = frame.get(4..8).unwrap_or_default();
     let headers = PRELUDE + lengths.get_u32() as usize;
     let head = frame.get(PRELUDE..headers).and_then(read_head).ok_or(Failure::AnswerMalformed)?;
     let payload = frame.get(headers..frame.len().saturating_sub(4)).unwrap_or_default();
+    if let Some(events) = converse.as_mut().filter(|_| head.message == "event") {
+        return events.take(&head.kind, payload, out);
+    }
     let value: Value = serde_json::from_slice(payload).unwrap_or_default();
     let event = if head.message == "event" {
         let inner = value.get("bytes").and_then(Value::as_str);
@@ -149,9 +166,13 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use anima_core::usage::{Meter, Usage};
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::adapter::{lookup, of_model};
+    use crate::request::{CallRequest, Endpoint};
 
     fn header(out: &mut Vec<u8>, name: &str, value: &str) {
         out.push(u8::try_from(name.len()).unwrap());
@@ -221,7 +242,90 @@ mod tests {
         assert_eq!(out, b"event: ping\ndata: {\"type\":\"ping\"}\n\n");
     }
 
+    fn conversation() -> Vec<u8> {
+        let event = |kind: &str, payload: &str| frame("event", kind, payload);
+        [
+            event("messageStart", r#"{"role":"assistant"}"#),
+            event(
+                "contentBlockDelta",
+                r#"{"contentBlockIndex":0,"delta":{"reasoningContent":{"text":"hm"}}}"#,
+            ),
+            event("contentBlockStop", r#"{"contentBlockIndex":0}"#),
+            event("contentBlockDelta", r#"{"contentBlockIndex":1,"delta":{"text":"he"}}"#),
+            event("contentBlockDelta", r#"{"contentBlockIndex":1,"delta":{"text":"llo"}}"#),
+            event("contentBlockStop", r#"{"contentBlockIndex":1}"#),
+            event(
+                "contentBlockStart",
+                r#"{"contentBlockIndex":2,"start":{"toolUse":{"toolUseId":"t","name":"f"}}}"#,
+            ),
+            event(
+                "contentBlockDelta",
+                r#"{"contentBlockIndex":2,"delta":{"toolUse":{"input":"{}"}}}"#,
+            ),
+            event("contentBlockStop", r#"{"contentBlockIndex":2}"#),
+            event("messageStop", r#"{"stopReason":"tool_use"}"#),
+            event(
+                "metadata",
+                r#"{"usage":{"inputTokens":5,"outputTokens":7,"cacheReadInputTokens":3}}"#,
+            ),
+        ]
+        .concat()
+    }
+
+    /// What a client of OpenAI's gets of bytes in these pieces, and the usage.
+    fn told(bytes: &[u8], cuts: &[usize]) -> (String, Option<Usage>, Result<(), Failure>) {
+        let body = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},
+            "messages":[{"role":"user","content":"x"}]}"#;
+        let request = CallRequest::parse(Endpoint::ChatCompletions, body.into()).unwrap();
+        let adapter = of_model(lookup("bedrock").unwrap(), "amazon.nova-pro-v1:0");
+        let (mut decoder, mut out, mut from) = (adapter.stream(&request), Vec::new(), 0);
+        let mut outcome = Ok(());
+        for cut in cuts.iter().copied().chain([bytes.len()]) {
+            let piece = Bytes::copy_from_slice(bytes.get(from..cut).unwrap_or_default());
+            outcome = outcome.and_then(|()| decoder.push(piece, &mut out));
+            from = cut.max(from);
+        }
+        let outcome = outcome.and_then(|()| decoder.end(&mut out));
+        (String::from_utf8(out.concat()).unwrap(), decoder.usage(), outcome)
+    }
+
+    #[test]
+    fn a_conversation_is_told_to_any_client_with_its_usage() {
+        let (text, usage, outcome) = told(&conversation(), &[]);
+        assert_eq!(outcome, Ok(()));
+        for piece in [r#""hm""#, r#""he""#, r#""llo""#, r#""name":"f""#, r#""tool_calls""#] {
+            assert!(text.contains(piece), "{piece}: {text}");
+        }
+        let expected = Usage::default()
+            .with(Meter::InputTokens, 5)
+            .with(Meter::CachedInputTokens, 3)
+            .with(Meter::OutputTokens, 7);
+        assert_eq!(usage, Some(expected));
+    }
+
+    #[test]
+    fn a_conversation_without_its_usage_is_cut_off_and_an_exception_is_named() {
+        let whole = conversation();
+        let last = frame("event", "metadata", "{}").len();
+        let (_, usage, outcome) = told(whole.get(..whole.len() - last - 40).unwrap(), &[]);
+        assert_eq!((usage, outcome), (None, Err(Failure::StreamCut)));
+        let slow = frame("exception", "throttlingException", r#"{"message":"slow"}"#);
+        assert_eq!(told(&slow, &[]).2, Err(Failure::RateLimited));
+        let broken = frame("exception", "modelStreamErrorException", r#"{"message":"x"}"#);
+        assert_eq!(told(&broken, &[]).2, Err(Failure::ErrorInAnswer));
+    }
+
     proptest! {
+        #[test]
+        fn any_split_of_a_conversation_is_the_same(
+            cuts in prop::collection::vec(0usize..1600, 0..8)
+        ) {
+            let bytes = conversation();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.sort_unstable();
+            prop_assert_eq!(told(&bytes, &cuts), told(&bytes, &[]));
+        }
+
         #[test]
         fn any_split_gives_the_same_events(cuts in prop::collection::vec(0usize..600, 0..8)) {
             let bytes = events();

@@ -40,7 +40,7 @@ impl<'a> Keys<'a> {
         sent: &Sent<'_>,
     ) -> Result<(), SecretUnusable> {
         let host = sent.uri.authority().ok_or(SecretUnusable)?.as_str();
-        let region = region(host).unwrap_or(REGION_DEFAULT);
+        let region = sent.region.or_else(|| region(host)).unwrap_or(REGION_DEFAULT);
         let at = stamp(sent.at_s).ok_or(SecretUnusable)?;
         let (authorization, token) = self.authorization(sent, host, (region, SERVICE), &at);
         secure(headers, HeaderName::from_static("x-amz-date"), &at)?;
@@ -132,7 +132,7 @@ mod tests {
     fn a_signature_is_that_of_the_vendors_test_suite() {
         let keys = Keys::read("AKIDEXAMPLE:wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY").unwrap();
         let uri = "https://example.amazonaws.com/".parse().unwrap();
-        let sent = Sent { uri: &uri, body: &[], at_s: AT_S };
+        let sent = Sent { uri: &uri, body: &[], at_s: AT_S, region: None };
         let at = stamp(AT_S).unwrap();
         let scope = ("us-east-1", "service");
         let (found, _) = keys.authorization(&sent, "example.amazonaws.com", scope, &at);
@@ -149,7 +149,7 @@ mod tests {
         let uri = uri.parse().unwrap();
         let mut headers = HeaderMap::new();
         let body = [bytes::Bytes::from_static(b"{}")];
-        let sent = Sent { uri: &uri, body: &body, at_s: AT_S };
+        let sent = Sent { uri: &uri, body: &body, at_s: AT_S, region: None };
         Keys::read("ID:SECRET:TOKEN==").unwrap().sign(&mut headers, &sent).unwrap();
         assert_eq!(headers["x-amz-security-token"], "TOKEN==");
         let told = headers[AUTHORIZATION].to_str().unwrap();

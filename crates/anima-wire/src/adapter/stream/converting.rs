@@ -63,7 +63,14 @@ impl Converting {
     pub(super) fn new(from: Dialect, request: &CallRequest) -> Self {
         // A client of Gemini's may want an array; its provider is always asked for events.
         let converts = from != request.dialect || request.as_array;
-        let writer = converts.then(|| request.dialect.stream_writer(&request.echo()));
+        let stream = Self::anew(from, request);
+        let writer = stream.core.writer.filter(|_| converts);
+        Self { core: Core { writer, ..stream.core }, ..stream }
+    }
+
+    /// One that writes anew whatever the two speak.
+    pub(super) fn anew(from: Dialect, request: &CallRequest) -> Self {
+        let writer = Some(request.dialect.stream_writer(&request.echo()));
         Self {
             filter: Filter::new(),
             client: request.dialect,

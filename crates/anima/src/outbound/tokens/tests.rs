@@ -93,6 +93,26 @@ async fn one_fetch_serves_all_and_a_token_is_renewed_early() {
 }
 
 #[tokio::test]
+async fn a_refused_token_is_forgotten_once_and_another_is_fetched() {
+    let (uri, count) = endpoint("200 OK").await;
+    let (file, _) = key_file(&uri);
+    let outbound = Outbound::new().unwrap();
+    let token = async |at_s| {
+        let token = outbound.access_token(POLICY, &file, at(at_s), soon()).await;
+        token.unwrap().unwrap().as_str().to_owned()
+    };
+    assert!(!outbound.forget_token(&file, at(1_000)).await, "there is none yet");
+    assert_eq!(token(1_000).await, "ya29.0");
+    // A call that fetched it itself has nothing better to try.
+    assert!(!outbound.forget_token(&file, at(1_000)).await);
+    assert!(outbound.forget_token(&file, at(1_010)).await);
+    assert_eq!(token(1_010).await, "ya29.1");
+    assert!(!outbound.forget_token(&file, at(1_010)).await);
+    assert!(!outbound.forget_token("sk-plain", at(2_000)).await);
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn a_refused_account_is_the_credentials_fault() {
     let (uri, _) = endpoint("401 Unauthorized").await;
     let (file, _) = key_file(&uri);

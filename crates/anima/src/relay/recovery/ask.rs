@@ -59,7 +59,7 @@ async fn ask_now(relay: &Relay, request_id: Uuid, candidate: &Candidate) -> Answ
     let mut request = Request::new(Segments::new(Vec::new()));
     *request.uri_mut() = uri.clone();
     let at_s = relay.clock.now().seconds();
-    let sent = Sent { uri: &uri, body: &[], at_s };
+    let sent = Sent { uri: &uri, body: &[], at_s, region: None };
     let headers = request.headers_mut();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("anima"));
