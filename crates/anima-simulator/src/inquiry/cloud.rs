@@ -124,7 +124,13 @@ pub(super) fn converse(
         choices: 1,
         generated: 1,
         prompt_tokens: message_tokens(turns).saturating_add(instructions(body.get("system"))),
-        wanted: Wanted::of(Wish { tools: specs(config), choice, answered, format: None }),
+        wanted: Wanted::of(Wish {
+            tools: specs(config),
+            choice,
+            answered,
+            serial: false,
+            format: None,
+        }),
     })
 }
 
