@@ -252,24 +252,8 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         let message = format!("Not allowed to {} on {}.", ask.method, ask.path);
         return Err(ErrorBody::no_path(405, message));
     }
-    match cloud::place(ask.path) {
-        Some(Place::Openai(path, deployment)) => {
-            let model = deployment.map(percent_decoded);
-            return read(&Ask { path, ..*ask }).map(|inquiry| inquiry.of_model(model));
-        }
-        Some(Place::Claude(model, stream)) => {
-            let found = cloud::claude(ask, (model, stream), "vertex-2023-10-16");
-            return found.map(Inquiry::Completion);
-        }
-        Some(Place::Invoke(model, stream)) => {
-            let found = cloud::claude(ask, (model, stream), "bedrock-2023-05-31")?;
-            let dialect = Dialect::Invoke;
-            return Ok(Inquiry::Completion(Completion { dialect, ..found }));
-        }
-        Some(Place::Converse(model, stream)) => {
-            return cloud::converse(ask, (model, stream)).map(Inquiry::Completion);
-        }
-        None => {}
+    if let Some(place) = cloud::place(ask.path) {
+        return at_a_cloud(ask, &place);
     }
     match endpoint {
         Endpoint::Chat => chat(parse(ask.body)?).map(Inquiry::Completion),
@@ -299,6 +283,23 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
             })
         }
     }
+}
+
+/// Reads a request below a path of a cloud's.
+fn at_a_cloud<'a>(ask: &Ask<'a>, place: &Place<'a>) -> Result<Inquiry<'a>, ErrorBody> {
+    let completion = match *place {
+        Place::Openai(path, deployment) => {
+            let model = deployment.map(percent_decoded);
+            return read(&Ask { path, ..*ask }).map(|inquiry| inquiry.of_model(model));
+        }
+        Place::Claude(model, stream) => cloud::claude(ask, (model, stream), "vertex-2023-10-16")?,
+        Place::Invoke(model, stream) => {
+            let found = cloud::claude(ask, (model, stream), "bedrock-2023-05-31")?;
+            Completion { dialect: Dialect::Invoke, ..found }
+        }
+        Place::Converse(model, stream) => cloud::converse(ask, (model, stream))?,
+    };
+    Ok(Inquiry::Completion(completion))
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorBody> {

@@ -1,14 +1,13 @@
 //! Models at AWS Bedrock: Claude by `InvokeModel`, all others by Converse.
 //!
-//! Speaks Messages, or Converse, below the path of a model, as `docs.aws.amazon.com/bedrock` documents it
-//! (`b-outbound-chat` B.1, B.3 and B.7, read November 2026). Streams come as frames of the AWS
-//! event stream: Claude's have one event of Anthropic's inside, those of Converse are said in its
-//! words (`converse_in`). A secret is `KEY_ID:SECRET`, with
-//! `:SESSION_TOKEN` for a temporary one, which signs each request, or an API key of Bedrock's. The
-//! base URL is `https://bedrock-runtime.{region}.amazonaws.com`, and the region that signs is read
-//! from the setting `region`, else from it; any other host is signed for as `us-east-1`. The ARN of
-//! an inference profile does not tell its model, and Converse takes any. Invariant: a secret access key never leaves,
-//! and what leaves is marked as sensitive.
+//! Speaks Messages, or Converse, below the path of a model, as `docs.aws.amazon.com/bedrock`
+//! documents it (`b-outbound-chat` B.1, B.3 and B.7, read November 2026). Streams come as frames of
+//! the AWS event stream: Claude's have one event of Anthropic's inside, those of Converse are said
+//! in its words (`converse_in`). A secret is `KEY_ID:SECRET`, with `:SESSION_TOKEN` for a temporary
+//! one, which signs each request, or an API key of Bedrock's. The region that signs is the setting
+//! `region`, else that of the host, else `us-east-1`. The ARN of an inference profile does not tell
+//! its model, and Converse takes any. Invariant: a secret access key never leaves, and what leaves
+//! is marked as sensitive.
 
 mod converse_in; // its answers, in Anthropic's words
 mod converse_out; // requests for it

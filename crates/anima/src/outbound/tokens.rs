@@ -2,9 +2,10 @@
 //!
 //! An account's key signs a claim (RFC 7523), which its token endpoint exchanges for a token of an
 //! hour. A token is kept per account, renewed five minutes early or when it is refused, and fetched
-//! once however many calls wait for it; the first one that needs it fetches, the others wait. Not here: how a token
-//! is sent (the wire's `vertex`). Invariant: no key and no token is ever shown or logged. Source:
-//! developers.google.com/identity/protocols/oauth2/service-account, read November 2026.
+//! once however many calls wait for it; the first one that needs it fetches, the others wait. Not
+//! here: how a token is sent (the wire's `vertex`). Invariant: no key and no token is ever shown or
+//! logged. Source: developers.google.com/identity/protocols/oauth2/service-account, read November
+//! 2026.
 
 use std::collections::BTreeMap;
 use std::fmt;
