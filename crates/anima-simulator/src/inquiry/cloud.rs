@@ -1,8 +1,8 @@
 //! Paths and bodies of the clouds: the same dialects elsewhere, and Converse.
 //!
 //! Azure puts `OpenAI`'s paths below its own, Vertex names model and method in the path, and so
-//! does Bedrock. What a cloud refuses in a body that its vendor takes (a `model` of Claude's) is refused
-//! here, too. Sources: the clouds' API references, as of November 2026.
+//! does Bedrock. What a cloud refuses in a body that its vendor takes (a `model` of Claude's) is
+//! refused here, too. Sources: the clouds' API references, as of November 2026.
 
 use std::borrow::Cow;
 
