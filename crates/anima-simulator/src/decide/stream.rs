@@ -99,7 +99,11 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
         content_type: match completion.dialect {
             _ if is_array => JSON,
             Dialect::Invoke | Dialect::Converse => FRAMES,
-            _ => EVENT_STREAM,
+            Dialect::Chat
+            | Dialect::Text
+            | Dialect::Messages
+            | Dialect::Responses
+            | Dialect::Gemini { .. } => EVENT_STREAM,
         },
         declared: None,
         usage: material.usage,

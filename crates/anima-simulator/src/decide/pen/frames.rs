@@ -3,7 +3,7 @@
 //! A frame is total length, length of the headers, checksum of both, headers, payload, checksum of
 //! all: network order, CRC-32. What is said is what the pen of Messages says; here it is only put
 //! into the cloud's form. Source: AWS's description of the event stream and its API reference of
-//! ConverseStream, as of November 2026.
+//! `ConverseStream`, as of November 2026.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -185,8 +185,8 @@ mod tests {
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
         let mut out = b"before".to_vec();
         frame(&mut out, ("event", "messageStop"), &json!({}));
-        let framed = out.get(6..).unwrap();
-        let total = u32::from_be_bytes(framed.get(..4).unwrap().try_into().unwrap());
+        let framed = &out[6..];
+        let total = u32::from_be_bytes(framed[..4].try_into().unwrap());
         assert_eq!(total as usize, framed.len());
         let (all, sum) = framed.split_at(framed.len() - 4);
         assert_eq!(crc32(all).to_be_bytes(), sum);

@@ -4,7 +4,7 @@
 //! cache. So an answer is written anew as a message, a stream as a message's events, and everything
 //! behind reads that. Invariants: what has no content list is no answer; a stream's end is said
 //! only once both its reason and its usage are known. Source: AWS's API reference of Converse and
-//! ConverseStream, `b-outbound-chat` B.2 and B.7, `c-conversion` C.6 and C.7.
+//! `ConverseStream`, `b-outbound-chat` B.2 and B.7, `c-conversion` C.6 and C.7.
 
 use std::borrow::Cow;
 

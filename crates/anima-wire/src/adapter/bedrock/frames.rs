@@ -307,7 +307,7 @@ mod tests {
     fn a_conversation_without_its_usage_is_cut_off_and_an_exception_is_named() {
         let whole = conversation();
         let last = frame("event", "metadata", "{}").len();
-        let (_, usage, outcome) = told(whole.get(..whole.len() - last - 40).unwrap(), &[]);
+        let (_, usage, outcome) = told(&whole[..whole.len() - last - 40], &[]);
         assert_eq!((usage, outcome), (None, Err(Failure::StreamCut)));
         let slow = frame("exception", "throttlingException", r#"{"message":"slow"}"#);
         assert_eq!(told(&slow, &[]).2, Err(Failure::RateLimited));

@@ -1,6 +1,6 @@
 //! Converse from end to end: what is sent, what is read, and in which frames.
 //!
-//! The expectations are AWS's own, from its API reference of Converse and ConverseStream.
+//! The expectations are AWS's own, from its API reference of Converse and `ConverseStream`.
 
 use anima_core::usage::{Meter, Usage};
 use serde_json::{Value, json};
