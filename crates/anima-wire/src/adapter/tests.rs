@@ -89,7 +89,7 @@ fn an_error_in_the_place_of_an_answers_only_chunk_leaves_one_array() {
     let mut out = Vec::new();
     decoder.push(Bytes::from_static(b"data: {\"type\":\"message_stop\"}\n\n"), &mut out).unwrap();
     assert!(decoder.is_done());
-    out.push(decoder.failure_event(Failure::Unbooked, "withheld", "req-1"));
+    out.extend(decoder.failure_event(Failure::Unbooked, "withheld", "req-1"));
     let array: Vec<Value> = serde_json::from_slice(&out.concat()).unwrap();
     assert_eq!(array.len(), 1, "{array:?}");
     assert_eq!(array[0]["error"]["code"], 503, "{array:?}");
