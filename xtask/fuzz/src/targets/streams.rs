@@ -119,7 +119,9 @@ fn decode(mut decoder: StreamDecoder, input: &[u8], cuts: &[usize]) -> (Vec<u8>,
         .and_then(|()| decoder.end(&mut out));
     out.push(match outcome {
         Ok(()) => decoder.terminator(),
-        Err(failure) => decoder.failure_event(failure, neutral_message(failure), "req-1"),
+        Err(failure) => {
+            decoder.failure_event(failure, neutral_message(failure), "req-1").unwrap_or_default()
+        }
     });
     decoder.count_output_tokens();
     let usage = decoder.usage().map(|usage| format!("{usage:?}"));
