@@ -188,6 +188,12 @@ pub struct Standing {
     pub warn: bool,
 }
 
+impl Standing {
+    /// Of a bound that was not asked anything: it is not in the way.
+    pub const FREE: Self =
+        Self { pass: Pass::Yes, limit: i64::MAX, remaining: i64::MAX, reset_us: 0, warn: false };
+}
+
 /// What an ask came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

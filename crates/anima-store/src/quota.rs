@@ -5,6 +5,7 @@
 //!   admitted again and takes nothing more.
 //! - A purse that nobody seeded admits nothing. The first seed is believed.
 //! - [`QuotaStore::close`] is done once for each ticket; what it names replaces the estimates.
+//! - [`QuotaStore::extend`] and [`QuotaStore::charge`] are done once, however often they are sent.
 //! - What is not renewed within its lease is given back, but for money, which counts as spent.
 //! - It agrees with [`anima_core::quota::Book`] on every sequence.
 //!
@@ -69,6 +70,20 @@ pub trait QuotaStore: Send + Sync + fmt::Debug {
         lease_us: i64,
     ) -> Result<(), Unavailable>;
 
+    /// Sets what a call holds of the purses that are asked for: of all of them, or of none when one
+    /// has too little left. The same amount again changes nothing.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn extend(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable>;
+
+    /// Adds what was spent elsewhere to a purse, once for each charge. `false` when it was charged
+    /// before, or when nobody has seeded the purse: its seed knows.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached. The same charge may be tried again.
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable>;
+
     /// Says what was spent of a purse. The first one is believed.
     ///
     /// # Errors
@@ -91,6 +106,9 @@ pub trait QuotaStore: Send + Sync + fmt::Debug {
         bounds: &[Bound],
         now: Timestamp,
     ) -> Result<Vec<Option<Level>>, Unavailable>;
+
+    /// Brings to the shared counters what was counted without them, as soon as they are back.
+    async fn reconcile(&self, _now: Timestamp, _lease_us: i64) {}
 
     /// Forgets what says nothing any more.
     async fn sweep(&self, now: Timestamp);

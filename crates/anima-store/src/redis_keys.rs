@@ -115,6 +115,11 @@ pub fn quota_ticket(tag: &Tag, call: Uuid) -> Key {
     Key::made(format!("{}:ticket:{}", quota_tag(tag), call.simple()))
 }
 
+/// String: a charge that was taken from a purse already.
+pub fn quota_charge(tag: &Tag, charge: Uuid) -> Key {
+    Key::made(format!("{}:charge:{}", quota_tag(tag), charge.simple()))
+}
+
 /// A counter: a sorted set of calls by the expiry of their lease, a string with an instant in
 /// microseconds, or for a span of money three keys: a hash of amounts, a sorted set of calls by the
 /// expiry of what they hold, a hash of what they hold.
@@ -146,6 +151,7 @@ mod tests {
             switches_version(),
             key_record("7f"),
             quota_ticket(&Tag::App("acme".into()), Uuid::nil()),
+            quota_charge(&Tag::App("acme".into()), Uuid::nil()),
         ];
         for key in keys {
             let text = key.as_str();

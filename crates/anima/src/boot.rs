@@ -216,7 +216,7 @@ fn counters(shared: &Shared, node: Uuid) -> Arc<dyn QuotaStore> {
         Some(redis) => {
             let nodes = Arc::default();
             let all = RedisQuotas::new(redis.clone(), node, Arc::clone(&nodes));
-            Arc::new(SharedQuotas::new(Arc::new(all), nodes))
+            Arc::new(SharedQuotas::new(Arc::new(all), node, nodes))
         }
         None => Arc::new(MemoryQuotas::default()),
     }

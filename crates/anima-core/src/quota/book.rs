@@ -12,6 +12,10 @@ use uuid::Uuid;
 use super::rate::{self, Judged};
 use super::{Ask, Bound, Check, Counter, Pass, Rate, Span, Standing, Verdict, verdict};
 
+mod more; // what a running call takes and gives beyond its admission
+
+pub use more::more_standing;
+
 /// Of a purse, the share at which a warning is due (`reliability` 2.2).
 const WARN_PERCENT: i128 = 80;
 
@@ -36,6 +40,8 @@ struct Purse {
     held: i64,
     /// Expiry and amount.
     holds: BTreeMap<Uuid, (i64, i64)>,
+    /// The last charge from outside. A repetition comes before the next.
+    charged: Option<Uuid>,
 }
 
 /// What a ticket took of one counter.
@@ -225,7 +231,7 @@ impl Book {
         {
             return false;
         }
-        let purse = Purse { span, spent, held: 0, holds: BTreeMap::new() };
+        let purse = Purse { span, spent, held: 0, holds: BTreeMap::new(), charged: None };
         self.counters.insert(counter.clone(), State::Purse(purse));
         true
     }

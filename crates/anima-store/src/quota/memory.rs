@@ -7,10 +7,11 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
+use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::quota::book::Level;
-use anima_core::quota::{Ask, Book, Bound, Check, Tag, Verdict, verdict};
+use anima_core::quota::{Ask, Book, Bound, Check, Standing, Tag, Verdict, verdict};
 
 use super::{QuotaStore, Ticket, Unavailable};
 
@@ -53,15 +54,15 @@ impl MemoryQuotas {
         places
     }
 
-    fn admit_now(&self, ask: Ask<'_>) -> Verdict {
-        let Some(first) = ask.bounds.first() else { return Verdict::Admitted(vec![]) };
-        if ask.bounds.iter().all(|bound| bound.tag == first.tag) {
-            return self
-                .book(&first.tag)
-                .map_or_else(|| Verdict::Unseeded(vec![]), |mut book| book.admit(ask));
-        }
-        let places = self.places(ask.bounds);
-        let mut books: Vec<(usize, MutexGuard<'_, Book>)> = places
+    /// Judges and writes over several shards, all of them locked.
+    fn over_all(
+        &self,
+        ask: Ask<'_>,
+        judge: impl Fn(&mut Book, &Bound) -> Standing,
+        take: impl Fn(&mut Book, &Bound, Standing),
+    ) -> Verdict {
+        let mut books: Vec<(usize, MutexGuard<'_, Book>)> = self
+            .places(ask.bounds)
             .into_iter()
             .filter_map(|place| Some((place, self.shards.get(place)?.lock())))
             .collect();
@@ -73,14 +74,28 @@ impl MemoryQuotas {
         };
         let mut standings = Vec::with_capacity(ask.bounds.len());
         for bound in ask.bounds {
-            in_book(bound, &mut |book| standings.push(book.judge(bound, ask)));
+            in_book(bound, &mut |book| standings.push(judge(book, bound)));
         }
         let verdict = verdict(ask.bounds, standings);
         let Verdict::Admitted(standings) = verdict else { return verdict };
         for (bound, standing) in ask.bounds.iter().zip(&standings) {
-            in_book(bound, &mut |book| book.take(bound, *standing, ask));
+            in_book(bound, &mut |book| take(book, bound, *standing));
         }
         Verdict::Admitted(standings)
+    }
+
+    fn admit_now(&self, ask: Ask<'_>) -> Verdict {
+        let Some(first) = ask.bounds.first() else { return Verdict::Admitted(vec![]) };
+        if ask.bounds.iter().all(|bound| bound.tag == first.tag) {
+            return self
+                .book(&first.tag)
+                .map_or_else(|| Verdict::Unseeded(vec![]), |mut book| book.admit(ask));
+        }
+        self.over_all(
+            ask,
+            |book, bound| book.judge(bound, ask),
+            |book, bound, standing| book.take(bound, standing, ask),
+        )
     }
 }
 
@@ -114,6 +129,18 @@ impl QuotaStore for MemoryQuotas {
             }
         }
         Ok(())
+    }
+
+    async fn extend(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        Ok(self.over_all(
+            ask,
+            |book, bound| book.judge_more(bound, ask),
+            |book, bound, standing| book.take_more(bound, standing, ask),
+        ))
+    }
+
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        Ok(self.book(&purse.tag).is_some_and(|mut book| book.charge(purse, charge)))
     }
 
     async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {

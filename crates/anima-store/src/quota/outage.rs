@@ -1,39 +1,61 @@
 //! What a node does while the shared counters are away: it enforces its share alone.
 //!
 //! The counters of this process stand in, each limit divided by the nodes that were alive, or as
-//! its `on_outage` says. They begin anew with each outage. Invariant: while Redis answers only
-//! Redis decides; a budget is divided as the ledger knows it, so that all nodes together never
-//! overspend it. Source: SPEC 6 and 12, `reliability` 2.3.
+//! its `on_outage` says. They begin anew with each outage. When the shared counters answer again
+//! they are told first what was spent and is held without them, by every node, and only then asked.
+//! Invariant: a budget is divided as the ledger knows it and charged with what was spent of it, so
+//! that all nodes together never overspend it. Source: SPEC 6 and 12, `reliability` 2.3.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::quota::book::Level;
 use anima_core::quota::share::{alone, spent_alone};
 use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict, verdict};
 
+use self::debts::Debts;
 use super::memory::MemoryQuotas;
 use super::{QuotaStore, Ticket, Unavailable};
+
+mod debts; // what the shared counters do not know yet
+
+/// How long a node goes on alone after the shared counters are back, so that all nodes have told
+/// them what they spent before any of them asks: a node notices within a second and tells at once.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Shared counters, and what stands in for them. See the module.
 #[derive(Debug)]
 pub struct SharedQuotas {
     shared: Arc<dyn QuotaStore>,
     own: ArcSwap<MemoryQuotas>,
+    /// Changed with the debts locked.
     away: AtomicBool,
+    debts: Mutex<Debts>,
+    /// One pays at a time: since when the shared counters have been answering again.
+    payer: tokio::sync::Mutex<Option<Instant>>,
     /// Live nodes, as they were last known.
     nodes: Arc<AtomicI64>,
 }
 
 impl SharedQuotas {
-    /// Counters of which this is one of `nodes` users.
-    pub fn new(shared: Arc<dyn QuotaStore>, nodes: Arc<AtomicI64>) -> Self {
-        let own = ArcSwap::from_pointee(MemoryQuotas::default());
-        Self { shared, own, away: AtomicBool::new(false), nodes }
+    /// Counters of which this node is one of so many users.
+    pub fn new(shared: Arc<dyn QuotaStore>, node: Uuid, nodes: Arc<AtomicI64>) -> Self {
+        Self {
+            shared,
+            own: ArcSwap::from_pointee(MemoryQuotas::default()),
+            away: AtomicBool::new(false),
+            debts: Mutex::new(Debts::of(node)),
+            payer: tokio::sync::Mutex::default(),
+            nodes,
+        }
     }
 
     fn nodes(&self) -> i64 {
@@ -44,43 +66,134 @@ impl SharedQuotas {
         self.away.load(Ordering::Acquire)
     }
 
-    /// Notes that the shared counters answer, or do not.
-    fn note(&self, away: bool) {
-        if self.away.swap(away, Ordering::AcqRel) == away {
-            return;
-        }
-        if away {
+    /// The shared counters do not answer.
+    fn leave(&self) {
+        let _debts = self.debts.lock();
+        if !self.away.swap(true, Ordering::AcqRel) {
             tracing::warn!("the shared counters are away: limits are enforced by node share");
-        } else {
-            tracing::info!("the shared counters are back");
-            self.own.store(Arc::default());
         }
     }
 
-    async fn admit_alone(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
-        let shares: Vec<Option<Bound>> =
-            ask.bounds.iter().map(|bound| alone(bound, self.nodes())).collect();
-        let bounds: Vec<Bound> = shares.iter().flatten().cloned().collect();
-        let own = self.own.load_full();
-        let decided = own.admit(Ask { bounds: &bounds, ..ask }).await?;
-        let place = |n: usize| {
-            // From a place among the shares to the place among all bounds.
-            let places = shares.iter().enumerate().filter(|(_, share)| share.is_some());
-            places.map(|(at, _)| at).nth(n).unwrap_or(n)
-        };
-        let standings = match decided {
-            Verdict::Unseeded(which) => {
-                return Ok(Verdict::Unseeded(which.into_iter().map(place).collect()));
-            }
-            Verdict::Admitted(standings) | Verdict::Refused(_, standings) => standings,
-        };
-        let mut judged = standings.into_iter();
-        let all = shares.iter().zip(ask.bounds).map(|(share, bound)| match share {
-            Some(_) => judged.next().unwrap_or_else(|| open(bound)),
-            None => open(bound),
-        });
-        Ok(verdict(ask.bounds, all.collect()))
+    /// Goes back to the shared counters if they answer, know everything, and the other nodes have
+    /// had the time to tell them too.
+    async fn comes_back(&self, now: Timestamp, lease_us: i64) -> bool {
+        let Ok(mut since) = self.payer.try_lock() else { return false };
+        if !self.is_away() {
+            return true;
+        }
+        let waits = |since: Instant| self.nodes() > 1 && since.elapsed() < GRACE;
+        if since.is_some_and(waits) {
+            return false;
+        }
+        if self.pay(now, lease_us).await.is_err() {
+            *since = None;
+            return false;
+        }
+        if waits(*since.get_or_insert_with(Instant::now)) {
+            return false;
+        }
+        let debts = self.debts.lock();
+        if !debts.are_told() {
+            return false;
+        }
+        self.own.store(Arc::default());
+        self.away.store(false, Ordering::Release);
+        drop(debts);
+        *since = None;
+        tracing::info!("the shared counters are back");
+        true
     }
+
+    /// Tells the shared counters what they do not know.
+    async fn pay(&self, now: Timestamp, lease_us: i64) -> Result<(), Unavailable> {
+        let untold = self.debts.lock().untold();
+        self.shared.renew(&untold, now, lease_us).await?;
+        let charges = self.debts.lock().charges();
+        for (charge, purse) in charges {
+            self.shared.charge(&purse, charge).await?;
+            self.debts.lock().paid(charge);
+        }
+        for ticket in untold {
+            self.tell(&ticket, (now, lease_us)).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the shared counters hold what a call holds that was admitted without them, whatever
+    /// their limits: it runs.
+    async fn tell(
+        &self,
+        ticket: &Ticket,
+        (now, lease_us): (Timestamp, i64),
+    ) -> Result<(), Unavailable> {
+        let mut purses = debts::unlimited(&ticket.bounds);
+        while !purses.is_empty() {
+            let ask = Ask { id: ticket.id, bounds: &purses, now, lease_us };
+            let Verdict::Unseeded(which) = self.shared.extend(ask).await? else { break };
+            // Their seed will know of the call.
+            let mut n = 0..;
+            purses.retain(|_| n.next().is_some_and(|n: usize| !which.contains(&n)));
+        }
+        if !self.debts.lock().told(ticket) {
+            // The call ended meanwhile, and what it spent is among the charges.
+            let none = debts::nothing_of(ticket);
+            self.shared.close(&none, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Admits by this node's share. `None` when the shared counters came back meanwhile: nobody
+    /// would tell them of the call.
+    async fn admit_alone(&self, ask: Ask<'_>) -> Result<Option<Verdict>, Unavailable> {
+        let own = self.own.load_full();
+        let verdict = by_share(ask, self.nodes(), async |ask| own.admit(ask).await).await?;
+        let taken = matches!(verdict, Verdict::Admitted(_));
+        Ok((!taken || self.remember(ask)).then_some(verdict))
+    }
+
+    async fn extend_alone(&self, ask: Ask<'_>) -> Result<Option<Verdict>, Unavailable> {
+        let own = self.own.load_full();
+        let verdict = by_share(ask, self.nodes(), async |ask| own.extend(ask).await).await?;
+        let taken = matches!(verdict, Verdict::Admitted(_));
+        Ok((!taken || self.remember(ask)).then_some(verdict))
+    }
+
+    fn remember(&self, ask: Ask<'_>) -> bool {
+        let mut debts = self.debts.lock();
+        let away = self.is_away();
+        if away {
+            debts.took(ask);
+        }
+        away
+    }
+}
+
+/// Asks for this node's share of each bound, and says of all what came of it.
+async fn by_share(
+    ask: Ask<'_>,
+    nodes: i64,
+    judge: impl AsyncFnOnce(Ask<'_>) -> Result<Verdict, Unavailable>,
+) -> Result<Verdict, Unavailable> {
+    let shares: Vec<Option<Bound>> = ask.bounds.iter().map(|bound| alone(bound, nodes)).collect();
+    let bounds: Vec<Bound> = shares.iter().flatten().cloned().collect();
+    let decided = judge(Ask { bounds: &bounds, ..ask }).await?;
+    let place = |n: usize| {
+        // From a place among the shares to the place among all bounds.
+        let places = shares.iter().enumerate().filter(|(_, share)| share.is_some());
+        places.map(|(at, _)| at).nth(n).unwrap_or(n)
+    };
+    let standings = match decided {
+        Verdict::Unseeded(which) => {
+            return Ok(Verdict::Unseeded(which.into_iter().map(place).collect()));
+        }
+        Verdict::Admitted(standings) | Verdict::Refused(_, standings) => standings,
+    };
+    let mut judged = standings.into_iter();
+    let all = shares.iter().zip(ask.bounds).map(|(share, bound)| match share {
+        Some(_) => judged.next().unwrap_or_else(|| open(bound)),
+        None => open(bound),
+    });
+    Ok(verdict(ask.bounds, all.collect()))
 }
 
 /// Where a bound stands that lets everything pass.
@@ -95,25 +208,49 @@ fn open(bound: &Bound) -> Standing {
 #[async_trait]
 impl QuotaStore for SharedQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
-        match self.shared.admit(ask).await {
-            Ok(verdict) => {
-                self.note(false);
-                Ok(verdict)
-            }
-            Err(_logged) => {
-                self.note(true);
-                self.admit_alone(ask).await
+        if !self.is_away() || self.comes_back(ask.now, ask.lease_us).await {
+            match self.shared.admit(ask).await {
+                Ok(verdict) => return Ok(verdict),
+                Err(_logged) => self.leave(),
             }
         }
+        match self.admit_alone(ask).await? {
+            Some(verdict) => Ok(verdict),
+            None => self.shared.admit(ask).await,
+        }
+    }
+
+    async fn extend(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        if !self.is_away() {
+            match self.shared.extend(ask).await {
+                Ok(verdict) => return Ok(verdict),
+                Err(_logged) => self.leave(),
+            }
+        }
+        match self.extend_alone(ask).await? {
+            Some(verdict) => Ok(verdict),
+            None => self.shared.extend(ask).await,
+        }
+    }
+
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        self.shared.charge(purse, charge).await
     }
 
     async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {
         let here = self.own.load_full().close(ticket, now).await?;
+        let known = self.debts.lock().ended(ticket.id);
         // Also when it was taken here: an answer that was lost may have been a yes.
-        match self.shared.close(ticket, now).await {
-            Ok(there) => Ok(here || there),
-            Err(_) if here => Ok(true),
-            Err(error) => Err(error),
+        let there = self.shared.close(ticket, now).await;
+        match (known, there) {
+            (_, Ok(true)) => Ok(true),
+            (Some(debts::Known::No), Ok(false) | Err(_)) => {
+                self.debts.lock().owe(&ticket.bounds);
+                Ok(true)
+            }
+            (_, Ok(false)) => Ok(here),
+            (_, Err(_)) if here => Ok(true),
+            (_, Err(error)) => Err(error),
         }
     }
 
@@ -131,7 +268,7 @@ impl QuotaStore for SharedQuotas {
         if !self.is_away() {
             match self.shared.seed(purse, spent).await {
                 Ok(()) => return Ok(()),
-                Err(_logged) => self.note(true),
+                Err(_logged) => self.leave(),
             }
         }
         let spent = match purse.check {
@@ -153,6 +290,17 @@ impl QuotaStore for SharedQuotas {
         match self.shared.levels(bounds, now).await {
             Ok(levels) => Ok(levels),
             Err(_logged) => self.own.load_full().levels(bounds, now).await,
+        }
+    }
+
+    async fn reconcile(&self, now: Timestamp, lease_us: i64) {
+        if self.is_away() {
+            self.comes_back(now, lease_us).await;
+        } else if !self.debts.lock().are_told()
+            && let Ok(_turn) = self.payer.try_lock()
+            && let Err(error) = self.pay(now, lease_us).await
+        {
+            tracing::warn!(%error, "failed to charge what was spent without the shared counters");
         }
     }
 

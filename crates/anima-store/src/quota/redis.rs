@@ -13,7 +13,7 @@ use redis::Script;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, purse_standing, rated, slots};
+use anima_core::quota::book::{Level, more_standing, purse_standing, rated, slots};
 use anima_core::quota::{Ask, Bound, Check, Pass, Span, Standing, Tag, Verdict, verdict};
 
 use super::{QuotaStore, Ticket, Unavailable};
@@ -23,11 +23,14 @@ use crate::redis_keys::{self, Key};
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
 static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/close.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
+static EXTEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/extend.lua")));
 static ALIVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/alive.lua")));
 static PURSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/purse.lua")));
 
 /// A purse is kept this much longer than its span, for calls that end after it.
 const KEPT_MS: i64 = 3_600_000;
+/// A charge is known for so long, for whoever sends it again.
+const CHARGE_MS: i64 = 3_600_000;
 /// A purse without an end is kept this long without use; the ledger seeds the next.
 const EVER_MS: i64 = 40 * 86_400_000;
 
@@ -108,6 +111,37 @@ impl RedisQuotas {
         let bounds = ask.bounds.iter().filter(|bound| bound.tag == *tag).map(none).collect();
         let ticket = Ticket { id: ask.id, bounds };
         self.close_tag(&ticket, tag, ask.now).await.map(drop)
+    }
+
+    /// Sets what a ticket holds of the purses of a tag: whether it did, and of each purse what was
+    /// held before and what was spent and held in all.
+    async fn extend_tag(
+        &self,
+        ask: Ask<'_>,
+        (tag, bounds): (&Tag, &[&Bound]),
+    ) -> Result<(bool, i64, Vec<(i64, i64)>), Unavailable> {
+        let mut keys = vec![redis_keys::quota_ticket(tag, ask.id)];
+        let mut arguments =
+            vec![ask.id.to_string(), (self.time)(ask.now).to_string(), ask.lease_us.to_string()];
+        for bound in bounds {
+            let Check::Purse { limit, span } = bound.check else { continue };
+            keys.extend(keys_of(bound));
+            arguments.extend([
+                i64::from(bound.counter.rule.shadow).to_string(),
+                limit.to_string(),
+                bound.units.to_string(),
+                span.from.micros().to_string(),
+                kept_ms(span, ask.now).to_string(),
+            ]);
+        }
+        let said: Vec<i64> = self.redis.script(&EXTEND, &keys, arguments).await?;
+        let (head, states) = said.split_at_checked(2).unwrap_or_default();
+        let states = states.chunks_exact(2).filter_map(|pair| match pair {
+            [held, state] => Some((*held, *state)),
+            _ => None,
+        });
+        let now_us = head.last().copied().unwrap_or_else(|| ask.now.micros());
+        Ok((head.first() == Some(&1), now_us, states.collect()))
     }
 
     async fn close_tag(
@@ -249,6 +283,16 @@ fn standing(bound: &Bound, (again, state): (bool, i64), now_us: i64) -> Standing
     }
 }
 
+/// What the script found of a purse that a ticket is to hold more of, as the book says it.
+fn more(bound: &Bound, (held, state): (i64, i64), now_us: i64) -> Standing {
+    let Check::Purse { limit, span } = bound.check else { return Standing::FREE };
+    if state < 0 {
+        return Standing { pass: Pass::Unseeded, limit, remaining: 0, reset_us: 0, warn: false };
+    }
+    let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
+    more_standing((limit, state), (held, bound.units), reset_us)
+}
+
 #[async_trait]
 impl QuotaStore for RedisQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
@@ -299,6 +343,53 @@ impl QuotaStore for RedisQuotas {
             renewed = renewed.and(self.renew_one(ticket, (now, lease_us)).await);
         }
         renewed
+    }
+
+    async fn extend(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        let is_purse = |bound: &&Bound| matches!(bound.check, Check::Purse { .. });
+        let mut said: Vec<Option<Standing>> = vec![None; ask.bounds.len()];
+        let mut taken: Vec<(&Tag, Vec<Bound>)> = Vec::new();
+        let mut pass = true;
+        for tag in tags(ask.bounds) {
+            let places = |bound: &&(usize, &Bound)| bound.1.tag == *tag && is_purse(&bound.1);
+            let all: Vec<(usize, &Bound)> = ask.bounds.iter().enumerate().collect();
+            let own: Vec<(usize, &Bound)> = all.iter().filter(places).copied().collect();
+            let bounds: Vec<&Bound> = own.iter().map(|(_, bound)| *bound).collect();
+            if bounds.is_empty() || !pass {
+                continue;
+            }
+            let (done, now_us, states) = self.extend_tag(ask, (tag, &bounds)).await?;
+            pass &= done;
+            let before = bounds.iter().zip(&states);
+            let before =
+                before.map(|(bound, (held, _))| Bound { units: *held, ..(*bound).clone() });
+            if done {
+                taken.push((tag, before.collect()));
+            }
+            for ((n, bound), state) in own.iter().zip(states) {
+                if let Some(place) = said.get_mut(*n) {
+                    *place = Some(more(bound, state, now_us));
+                }
+            }
+        }
+        if !pass {
+            for (tag, before) in taken {
+                let bounds: Vec<&Bound> = before.iter().collect();
+                self.extend_tag(ask, (tag, &bounds)).await?;
+            }
+        }
+        let standings = said.into_iter().map(|said| said.unwrap_or(Standing::FREE));
+        Ok(verdict(ask.bounds, standings.collect()))
+    }
+
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
+        let mut keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
+        keys.push(redis_keys::quota_charge(&purse.tag, charge));
+        let numbers = [span.from.micros(), purse.units, CHARGE_MS].map(|number| number.to_string());
+        let arguments: Vec<String> = std::iter::once("charge".to_owned()).chain(numbers).collect();
+        let charged: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        Ok(charged == 1)
     }
 
     async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {

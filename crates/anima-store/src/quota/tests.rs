@@ -83,6 +83,8 @@ pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
     a_ticket_is_closed_once_with_what_was_used(&place().await).await;
     a_purse_is_seeded_once(&place().await).await;
     leases_end_and_are_renewed(&place().await).await;
+    more_is_held_of_all_purses_or_of_none(&place().await).await;
+    what_is_spent_elsewhere_is_charged_once(&place().await).await;
     a_repair_needs_a_purse_at_rest(&place().await).await;
     a_random_sequence_is_judged_as_by_the_book(&place().await, 1).await;
     a_random_sequence_is_judged_as_by_the_book(&place().await, 2).await;
@@ -151,6 +153,49 @@ async fn leases_end_and_are_renewed(place: &Place) {
     assert_eq!(used(place, &bounds[1], LEASE * 2).await, 35);
 }
 
+async fn extend(place: &Place, id: u128, bounds: &[Bound], us: i64) -> Verdict {
+    let ask = Ask { id: Uuid::from_u128(id), bounds, now: at(us), lease_us: LEASE };
+    place.store.extend(ask).await.unwrap()
+}
+
+async fn more_is_held_of_all_purses_or_of_none(place: &Place) {
+    let app = &place.app;
+    let bounds =
+        |units| [purse(app, Scope::App, 100, units), purse(app, Scope::TokenGroup, 60, units)];
+    assert!(matches!(extend(place, 1, &bounds(5), 0).await, Verdict::Unseeded(_)));
+    for purse in &bounds(0) {
+        place.store.seed(purse, 0).await.unwrap();
+    }
+    assert!(admitted(&admit(place, 1, &bounds(20), 0).await));
+    for _ in 0..2 {
+        assert!(admitted(&extend(place, 1, &bounds(50), 0).await));
+    }
+    // The app's purse would give it, the group's does not.
+    let Verdict::Refused(n, standings) = extend(place, 1, &bounds(61), 0).await else { panic!() };
+    assert_eq!((n, standings[1].remaining), (1, 10));
+    assert_eq!(
+        (used(place, &bounds(0)[0], 0).await, used(place, &bounds(0)[1], 0).await),
+        (50, 50)
+    );
+    assert!(admitted(&extend(place, 1, &bounds(30), 0).await), "less is always allowed");
+    // One that nobody knows takes all of it anew.
+    assert!(admitted(&extend(place, 2, &bounds(30), 0).await));
+    assert!(close(place, 1, &bounds(7), 0).await);
+    assert!(close(place, 2, &bounds(1), 0).await);
+    assert_eq!((used(place, &bounds(0)[0], 0).await, used(place, &bounds(0)[1], 0).await), (8, 8));
+}
+
+async fn what_is_spent_elsewhere_is_charged_once(place: &Place) {
+    let money = purse(&place.app, Scope::App, 100, 30);
+    let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    assert!(!place.store.charge(&money, first).await.unwrap(), "its seed will know");
+    place.store.seed(&money, 10).await.unwrap();
+    assert!(place.store.charge(&money, first).await.unwrap());
+    assert!(!place.store.charge(&money, first).await.unwrap(), "once");
+    assert!(place.store.charge(&money, second).await.unwrap());
+    assert_eq!(used(place, &money, 0).await, 70);
+}
+
 async fn a_repair_needs_a_purse_at_rest(place: &Place) {
     let bounds = [purse(&place.app, Scope::App, 100, 10)];
     place.store.seed(&bounds[0], 50).await.unwrap();
@@ -188,6 +233,14 @@ async fn a_random_sequence_is_judged_as_by_the_book(place: &Place, seed: u64) {
             if admitted(&expected) {
                 open.insert(step, bounds.clone());
             }
+        } else if pick(2) > 0
+            && let Some((id, bounds)) = open.first_key_value()
+        {
+            let more = [Bound { units: pick(60), ..bounds[3].clone() }];
+            let ask =
+                Ask { id: Uuid::from_u128(*id), bounds: &more, now: at(now), lease_us: LEASE };
+            let expected = book.extend(ask);
+            assert_eq!(extend(place, *id, &more, now).await, expected, "step {step}");
         } else if let Some((id, mut bounds)) = open.pop_first() {
             bounds[1].units = pick(90);
             bounds[3].units = pick(40);
@@ -265,7 +318,7 @@ async fn a_node_that_is_alone_enforces_its_share() {
     let own = RedisQuotas::new(redis, Uuid::from_u128(3), Arc::clone(&nodes));
     own.renew(&[], at(0), LEASE).await.unwrap();
     assert_eq!(nodes.load(std::sync::atomic::Ordering::Relaxed), 3);
-    let store = SharedQuotas::new(Arc::new(own), nodes);
+    let store = SharedQuotas::new(Arc::new(own), Uuid::from_u128(3), nodes);
     let place = Place { store: Arc::new(store), app: "acme".into() };
     let app = &place.app;
     let bounds = |n: i64| [slots(app, Scope::App, 6), purse(app, Scope::App, 100, n)];
@@ -283,4 +336,38 @@ async fn a_node_that_is_alone_enforces_its_share() {
     assert!(admitted(&admit(&place, 5, &[free], 0).await));
     let closed = Bound { on_outage: OnOutage::Closed, ..slots(app, Scope::Key, 9) };
     assert!(!admitted(&admit(&place, 6, &[closed], 0).await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_node_spends_alone_is_charged_when_redis_is_back() {
+    let Some((proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
+    let options = Options { prefix, failures_max: 1, ..Options::default() };
+    let redis = Redis::open(&url, options).unwrap();
+    assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
+    let all = Arc::new(RedisQuotas::new(redis.clone(), Uuid::from_u128(1), Arc::default()));
+    let store =
+        Arc::new(SharedQuotas::new(Arc::clone(&all) as _, Uuid::from_u128(1), Arc::default()));
+    let place = Place { store, app: "acme".into() };
+    let money = |units| [purse(&place.app, Scope::App, 100, units)];
+    place.store.seed(&money(0)[0], 10).await.unwrap();
+    proxy.set(anima_simulator::proxy::Mode::Cut);
+    assert_eq!(admit(&place, 1, &money(30), 0).await, Verdict::Unseeded(vec![0]));
+    place.store.seed(&money(0)[0], 10).await.unwrap();
+    // One call ends while Redis is away, another after it came back.
+    assert!(admitted(&admit(&place, 1, &money(30), 0).await));
+    assert!(admitted(&admit(&place, 2, &money(20), 0).await));
+    assert!(close(&place, 1, &money(25), 0).await);
+    proxy.set(anima_simulator::proxy::Mode::Open);
+    assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
+    let shared = Place { store: all, app: Arc::clone(&place.app) };
+    for _ in 0..200 {
+        place.store.reconcile(at(0), LEASE).await;
+        if used(&shared, &money(0)[0], 0).await == 55 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(used(&shared, &money(0)[0], 0).await, 55, "25 spent and 20 held, beside the 10");
+    assert!(close(&place, 2, &money(5), 0).await);
+    assert_eq!(used(&shared, &money(0)[0], 0).await, 40);
 }

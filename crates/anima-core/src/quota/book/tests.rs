@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::config::{LimitKind, OnOutage, Window};
 use crate::quota::{
     Ask, Bound, Check, Counter, Pass, Rate, RuleName, Scope, Span, Tag, Verdict, book::Book,
+    book::Level,
 };
 
 const LEASE: i64 = 30_000_000;
@@ -37,6 +38,16 @@ pub(in crate::quota) fn rate(limit: i64, period_s: i64, burst: i64) -> Bound {
 
 pub(in crate::quota) fn purse(limit: i64) -> Bound {
     bound(LimitKind::Cost, Check::Purse { limit, span: span(0, 1_000_000_000) })
+}
+
+/// The purse of something else than the other's.
+fn key_counter() -> Counter {
+    Counter { scope: Scope::App, ..purse(0).counter }
+}
+
+/// Of a purse whose span has just begun to be looked at after a lease.
+fn whole() -> Level {
+    Level { used: 0, held: 0, reset_us: 1_000_000_000 - LEASE }
 }
 
 fn span(from: i64, to: i64) -> Span {
@@ -132,6 +143,53 @@ fn what_an_owner_that_is_gone_held_of_a_purse_counts_as_spent() {
 }
 
 #[test]
+fn more_is_held_of_all_purses_or_of_none() {
+    let mut book = Book::default();
+    let own = |units| with(Bound { counter: key_counter(), ..purse(50) }, units);
+    let of_app = |units| with(purse(100), units);
+    for purse in [own(0), of_app(0)] {
+        book.seed(&purse.counter, span(0, 1_000_000_000), 0);
+    }
+    assert!(admitted(&book.admit(ask(1, &[own(20), of_app(20)], 0))));
+    assert!(admitted(&book.admit(ask(2, &[of_app(30)], 0))));
+    assert!(admitted(&book.extend(ask(1, &[own(45), of_app(45)], 0))));
+    assert!(admitted(&book.extend(ask(1, &[own(45), of_app(45)], 0))), "the same again");
+    let used = |book: &mut Book| [own(0), of_app(0)].map(|b| book.level(&b, 0).unwrap().used);
+    assert_eq!(used(&mut book), [45, 75]);
+    let Verdict::Refused(n, standings) = book.extend(ask(1, &[own(51), of_app(51)], 0)) else {
+        panic!()
+    };
+    assert_eq!((n, standings[0].remaining, standings[1].remaining), (0, 5, 19));
+    assert_eq!(used(&mut book), [45, 75], "nothing was taken");
+    assert!(admitted(&book.extend(ask(1, &[own(10), of_app(10)], 0))), "less is given back");
+    assert_eq!(used(&mut book), [10, 40]);
+    assert!(book.close(Uuid::from_u128(1), &[own(4), of_app(4)], 0));
+    assert_eq!(used(&mut book), [4, 34]);
+}
+
+#[test]
+fn what_is_held_more_after_the_hold_expired_counts_once() {
+    let mut book = Book::default();
+    book.seed(&purse(100).counter, span(0, 1_000_000_000), 0);
+    assert!(admitted(&book.admit(ask(1, &[with(purse(100), 20)], 0))));
+    assert_eq!(book.level(&purse(100), LEASE).unwrap(), Level { used: 20, held: 0, ..whole() });
+    assert!(admitted(&book.extend(ask(1, &[with(purse(100), 30)], LEASE))));
+    assert_eq!(book.level(&purse(100), LEASE).unwrap(), Level { used: 30, held: 30, ..whole() });
+}
+
+#[test]
+fn what_is_spent_elsewhere_is_charged_once() {
+    let mut book = Book::default();
+    let (charge, next) = (Uuid::from_u128(7), Uuid::from_u128(8));
+    assert!(!book.charge(&with(purse(100), 30), charge), "its seed will know");
+    book.seed(&purse(100).counter, span(0, 1_000_000_000), 10);
+    assert!(book.charge(&with(purse(100), 30), charge));
+    assert!(!book.charge(&with(purse(100), 30), charge), "once");
+    assert!(book.charge(&with(purse(100), 1), next));
+    assert_eq!(book.level(&purse(100), 0).unwrap().used, 41);
+}
+
+#[test]
 fn a_lease_that_is_renewed_is_kept() {
     let mut book = Book::default();
     let bounds = [slots(1)];
@@ -195,6 +253,7 @@ enum Step {
     Admit(u8, i64),
     Close(u8, i64),
     Renew(u8),
+    Extend(u8, i64),
     Pass(i64),
 }
 
@@ -203,6 +262,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<u8>(), 0_i64..40).prop_map(|(id, units)| Step::Admit(id, units)),
         3 => (any::<u8>(), 0_i64..60).prop_map(|(id, units)| Step::Close(id, units)),
         1 => any::<u8>().prop_map(Step::Renew),
+        2 => (any::<u8>(), 0_i64..80).prop_map(|(id, units)| Step::Extend(id, units)),
         2 => (0_i64..20_000_000).prop_map(Step::Pass),
     ]
 }
@@ -234,6 +294,13 @@ proptest! {
                     let expired = book.level(&slots(most), now).unwrap().used < most;
                     if expired {
                         book.renew(&[Uuid::from_u128(id.into())], (now, LEASE));
+                    }
+                }
+                Step::Extend(id, units) => {
+                    let more = [with(purse.clone(), units)];
+                    if open.contains_key(&id) && admitted(&book.extend(ask(id.into(), &more, now)))
+                    {
+                        open.insert(id, units);
                     }
                 }
                 Step::Pass(us) => now += us,
