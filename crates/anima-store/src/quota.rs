@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::Level;
+use anima_core::quota::book::{Level, Seen};
 use anima_core::quota::{Ask, Bound, Counter, Span, Tag, Verdict};
 
 use crate::config;
@@ -90,12 +90,18 @@ pub trait QuotaStore: Send + Sync + fmt::Debug {
     /// When the counters cannot be reached.
     async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable>;
 
-    /// Sets right what a purse at rest believes was spent: from the first amount to the second.
-    /// `false` when it is not at rest or believes something else.
+    /// What a purse believes, to be compared with the ledger. `None` when nobody has seeded it.
     ///
     /// # Errors
     /// When the counters cannot be reached.
-    async fn repair(&self, purse: &Bound, amounts: (i64, i64)) -> Result<bool, Unavailable>;
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable>;
+
+    /// Adds the second number to what a purse believes was spent, unless somebody has corrected it
+    /// since it was seen as the first number says. `false` then.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable>;
 
     /// What counters show. `None` for a purse that nobody has seeded. Parallel to the bounds.
     ///
@@ -123,4 +129,14 @@ pub trait Spend: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the database does not answer.
     async fn spent(&self, counter: &Counter, tag: &Tag, span: Span) -> Result<i64, config::Error>;
+
+    /// The same, without what some calls were charged or hold.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn spent_besides(
+        &self,
+        place: (&Counter, &Tag, Span),
+        calls: &[Uuid],
+    ) -> Result<i64, config::Error>;
 }

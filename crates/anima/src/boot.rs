@@ -270,6 +270,9 @@ fn relay(
         limits: Limits {
             answer_bytes_max: settings.answer_bytes_max,
             hold_output_tokens: settings.hold_output_tokens,
+            budget_output_tokens: settings.budget_output_tokens,
+            budget_repair: (settings.billing == Billing::On && settings.budget_repair_ms > 0)
+                .then(|| Duration::from_millis(settings.budget_repair_ms)),
             min_output_tokens: settings.min_output_tokens,
             retry_wait: Duration::from_millis(settings.retry_wait_max_ms),
             allowed: Allowed {
@@ -442,6 +445,7 @@ impl Node {
             tokio::spawn(lease::run(Arc::clone(relay))),
             tokio::spawn(keeper::run(Arc::clone(relay))),
             tokio::spawn(admission::run(Arc::clone(relay))),
+            tokio::spawn(admission::repair::run(Arc::clone(relay))),
             tokio::spawn(recovery::run(Arc::clone(relay))),
             tokio::spawn(Arc::clone(&relay.records).run()),
             tokio::spawn(Arc::clone(&relay.shortfalls).run()),

@@ -106,6 +106,10 @@ pub struct Limits {
     pub answer_bytes_max: usize,
     /// Generated tokens that a hold covers when the caller names no limit.
     pub hold_output_tokens: u64,
+    /// The output limit of a whole answer under a budget when the caller names none.
+    pub budget_output_tokens: u64,
+    /// Between two comparisons of budgets with the ledger, if there are any.
+    pub budget_repair: Option<std::time::Duration>,
     /// Generated tokens below which an answer that the wallet cannot cover is not worth starting.
     pub min_output_tokens: u64,
     /// The longest wait that a provider may ask for and that a call waits, when there is no other

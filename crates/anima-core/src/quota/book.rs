@@ -42,6 +42,8 @@ struct Purse {
     holds: BTreeMap<Uuid, (i64, i64)>,
     /// The last charge from outside. A repetition comes before the next.
     charged: Option<Uuid>,
+    /// Changes with each charge and repair.
+    mended: i64,
 }
 
 /// What a ticket took of one counter.
@@ -74,6 +76,17 @@ pub struct Level {
     pub held: i64,
     /// Microseconds until it is whole again; 0 when unknown.
     pub reset_us: i64,
+}
+
+/// What a purse believes, to be compared with the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What was spent by calls that have ended.
+    pub spent: i64,
+    /// The calls that hold something of it, whose amounts are not among that.
+    pub holds: Vec<Uuid>,
+    /// Tells whether somebody has corrected it since.
+    pub mended: i64,
 }
 
 /// The counters. See the module.
@@ -231,23 +244,10 @@ impl Book {
         {
             return false;
         }
-        let purse = Purse { span, spent, held: 0, holds: BTreeMap::new(), charged: None };
+        let purse =
+            Purse { span, spent, held: 0, holds: BTreeMap::new(), charged: None, mended: 0 };
         self.counters.insert(counter.clone(), State::Purse(purse));
         true
-    }
-
-    /// Sets right what a purse believes was spent, if it still says `found` and nothing is under
-    /// way. `false` when it does not.
-    pub fn repair(&mut self, counter: &Counter, span: Span, (found, spent): (i64, i64)) -> bool {
-        match self.counters.get_mut(counter) {
-            Some(State::Purse(purse))
-                if purse.span == span && purse.spent == found && purse.holds.is_empty() =>
-            {
-                purse.spent = spent;
-                true
-            }
-            Some(_) | None => false,
-        }
     }
 
     /// What a counter shows now. `None` for a purse that nobody has seeded.

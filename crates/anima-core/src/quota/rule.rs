@@ -103,6 +103,11 @@ impl Rule {
         self.kind
     }
 
+    /// Whether it only counts.
+    pub const fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
     fn token_count(&self) -> Option<TokenCount> {
         let tokens = self.kind == LimitKind::Tokens;
         tokens.then(|| self.count.unwrap_or(TokenCount::Total))

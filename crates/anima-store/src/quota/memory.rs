@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::Level;
+use anima_core::quota::book::{Level, Seen};
 use anima_core::quota::{Ask, Book, Bound, Check, Standing, Tag, Verdict, verdict};
 
 use super::{QuotaStore, Ticket, Unavailable};
@@ -150,10 +150,12 @@ impl QuotaStore for MemoryQuotas {
         Ok(())
     }
 
-    async fn repair(&self, purse: &Bound, amounts: (i64, i64)) -> Result<bool, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
-        let book = self.book(&purse.tag);
-        Ok(book.is_some_and(|mut book| book.repair(&purse.counter, span, amounts)))
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
+        Ok(self.book(&purse.tag).and_then(|mut book| book.look(purse, now.micros())))
+    }
+
+    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
+        Ok(self.book(&purse.tag).is_some_and(|mut book| book.repair(purse, mend)))
     }
 
     async fn levels(

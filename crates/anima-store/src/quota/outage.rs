@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::Level;
+use anima_core::quota::book::{Level, Seen};
 use anima_core::quota::share::{alone, spent_alone};
 use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict, verdict};
 
@@ -278,8 +278,12 @@ impl QuotaStore for SharedQuotas {
         self.own.load_full().seed(purse, spent).await
     }
 
-    async fn repair(&self, purse: &Bound, amounts: (i64, i64)) -> Result<bool, Unavailable> {
-        self.shared.repair(purse, amounts).await
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
+        self.shared.look(purse, now).await
+    }
+
+    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
+        self.shared.repair(purse, mend).await
     }
 
     async fn levels(

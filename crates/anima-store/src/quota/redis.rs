@@ -13,7 +13,7 @@ use redis::Script;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, more_standing, purse_standing, rated, slots};
+use anima_core::quota::book::{Level, Seen, more_standing, purse_standing, rated, slots};
 use anima_core::quota::{Ask, Bound, Check, Pass, Span, Standing, Tag, Verdict, verdict};
 
 use super::{QuotaStore, Ticket, Unavailable};
@@ -166,6 +166,13 @@ impl RedisQuotas {
         }
         let closed: i64 = self.redis.script(&CLOSE, &keys, arguments).await?;
         Ok(closed == 1)
+    }
+
+    async fn level_of(&self, bound: &Bound, now: Timestamp) -> Result<Option<Level>, Unavailable> {
+        let ask = Ask { id: Uuid::nil(), bounds: std::slice::from_ref(bound), now, lease_us: 0 };
+        let said = self.judge(ask, &bound.tag, false).await?;
+        let state = said.states.first().map_or(-1, |(_, state)| *state);
+        self.level(bound, (state, said.now_us)).await
     }
 
     async fn level(
@@ -403,10 +410,22 @@ impl QuotaStore for RedisQuotas {
         Ok(())
     }
 
-    async fn repair(&self, purse: &Bound, amounts: (i64, i64)) -> Result<bool, Unavailable> {
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(None) };
+        let arguments = ["look".to_owned(), span.from.micros().to_string()];
+        // What has expired is no hold any more.
+        self.level_of(purse, now).await?;
+        let said: Vec<String> = self.redis.script(&PURSE, &keys_of(purse), &arguments[..]).await?;
+        let [spent, mended, holds @ ..] = said.as_slice() else { return Ok(None) };
+        let number = |text: &String| text.parse().unwrap_or(0);
+        let holds = holds.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
+        Ok(Some(Seen { spent: number(spent), holds, mended: number(mended) }))
+    }
+
+    async fn repair(&self, purse: &Bound, (mended, by): (i64, i64)) -> Result<bool, Unavailable> {
         let Check::Purse { span, .. } = purse.check else { return Ok(false) };
         let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
-        let numbers = [span.from.micros(), amounts.0, amounts.1].map(|number| number.to_string());
+        let numbers = [span.from.micros(), mended, by].map(|number| number.to_string());
         let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(numbers).collect();
         let repaired: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
         Ok(repaired == 1)
@@ -420,11 +439,7 @@ impl QuotaStore for RedisQuotas {
         // Asked one by one: nothing but people wait for this.
         let mut levels = Vec::with_capacity(bounds.len());
         for bound in bounds {
-            let bounds = std::slice::from_ref(bound);
-            let ask = Ask { id: Uuid::nil(), bounds, now, lease_us: 0 };
-            let said = self.judge(ask, &bound.tag, false).await?;
-            let state = said.states.first().map_or(-1, |(_, state)| *state);
-            levels.push(self.level(bound, (state, said.now_us)).await?);
+            levels.push(self.level_of(bound, now).await?);
         }
         Ok(levels)
     }

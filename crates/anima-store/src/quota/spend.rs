@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
+use tokio_postgres::IsolationLevel;
+use uuid::Uuid;
 
 use anima_core::quota::{Counter, Scope, Span, Tag};
 
@@ -41,6 +43,17 @@ const OF_GROUP: &str = "
     JOIN hold h ON h.app = m.app AND h.kid = m.kid
     WHERE h.currency = $2 AND h.created_at >= $3 AND h.created_at < $4";
 
+/// Of one call: id, from, to. SQLite.
+const OF_CALL: &str = "
+    SELECT CASE WHEN state = 'SETTLED' THEN settled WHEN state = 'RELEASED' THEN 0 ELSE amount END
+    FROM hold WHERE id = $1 AND created_at >= $2 AND created_at < $3";
+
+/// Of some calls: ids, from, to. PostgreSQL.
+const OF_CALLS: &str = "
+    SELECT CAST(coalesce(sum(CASE WHEN state = 'SETTLED' THEN settled
+                                  WHEN state = 'RELEASED' THEN 0 ELSE amount END), 0) AS TEXT)
+    FROM hold WHERE id = ANY($1) AND created_at >= $2 AND created_at < $3";
+
 /// What a counter sums up.
 struct Wanted {
     /// App or token group.
@@ -65,9 +78,9 @@ fn wanted(counter: &Counter, tag: &Tag, span: Span) -> Option<Wanted> {
     Some(Wanted { code: Arc::clone(code), currency, from, to, kid, text })
 }
 
-fn sum(text: &str) -> Result<i64, Error> {
+fn sum(text: &str, besides: i128) -> Result<i64, Error> {
     let sum: i128 = text.parse().map_err(|_odd| Error::Damaged(format!("a sum: {text}")))?;
-    Ok(i64::try_from(sum).unwrap_or(i64::MAX))
+    Ok(i64::try_from(sum - besides).unwrap_or(i64::MAX))
 }
 
 /// The ledger in a SQLite file.
@@ -77,19 +90,37 @@ pub(crate) struct SqliteSpend(pub(crate) Arc<Connections>);
 #[async_trait]
 impl Spend for SqliteSpend {
     async fn spent(&self, counter: &Counter, tag: &Tag, span: Span) -> Result<i64, Error> {
+        self.spent_besides((counter, tag, span), &[]).await
+    }
+
+    async fn spent_besides(
+        &self,
+        (counter, tag, span): (&Counter, &Tag, Span),
+        calls: &[Uuid],
+    ) -> Result<i64, Error> {
         let Some(wanted) = wanted(counter, tag, span) else { return Ok(0) };
+        let calls = calls.to_vec();
         let read = self.0.read(move |tx| {
             let Wanted { code, currency, from, to, kid, text } = wanted;
             let mut statement = tx.prepare_cached(text)?;
             let column = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
-            Ok(match kid {
+            let all = match kid {
                 Some(kid) => {
                     statement.query_row(params![&*code, currency, from, to, &*kid], column)?
                 }
                 None => statement.query_row(params![&*code, currency, from, to], column)?,
-            })
+            };
+            let mut of_call = tx.prepare_cached(OF_CALL)?;
+            let mut besides = 0_i128;
+            for call in calls {
+                let units = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+                let found = of_call.query_row(params![call.as_bytes(), from, to], units);
+                besides += i128::from(found.optional()?.unwrap_or(0));
+            }
+            Ok((all, besides))
         });
-        sum(&read.await?)
+        let (all, besides) = read.await?;
+        sum(&all, besides)
     }
 }
 
@@ -106,16 +137,34 @@ impl std::fmt::Debug for PostgresSpend {
 #[async_trait]
 impl Spend for PostgresSpend {
     async fn spent(&self, counter: &Counter, tag: &Tag, span: Span) -> Result<i64, Error> {
+        self.spent_besides((counter, tag, span), &[]).await
+    }
+
+    async fn spent_besides(
+        &self,
+        (counter, tag, span): (&Counter, &Tag, Span),
+        calls: &[Uuid],
+    ) -> Result<i64, Error> {
         let Some(wanted) = wanted(counter, tag, span) else { return Ok(0) };
         let Wanted { code, currency, from, to, kid, text } = wanted;
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(text).await?;
+        let mut client = self.0.get().await?;
+        // Both sums are of one instant.
+        let tx = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+        let tx = tx.read_only(true).start().await?;
+        let statement = tx.prepare_cached(text).await?;
         let row = match kid {
             Some(kid) => {
-                client.query_one(&statement, &[&&*code, &currency, &from, &to, &&*kid]).await?
+                tx.query_one(&statement, &[&&*code, &currency, &from, &to, &&*kid]).await?
             }
-            None => client.query_one(&statement, &[&&*code, &currency, &from, &to]).await?,
+            None => tx.query_one(&statement, &[&&*code, &currency, &from, &to]).await?,
         };
-        sum(&row.try_get::<_, String>(0)?)
+        let mut besides = 0;
+        if !calls.is_empty() {
+            let statement = tx.prepare_cached(OF_CALLS).await?;
+            let found = tx.query_one(&statement, &[&calls, &from, &to]).await?;
+            besides = i128::from(sum(&found.try_get::<_, String>(0)?, 0)?);
+        }
+        tx.commit().await?;
+        sum(&row.try_get::<_, String>(0)?, besides)
     }
 }

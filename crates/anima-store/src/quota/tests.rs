@@ -85,7 +85,7 @@ pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
     leases_end_and_are_renewed(&place().await).await;
     more_is_held_of_all_purses_or_of_none(&place().await).await;
     what_is_spent_elsewhere_is_charged_once(&place().await).await;
-    a_repair_needs_a_purse_at_rest(&place().await).await;
+    a_repair_is_of_what_was_seen(&place().await).await;
     a_random_sequence_is_judged_as_by_the_book(&place().await, 1).await;
     a_random_sequence_is_judged_as_by_the_book(&place().await, 2).await;
     exactly_a_hundred_of_many_pass(&place().await).await;
@@ -196,15 +196,23 @@ async fn what_is_spent_elsewhere_is_charged_once(place: &Place) {
     assert_eq!(used(place, &money, 0).await, 70);
 }
 
-async fn a_repair_needs_a_purse_at_rest(place: &Place) {
-    let bounds = [purse(&place.app, Scope::App, 100, 10)];
-    place.store.seed(&bounds[0], 50).await.unwrap();
+async fn a_repair_is_of_what_was_seen(place: &Place) {
+    let money = purse(&place.app, Scope::App, 100, 10);
+    assert_eq!(place.store.look(&money, at(0)).await.unwrap(), None);
+    place.store.seed(&money, 50).await.unwrap();
+    let bounds = [money.clone()];
     assert!(admitted(&admit(place, 1, &bounds, 0).await));
-    assert!(!place.store.repair(&bounds[0], (50, 20)).await.unwrap());
-    assert!(close(place, 1, &bounds, 0).await);
-    assert!(!place.store.repair(&bounds[0], (50, 20)).await.unwrap());
-    assert!(place.store.repair(&bounds[0], (60, 20)).await.unwrap());
-    assert_eq!(used(place, &bounds[0], 0).await, 20);
+    let seen = place.store.look(&money, at(0)).await.unwrap().unwrap();
+    assert_eq!((seen.spent, seen.holds.as_slice()), (50, &[Uuid::from_u128(1)][..]));
+    assert!(place.store.repair(&money, (seen.mended, -30)).await.unwrap());
+    assert!(!place.store.repair(&money, (seen.mended, -30)).await.unwrap(), "once");
+    assert_eq!(used(place, &money, 0).await, 30);
+    let seen = place.store.look(&money, at(0)).await.unwrap().unwrap();
+    assert!(place.store.charge(&money, Uuid::from_u128(9)).await.unwrap());
+    assert!(!place.store.repair(&money, (seen.mended, 5)).await.unwrap(), "charged since");
+    // A hold that has expired is spent.
+    let seen = place.store.look(&money, at(LEASE)).await.unwrap().unwrap();
+    assert_eq!((seen.spent, seen.holds.len()), (40, 0));
 }
 
 /// The same steps by the backend and by the book, which must say the same of each.

@@ -15,7 +15,7 @@ use anima_core::failure::Failure;
 use anima_core::money::Currency;
 use anima_core::quota::calendar;
 use anima_core::quota::rule::{Holder, Take};
-use anima_core::quota::{Bound, Scope, Tag};
+use anima_core::quota::{Bound, Rule, Scope, Tag};
 use anima_core::snapshot::{QuotaEntry, TokenGroupEntry};
 
 use super::reply::Refusal;
@@ -92,6 +92,12 @@ impl Terms {
     /// Whether money is limited.
     pub fn counts_cost(&self) -> bool {
         self.limits(LimitKind::Cost)
+    }
+
+    /// Whether there is a budget that refuses.
+    pub fn has_budget(&self) -> bool {
+        let refuses = |rule: &Rule| rule.kind() == LimitKind::Cost && !rule.is_shadow();
+        self.limits.iter().any(|(_, quota)| quota.rules.iter().any(refuses))
     }
 
     fn limits(&self, kind: LimitKind) -> bool {

@@ -23,6 +23,7 @@ pub struct Quotas {
     warnings: IntCounterVec,
     /// Cost counters that were seeded from the ledger.
     pub seeds: IntCounter,
+    repairs: IntCounterVec,
     /// Calls that wait for their turn.
     pub waiting: IntGauge,
     waits: HistogramVec,
@@ -44,6 +45,13 @@ impl Quotas {
                 "quota_seeds_total",
                 "Cost counters that were seeded from the ledger.",
             ))?,
+            repairs: IntCounterVec::new(
+                opts(
+                    "quota_repairs_total",
+                    "Cost counters that differed from the ledger and were set right.",
+                ),
+                &["direction"],
+            )?,
             waiting: IntGauge::with_opts(opts(
                 "queue_length",
                 "Calls that wait for their turn on this node.",
@@ -60,6 +68,7 @@ impl Quotas {
         registry.register(Box::new(quotas.refusals.clone()))?;
         registry.register(Box::new(quotas.warnings.clone()))?;
         registry.register(Box::new(quotas.seeds.clone()))?;
+        registry.register(Box::new(quotas.repairs.clone()))?;
         registry.register(Box::new(quotas.waiting.clone()))?;
         registry.register(Box::new(quotas.waits.clone()))?;
         Ok(quotas)
@@ -73,6 +82,12 @@ impl Quotas {
     /// Counts a call that waited: `served`, or the reason of its refusal.
     pub fn waited(&self, outcome: &'static str, waited: Duration) {
         self.waits.with_label_values(&[outcome]).observe(waited.as_secs_f64());
+    }
+
+    /// Counts a budget that was set right: `raised` where it knew too little of what was spent.
+    pub fn repaired(&self, raised: bool) {
+        let direction = if raised { "raised" } else { "lowered" };
+        self.repairs.with_label_values(&[direction]).inc();
     }
 
     /// Counts a budget that comes near its end.

@@ -13,14 +13,16 @@ use anima_core::config::{LimitKind, QueueMode};
 use anima_core::failure::Failure;
 use anima_core::quota::rule::Take;
 use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict};
-use anima_core::usage::Usage;
+use anima_core::usage::{Meter, Usage};
 use anima_store::quota::{QuotaStore, Spend, Unavailable};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::estimate::Learned;
+use self::repair::Purses;
 use self::ticket::Registry;
 use self::waiting::{Coming, Rooms};
+use super::admit::meters;
 use super::call::Call;
 use super::{Limits, Relay, hold};
 use crate::http::rate_limits::RateLimits;
@@ -30,6 +32,7 @@ use crate::metrics::Metrics;
 
 mod estimate; // what a call will take, before anybody knows
 mod refusal; // which limit stands in the way, in words
+pub mod repair; // budgets as the ledger knows them
 mod ticket; // what was taken, until it is settled or given back
 mod waiting; // calls that wait for their turn
 
@@ -37,10 +40,12 @@ pub use ticket::Ticket;
 
 /// How long what a call took is kept without a sign of its node (`reliability` 2.2).
 const LEASE: Duration = Duration::from_secs(30);
-/// How often a node gives that sign.
-const RENEW_EVERY: Duration = Duration::from_secs(10);
-/// Renewals between two sweeps of the counters.
-const SWEEP_EVERY: u32 = 6;
+/// Between two looks at whether shared counters that were away are back.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Looks between two of those signs: one in 10 s.
+const RENEW_EVERY: u32 = 10;
+/// Looks between two sweeps of the counters.
+const SWEEP_EVERY: u32 = 60;
 /// How often counters that know nothing are seeded for one call. Each try needs a flush of the
 /// counters in between.
 const SEEDS: usize = 3;
@@ -56,6 +61,7 @@ pub struct Admission {
     clock: Arc<dyn Clock>,
     learned: Learned,
     registry: Arc<Registry>,
+    purses: Purses,
     rooms: Arc<Rooms>,
     live: Arc<Live>,
     /// Shutdown waits for what is closed here.
@@ -73,6 +79,26 @@ pub(super) struct Entered {
     pub(super) waited: Duration,
 }
 
+/// What came of asking the budgets of a running call for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// They hold what was asked for.
+    All,
+    /// They hold what they held, and have so much more, in units.
+    Left(i64),
+    /// They cannot be asked.
+    Unknown,
+}
+
+/// What the purses that refused have left.
+fn left(purses: &[Bound], standings: &[Standing]) -> i64 {
+    let refused = purses
+        .iter()
+        .zip(standings)
+        .filter(|(bound, standing)| standing.pass != Pass::Yes && !bound.counter.rule.shadow);
+    refused.map(|(_, standing)| standing.remaining).min().unwrap_or(0)
+}
+
 impl Entered {
     const fn at_once(admitted: Result<(), Refusal>, limits: Option<RateLimits>) -> Self {
         Self { admitted, limits, waited: Duration::ZERO }
@@ -87,8 +113,9 @@ impl Admission {
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
-        let (learned, registry, rooms) = (Learned::default(), Arc::default(), Arc::default());
-        Self { store, spend, metrics, clock, learned, registry, rooms, live, tasks }
+        let (registry, rooms) = (Arc::default(), Arc::default());
+        let (learned, purses) = (Learned::default(), Purses::default());
+        Self { store, spend, metrics, clock, learned, registry, purses, rooms, live, tasks }
     }
 
     /// Asks for everything, seeding what must be.
@@ -115,6 +142,38 @@ impl Admission {
         })?;
         self.metrics.quotas.seeds.inc();
         self.store.seed(bound, spent).await.map_err(|error| unreachable_now(&error))
+    }
+
+    /// Has the budgets of a running call hold `amount` for it: all of them, or none.
+    pub(super) async fn hold(&self, call: &Call, amount: i64) -> Held {
+        let Some(ticket) = &call.ticket else { return Held::All };
+        let purses = ticket.purses(amount);
+        if purses.is_empty() {
+            return Held::All;
+        }
+        let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
+        for _ in 0..SEEDS {
+            let ask = Ask { id: call.arrival.id, bounds: &purses, now: self.clock.now(), lease_us };
+            match self.store.extend(ask).await {
+                Ok(Verdict::Admitted(_)) => {
+                    ticket.still_open().await;
+                    return Held::All;
+                }
+                Ok(Verdict::Refused(_, standings)) => return Held::Left(left(&purses, &standings)),
+                Ok(Verdict::Unseeded(which)) => {
+                    for bound in which.iter().filter_map(|n| purses.get(*n)) {
+                        if self.seed(bound).await.is_err() {
+                            return Held::Unknown;
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to ask budgets for more");
+                    return Held::Unknown;
+                }
+            }
+        }
+        Held::Unknown
     }
 
     /// Corrects what a call took by what it really used: `None` when it was not served.
@@ -170,6 +229,7 @@ pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Entered {
         return Entered::at_once(Ok(()), None);
     }
     let admission = &relay.admission;
+    limit_whole_answer(relay, call);
     let take = match estimate::take(relay, &admission.learned, call).await {
         Ok(take) => take,
         Err(refusal) => return Entered::at_once(Err(refusal), None),
@@ -194,6 +254,19 @@ pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Entered {
     let coming = Coming { take, tag: bound.tag, refusal, expected };
     let entered = queue(admission, call, coming).await;
     Entered { limits: entered.limits.or(told), ..entered }
+}
+
+/// Gives a whole answer of unknown length under a budget a limit, so that what it may come to is
+/// reserved in full: nobody can stop it on the way, as streams are.
+fn limit_whole_answer(relay: &Relay, call: &mut Arc<Call>) {
+    let generates = || meters(call.request.endpoint).contains(&Meter::OutputTokens);
+    if !call.request.stream
+        && call.request.output_tokens_max.is_none()
+        && call.caller.terms.has_budget()
+        && generates()
+    {
+        Arc::make_mut(call).request.limit_output(relay.limits.budget_output_tokens);
+    }
 }
 
 /// Why a call was refused, where the limits stand, and the bound in the way with what was asked.
@@ -317,18 +390,21 @@ fn lowered(
 pub async fn run(relay: Arc<Relay>) {
     let admission = &relay.admission;
     let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
-    let mut every = tokio::time::interval(RENEW_EVERY);
+    let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut rounds = 0_u32;
+    let mut looks = 0_u32;
     loop {
         every.tick().await;
         let now: Timestamp = admission.clock.now();
-        let open = admission.registry.open();
-        if let Err(error) = admission.store.renew(&open, now, lease_us).await {
-            tracing::warn!(%error, "failed to renew what running calls took");
+        admission.store.reconcile(now, lease_us).await;
+        if looks.is_multiple_of(RENEW_EVERY) {
+            let open = admission.registry.open();
+            if let Err(error) = admission.store.renew(&open, now, lease_us).await {
+                tracing::warn!(%error, "failed to renew what running calls took");
+            }
         }
-        rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(SWEEP_EVERY) {
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(SWEEP_EVERY) {
             admission.store.sweep(now).await;
             admission.learned.sweep();
         }

@@ -14,10 +14,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use anima_core::ledger::Extension;
-use anima_store::ledger::{Error, LedgerStore};
+use anima_store::ledger::Error;
 
+use super::admission::Held;
 use super::progress::{Bounds, Progress};
-use super::{Limits, Relay, hold};
+use super::{Relay, hold};
 
 /// Between two checkpoints of a call (`reliability` 1.5).
 const EVERY: Bounds = Bounds { tokens: INTERVAL_TOKENS, time: Duration::from_secs(5) };
@@ -106,7 +107,7 @@ pub async fn run(relay: Arc<Relay>) {
 pub(super) fn extend(relay: &Arc<Relay>, progress: Arc<Progress>) {
     let relay_of_task = Arc::clone(relay);
     relay.tasks.spawn(async move {
-        let outcome = ask(&*relay_of_task.ledger, &progress, &relay_of_task.limits).await;
+        let outcome = ask(&relay_of_task, &progress).await;
         let is_last = matches!(outcome, Asked::Last | Asked::Nothing);
         relay_of_task.metrics.recovery.extension(outcome.word());
         if outcome == Asked::Unanswered {
@@ -121,9 +122,9 @@ pub(super) fn extend(relay: &Arc<Relay>, progress: Arc<Progress>) {
 enum Asked {
     /// A whole slice more.
     More,
-    /// All that the wallet had left.
+    /// All that the wallet and the budgets had left.
     Last,
-    /// Nothing: the wallet has no more, or the hold is not ours any longer.
+    /// Nothing: there is no more, or the hold is not ours any longer.
     Nothing,
     /// Not known.
     Unanswered,
@@ -140,34 +141,53 @@ impl Asked {
     }
 }
 
+/// Why a hold was not extended.
+enum Short {
+    /// So much more is there, in units.
+    Left(i64),
+    /// Nobody knows.
+    Unanswered,
+    /// It is not ours to extend.
+    Over,
+}
+
 /// Asks for another slice, or for what is left.
-async fn ask(ledger: &dyn LedgerStore, progress: &Progress, limits: &Limits) -> Asked {
+async fn ask(relay: &Relay, progress: &Progress) -> Asked {
     let choices = progress.call.request.choices.max(1);
     let covered = progress.covers() / choices;
-    let wanted = covered.saturating_add(limits.hold_output_tokens);
-    let available = match grow(ledger, progress, wanted).await {
+    let wanted = covered.saturating_add(relay.limits.hold_output_tokens);
+    let left = match grow(relay, progress, wanted).await {
         Ok(()) => return Asked::More,
-        Err(Error::InsufficientFunds { available }) => available,
-        Err(Error::Unavailable(_) | Error::Overloaded) => return Asked::Unanswered,
-        Err(Error::HoldUnknown | Error::Fenced | Error::Conflict | Error::Refused(_)) => {
-            return Asked::Nothing;
-        }
+        Err(Short::Left(left)) => left,
+        Err(Short::Unanswered) => return Asked::Unanswered,
+        Err(Short::Over) => return Asked::Nothing,
     };
-    let total = progress.held().saturating_add(available);
+    let total = progress.held().saturating_add(left);
     let Some(tokens) = hold::longest(&progress.call, total, (covered, wanted)) else {
         return Asked::Nothing;
     };
-    match grow(ledger, progress, tokens).await {
+    match grow(relay, progress, tokens).await {
         Ok(()) => Asked::Last,
-        Err(Error::Unavailable(_) | Error::Overloaded) => Asked::Unanswered,
-        Err(_refused) => Asked::Nothing,
+        Err(Short::Unanswered) => Asked::Unanswered,
+        // Others took of it meanwhile: it is asked again.
+        Err(Short::Left(left)) if left > 0 => Asked::Unanswered,
+        Err(Short::Left(_) | Short::Over) => Asked::Nothing,
     }
 }
 
-/// Extends the hold to so many tokens of each choice.
-async fn grow(ledger: &dyn LedgerStore, progress: &Progress, tokens: u64) -> Result<(), Error> {
+/// Extends the hold to so many tokens of each choice: in the budgets of the call, then in its
+/// wallet, or in neither.
+async fn grow(relay: &Relay, progress: &Progress, tokens: u64) -> Result<(), Short> {
     let call = &progress.call;
-    let amount = hold::amount(call, tokens).map_err(|refusal| Error::Refused(refusal.message))?;
+    let amount = hold::amount(call, tokens).map_err(|_logged| Short::Over)?;
+    match relay.admission.hold(call, amount).await {
+        Held::All => {}
+        Held::Left(left) => {
+            progress.over_budget();
+            return Err(Short::Left(left));
+        }
+        Held::Unknown => return Err(Short::Unanswered),
+    }
     let extension = Extension {
         hold: progress.hold.id,
         app: Arc::clone(&progress.hold.app),
@@ -175,7 +195,15 @@ async fn grow(ledger: &dyn LedgerStore, progress: &Progress, tokens: u64) -> Res
         amount,
         floor: progress.hold.floor,
     };
-    ledger.extend(extension).await?;
-    progress.extended(amount, tokens.saturating_mul(call.request.choices.max(1)));
-    Ok(())
+    let Err(error) = relay.ledger.extend(extension).await else {
+        progress.extended(amount, tokens.saturating_mul(call.request.choices.max(1)));
+        return Ok(());
+    };
+    // What the budgets hold too much until then is corrected by the settlement.
+    let _less = relay.admission.hold(call, progress.held()).await;
+    Err(match error {
+        Error::InsufficientFunds { available } => Short::Left(available),
+        Error::Unavailable(_) | Error::Overloaded => Short::Unanswered,
+        Error::HoldUnknown | Error::Fenced | Error::Conflict | Error::Refused(_) => Short::Over,
+    })
 }

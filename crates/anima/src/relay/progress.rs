@@ -55,6 +55,8 @@ pub(super) struct Progress {
     asking: AtomicBool,
     /// There is no more.
     refused: AtomicBool,
+    /// A budget of the call has no more.
+    over_budget: AtomicBool,
     output_bytes: AtomicU64,
     upstream: Mutex<Upstream>,
     /// Our own count of the prompt, made when it is first needed.
@@ -88,6 +90,7 @@ impl Progress {
             covers: (!limited).then(|| AtomicU64::new(wanted)),
             asking: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            over_budget: AtomicBool::new(false),
             output_bytes: AtomicU64::new(0),
             upstream: Mutex::default(),
             input_tokens: OnceCell::new(),
@@ -169,6 +172,16 @@ impl Progress {
             self.refused.store(true, Ordering::Relaxed);
         }
         self.asking.store(false, Ordering::Relaxed);
+    }
+
+    /// A budget of the call did not have what was asked for.
+    pub(super) fn over_budget(&self) {
+        self.over_budget.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is a budget that ends the call, and not the wallet.
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.over_budget.load(Ordering::Relaxed)
     }
 
     fn output_tokens(&self) -> u64 {

@@ -66,6 +66,10 @@ struct Flow {
 }
 
 impl Flow {
+    fn has_budget(&self) -> bool {
+        self.call.ticket.as_ref().is_some_and(|ticket| ticket.has_budget())
+    }
+
     /// Asks for a larger hold in time, and says when there is none to be had.
     fn keep_within_hold(&self) -> Option<Failure> {
         match self.open.progress.note(self.decoder.output_bytes()) {
@@ -74,9 +78,11 @@ impl Flow {
                 keeper::extend(&self.relay, Arc::clone(&self.open.progress));
                 None
             }
+            Step::Exhausted if self.open.progress.is_over_budget() => Some(Failure::BudgetExceeded),
             Step::Exhausted => match self.relay.limits.hold_exhausted {
-                HoldExhausted::Cut => Some(Failure::InsufficientFunds),
-                HoldExhausted::Overdraft => None,
+                // A wallet may be overdrawn where the operator says so, a budget never.
+                HoldExhausted::Overdraft if !self.has_budget() => None,
+                HoldExhausted::Overdraft | HoldExhausted::Cut => Some(Failure::InsufficientFunds),
             },
         }
     }

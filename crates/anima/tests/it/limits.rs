@@ -13,6 +13,9 @@ on_both! {
     a_budget_is_never_overspent;
     a_budget_knows_what_was_spent_before_it_was_set;
     a_budget_lowers_the_answer_to_what_is_left;
+    a_stream_ends_where_its_budget_ends ("hold_output_tokens = 64");
+    no_stream_overdraws_a_budget ("hold_output_tokens = 64\nhold_exhausted = \"overdraft\"");
+    a_whole_answer_of_unknown_length_is_reserved_in_full;
     tokens_are_corrected_by_what_was_used;
     all_limits_hold_together_and_the_refused_leaves_no_trace;
     a_limit_changes_live;
@@ -176,6 +179,51 @@ async fn a_budget_lowers_the_answer_to_what_is_left(app: &TestApp) {
     let reply = app.ask_as(&key, "chat").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(!reply.header("x-anima-output-limit").is_empty());
+}
+
+/// Streams that would go on for much longer than their budget has money.
+async fn streams_end_with_their_budget(app: &TestApp) {
+    let limit = json!([{"kind": "cost", "window": "1d", "limit": "0.003"}]);
+    let (_, key) = limited(app, "tight", limit).await;
+    app.fault("pace:4+answer-tokens:2000+chunks:2000");
+    let mut body = prompt("chat");
+    body["stream"] = json!(true);
+    let stream = async || {
+        let headers = [("x-api-key", key.as_str())];
+        app.raw(Method::POST, "/v1/chat/completions", &headers, body.to_string()).await
+    };
+    let before = app.balance().await;
+    for reply in <[Reply; 2]>::from(tokio::join!(stream(), stream())) {
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.last_event()["error"]["code"], "insufficient_quota", "{reply:?}");
+        assert!(!reply.text().contains("[DONE]"));
+    }
+    app.settled().await;
+    let spent = before - app.balance().await;
+    assert!((1_500_000..=3_000_000).contains(&spent), "most of it and no more: {spent}");
+}
+
+async fn a_stream_ends_where_its_budget_ends(app: &TestApp) {
+    streams_end_with_their_budget(app).await;
+}
+
+async fn no_stream_overdraws_a_budget(app: &TestApp) {
+    streams_end_with_their_budget(app).await;
+}
+
+async fn a_whole_answer_of_unknown_length_is_reserved_in_full(app: &TestApp) {
+    let limit = json!([{"kind": "cost", "window": "1d", "limit": "1.00"}]);
+    let (path, key) = limited(app, "one", limit).await;
+    let reply = app.ask_as(&key, "chat").await;
+    assert_eq!((reply.status, reply.header("x-anima-output-limit")), (200, "4096"));
+    app.patch(
+        "/quotas/one",
+        json!({"limits": [
+        {"kind": "cost", "window": "1d", "limit": "1.00", "shadow": true}]}),
+    )
+    .await;
+    let reply = app.ask_as(&key, "chat").await;
+    assert_eq!((reply.status, reply.header("x-anima-output-limit")), (200, ""), "{path}");
 }
 
 async fn tokens_are_corrected_by_what_was_used(app: &TestApp) {

@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use super::super::{Ask, Bound, Check, Counter, Pass, Span, Standing, Verdict, verdict};
-use super::{Book, Share, State, Taken, purse_standing};
+use super::{Book, Seen, Share, State, Taken, purse_standing};
 
 impl Book {
     /// Sets what a ticket holds of some purses to their units: of all of them, or of none when one
@@ -60,6 +60,33 @@ impl Book {
         ticket.taken.push(Taken { counter: bound.counter.clone(), what });
     }
 
+    /// What a purse believes. `None` when nobody has seeded it.
+    pub fn look(&mut self, bound: &Bound, now_us: i64) -> Option<Seen> {
+        let Check::Purse { span, .. } = bound.check else { return None };
+        match self.counters.get_mut(&bound.counter) {
+            Some(State::Purse(purse)) if purse.span == span => {
+                purse.expire(now_us);
+                let holds = purse.holds.keys().copied().collect();
+                Some(Seen { spent: purse.spent, holds, mended: purse.mended })
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    /// Adds to what a purse believes was spent, or takes away, unless somebody has done so since it
+    /// was looked at. `false` then.
+    pub fn repair(&mut self, bound: &Bound, (mended, by): (i64, i64)) -> bool {
+        let Check::Purse { span, .. } = bound.check else { return false };
+        match self.counters.get_mut(&bound.counter) {
+            Some(State::Purse(purse)) if purse.span == span && purse.mended == mended => {
+                purse.mended += 1;
+                purse.spent = purse.spent.saturating_add(by);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
     fn held(&self, id: Uuid, counter: &Counter, span: Span) -> i64 {
         let taken = self.tickets.get(&id).and_then(|ticket| {
             ticket.taken.iter().find(|taken| taken.counter == *counter).map(|taken| taken.what)
@@ -77,6 +104,7 @@ impl Book {
         match self.counters.get_mut(&bound.counter) {
             Some(State::Purse(purse)) if purse.span == span && purse.charged != Some(charge) => {
                 purse.charged = Some(charge);
+                purse.mended += 1;
                 purse.spent = purse.spent.saturating_add(bound.units);
                 true
             }

@@ -225,17 +225,15 @@ fn a_warning_comes_once_with_the_call_that_crosses_four_fifths() {
 }
 
 #[test]
-fn a_repair_needs_a_purse_at_rest() {
+fn a_repair_is_of_what_was_seen() {
     let mut book = Book::default();
-    let bounds = [with(purse(100), 10)];
-    let all = span(0, 1_000_000_000);
-    book.seed(&bounds[0].counter, all, 50);
-    assert!(admitted(&book.admit(ask(1, &bounds, 0))));
-    assert!(!book.repair(&bounds[0].counter, all, (50, 20)));
-    assert!(book.close(Uuid::from_u128(1), &bounds, 0));
-    assert!(!book.repair(&bounds[0].counter, all, (50, 20)), "it says 60 by now");
-    assert!(book.repair(&bounds[0].counter, all, (60, 20)));
-    assert_eq!(book.level(&bounds[0], 0).unwrap().used, 20);
+    book.seed(&purse(100).counter, span(0, 1_000_000_000), 50);
+    assert!(admitted(&book.admit(ask(1, &[with(purse(100), 10)], 0))));
+    let seen = book.look(&purse(100), 0).unwrap();
+    assert_eq!((seen.spent, seen.holds.len()), (50, 1));
+    assert!(book.repair(&purse(100), (seen.mended, -30)));
+    assert!(!book.repair(&purse(100), (seen.mended, -30)), "somebody did");
+    assert_eq!(book.level(&purse(100), 0).unwrap().used, 30);
 }
 
 #[test]

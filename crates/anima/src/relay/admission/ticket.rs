@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use anima_core::clock::Clock;
-use anima_core::quota::Bound;
 use anima_core::quota::rule::{Take, units};
+use anima_core::quota::{Bound, Check};
 use anima_store::quota::{self, QuotaStore};
 
 use super::Admission;
@@ -91,6 +91,7 @@ impl Ticket {
     pub(super) fn new(admission: &Admission, call: &Call, bounds: Vec<Bound>) -> Self {
         let (id, bounds): (_, Arc<[Bound]>) = (call.arrival.id, bounds.into());
         admission.registry.enter(id, &bounds);
+        admission.purses.note(&bounds);
         Self {
             id,
             bounds,
@@ -112,6 +113,28 @@ impl Ticket {
     /// How long the call has been running.
     pub(super) fn lasted(&self) -> std::time::Duration {
         self.since.elapsed()
+    }
+
+    /// Whether a budget bounds the call.
+    pub(in crate::relay) fn has_budget(&self) -> bool {
+        self.bounds.iter().any(|bound| is_purse(bound) && !bound.counter.rule.shadow)
+    }
+
+    /// Its purses, each with so many units.
+    pub(super) fn purses(&self, amount: i64) -> Vec<Bound> {
+        let purses = self.bounds.iter().filter(|bound| is_purse(bound));
+        purses.map(|bound| Bound { units: amount, ..bound.clone() }).collect()
+    }
+
+    /// Gives back what was taken for it after it was closed.
+    pub(super) async fn still_open(&self) {
+        if !self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let ticket = quota::Ticket { id: self.id, bounds: self.purses(0).into() };
+        if let Err(error) = self.store.close(&ticket, self.clock.now()).await {
+            tracing::warn!(request_id = %self.id, %error, "failed to give back: it expires");
+        }
     }
 
     /// Closes it with what the call really took. Never waits: shared counters are told by a task.
@@ -143,6 +166,10 @@ impl Ticket {
         }
         true
     }
+}
+
+const fn is_purse(bound: &Bound) -> bool {
+    matches!(bound.check, Check::Purse { .. })
 }
 
 impl Drop for Ticket {
