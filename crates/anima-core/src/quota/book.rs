@@ -96,6 +96,7 @@ pub struct Book {
     tickets: BTreeMap<Uuid, Ticket>,
 }
 
+#[expect(clippy::multiple_inherent_impl, reason = "a call's admission and its life are two files")]
 impl Book {
     /// Judges and takes in one go, for a caller with one book.
     pub fn admit(&mut self, ask: Ask<'_>) -> Verdict {

@@ -137,7 +137,7 @@ impl RedisQuotas {
         let said: Vec<i64> = self.redis.script(&EXTEND, &keys, arguments).await?;
         let (head, states) = said.split_at_checked(2).unwrap_or_default();
         let states = states.chunks_exact(2).filter_map(|pair| match pair {
-            [held, state] => Some((*held, *state)),
+            [before, state] => Some((*before, *state)),
             _ => None,
         });
         let now_us = head.last().copied().unwrap_or_else(|| ask.now.micros());

@@ -99,46 +99,45 @@ fn agreed(before: i64, now: i64) -> i64 {
     }
 }
 
-impl Admission {
-    /// Looks at every budget once.
-    pub(super) async fn repair(&self) {
-        for (name, known) in self.purses.all() {
-            let drift = self.compare(&known).await;
-            self.purses.found(&name, drift);
-        }
+/// Looks at every budget once.
+async fn round(admission: &Admission) {
+    for (name, known) in admission.purses.all() {
+        let drift = compare(admission, &known).await;
+        admission.purses.found(&name, drift);
     }
+}
 
-    /// What is wrong with a budget after this look; `None` when there is nothing to look at.
-    async fn compare(&self, known: &Known) -> Option<i64> {
-        let (purse, now) = (&known.purse, self.clock.now());
-        let Check::Purse { span, .. } = purse.check else { return None };
-        if !span.is_ever() && span.to.micros().saturating_add(KEPT_US) < now.micros() {
-            return None;
+/// What is wrong with a budget after this look; `None` when there is nothing to look at.
+async fn compare(admission: &Admission, known: &Known) -> Option<i64> {
+    let (purse, now) = (&known.purse, admission.clock.now());
+    let Check::Purse { span, .. } = purse.check else { return None };
+    if !span.is_ever() && span.to.micros().saturating_add(KEPT_US) < now.micros() {
+        return None;
+    }
+    // What cannot be looked at now is looked at from the beginning.
+    let Ok(seen) = admission.store.look(purse, now).await else { return Some(0) };
+    let seen = seen?;
+    let place = (&purse.counter, &purse.tag, span);
+    let spent = admission.spend.spent_besides(place, &seen.holds).await;
+    let Ok(spent) = spent else { return Some(0) };
+    let drift = seen.spent.saturating_sub(spent);
+    let by = agreed(known.drift, drift);
+    if by == 0 {
+        return Some(drift);
+    }
+    match admission.store.repair(purse, (seen.mended, by.saturating_neg())).await {
+        Ok(true) => {
+            admission.metrics.quotas.repaired(by < 0);
+            tracing::warn!(
+                scope = purse.counter.scope.word(),
+                code = &*purse.counter.code,
+                limit = %purse.counter.rule,
+                too_much = by,
+                "a budget differed from the ledger and was set right"
+            );
+            Some(drift.saturating_sub(by))
         }
-        // What cannot be looked at now is looked at from the beginning.
-        let Ok(seen) = self.store.look(purse, now).await else { return Some(0) };
-        let seen = seen?;
-        let place = (&purse.counter, &purse.tag, span);
-        let Ok(spent) = self.spend.spent_besides(place, &seen.holds).await else { return Some(0) };
-        let drift = seen.spent.saturating_sub(spent);
-        let by = agreed(known.drift, drift);
-        if by == 0 {
-            return Some(drift);
-        }
-        match self.store.repair(purse, (seen.mended, by.saturating_neg())).await {
-            Ok(true) => {
-                self.metrics.quotas.repaired(by < 0);
-                tracing::warn!(
-                    scope = purse.counter.scope.word(),
-                    code = &*purse.counter.code,
-                    limit = %purse.counter.rule,
-                    too_much = by,
-                    "a budget differed from the ledger and was set right"
-                );
-                Some(drift.saturating_sub(by))
-            }
-            Ok(false) | Err(_) => Some(0),
-        }
+        Ok(false) | Err(_) => Some(0),
     }
 }
 
@@ -149,7 +148,7 @@ pub async fn run(relay: Arc<Relay>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        relay.admission.repair().await;
+        round(&relay.admission).await;
     }
 }
 
