@@ -154,21 +154,20 @@ impl Admission {
         let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
         for _ in 0..SEEDS {
             let ask = Ask { id: call.arrival.id, bounds: &purses, now: self.clock.now(), lease_us };
-            match self.store.extend(ask).await {
+            let which = match self.store.extend(ask).await {
                 Ok(Verdict::Admitted(_)) => {
                     ticket.still_open().await;
                     return Held::All;
                 }
                 Ok(Verdict::Refused(_, standings)) => return Held::Left(left(&purses, &standings)),
-                Ok(Verdict::Unseeded(which)) => {
-                    for bound in which.iter().filter_map(|n| purses.get(*n)) {
-                        if self.seed(bound).await.is_err() {
-                            return Held::Unknown;
-                        }
-                    }
-                }
+                Ok(Verdict::Unseeded(which)) => which,
                 Err(error) => {
                     tracing::warn!(%error, "failed to ask budgets for more");
+                    return Held::Unknown;
+                }
+            };
+            for bound in which.iter().filter_map(|n| purses.get(*n)) {
+                if self.seed(bound).await.is_err() {
                     return Held::Unknown;
                 }
             }
