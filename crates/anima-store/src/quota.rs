@@ -5,7 +5,7 @@
 //!   admitted again and takes nothing more.
 //! - A purse that nobody seeded admits nothing. The first seed is believed.
 //! - [`QuotaStore::close`] is done once for each ticket; what it names replaces the estimates.
-//! - [`QuotaStore::extend`] and [`QuotaStore::charge`] are done once, however often they are sent.
+//! - [`QuotaStore::extend`] and [`PurseStore::charge`] are done once, however often they are sent.
 //! - What is not renewed within its lease is given back, but for money, which counts as spent.
 //! - It agrees with [`anima_core::quota::Book`] on every sequence.
 //!
@@ -44,9 +44,39 @@ pub struct Ticket {
     pub bounds: Arc<[Bound]>,
 }
 
+/// What purses know of what was spent, and how they are told.
+#[async_trait]
+pub trait PurseStore: Send + Sync + fmt::Debug {
+    /// Says what was spent of a purse. The first one is believed.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable>;
+
+    /// Adds what was spent elsewhere to a purse, once for each charge. `false` when it was charged
+    /// before, or when nobody has seeded the purse: its seed knows.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached. The same charge may be tried again.
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable>;
+
+    /// What a purse believes, to be compared with the ledger. `None` when nobody has seeded it.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable>;
+
+    /// Adds the second number to what a purse believes was spent, unless somebody has corrected it
+    /// since it was seen as the first number says. `false` then.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable>;
+}
+
 /// Counters. See the module.
 #[async_trait]
-pub trait QuotaStore: Send + Sync + fmt::Debug {
+pub trait QuotaStore: PurseStore {
     /// Takes all that is asked for, or nothing.
     ///
     /// # Errors
@@ -76,32 +106,6 @@ pub trait QuotaStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the counters cannot be reached.
     async fn extend(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable>;
-
-    /// Adds what was spent elsewhere to a purse, once for each charge. `false` when it was charged
-    /// before, or when nobody has seeded the purse: its seed knows.
-    ///
-    /// # Errors
-    /// When the counters cannot be reached. The same charge may be tried again.
-    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable>;
-
-    /// Says what was spent of a purse. The first one is believed.
-    ///
-    /// # Errors
-    /// When the counters cannot be reached.
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable>;
-
-    /// What a purse believes, to be compared with the ledger. `None` when nobody has seeded it.
-    ///
-    /// # Errors
-    /// When the counters cannot be reached.
-    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable>;
-
-    /// Adds the second number to what a purse believes was spent, unless somebody has corrected it
-    /// since it was seen as the first number says. `false` then.
-    ///
-    /// # Errors
-    /// When the counters cannot be reached.
-    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable>;
 
     /// What counters show. `None` for a purse that nobody has seeded. Parallel to the bounds.
     ///

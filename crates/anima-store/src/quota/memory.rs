@@ -13,7 +13,7 @@ use anima_core::clock::Timestamp;
 use anima_core::quota::book::{Level, Seen};
 use anima_core::quota::{Ask, Book, Bound, Check, Standing, Tag, Verdict, verdict};
 
-use super::{QuotaStore, Ticket, Unavailable};
+use super::{PurseStore, QuotaStore, Ticket, Unavailable};
 
 /// Shards. Many more than cores, so that two apps seldom meet in one.
 const SHARDS: usize = 64;
@@ -100,6 +100,28 @@ impl MemoryQuotas {
 }
 
 #[async_trait]
+impl PurseStore for MemoryQuotas {
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        Ok(self.book(&purse.tag).is_some_and(|mut book| book.charge(purse, charge)))
+    }
+
+    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
+        if let (Check::Purse { span, .. }, Some(mut book)) = (purse.check, self.book(&purse.tag)) {
+            book.seed(&purse.counter, span, spent);
+        }
+        Ok(())
+    }
+
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
+        Ok(self.book(&purse.tag).and_then(|mut book| book.look(purse, now.micros())))
+    }
+
+    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
+        Ok(self.book(&purse.tag).is_some_and(|mut book| book.repair(purse, mend)))
+    }
+}
+
+#[async_trait]
 impl QuotaStore for MemoryQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
         Ok(self.admit_now(ask))
@@ -137,25 +159,6 @@ impl QuotaStore for MemoryQuotas {
             |book, bound| book.judge_more(bound, ask),
             |book, bound, standing| book.take_more(bound, standing, ask),
         ))
-    }
-
-    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
-        Ok(self.book(&purse.tag).is_some_and(|mut book| book.charge(purse, charge)))
-    }
-
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
-        if let (Check::Purse { span, .. }, Some(mut book)) = (purse.check, self.book(&purse.tag)) {
-            book.seed(&purse.counter, span, spent);
-        }
-        Ok(())
-    }
-
-    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
-        Ok(self.book(&purse.tag).and_then(|mut book| book.look(purse, now.micros())))
-    }
-
-    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
-        Ok(self.book(&purse.tag).is_some_and(|mut book| book.repair(purse, mend)))
     }
 
     async fn levels(

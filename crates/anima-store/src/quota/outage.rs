@@ -23,7 +23,7 @@ use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict, verdict};
 
 use self::debts::Debts;
 use super::memory::MemoryQuotas;
-use super::{QuotaStore, Ticket, Unavailable};
+use super::{PurseStore, QuotaStore, Ticket, Unavailable};
 
 mod debts; // what the shared counters do not know yet
 
@@ -206,6 +206,35 @@ fn open(bound: &Bound) -> Standing {
 }
 
 #[async_trait]
+impl PurseStore for SharedQuotas {
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        self.shared.charge(purse, charge).await
+    }
+
+    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
+        if !self.is_away() {
+            match self.shared.seed(purse, spent).await {
+                Ok(()) => return Ok(()),
+                Err(_logged) => self.leave(),
+            }
+        }
+        let spent = match purse.check {
+            Check::Purse { limit, .. } => spent_alone(limit, spent, self.nodes()),
+            Check::Slots { .. } | Check::Rate(_) => spent,
+        };
+        self.own.load_full().seed(purse, spent).await
+    }
+
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
+        self.shared.look(purse, now).await
+    }
+
+    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
+        self.shared.repair(purse, mend).await
+    }
+}
+
+#[async_trait]
 impl QuotaStore for SharedQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
         if !self.is_away() || self.comes_back(ask.now, ask.lease_us).await {
@@ -233,10 +262,6 @@ impl QuotaStore for SharedQuotas {
         }
     }
 
-    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
-        self.shared.charge(purse, charge).await
-    }
-
     async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {
         let here = self.own.load_full().close(ticket, now).await?;
         let known = self.debts.lock().ended(ticket.id);
@@ -262,28 +287,6 @@ impl QuotaStore for SharedQuotas {
     ) -> Result<(), Unavailable> {
         self.own.load_full().renew(tickets, now, lease_us).await?;
         self.shared.renew(tickets, now, lease_us).await
-    }
-
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
-        if !self.is_away() {
-            match self.shared.seed(purse, spent).await {
-                Ok(()) => return Ok(()),
-                Err(_logged) => self.leave(),
-            }
-        }
-        let spent = match purse.check {
-            Check::Purse { limit, .. } => spent_alone(limit, spent, self.nodes()),
-            Check::Slots { .. } | Check::Rate(_) => spent,
-        };
-        self.own.load_full().seed(purse, spent).await
-    }
-
-    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
-        self.shared.look(purse, now).await
-    }
-
-    async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
-        self.shared.repair(purse, mend).await
     }
 
     async fn levels(

@@ -16,7 +16,7 @@ use anima_core::clock::Timestamp;
 use anima_core::quota::book::{Level, Seen, more_standing, purse_standing, rated, slots};
 use anima_core::quota::{Ask, Bound, Check, Pass, Span, Standing, Tag, Verdict, verdict};
 
-use super::{QuotaStore, Ticket, Unavailable};
+use super::{PurseStore, QuotaStore, Ticket, Unavailable};
 use crate::redis::{Error, Redis};
 use crate::redis_keys::{self, Key};
 
@@ -301,6 +301,51 @@ fn more(bound: &Bound, (held, state): (i64, i64), now_us: i64) -> Standing {
 }
 
 #[async_trait]
+impl PurseStore for RedisQuotas {
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
+        let mut keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
+        keys.push(redis_keys::quota_charge(&purse.tag, charge));
+        let numbers = [span.from.micros(), purse.units, CHARGE_MS].map(|number| number.to_string());
+        let arguments: Vec<String> = std::iter::once("charge".to_owned()).chain(numbers).collect();
+        let charged: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        Ok(charged == 1)
+    }
+
+    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(()) };
+        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
+        let kept =
+            if span.is_ever() { EVER_MS } else { span.to.since(span.from) / 1_000 + KEPT_MS };
+        let numbers = [span.from.micros(), spent, kept].map(|number| number.to_string());
+        let arguments: Vec<String> = std::iter::once("seed".to_owned()).chain(numbers).collect();
+        let _seeded: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        Ok(())
+    }
+
+    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(None) };
+        let arguments = ["look".to_owned(), span.from.micros().to_string()];
+        // What has expired is no hold any more.
+        self.level_of(purse, now).await?;
+        let said: Vec<String> = self.redis.script(&PURSE, &keys_of(purse), &arguments[..]).await?;
+        let [spent, mended, holds @ ..] = said.as_slice() else { return Ok(None) };
+        let number = |text: &String| text.parse().unwrap_or(0);
+        let holds = holds.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
+        Ok(Some(Seen { spent: number(spent), holds, mended: number(mended) }))
+    }
+
+    async fn repair(&self, purse: &Bound, (mended, by): (i64, i64)) -> Result<bool, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
+        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
+        let numbers = [span.from.micros(), mended, by].map(|number| number.to_string());
+        let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(numbers).collect();
+        let repaired: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        Ok(repaired == 1)
+    }
+}
+
+#[async_trait]
 impl QuotaStore for RedisQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
         let (mut said, mut taken) = (Vec::new(), Vec::new());
@@ -387,48 +432,6 @@ impl QuotaStore for RedisQuotas {
         }
         let standings = said.into_iter().map(|said| said.unwrap_or(Standing::FREE));
         Ok(verdict(ask.bounds, standings.collect()))
-    }
-
-    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
-        let mut keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
-        keys.push(redis_keys::quota_charge(&purse.tag, charge));
-        let numbers = [span.from.micros(), purse.units, CHARGE_MS].map(|number| number.to_string());
-        let arguments: Vec<String> = std::iter::once("charge".to_owned()).chain(numbers).collect();
-        let charged: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
-        Ok(charged == 1)
-    }
-
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(()) };
-        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
-        let kept =
-            if span.is_ever() { EVER_MS } else { span.to.since(span.from) / 1_000 + KEPT_MS };
-        let numbers = [span.from.micros(), spent, kept].map(|number| number.to_string());
-        let arguments: Vec<String> = std::iter::once("seed".to_owned()).chain(numbers).collect();
-        let _seeded: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
-        Ok(())
-    }
-
-    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(None) };
-        let arguments = ["look".to_owned(), span.from.micros().to_string()];
-        // What has expired is no hold any more.
-        self.level_of(purse, now).await?;
-        let said: Vec<String> = self.redis.script(&PURSE, &keys_of(purse), &arguments[..]).await?;
-        let [spent, mended, holds @ ..] = said.as_slice() else { return Ok(None) };
-        let number = |text: &String| text.parse().unwrap_or(0);
-        let holds = holds.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
-        Ok(Some(Seen { spent: number(spent), holds, mended: number(mended) }))
-    }
-
-    async fn repair(&self, purse: &Bound, (mended, by): (i64, i64)) -> Result<bool, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
-        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
-        let numbers = [span.from.micros(), mended, by].map(|number| number.to_string());
-        let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(numbers).collect();
-        let repaired: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
-        Ok(repaired == 1)
     }
 
     async fn levels(

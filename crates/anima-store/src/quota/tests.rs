@@ -14,7 +14,7 @@ use anima_core::quota::{
 use super::memory::MemoryQuotas;
 use super::outage::SharedQuotas;
 use super::redis::RedisQuotas;
-use super::{QuotaStore, Ticket};
+use super::{PurseStore as _, QuotaStore, Ticket};
 use crate::redis::{Options, Redis};
 
 const LEASE: i64 = 30_000_000;
