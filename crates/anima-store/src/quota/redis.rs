@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use redis::Script;
 use uuid::Uuid;
 
@@ -31,6 +33,8 @@ static PURSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scri
 const KEPT_MS: i64 = 3_600_000;
 /// A charge is known for so long, for whoever sends it again.
 const CHARGE_MS: i64 = 3_600_000;
+/// Renewals that are under way at once.
+const RENEWED_AT_ONCE: usize = 128;
 /// A purse without an end is kept this long without use; the ledger seeds the next.
 const EVER_MS: i64 = 40 * 86_400_000;
 
@@ -389,10 +393,17 @@ impl QuotaStore for RedisQuotas {
         lease_us: i64,
     ) -> Result<(), Unavailable> {
         self.live(lease_us).await?;
-        // One that cannot be renewed does not keep the others from it.
+        // Many at once share their way there and back on the one connection. One that cannot be
+        // renewed does not keep the others from it.
         let mut renewed = Ok(());
-        for ticket in tickets {
-            renewed = renewed.and(self.renew_one(ticket, (now, lease_us)).await);
+        for some in tickets.chunks(RENEWED_AT_ONCE) {
+            let mut under_way = FuturesUnordered::new();
+            for ticket in some {
+                under_way.push(self.renew_one(ticket, (now, lease_us)));
+            }
+            while let Some(one) = under_way.next().await {
+                renewed = renewed.and(one);
+            }
         }
         renewed
     }

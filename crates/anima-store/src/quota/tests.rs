@@ -14,8 +14,10 @@ use anima_core::quota::{
 use super::memory::MemoryQuotas;
 use super::outage::SharedQuotas;
 use super::redis::RedisQuotas;
-use super::{PurseStore as _, QuotaStore, Ticket};
+use super::{QuotaStore, Ticket};
 use crate::redis::{Options, Redis};
+
+mod losses; // a Redis that forgets
 
 const LEASE: i64 = 30_000_000;
 /// When the tests happen.
@@ -268,6 +270,11 @@ fn racers() -> u128 {
     crate::tests::variable("ANIMA_TEST_RACE").and_then(|n| n.parse().ok()).unwrap_or(1_000)
 }
 
+/// How often they race. The whole number by `ANIMA_TEST_RACE_ROUNDS`, as the issue has it: 100.
+fn rounds() -> u32 {
+    crate::tests::variable("ANIMA_TEST_RACE_ROUNDS").and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
 async fn exactly_a_hundred_of_many_pass(place: &Place) {
     let bounds =
         [purse(&place.app, Scope::App, 1_000, 10), slots(&place.app, Scope::App, 1_000_000)];
@@ -310,6 +317,39 @@ async fn counters_in_redis_keep_the_contract() {
         Place { store, app: format!("app{n}").into() }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn three_nodes_pass_exactly_a_hundred_together() {
+    let Some((_proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
+    let mut nodes: Vec<Arc<dyn QuotaStore>> = vec![];
+    for node in 1..=3 {
+        let timeout = std::time::Duration::from_mins(1);
+        let options = Options { timeout, prefix: prefix.clone(), ..Options::default() };
+        let redis = Redis::open(&url, options).unwrap();
+        assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
+        let all = Arc::new(RedisQuotas::new(redis, Uuid::from_u128(node), Arc::default()));
+        nodes.push(Arc::new(SharedQuotas::new(all, Uuid::from_u128(node), Arc::default())));
+    }
+    for round in 0..rounds() {
+        let app: Arc<str> = format!("app{round}").into();
+        let bounds: Arc<[Bound]> = [purse(&app, Scope::App, 1_000, 10)].into();
+        nodes[0].seed(&bounds[0], 0).await.unwrap();
+        let calls = (0..racers()).map(|id| {
+            let node = usize::try_from(id % 3).unwrap();
+            let (store, bounds) = (Arc::clone(&nodes[node]), Arc::clone(&bounds));
+            tokio::spawn(async move {
+                let ask =
+                    Ask { id: Uuid::from_u128(id), bounds: &bounds, now: at(0), lease_us: LEASE };
+                admitted(&store.admit(ask).await.unwrap())
+            })
+        });
+        let mut passed = 0;
+        for call in calls.collect::<Vec<_>>() {
+            passed += u32::from(call.await.unwrap());
+        }
+        assert_eq!(passed, 100, "round {round}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -14,7 +14,7 @@ use anima_core::failure::Failure;
 use anima_core::quota::rule::Take;
 use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict};
 use anima_core::usage::{Meter, Usage};
-use anima_store::quota::{PurseStore as _, QuotaStore, Spend, Unavailable};
+use anima_store::quota::{QuotaStore, Spend, Unavailable};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 

@@ -14,7 +14,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use anima_core::clock::Timestamp;
 use anima_core::quota::{Bound, Check, Counter};
-use anima_store::quota::PurseStore as _;
 
 use super::super::Relay;
 use super::Admission;
