@@ -344,8 +344,9 @@ async fn three_nodes_pass_exactly_a_hundred_together() {
                 admitted(&store.admit(ask).await.unwrap())
             })
         });
+        let calls: Vec<_> = calls.collect();
         let mut passed = 0;
-        for call in calls.collect::<Vec<_>>() {
+        for call in calls {
             passed += u32::from(call.await.unwrap());
         }
         assert_eq!(passed, 100, "round {round}");
