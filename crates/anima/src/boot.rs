@@ -140,7 +140,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         admin: Admin { stores, secrets, live, circuits, nodes, watch, records, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
-        audit_every: audit_every(settings),
+        audit_every: settings.audit_every(),
         listens: (settings.database_listen == Listen::On).then_some(location),
     })
 }
@@ -222,12 +222,6 @@ fn counters(shared: &Shared, node: Uuid) -> Arc<dyn QuotaStore> {
     }
 }
 
-/// Between two looks at the books; `None` where there are none, or nobody is to look.
-fn audit_every(settings: &Settings) -> Option<Duration> {
-    let on = settings.billing == Billing::On && settings.ledger_audit_ms > 0;
-    on.then(|| Duration::from_millis(settings.ledger_audit_ms))
-}
-
 /// What a relay is made of and others have too.
 type Parts<'a> = (
     &'a Stores,
@@ -271,8 +265,7 @@ fn relay(
             answer_bytes_max: settings.answer_bytes_max,
             hold_output_tokens: settings.hold_output_tokens,
             budget_output_tokens: settings.budget_output_tokens,
-            budget_repair: (settings.billing == Billing::On && settings.budget_repair_ms > 0)
-                .then(|| Duration::from_millis(settings.budget_repair_ms)),
+            budget_repair: settings.budget_repair(),
             min_output_tokens: settings.min_output_tokens,
             retry_wait: Duration::from_millis(settings.retry_wait_max_ms),
             allowed: Allowed {

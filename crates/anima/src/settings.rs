@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -157,6 +158,20 @@ impl Settings {
     /// The first wrong setting.
     pub fn load(flags: &Flags) -> Result<Self, Error> {
         Self::layer(flags, &environment())
+    }
+
+    /// Between two looks at the books; `None` where there are none, or nobody is to look.
+    pub fn audit_every(&self) -> Option<Duration> {
+        self.every(self.ledger_audit_ms)
+    }
+
+    /// Between two comparisons of budgets with the ledger; `None` likewise.
+    pub fn budget_repair(&self) -> Option<Duration> {
+        self.every(self.budget_repair_ms)
+    }
+
+    fn every(&self, ms: u64) -> Option<Duration> {
+        (self.billing == Billing::On && ms > 0).then(|| Duration::from_millis(ms))
     }
 
     fn layer(flags: &Flags, environment: &[(String, String)]) -> Result<Self, Error> {
