@@ -223,7 +223,7 @@ pub struct Key {
 
 /// Everything that the gateway is configured with, but for apps and keys: all versions that are in
 /// force now or later, and the number of the last change they contain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "one list per resource")]
 pub struct Tables {
     pub rev: i64,

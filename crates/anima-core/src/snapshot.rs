@@ -319,9 +319,9 @@ pub fn compile_price(code: &str, version_no: i64, price: &Price) -> Option<Price
 }
 
 /// Snapshots for now and for each instant ahead at which the configuration changes by itself.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Timeline {
-    /// Sorted by instant; never empty.
+    /// Sorted by instant; empty only when nothing was ever compiled.
     steps: Vec<(Timestamp, Arc<Snapshot>)>,
 }
 

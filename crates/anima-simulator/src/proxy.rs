@@ -2,7 +2,7 @@
 //!
 //! Between gateways and PostgreSQL or Redis, in tests and in the harnesses. A server whose answers
 //! get lost has committed what its client will not know of, which is the case that replays must
-//! survive. Invariant: what it passes on is unchanged and in order.
+//! survive. Invariant: what it passes on is in order, and unchanged but for [`Mode::Mute`].
 
 use std::io::Result;
 use std::net::SocketAddr;
@@ -25,6 +25,8 @@ pub enum Mode {
     Deaf,
     /// Those of both sides are dropped, and connections stay open: the network in between is gone.
     Silent,
+    /// They pass, but no message that is published on a Redis behind this proxy reaches anybody.
+    Mute,
     /// Every connection is reset, also those that are opened now.
     Cut,
 }
@@ -125,12 +127,14 @@ async fn pass(
         tokio::select! {
             read = from.read(&mut buffer) => {
                 let bytes = match read {
-                    Ok(count) if count > 0 => buffer.get(..count).unwrap_or_default(),
+                    Ok(count) if count > 0 => buffer.get_mut(..count).unwrap_or_default(),
                     Ok(_) | Err(_) => return,
                 };
                 let mode = *now.borrow();
-                if let Mode::Delayed(by) = mode {
-                    sleep(by).await;
+                match mode {
+                    Mode::Delayed(by) => sleep(by).await,
+                    Mode::Mute => mute(bytes),
+                    Mode::Open | Mode::Deaf | Mode::Silent | Mode::Cut => {}
                 }
                 if !loses(mode) && to.write_all(bytes).await.is_err() {
                     return;
@@ -138,6 +142,20 @@ async fn pass(
             }
             () = cut(&mut mode) => return,
         }
+    }
+}
+
+/// Makes each command that publishes one that asks whether a field is in a hash: as long, with as
+/// many arguments, and answered with a number too, which says that nobody has heard.
+fn mute(bytes: &mut [u8]) {
+    const SAYS: &[u8] = b"\r\n$7\r\nPUBLISH\r\n";
+    const ASKS: &[u8] = b"\r\n$7\r\nHEXISTS\r\n";
+    let mut at = 0;
+    while let Some(rest) = bytes.get_mut(at..at + SAYS.len()) {
+        if rest == SAYS {
+            rest.copy_from_slice(ASKS);
+        }
+        at += 1;
     }
 }
 
@@ -179,6 +197,15 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         stream.write_u8(7).await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), 8);
+    }
+
+    #[test]
+    fn a_muted_message_is_a_question_of_the_same_length() {
+        let mut bytes =
+            b"*1\r\n$4\r\nPING\r\n*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$1\r\n7\r\n".to_vec();
+        mute(&mut bytes);
+        let expected = b"*1\r\n$4\r\nPING\r\n*3\r\n$7\r\nHEXISTS\r\n$1\r\na\r\n$1\r\n7\r\n";
+        assert_eq!(bytes, expected);
     }
 
     #[tokio::test]

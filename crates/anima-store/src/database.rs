@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use deadpool_postgres::Pool;
 use uuid::Uuid;
 
 use crate::config::ConfigStore;
@@ -62,9 +63,12 @@ pub enum OpenError {
     /// The URL is neither `sqlite://PATH` nor `postgres://…`.
     #[error("expected sqlite://PATH or postgres://USER@HOST/DATABASE")]
     NotUrl,
-    /// The database cannot be reached or opened.
+    /// The database cannot be opened, and will not open by itself: a wrong URL, a refused login.
     #[error("failed to open the database: {0}")]
     Unreachable(String),
+    /// The database does not answer now, and may later.
+    #[error("the database does not answer: {0}")]
+    Away(String),
     /// The schema cannot be brought up to date.
     #[error("failed to migrate the database: {0}")]
     Migration(String),
@@ -152,7 +156,7 @@ pub struct Opener {
 /// the folders on its way.
 ///
 /// # Errors
-/// [`OpenError::Unreachable`] or [`OpenError::Migration`].
+/// [`OpenError`].
 pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenError> {
     match location {
         Location::Sqlite(path) => {
@@ -162,28 +166,44 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
         Location::Postgres(url) => {
             let pool = postgres::pool(url, POOL)?;
             postgres::migrate(&pool).await?;
-            let ledger = ledger::postgres::open(url, pool.clone(), opener)?;
-            Ok(Stores {
-                config: Arc::new(PostgresConfig(pool.clone())),
-                publish: Arc::new(PostgresConfig(pool.clone())),
-                keys: Arc::new(PostgresKeys(pool.clone())),
-                money: Arc::new(money::Books::Postgres(pool.clone())),
-                auditor: Arc::new(money::Books::Postgres(pool.clone())),
-                spend: Arc::new(PostgresSpend(pool.clone())),
-                nodes: Arc::new(PostgresNodes(pool.clone())),
-                decisions: Arc::new(PostgresDecisions(pool.clone())),
-                idempotency: Arc::new(PostgresIdempotency(pool)),
-                ledger: Arc::new(ledger),
-                probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
-            })
+            open_postgres(url, pool, opener)
         }
     }
+}
+
+/// The same for a node that starts while its database is away: nothing is asked of a PostgreSQL
+/// yet. Whoever writes waits until [`migrate`] has succeeded.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn open_unseen(location: &Location, opener: &Opener) -> Result<Stores, OpenError> {
+    match location {
+        Location::Sqlite(_) => open(location, opener).await,
+        Location::Postgres(url) => open_postgres(url, postgres::pool(url, POOL)?, opener),
+    }
+}
+
+fn open_postgres(url: &str, pool: Pool, opener: &Opener) -> Result<Stores, OpenError> {
+    let ledger = ledger::postgres::open(url, pool.clone(), opener)?;
+    Ok(Stores {
+        config: Arc::new(PostgresConfig(pool.clone())),
+        publish: Arc::new(PostgresConfig(pool.clone())),
+        keys: Arc::new(PostgresKeys(pool.clone())),
+        money: Arc::new(money::Books::Postgres(pool.clone())),
+        auditor: Arc::new(money::Books::Postgres(pool.clone())),
+        spend: Arc::new(PostgresSpend(pool.clone())),
+        nodes: Arc::new(PostgresNodes(pool.clone())),
+        decisions: Arc::new(PostgresDecisions(pool.clone())),
+        idempotency: Arc::new(PostgresIdempotency(pool)),
+        ledger: Arc::new(ledger),
+        probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
+    })
 }
 
 /// Brings a database's schema up to date, and nothing else.
 ///
 /// # Errors
-/// [`OpenError::Unreachable`] or [`OpenError::Migration`].
+/// [`OpenError`].
 pub async fn migrate(location: &Location) -> Result<(), OpenError> {
     match location {
         Location::Sqlite(path) => {
@@ -245,7 +265,10 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use anima_core::clock::Timestamp;
+
     use super::*;
+    use crate::keys::{AdminToken, Role};
 
     #[derive(Debug)]
     struct Deaf;
@@ -294,7 +317,13 @@ mod tests {
         let nodes: Vec<_> = (0..4)
             .map(|_| {
                 let location = location.clone();
-                tokio::spawn(async move { open(&location, &opener()).await })
+                tokio::spawn(async move {
+                    let stores = open(&location, &opener()).await?;
+                    let (name, now) = ("settings".to_owned(), Timestamp::from_micros(1));
+                    let token = AdminToken { name, role: Role::Admin, hash: [1; 32] };
+                    stores.keys.store_admin_token(token, now).await.unwrap();
+                    Ok::<_, OpenError>(stores)
+                })
             })
             .collect();
         for node in nodes {
@@ -303,13 +332,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_unreachable() {
+    async fn a_server_that_is_not_there_is_away_and_its_stores_open_all_the_same() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
         let url = format!("postgres://u:secret@127.0.0.1:{port}/d");
-        let error = migrate(&Location::Postgres(url)).await.unwrap_err();
-        assert!(matches!(error, OpenError::Unreachable(_)));
+        let location = Location::Postgres(url);
+        let error = migrate(&location).await.unwrap_err();
+        assert!(matches!(error, OpenError::Away(_)), "{error:?}");
         assert!(!error.to_string().contains("secret"), "{error}");
+        let stores = open_unseen(&location, &opener()).await.unwrap();
+        assert!(stores.ping().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_does_not_exist_will_not_come_by_waiting() {
+        let Some(scratch) = crate::tests::postgres().await else {
+            return;
+        };
+        let error = migrate(&Location::Postgres(format!("{}_not", scratch.url()))).await;
+        assert!(matches!(error, Err(OpenError::Unreachable(_))), "{error:?}");
     }
 }

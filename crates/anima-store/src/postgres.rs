@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::BytesMut;
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use tokio_postgres::Config;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -123,12 +124,18 @@ fn pool_of(url: &str, size: usize, more: &'static str) -> Result<Pool, OpenError
 /// All missing migrations are one transaction.
 ///
 /// # Errors
-/// [`OpenError::Unreachable`] or [`OpenError::Migration`].
+/// [`OpenError::Away`], [`OpenError::Unreachable`] or [`OpenError::Migration`].
 pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
-    let client = pool.get().await.map_err(|e| OpenError::Unreachable(Chain(&e).to_string()))?;
+    let client = pool.get().await.map_err(|error| {
+        let words = Chain(&error).to_string();
+        if may_come(&error) { OpenError::Away(words) } else { OpenError::Unreachable(words) }
+    })?;
     // The lock lives as long as its connection, which therefore does not go back to the pool.
     let mut client = Object::take(client);
-    let failed = |e: tokio_postgres::Error| OpenError::Migration(Chain(&e).to_string());
+    let failed = |e: tokio_postgres::Error| {
+        let words = Chain(&e).to_string();
+        if e.is_closed() { OpenError::Away(words) } else { OpenError::Migration(words) }
+    };
     client.batch_execute(PATIENCE).await.map_err(failed)?;
     client.batch_execute(LOCK).await.map_err(failed)?;
     embedded::migrations::runner()
@@ -137,6 +144,36 @@ pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
         .await
         .map(|_| ())
         .map_err(|e| OpenError::Migration(Chain(&e).to_string()))
+}
+
+/// Whether a server that could not be reached may be reached later: nothing answered, or it said
+/// that it starts, stops or is full. A login or a certificate that is refused stays refused.
+fn may_come(error: &PoolError) -> bool {
+    const FOR_NOW: [&SqlState; 4] = [
+        &SqlState::CANNOT_CONNECT_NOW,
+        &SqlState::ADMIN_SHUTDOWN,
+        &SqlState::CRASH_SHUTDOWN,
+        &SqlState::TOO_MANY_CONNECTIONS,
+    ];
+    let error = match error {
+        PoolError::Timeout(_) => return true,
+        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => error,
+        PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+            return false;
+        }
+    };
+    if let Some(code) = error.code() {
+        return FOR_NOW.contains(&code);
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            // What TLS refuses is invalid.
+            return io.kind() != std::io::ErrorKind::InvalidData;
+        }
+        cause = inner.source();
+    }
+    error.is_closed()
 }
 
 /// Asks for a sign of life over a connection of its own, which is given up when it stays silent.

@@ -76,12 +76,7 @@ pub const fn circuits() -> Key {
     Key::fixed("{circuits}")
 }
 
-/// String: number of the last change of the configuration, in decimal.
-pub const fn config_rev() -> Key {
-    Key::fixed("{config}:rev")
-}
-
-/// String: the configuration of the last change, sealed.
+/// String: the configuration as of the last change, with its number and the hatches, sealed.
 pub const fn config_snapshot() -> Key {
     Key::fixed("{config}:snapshot")
 }
@@ -146,7 +141,6 @@ mod tests {
         let keys = [
             nodes(),
             circuits(),
-            config_rev(),
             config_snapshot(),
             switches_version(),
             key_record("7f"),

@@ -1,14 +1,15 @@
 //! Settings → a running node. The only place that wires everything.
 //!
 //! Order matters: the master key, then the database with its schema, then the configuration, then
-//! the socket. Invariant: a node that listens can serve; what cannot be wired stops the start.
+//! the socket. A PostgreSQL that does not answer is opened later (`opening`). Invariant: a node
+//! that listens can serve or says that it cannot; what cannot be wired stops the start.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +18,6 @@ use zeroize::Zeroizing;
 
 use anima_core::clock::{Clock, Rng, mint_id};
 use anima_store::database::{self, Location, Opener, Stores};
-use anima_store::keys::{AdminToken, Role};
 use anima_store::ledger::spool::{SpoolObserver, SpooledLedger};
 use anima_store::ledger::{LedgerStore, Off};
 use anima_store::quota::QuotaStore;
@@ -27,11 +27,15 @@ use anima_store::quota::redis::RedisQuotas;
 use anima_store::redis;
 use anima_store::shared::Shared;
 
+mod background; // what a node does beside answering
+mod files; // what lies in the data directory beside the database
+mod opening; // the database of a node that started while it was away
+
 use crate::admin::{Admin, expiry};
 use crate::api::Plane;
 use crate::api::idempotency::{self, Bounds, Idempotency};
 use crate::app::App;
-use crate::circuits::{self, Circuits};
+use crate::circuits::Circuits;
 use crate::clock::{SystemClock, SystemRng};
 use crate::dependencies::Dependencies;
 use crate::http::server;
@@ -39,17 +43,22 @@ use crate::live::{Live, Sources, spread};
 use crate::metrics::Metrics;
 use crate::nodes;
 use crate::outbound::Outbound;
-use crate::relay::admission::{self, Admission};
-use crate::relay::keeper::{self, Keeper};
+use crate::relay::admission::Admission;
+use crate::relay::keeper::Keeper;
 use crate::relay::records::Records;
 use crate::relay::steer::Allowed;
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::router;
-use crate::second_level;
-use crate::secrets::{self, Secrets};
+use crate::second_level::{self, SecondLevel};
+use crate::secrets::Secrets;
 use crate::settings::{Billing, Listen, Settings, Switch};
 use crate::shortfall::Shortfalls;
 use crate::watch::Watch;
+use background::after;
+use files::{master_key, prepare_data_dir};
+use opening::{Opening, first_token};
+
+pub use files::{read_secret, write_secret};
 
 /// The file of settlements that wait for the database, in the data directory.
 const SPOOL: &str = "settlements.spool";
@@ -72,6 +81,9 @@ pub struct Node {
     audit_every: Option<Duration>,
     /// Where the database says its own word of changes; `None` when nobody is to hear it.
     listens: Option<Location>,
+    opening: Opening,
+    /// The first admin token, when it can only be made later.
+    pub late_token: Option<oneshot::Receiver<Zeroizing<String>>>,
 }
 
 /// Wires a node.
@@ -88,23 +100,22 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let location = location(settings)?;
     let shared = shared(settings).await?;
     let opener = Opener { node: mint_id(clock.now(), &*rng), observer: metrics.clone() };
-    let mut stores = database::open(&location, &opener)
+    let (mut stores, mut opening) = opening::stores(&location, &opener)
         .await
         .map_err(|e| format!("setting `database_url`: {e}"))?;
-    let dependencies = second_level::install(&mut stores, &shared, &secrets, &metrics);
+    let (dependencies, second) = second_level::install(&mut stores, &shared, &secrets, &metrics);
+    let ledger = (settings.billing == Billing::On).then(|| Arc::clone(&stores.ledger));
+    let late_token = opening.prepare(&location, ledger, settings.admin_token.given());
     // The lease that `alive` asks for counts from here at the latest.
     let term = lease::Term::new(tokio::time::Instant::now());
     if settings.billing == Billing::On {
-        stores.ledger = alive(settings, &stores, opener.node, &metrics).await?;
+        stores.ledger = alive(settings, &stores, (opener.node, &opening), &metrics).await?;
     }
-    let live = Live::load(
-        sources(&stores, &shared, opener.node),
-        Arc::clone(&secrets),
-        Arc::clone(&clock),
-    )
-    .await
-    .map_err(|e| format!("failed to read the configuration: {e}"))?;
-    let live = Arc::new(live);
+    let from = sources(&stores, &shared, Some(second), opener.node);
+    let live = configuration(from, (&secrets, &clock), &opening).await?;
+    if !opening.is_done() {
+        dependencies.await_opening();
+    }
     let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&metrics), Arc::clone(&clock));
     let watch = Arc::new(watch);
     let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
@@ -142,7 +153,23 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: settings.audit_every(),
         listens: (settings.database_listen == Listen::On).then_some(location),
+        opening,
+        late_token,
     })
+}
+
+/// The configuration in force, from the database or from what was kept of it.
+async fn configuration(
+    from: Sources,
+    (secrets, clock): (&Arc<Secrets>, &Arc<dyn Clock>),
+    opening: &Opening,
+) -> Result<Arc<Live>, String> {
+    let (secrets, clock) = (Arc::clone(secrets), Arc::clone(clock));
+    if !opening.is_done() {
+        return Ok(Arc::new(Live::without_database(from, secrets, clock).await));
+    }
+    let live = Live::load(from, secrets, clock).await;
+    live.map(Arc::new).map_err(|e| format!("failed to read the configuration: {e}"))
 }
 
 /// What commands that do not serve work with: the same database, configuration and secrets.
@@ -158,7 +185,7 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let stores = database::open(&location(settings)?, &opener)
         .await
         .map_err(|e| format!("setting `database_url`: {e}"))?;
-    let from = sources(&stores, &Shared::in_process(), opener.node);
+    let from = sources(&stores, &Shared::in_process(), None, opener.node);
     let live = Live::load(from, Arc::clone(&secrets), Arc::clone(&clock))
         .await
         .map_err(|e| format!("failed to read the configuration: {e}"))?;
@@ -192,12 +219,13 @@ async fn shared(settings: &Settings) -> Result<Shared, String> {
 }
 
 /// What the configuration is read from.
-fn sources(stores: &Stores, shared: &Shared, node: Uuid) -> Sources {
+fn sources(stores: &Stores, shared: &Shared, second: Option<SecondLevel>, node: Uuid) -> Sources {
     Sources {
         config: Arc::clone(&stores.config),
         keys: Arc::clone(&stores.keys),
         publish: Arc::clone(&stores.publish),
         pubsub: Arc::clone(&shared.pubsub),
+        second,
         node: node.to_string(),
     }
 }
@@ -304,10 +332,18 @@ fn answers(
 async fn alive(
     settings: &Settings,
     stores: &Stores,
-    node: Uuid,
+    (node, opening): (Uuid, &Opening),
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<dyn LedgerStore>, String> {
     let ledger = Arc::clone(&stores.ledger);
+    let path = settings.data_dir.join(SPOOL);
+    let observer = Arc::clone(metrics) as Arc<dyn SpoolObserver>;
+    let wrong = |e: std::io::Error| format!("setting `data_dir`: {}: {e}", path.display());
+    if !opening.is_done() {
+        let opened = opening.opened.clone().cancelled_owned();
+        let spooled = SpooledLedger::open(ledger, &path, observer, opened).await;
+        return Ok(Arc::new(spooled.map_err(wrong)?));
+    }
     ledger
         .register(lease::registration(node))
         .await
@@ -316,11 +352,9 @@ async fn alive(
     recovery::take_over(&*ledger)
         .await
         .map_err(|e| format!("failed to take over open holds: {e}"))?;
-    let path = settings.data_dir.join(SPOOL);
-    let observer = Arc::clone(metrics) as Arc<dyn SpoolObserver>;
-    let spooled = SpooledLedger::open(ledger, &path, observer)
+    let spooled = SpooledLedger::open(ledger, &path, observer, std::future::ready(()))
         .await
-        .map_err(|e| format!("setting `data_dir`: {}: {e}", path.display()))?;
+        .map_err(wrong)?;
     if !spooled.drained(SPOOL_WITHIN).await {
         tracing::error!(
             "settlements of an earlier process wait; calls are refused until they are written"
@@ -340,60 +374,6 @@ pub fn location(settings: &Settings) -> Result<Location, String> {
     }
 }
 
-/// Makes the data directory, for the owner's eyes only.
-fn prepare_data_dir(settings: &Settings) -> Result<(), String> {
-    let dir = &settings.data_dir;
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|e| format!("setting `data_dir`: {}: {e}", dir.display()))
-}
-
-/// The master key from the settings, else from the data directory, else made and kept there.
-fn master_key(settings: &Settings) -> Result<Secrets, String> {
-    let file = settings.data_dir.join("master.key");
-    let text = match settings.master_key.given() {
-        Some(text) => Zeroizing::new(text.to_owned()),
-        None if file.is_file() => read_secret(&file)?,
-        None => {
-            let minted = secrets::mint_master_key();
-            write_secret(&file, &minted)?;
-            minted
-        }
-    };
-    let key = secrets::parse_master_key(&text)
-        .map_err(|e| format!("setting `master_key`: {}: {e}", file.display()))?;
-    Secrets::new(&key).map_err(|e| format!("setting `master_key`: {e}"))
-}
-
-/// Reads a file that holds one secret.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(Zeroizing::new(text.trim().to_owned()))
-}
-
-/// Writes a new file that only its owner may read, all of it or nothing, durably.
-///
-/// # Errors
-/// When it exists already or cannot be written.
-pub fn write_secret(path: &Path, text: &str) -> Result<(), String> {
-    use std::io::Write as _;
-    let shown = |e: std::io::Error| format!("{}: {e}", path.display());
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(shown)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(shown)
-}
-
 /// An admin token that was just made, to be shown once.
 pub type FirstToken = Option<Zeroizing<String>>;
 
@@ -403,58 +383,49 @@ pub type FirstToken = Option<Zeroizing<String>>;
 /// # Errors
 /// When the database does not answer.
 pub async fn ensure_admin_token(node: &Node, settings: &Settings) -> Result<FirstToken, String> {
-    let keys = &node.admin.stores.keys;
-    let say = |e| format!("failed to store the admin token: {e}");
-    let (text, name, minted) = match settings.admin_token.given() {
-        Some(text) => (Zeroizing::new(text.to_owned()), "settings", false),
-        None if keys.count_admin_tokens().await.map_err(say)? > 0 => return Ok(None),
-        None => (Secrets::mint_admin_token(), "first", true),
-    };
-    let hash = node.admin.secrets.hash_admin_token(&text);
-    let token = AdminToken { name: name.to_owned(), role: Role::Admin, hash };
-    keys.store_admin_token(token, node.admin.clock.now()).await.map_err(say)?;
-    Ok(minted.then_some(text))
+    let Admin { stores, secrets, clock, .. } = &node.admin;
+    first_token((&*stores.keys, secrets, &**clock), settings.admin_token.given()).await
 }
 
 impl Node {
+    /// Whether the database was there at the start. Else only [`Node::serve`] opens it.
+    pub fn is_open(&self) -> bool {
+        self.opening.is_done()
+    }
+
     /// Serves until `shutdown`, then drains: readiness off, running calls to their end or the
     /// bound, settlements to theirs.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let router = router::router(&self.app, Arc::clone(&self.plane), self.admin.clone());
-        let healing = tokio::spawn(catch_up(
-            Arc::clone(&self.app.live),
-            Arc::clone(&self.plane),
-            shutdown.clone(),
-        ));
-        let listening = tokio::spawn(listen(self.listens, Arc::clone(&self.app.live)));
-        let sweeping = tokio::spawn(idempotency::sweep(
-            Arc::clone(&self.plane.idempotency),
-            Arc::clone(&self.plane.relay),
-        ));
         let relay = &self.plane.relay;
-        let keeping = [
-            tokio::spawn(Arc::clone(&relay.dependencies).run()),
+        let opened = self.opening.opened.clone();
+        let tokens = (Arc::clone(&self.admin.stores.keys), Arc::clone(&self.admin.secrets));
+        let opening = tokio::spawn(self.opening.run(Arc::clone(relay), tokens));
+        let healing = after(
+            &opened,
+            catch_up(Arc::clone(&self.app.live), Arc::clone(&self.plane), shutdown.clone()),
+        );
+        let listening = after(&opened, listen(self.listens, Arc::clone(&self.app.live)));
+        let sweeping = after(
+            &opened,
+            idempotency::sweep(Arc::clone(&self.plane.idempotency), Arc::clone(relay)),
+        );
+        let state = Arc::clone(&self.app.shared.state);
+        let mut keeping = background::of_calls(relay, state, &opened);
+        keeping.extend([
+            opening,
             tokio::spawn(Arc::clone(&self.admin.nodes).run()),
-            tokio::spawn(lease::run(Arc::clone(relay))),
-            tokio::spawn(keeper::run(Arc::clone(relay))),
-            tokio::spawn(admission::run(Arc::clone(relay))),
-            tokio::spawn(admission::repair::run(Arc::clone(relay))),
-            tokio::spawn(recovery::run(Arc::clone(relay))),
-            tokio::spawn(Arc::clone(&relay.records).run()),
-            tokio::spawn(Arc::clone(&relay.shortfalls).run()),
-            tokio::spawn(circuits::run(
-                Arc::clone(&relay.circuits),
-                Arc::clone(&relay.live),
-                Arc::clone(&self.app.shared.state),
-            )),
-            tokio::spawn(expiry::run(
-                Arc::clone(&self.admin.stores.money),
-                Arc::clone(&self.admin.clock),
-                Arc::clone(&relay.metrics),
-            )),
-        ];
+            after(
+                &opened,
+                expiry::run(
+                    Arc::clone(&self.admin.stores.money),
+                    Arc::clone(&self.admin.clock),
+                    Arc::clone(&relay.metrics),
+                ),
+            ),
+        ]);
         let watching =
-            self.audit_every.map(|every| tokio::spawn(Arc::clone(&relay.watch).run(every)));
+            self.audit_every.map(|every| after(&opened, Arc::clone(&relay.watch).run(every)));
         let app = Arc::clone(&self.app);
         let stop = async move {
             shutdown.cancelled().await;
@@ -474,7 +445,9 @@ impl Node {
         keeping.iter().chain(&watching).for_each(JoinHandle::abort);
         self.plane.relay.records.finish().await;
         self.admin.nodes.leave().await;
-        if let Err(error) = self.plane.relay.ledger.release().await {
+        if opened.is_cancelled()
+            && let Err(error) = self.plane.relay.ledger.release().await
+        {
             tracing::warn!(%error, "failed to give the lease back: others wait until it is over");
         }
         healing.abort();

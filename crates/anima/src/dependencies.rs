@@ -6,6 +6,7 @@
 //! goes down is told at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -34,15 +35,36 @@ pub struct Dependencies {
     metrics: Arc<Metrics>,
     database_down: watch::Sender<bool>,
     suspected: Notify,
+    /// It is used from here on. Until then it counts as down, for its schema may be an old one.
+    opened: AtomicBool,
 }
 
 impl Dependencies {
     /// All of them up, until looked at.
     pub fn new(probe: Arc<dyn Probe>, shared: Shared, metrics: Arc<Metrics>) -> Self {
         let database_down = watch::Sender::new(false);
-        let found = Self { probe, shared, metrics, database_down, suspected: Notify::new() };
+        let (suspected, opened) = (Notify::new(), AtomicBool::new(true));
+        let found = Self { probe, shared, metrics, database_down, suspected, opened };
         found.metrics.degraded("redis", found.redis_down());
         found
+    }
+
+    /// The database was away when this node started: it is down until it has been opened.
+    pub fn await_opening(&self) {
+        self.opened.store(false, Ordering::Release);
+        self.database_down.send_replace(true);
+        self.metrics.degraded("database", true);
+    }
+
+    /// Whether the database answers, opened or not.
+    pub async fn database_answers(&self) -> bool {
+        matches!(self.probe.answers(ANSWER).await, Ok(true))
+    }
+
+    /// The database has been opened: from here on it is down only when it does not answer.
+    pub async fn opened(&self) {
+        self.opened.store(true, Ordering::Release);
+        self.look().await;
     }
 
     /// Whether the database is known to be down.
@@ -99,6 +121,9 @@ impl Dependencies {
                     break;
                 }
             }
+        }
+        if !self.opened.load(Ordering::Acquire) {
+            why = why.or_else(|| Some("it has not been opened yet".to_owned()));
         }
         self.note(why);
         self.metrics.degraded("redis", self.redis_down());
@@ -178,6 +203,16 @@ mod tests {
         assert_eq!(found.degraded(), None);
         assert_eq!(found.while_up(async { 1 }).await, Some(1));
         task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_has_not_been_opened_is_down_although_it_answers() {
+        let (_mood, found) = dependencies();
+        found.await_opening();
+        assert_eq!(found.degraded(), Some("database"));
+        assert_eq!(found.look().await, Some("database"));
+        found.opened().await;
+        assert_eq!(found.degraded(), None);
     }
 
     #[tokio::test(start_paused = true)]

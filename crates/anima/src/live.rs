@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::future::Cache;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use anima_core::clock::{Clock, Timestamp};
 use anima_core::config::{FxRate, Price, Resource};
@@ -25,6 +27,7 @@ use anima_store::pubsub::{PubSub, Subscription};
 use anima_store::redis_keys::Topic;
 
 use crate::circuits::Circuits;
+use crate::second_level::{KeptConfig, SecondLevel};
 use crate::secrets::Secrets;
 
 mod compiled; // tables made ready to serve
@@ -114,6 +117,8 @@ pub struct Sources {
     pub publish: Arc<dyn PublishStore>,
     /// Tells the other nodes.
     pub pubsub: Arc<dyn PubSub>,
+    /// Keeps what is read for nodes that start while the database is down, where there is a Redis.
+    pub second: Option<SecondLevel>,
     /// This process start.
     pub node: String,
 }
@@ -138,6 +143,8 @@ pub struct Live {
     circuits: OnceLock<Arc<Circuits>>,
     /// Rung when there may be a change.
     pub bell: tokio::sync::Notify,
+    /// When every change that there was, was last known to be in force here.
+    current: Mutex<Instant>,
 }
 
 impl Live {
@@ -154,21 +161,60 @@ impl Live {
         // The number first: what is read after it holds at least that change.
         let rev = from.config.rev().await?;
         let hatches = from.publish.hatches().await?;
-        let compiled = compile(from.config.tables(now).await?, &secrets, now);
-        Ok(Self {
+        let tables = from.config.tables(now).await?;
+        let live = Self::of(from, secrets, clock, KeptConfig { rev, tables, hatches });
+        live.keep();
+        Ok(live)
+    }
+
+    /// What is in force without the database: what was kept last, else nothing, so that no request
+    /// finds a configuration.
+    pub async fn without_database(
+        from: Sources,
+        secrets: Arc<Secrets>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let kept = match &from.second {
+            Some(second) => second.config_kept().await,
+            None => None,
+        };
+        let known = kept.is_some();
+        let live = Self::of(from, secrets, clock, kept.unwrap_or_default());
+        if !known {
+            live.compiled.store(Arc::default());
+        }
+        live
+    }
+
+    fn of(from: Sources, secrets: Arc<Secrets>, clock: Arc<dyn Clock>, kept: KeptConfig) -> Self {
+        let compiled = compile(kept.tables, &secrets, clock.now());
+        Self {
             from,
             secrets,
             clock,
             compiled: ArcSwap::from_pointee(compiled),
-            hatches: ArcSwap::from_pointee(hatches),
-            applied: AtomicI64::new(rev),
+            hatches: ArcSwap::from_pointee(kept.hatches),
+            applied: AtomicI64::new(kept.rev),
             refreshing: tokio::sync::Mutex::new(()),
             cache: Cache::builder().max_capacity(KEYS_MAX).expire_after(Remembered).build(),
             forgotten: AtomicU64::new(0),
             streams: Streams::default(),
             circuits: OnceLock::new(),
             bell: tokio::sync::Notify::new(),
-        })
+            current: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Keeps what is in force, where there is a place for it.
+    fn keep(&self) {
+        if let Some(second) = &self.from.second {
+            second.keep_config(self.rev(), &self.compiled.load().tables, &self.hatches.load());
+        }
+    }
+
+    /// For how long this node has not known whether there are changes that it lacks.
+    pub fn lag(&self) -> Duration {
+        self.current.lock().elapsed()
     }
 
     /// Gives the operator's word to these circuits, now and whenever it changes.
@@ -217,6 +263,7 @@ impl Live {
     /// When the store cannot be read; what was in force stays in force.
     pub async fn catch_up(&self) -> Result<(), Error> {
         let before = self.rev();
+        let asked = Instant::now();
         {
             let _one = self.refreshing.lock().await;
             let rev = self.from.config.rev().await?;
@@ -229,6 +276,7 @@ impl Live {
                 }
             }
         }
+        *self.current.lock() = asked;
         if self.rev() != before
             && let Err(error) = self.acknowledge().await
         {
@@ -323,6 +371,7 @@ impl Live {
             }
         }
         self.applied.store(events.last().map_or(0, |last| last.rev), Ordering::Release);
+        self.keep();
         Ok(())
     }
 
@@ -332,6 +381,7 @@ impl Live {
         self.load_tables().await?;
         self.forget_keys();
         self.applied.store(rev, Ordering::Release);
+        self.keep();
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{
@@ -117,6 +118,7 @@ pub struct Metrics {
     /// Limits and queues.
     pub quotas: Quotas,
     config_version: IntGauge,
+    config_lag: Gauge,
     degraded: IntGaugeVec,
     ledger_breaches: IntGaugeVec,
     ledger_audits: IntCounterVec,
@@ -203,6 +205,8 @@ impl Metrics {
                     FAST_BUCKETS)),
             ledger_batch_failures = IntCounter::with_opts(
                 opts("ledger_batch_failures_total", "Ledger transactions that failed.")),
+            config_lag = Gauge::with_opts(
+                opts("config_lag_seconds", "Since this node last knew that it lacks no change.")),
             config_version = IntGauge::with_opts(
                 opts("config_version", "Revision of the configuration in force.")),
             ledger_breaches = IntGaugeVec::new(
@@ -313,6 +317,11 @@ impl Metrics {
     /// Counts promotional credit that was posted back unused.
     pub fn promo_expired(&self, amount: Money) {
         self.promo_expired.inc_by(decimal(amount));
+    }
+
+    /// Says for how long this node has not known whether it lacks a change.
+    pub fn config_lag(&self, lag: Duration) {
+        self.config_lag.set(lag.as_secs_f64());
     }
 
     /// Says which configuration is in force.

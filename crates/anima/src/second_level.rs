@@ -1,9 +1,11 @@
-//! Keys in Redis, between this node's memory and the database (SPEC 5: L2).
+//! Keys and the configuration in Redis, between memory and the database (SPEC 5: L2).
 //!
-//! Read before the database, and in its place while it is down. Each record is sealed under the
-//! master key, bound to its key, and stamped with a revision that its node had seen before it read
-//! the record. Invariant: a record is used only when its stamp is not behind any change that this
-//! node has seen, so that no change and no revocation that is known here is undone by the cache.
+//! Keys are read from here before the database, and in its place while it is down. Each record is
+//! sealed under the master key, bound to its key, and stamped with a revision that its node had
+//! seen before it read the record. The configuration is kept whole at each change, for nodes that
+//! start while the database is down. Invariant: a record is used only when its stamp is not behind
+//! any change that this node has seen, so that no change and no revocation that is known here is
+//! undone by the cache.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use anima_core::clock::Timestamp;
 use anima_core::config::{App, Key, Resource, Tables, Version};
+use anima_store::config::publish::Hatches;
 use anima_store::config::{
     Actor, AuditRecord, Batch, Committed, ConfigStore, Error, Page, Rejected, Row,
 };
@@ -28,6 +31,13 @@ use crate::secrets::Secrets;
 
 /// How long a record is kept: how long reads go on without a database.
 const KEEP: Duration = Duration::from_mins(10);
+
+/// How long the configuration is kept (`reliability` 5). It is written again at each change and at
+/// each of the periodic comparisons, so it ends only where all nodes are gone.
+const KEEP_CONFIG: Duration = Duration::from_hours(24);
+
+/// The place that the configuration is sealed for.
+const CONFIG: &str = "second_level|config";
 
 /// The last revision that anything on this node has seen.
 #[derive(Debug, Default)]
@@ -87,6 +97,52 @@ impl SecondLevel {
         // In the background: who asked has the record and need not wait for Redis.
         tokio::spawn(async move { drop(state.put(&key, sealed.into(), KEEP).await) });
     }
+
+    /// The configuration that was kept last, and from here on nothing older: keys that were kept
+    /// before that change are not used any more. `None` when there is none that can be read.
+    pub async fn config_kept(&self) -> Option<KeptConfig> {
+        self.shared.redis.as_ref()?;
+        let sealed = self.shared.state.value(&redis_keys::config_snapshot()).await.ok()??;
+        let plain = self.secrets.open_bytes(CONFIG, &sealed).ok()?;
+        let kept: KeptConfig = serde_json::from_slice(&plain).ok()?;
+        self.seen.note(kept.rev);
+        Some(kept)
+    }
+
+    /// Keeps the configuration of a change, in the background.
+    pub fn keep_config(&self, rev: i64, tables: &Tables, hatches: &Hatches) {
+        /// As [`KeptConfig`], without copies.
+        #[derive(Serialize)]
+        struct Keeping<'a> {
+            rev: i64,
+            tables: &'a Tables,
+            hatches: &'a Hatches,
+        }
+        if self.shared.redis.is_none() {
+            return;
+        }
+        let plain = serde_json::to_vec(&Keeping { rev, tables, hatches }).ok();
+        let sealed = plain.and_then(|p| self.secrets.seal_bytes(CONFIG, &p).ok());
+        let Some(sealed) = sealed else { return };
+        let state = Arc::clone(&self.shared.state);
+        tokio::spawn(async move {
+            let key = redis_keys::config_snapshot();
+            if let Err(error) = state.put(&key, sealed.into(), KEEP_CONFIG).await {
+                tracing::debug!(%error, rev, "failed to keep the configuration in redis");
+            }
+        });
+    }
+}
+
+/// The configuration as it is kept: the number of the last change in it, rows and hatches.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct KeptConfig {
+    /// Every change up to this one is in it.
+    pub rev: i64,
+    /// Rows.
+    pub tables: Tables,
+    /// The escape hatches.
+    pub hatches: Hatches,
 }
 
 /// Puts the cache of keys before the database, and watches whether that answers.
@@ -95,13 +151,13 @@ pub fn install(
     shared: &Shared,
     secrets: &Arc<Secrets>,
     metrics: &Arc<Metrics>,
-) -> Arc<Dependencies> {
+) -> (Arc<Dependencies>, SecondLevel) {
     let probe = Arc::clone(&stores.probe);
     let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(metrics)));
     let level = SecondLevel::new(shared.clone(), Arc::clone(secrets), Arc::clone(&dependencies));
     stores.config = level.config(Arc::clone(&stores.config));
     stores.keys = level.keys(Arc::clone(&stores.keys));
-    dependencies
+    (dependencies, level)
 }
 
 /// The place that a record is sealed for.

@@ -108,7 +108,7 @@ impl Forced {
 }
 
 /// A circuit that was set by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManualCircuit {
     /// Which channel.
     pub channel: String,
@@ -134,7 +134,7 @@ impl ManualCircuit {
 }
 
 /// The switch of the whole data plane.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewaySwitch {
     /// Off refuses every call.
     pub enabled: bool,
@@ -153,7 +153,7 @@ impl Default for GatewaySwitch {
 }
 
 /// Every hatch as it stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hatches {
     /// The whole data plane.
     pub gateway: GatewaySwitch,

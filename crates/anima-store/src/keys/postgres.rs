@@ -47,6 +47,7 @@ impl KeyStore for PostgresKeys {
         let mut client = self.0.get().await?;
         let tx = client.transaction().await?;
         let hash = token.hash.as_slice();
+        tx.batch_execute(sql::LOCK_ADMIN_TOKENS).await?;
         tx.execute(sql::DELETE_ADMIN_TOKEN, &[&token.name, &hash]).await?;
         let role = token.role.name();
         tx.execute(sql::INSERT_ADMIN_TOKEN, &[&token.name, &role, &hash, &At(now)]).await?;

@@ -35,6 +35,9 @@ pub(super) const KEY: &str = "
 pub(super) const ADMIN_TOKEN: &str = "
     SELECT name, role FROM admin_token WHERE hash = $1 AND disabled_at IS NULL";
 
+/// Lets one at a time replace admin tokens, while others go on reading: nodes start at once.
+pub(super) const LOCK_ADMIN_TOKENS: &str = "LOCK TABLE admin_token IN SHARE ROW EXCLUSIVE MODE";
+
 /// The admin tokens of name `$1` or hash `$2`.
 pub(super) const DELETE_ADMIN_TOKEN: &str = "DELETE FROM admin_token WHERE name = $1 OR hash = $2";
 

@@ -117,8 +117,8 @@ struct Keeper {
 }
 
 impl SpooledLedger {
-    /// Opens the file at `path`, which is made when absent, and starts to write what is in it. To
-    /// be called inside a runtime.
+    /// Opens the file at `path`, which is made when absent, and starts to write what is in it once
+    /// the database may be written to, which is when `ready` is. To be called inside a runtime.
     ///
     /// # Errors
     /// When the file cannot be opened, read or made.
@@ -126,6 +126,7 @@ impl SpooledLedger {
         inner: Arc<dyn LedgerStore>,
         path: &Path,
         observer: Arc<dyn SpoolObserver>,
+        ready: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<Self> {
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || SpoolFile::open_shared(&path)).await;
@@ -168,7 +169,7 @@ impl SpooledLedger {
             receiver,
         };
         keeper.show();
-        tokio::spawn(keeper.run());
+        tokio::spawn(async move { (ready.await, keeper.run().await) });
         Ok(Self { inner, shared, sender })
     }
 

@@ -99,6 +99,7 @@ impl Desk {
             keys: Arc::clone(&stores.keys),
             publish: Arc::clone(&stores.publish),
             pubsub: Arc::new(MemoryPubSub::default()),
+            second: None,
             node: "desk".to_owned(),
         };
         let live = Live::load(from, Arc::clone(&secrets), clock.clone()).await.unwrap();

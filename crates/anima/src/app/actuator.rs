@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,6 +14,10 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::App;
+
+/// A node that has not known for this long whether its configuration is the present one takes no
+/// calls (`reliability` 5).
+const LAG_MAX: Duration = Duration::from_mins(1);
 
 /// `GET /`: says what answers here. Some clients probe it.
 pub async fn root() -> Json<Value> {
@@ -62,6 +67,7 @@ pub async fn about(State(app): State<Arc<App>>) -> Json<Value> {
 /// `GET /actuator/prometheus`.
 pub async fn prometheus(State(app): State<Arc<App>>) -> Response {
     app.metrics.config_version(app.live.rev());
+    app.metrics.config_lag(app.live.lag());
     // Its breaker may have opened since anything was last looked at.
     app.metrics.degraded("redis", app.dependencies.redis_down());
     match app.metrics.text() {
@@ -79,7 +85,7 @@ async fn components(app: &App) -> (bool, Value) {
     // A ledger that still writes what an outage left behind takes no calls.
     let database = !app.dependencies.database_down() && app.stores.ledger.healthy();
     let up = |ok: bool| if ok { "UP" } else { "DOWN" };
-    let config = app.live.pin(app.clock.now()).is_some();
+    let config = app.live.pin(app.clock.now()).is_some() && app.live.lag() < LAG_MAX;
     let draining = app.draining.load(Ordering::Relaxed);
     let mut components = json!({
         "database": { "status": up(database), "details": { "kind": app.database } },

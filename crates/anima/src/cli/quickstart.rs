@@ -50,6 +50,10 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
     process::run(settings.worker_threads, async {
         let shutdown = process::shutdown()?;
         let node = boot::node(&settings).await.map_err(Exit::Usage)?;
+        if !node.is_open() {
+            let why = "setting `database_url`: the database does not answer";
+            return Err(Exit::Usage(why.to_owned()));
+        }
         let listener = process::listen(settings.listen).await?;
         let address = listener.local_addr().map_err(|e| Exit::Failed(e.to_string()))?;
         // The simulated provider goes last: calls that run during the shutdown still need it.

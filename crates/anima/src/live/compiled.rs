@@ -33,7 +33,7 @@ impl fmt::Debug for Upstream {
 }
 
 /// The compiled configuration.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Compiled {
     pub(super) tables: Tables,
     pub(super) timeline: Timeline,

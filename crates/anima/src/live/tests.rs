@@ -72,6 +72,7 @@ impl Fixture {
             keys: slow.clone(),
             publish: stores.publish,
             pubsub: Arc::new(MemoryPubSub::default()),
+            second: None,
             node: "n1".to_owned(),
         };
         let live = Live::load(from, secrets, clock).await.unwrap();

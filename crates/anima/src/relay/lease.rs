@@ -56,7 +56,7 @@ impl Term {
     }
 
     /// There is a new lease, asked for at `asked`. What was held under the old one is not ours.
-    fn replaced(&self, asked: Instant) {
+    pub fn replaced(&self, asked: Instant) {
         self.number.fetch_add(1, Ordering::AcqRel);
         self.renewed(asked);
     }

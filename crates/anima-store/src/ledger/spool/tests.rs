@@ -174,7 +174,7 @@ impl Scene {
         }
         let inner = Arc::clone(&self.ledger) as Arc<dyn LedgerStore>;
         let observer = Arc::clone(&self.watch) as Arc<dyn SpoolObserver>;
-        SpooledLedger::open(inner, &self.path, observer).await.unwrap()
+        SpooledLedger::open(inner, &self.path, observer, std::future::ready(())).await.unwrap()
     }
 }
 

@@ -65,6 +65,7 @@ async fn a_hatch_is_still_pulled_after_a_restart() {
         keys: stores.keys,
         publish: stores.publish,
         pubsub: Arc::new(MemoryPubSub::default()),
+        second: None,
         node: "again".to_owned(),
     };
     let again = Live::load(from, Arc::clone(&desk.admin.secrets), desk.clock.clone()).await;
