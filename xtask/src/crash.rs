@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 }
 
 /// Takes `--profile NAME` out; the rest is the program's.
+///
+/// # Errors
+/// When it names none.
 pub(crate) fn split_profile(
     arguments: &[String],
     unless_said: &str,

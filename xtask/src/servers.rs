@@ -11,7 +11,7 @@ mod postgres;
 mod redis;
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -81,6 +81,14 @@ pub(crate) fn start(kind: Kind, scratch: &Path) -> Result<Server> {
         Kind::Postgres => postgres::start(scratch).map(Server::Postgres),
         Kind::Redis => redis::start(scratch).map(Server::Redis),
     }
+}
+
+/// The program of a Redis, for who starts it by himself.
+///
+/// # Errors
+/// When it is not installed and cannot be.
+pub(crate) fn redis_program() -> Result<PathBuf> {
+    redis::program()
 }
 
 /// A port that is free now. Another program may take it before we do, so callers try again.

@@ -64,7 +64,6 @@ pub use files::{read_secret, write_secret};
 const SPOOL: &str = "settlements.spool";
 /// How long a start waits for what is in it.
 const SPOOL_WITHIN: Duration = Duration::from_secs(10);
-
 /// How long a start waits for Redis before it goes on without.
 const REDIS_WITHIN: Duration = Duration::from_secs(1);
 

@@ -138,6 +138,13 @@ const WALLETS: &str = "
     SELECT a.code, g.credits - g.debits, g.held
     FROM gated_balance g JOIN account a ON a.id = g.account_id";
 
+const SOLD_AT: &str = "
+    SELECT lower(hex(j.subject)), p.version_no
+    FROM leg l
+    JOIN journal j ON j.id = l.journal
+    JOIN price_ref p ON p.id = l.price_id
+    WHERE l.component = 1";
+
 const OPEN: &str = "SELECT count(*) FROM hold WHERE state IN ('HELD', 'UNKNOWN')";
 
 /// One row, its columns as text.
@@ -197,8 +204,40 @@ fn leg(row: &Row) -> Result<Leg> {
 /// # Errors
 /// When the database cannot be read.
 pub(crate) async fn open_holds(place: &Place) -> Result<i64> {
-    let rows = rows(place, OPEN).await?;
+    counted(&rows(place, OPEN).await?)
+}
+
+/// The same, of a PostgreSQL.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(crate) async fn open_holds_at(url: &str) -> Result<i64> {
+    counted(&from_server(url, OPEN).await?)
+}
+
+/// How many requests of a key were charged.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(crate) async fn sold_to(url: &str, kid: &str) -> Result<i64> {
+    let of = format!("SELECT count(*) FROM hold WHERE kid = '{kid}' AND settled > 0");
+    counted(&from_server(url, &of).await?)
+}
+
+fn counted(rows: &[Row]) -> Result<i64> {
     rows.first().map(|row| number(row, 0)).transpose()?.flatten().context("nothing was counted")
+}
+
+/// The version of the sale price that each request was charged at, by the request's id.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(crate) async fn sold_at(url: &str) -> Result<BTreeMap<String, i64>> {
+    let mut versions = BTreeMap::new();
+    for row in from_server(url, SOLD_AT).await? {
+        versions.insert(text(&row, 0)?, number(&row, 1)?.context("a sale without a price")?);
+    }
+    Ok(versions)
 }
 
 fn text(row: &Row, at: usize) -> Result<String> {

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use http::Method;
 use tokio::time::{Instant, sleep};
 
+use crate::http_client::{Ask, whole};
 use crate::operator::ADMIN_TOKEN;
 use crate::process::{Process, now_us};
 use crate::provider::{free_address, until_it_listens};
@@ -28,12 +30,17 @@ const END_WITHIN: Duration = Duration::from_secs(20);
 const START_TRIES: u32 = 50;
 const START_PAUSE: Duration = Duration::from_millis(400);
 
+/// How long a node that listens may take until it serves: longer than any outage of ours lasts.
+const SERVE_WITHIN: Duration = Duration::from_mins(1);
+
 /// What every command of a run needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Kit {
     pub(crate) program: PathBuf,
     pub(crate) scratch: PathBuf,
     pub(crate) database_url: String,
+    /// What else the nodes are told, by the names of their variables.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 /// A killed process: microseconds since 1970.
@@ -132,9 +139,54 @@ impl Fleet {
                 }
             }
         }
-        self.mark(n, true);
+        self.serves(n, SERVE_WITHIN).await?;
         self.starts_ms.push(i64::try_from(begin.elapsed().as_millis()).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// Waits until a node that runs says that it can serve: one whose database is away listens and
+    /// does not serve yet.
+    ///
+    /// # Errors
+    /// When it does not within `within`.
+    pub(crate) async fn serves(&mut self, n: usize, within: Duration) -> Result<()> {
+        let until = Instant::now() + within;
+        while probe(self.address(n)?, "/actuator/health/readiness").await != Some(200) {
+            if Instant::now() > until {
+                bail!("node {n} does not serve: {}", self.last_words(n));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.mark(n, true);
+        Ok(())
+    }
+
+    /// Where a node listens.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub(crate) fn address(&self, n: usize) -> Result<SocketAddr> {
+        Ok(self.nodes.get(n).context("there is no such node")?.address)
+    }
+
+    /// What nodes are told when they are started from here on.
+    pub(crate) fn tell(&mut self, environment: Vec<(&'static str, String)>) {
+        self.kit.environment = environment;
+    }
+
+    /// Asks a node to end, and does not wait for it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) fn terminate(&mut self, n: usize) -> Result<()> {
+        self.mark(n, false);
+        let node = self.nodes.get(n).context("there is no such node")?;
+        node.process.as_ref().context("the node does not run")?.signal("TERM")
+    }
+
+    /// How the process of a node ended; `None` while it runs.
+    pub(crate) fn ended(&mut self, n: usize) -> Option<std::process::ExitStatus> {
+        self.nodes.get_mut(n)?.process.as_mut()?.ended()
     }
 
     fn last_words(&self, n: usize) -> String {
@@ -210,6 +262,20 @@ impl Fleet {
     }
 }
 
+/// The status with which a node answers a probe; `None` when it does not.
+pub(crate) async fn probe(address: SocketAddr, path: &str) -> Option<u16> {
+    let ask = Ask {
+        address,
+        method: Method::GET,
+        path: path.to_owned(),
+        token: String::new(),
+        body: String::new(),
+        idempotency_key: None,
+    };
+    let answered = tokio::time::timeout(Duration::from_secs(5), whole(&ask)).await;
+    answered.ok()?.ok().map(|answer| answer.status)
+}
+
 fn log_file(scratch: &Path, n: usize) -> PathBuf {
     scratch.join(format!("node-{n}.log"))
 }
@@ -230,4 +296,5 @@ pub(crate) fn settings(command: &mut Command, kit: &Kit) {
     command.env("ANIMA_MASTER_KEY", MASTER_KEY);
     command.env("ANIMA_SHUTDOWN_TIMEOUT_MS", "10000");
     command.env("ANIMA_LOG", "warn");
+    command.envs(kit.environment.iter().map(|(name, value)| (name, value)));
 }

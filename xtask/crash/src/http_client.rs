@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -50,6 +50,36 @@ pub(crate) async fn send(ask: &Ask) -> Result<Response<Incoming>> {
     }
     let request = request.body(Full::new(Bytes::from(ask.body.clone())))?;
     sender.send_request(request).await.context("no answer")
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// A header as text; empty when it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body; null when it is no JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// The same, to the end of any answer.
+///
+/// # Errors
+/// When there is none, or it breaks off.
+pub(crate) async fn whole(ask: &Ask) -> Result<Answer> {
+    let (head, body) = send(ask).await?.into_parts();
+    let body = body.collect().await.context("the answer broke off")?.to_bytes();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
 /// The same, to the end of a JSON answer that says it went well.

@@ -11,6 +11,7 @@
 
 mod audit;
 mod books;
+mod chaos;
 mod faults;
 mod fleet;
 mod http_client;
@@ -48,8 +49,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything holds.
+/// Whether everything holds. `chaos` before the options is the other harness of this package.
 fn run(arguments: &[String]) -> Result<bool> {
+    if let Some((verb, rest)) = arguments.split_first()
+        && verb == "chaos"
+    {
+        return chaos::run(rest);
+    }
     let plan = Plan::parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut verdicts = Vec::new();
@@ -70,7 +76,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         println!("\n{table}");
     }
     if let Some(path) = &plan.out {
-        page::write(path, &table)?;
+        page::write(path, "crash", &table)?;
         eprintln!("anima-crash: written: {}", path.display());
     }
     Ok(verdicts.iter().all(Verdict::holds))

@@ -8,11 +8,11 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::http_client::{Ask, json as exchange};
+use crate::http_client::{Answer, Ask, json as exchange, whole};
 use crate::money::{COST, Rates, SALE};
 use crate::scenario::{self, BACKUP, CHANNELS, HASTY_MS};
 
@@ -99,7 +99,8 @@ async fn aliases(admin: &Admin) -> Result<()> {
     Ok(())
 }
 
-fn price(rates: &Rates, mut row: Value) -> Value {
+/// A price with the three meters of a chat.
+pub(crate) fn price(rates: &Rates, mut row: Value) -> Value {
     let meter =
         |name: &str, amount: &str| json!({"meter": name, "per": 1_000_000, "amount": amount});
     let meters = json!([
@@ -114,27 +115,72 @@ fn price(rates: &Rates, mut row: Value) -> Value {
     row
 }
 
-fn text(object: &Value, member: &str) -> Result<String> {
+/// A member of an answer; null when it is not there.
+pub(crate) fn member(object: &Value, name: &str) -> Value {
+    object.get(name).cloned().unwrap_or_default()
+}
+
+/// A member that must be a text.
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn text(object: &Value, member: &str) -> Result<String> {
     let found = object.get(member).and_then(Value::as_str);
     found.map(str::to_owned).with_context(|| format!("no `{member}`"))
 }
 
 /// The admin API of one node.
-struct Admin {
-    node: SocketAddr,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admin {
+    pub(crate) node: SocketAddr,
 }
 
 impl Admin {
-    async fn create(&self, path: &str, row: &Value) -> Result<Value> {
-        exchange(&Ask {
+    /// Makes a row.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(crate) async fn create(&self, path: &str, row: &Value) -> Result<Value> {
+        exchange(&self.ask(Method::POST, path, row)).await
+    }
+
+    /// A call that must succeed.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
+        exchange(&self.ask(method, path, body)).await
+    }
+
+    /// A call, whatever comes of it.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(crate) async fn attempt(&self, method: Method, path: &str, body: &Value) -> Result<Answer> {
+        whole(&self.ask(method, path, body)).await
+    }
+
+    /// A change that must succeed, and its revision: the id of its propagation.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(crate) async fn change(&self, method: Method, path: &str, body: &Value) -> Result<i64> {
+        let answer = self.attempt(method, path, body).await?;
+        let said = String::from_utf8_lossy(&answer.body);
+        ensure!((200..300).contains(&answer.status), "{path}: {}: {said}", answer.status);
+        let id = answer.header("x-anima-propagation");
+        id.parse().with_context(|| format!("{path}: a change without a propagation: {id}"))
+    }
+
+    fn ask(&self, method: Method, path: &str, body: &Value) -> Ask {
+        Ask {
             address: self.node,
-            method: Method::POST,
+            method,
             path: format!("/api/admin/v1{path}"),
             token: ADMIN_TOKEN.to_owned(),
-            body: row.to_string(),
+            body: if body.is_null() { String::new() } else { body.to_string() },
             // Only a top-up needs it; the others ignore it.
             idempotency_key: Some(format!("crash{}", path.replace('/', "-"))),
-        })
-        .await
+        }
     }
 }

@@ -8,23 +8,24 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// What stands before and after the table.
-const MARKS: (&str, &str) = ("<!-- cargo xtask crash -->\n", "<!-- end -->\n");
+/// What stands after the table.
+const END: &str = "<!-- end -->\n";
 
-/// Writes a file.
+/// Writes the table of a verb into a file.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn write(path: &Path, table: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, verb: &str, table: &str) -> Result<()> {
     let before = fs::read_to_string(path).unwrap_or_default();
-    let text = between(&before, table).unwrap_or_else(|| table.to_owned());
+    let text = between(&before, verb, table).unwrap_or_else(|| table.to_owned());
     fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
 }
 
-fn between(before: &str, table: &str) -> Option<String> {
-    let (head, rest) = before.split_once(MARKS.0)?;
-    let (_, tail) = rest.split_once(MARKS.1)?;
-    Some(format!("{head}{}\n{table}\n{}{tail}", MARKS.0, MARKS.1))
+fn between(before: &str, verb: &str, table: &str) -> Option<String> {
+    let begin = format!("<!-- cargo xtask {verb} -->\n");
+    let (head, rest) = before.split_once(&begin)?;
+    let (_, tail) = rest.split_once(END)?;
+    Some(format!("{head}{begin}\n{table}\n{END}{tail}"))
 }
 
 #[cfg(test)]
@@ -33,10 +34,11 @@ mod tests {
 
     #[test]
     fn only_what_stands_between_the_marks_is_replaced() {
-        let page = format!("# A\n\n{}old{}\nB\n", MARKS.0, MARKS.1);
-        let made = between(&page, "new\n").unwrap();
-        assert_eq!(made, format!("# A\n\n{}\nnew\n\n{}\nB\n", MARKS.0, MARKS.1));
-        assert_eq!(between(&made, "new\n").unwrap(), made);
-        assert_eq!(between("# A", "new"), None);
+        let begin = "<!-- cargo xtask crash -->\n";
+        let page = format!("# A\n\n{begin}old{END}\nB\n");
+        let made = between(&page, "crash", "new\n").unwrap();
+        assert_eq!(made, format!("# A\n\n{begin}\nnew\n\n{END}\nB\n"));
+        assert_eq!(between(&made, "crash", "new\n").unwrap(), made);
+        assert_eq!(between(&made, "chaos", "new\n"), None);
     }
 }

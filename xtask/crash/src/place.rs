@@ -29,7 +29,8 @@ pub(crate) struct Behind {
     pub(crate) url: String,
     pub(crate) proxy: Proxy,
     pub(crate) server: Server,
-    through: String,
+    /// The way through it.
+    pub(crate) through: String,
 }
 
 impl Place {
@@ -67,7 +68,11 @@ impl Place {
 }
 
 impl Behind {
-    async fn make(maintenance: &str, seed: u64) -> Result<Self> {
+    /// Makes an empty database.
+    ///
+    /// # Errors
+    /// When the server is not there, or does not run on this machine.
+    pub(crate) async fn make(maintenance: &str, seed: u64) -> Result<Self> {
         let (client, connection) =
             tokio_postgres::connect(maintenance, NoTls).await.context("PostgreSQL is not there")?;
         tokio::spawn(async move { drop(connection.await) });

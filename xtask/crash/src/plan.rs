@@ -123,7 +123,7 @@ impl Plan {
         }
         ensure!(plan.calls_per_second > 0, "--calls-per-second must be more than 0");
         ensure!(plan.nodes > 0, "--nodes must be more than 0");
-        plan.command = command(arguments, plan.seed);
+        plan.command = command("crash", arguments, plan.seed);
         Ok(plan)
     }
 
@@ -154,8 +154,9 @@ impl Plan {
     }
 }
 
-fn command(arguments: &[String], seed: u64) -> String {
-    let mut command = "cargo xtask crash".to_owned();
+/// The command that makes a run again.
+pub(crate) fn command(verb: &str, arguments: &[String], seed: u64) -> String {
+    let mut command = format!("cargo xtask {verb}");
     for word in arguments {
         command.push(' ');
         command.push_str(word);
@@ -167,7 +168,11 @@ fn command(arguments: &[String], seed: u64) -> String {
     command
 }
 
-fn number(word: &str, value: &str) -> Result<u64> {
+/// Reads the value of an option.
+///
+/// # Errors
+/// When it is no whole number.
+pub(crate) fn number(word: &str, value: &str) -> Result<u64> {
     value.parse().with_context(|| format!("{word} takes a whole number, not {value}"))
 }
 
@@ -191,7 +196,8 @@ fn faults(list: &str) -> Result<Vec<Fault>> {
     list.split(',').filter(|word| !word.is_empty()).map(read).collect()
 }
 
-fn from_environment(name: &str, otherwise: &Path) -> PathBuf {
+/// A path that the verb gives.
+pub(crate) fn from_environment(name: &str, otherwise: &Path) -> PathBuf {
     env::var_os(name).map_or_else(|| otherwise.to_path_buf(), PathBuf::from)
 }
 

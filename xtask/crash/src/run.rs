@@ -43,6 +43,7 @@ pub(crate) async fn run(plan: &Plan, storage: Storage, scratch: &Path) -> Result
         program: plan.program.clone(),
         scratch: scratch.to_path_buf(),
         database_url: place.database_url(),
+        environment: Vec::new(),
     };
     let mut fleet = Fleet::plan(kit, nodes)?;
     fleet.launch(0)?;
@@ -107,7 +108,10 @@ async fn quiet(place: &Place, patience: Duration) -> Result<()> {
 }
 
 /// `anima ledger verify --json`, as a list of breaches.
-fn verify(kit: &Kit, folder: &Path) -> Result<Vec<String>> {
+///
+/// # Errors
+/// When the verifier does not start, or says nothing that can be read.
+pub(crate) fn verify(kit: &Kit, folder: &Path) -> Result<Vec<String>> {
     let mut command = Command::new(&kit.program);
     command.args(["ledger", "verify", "--json", "--data-dir"]).arg(folder);
     fleet::settings(&mut command, kit);

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -51,8 +51,13 @@ impl Drop for Running {
     }
 }
 
+/// Where it is, after installing it if need be.
+pub(super) fn program() -> Result<PathBuf> {
+    Ok(install::folder_of(&["redis-server"], "redis-server")?.join("redis-server"))
+}
+
 pub(super) fn start(scratch: &Path) -> Result<Running> {
-    let program = install::folder_of(&["redis-server"], "redis-server")?.join("redis-server");
+    let program = program()?;
     for _ in 0..3 {
         let port = free_port()?;
         let log = File::create(scratch.join("redis.log")).context("failed to create a log")?;

@@ -1,0 +1,142 @@
+//! What is run: the command line.
+//!
+//! Not how. Invariant: `command` with the seed in it does the same again, as far as a machine with
+//! its own timing can.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::scenario::{self, Group};
+use crate::plan::{command, from_environment, number};
+
+/// One run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The command that makes this run again.
+    pub(crate) command: String,
+    pub(crate) group: Group,
+    /// Names of scenarios; empty for all of the group.
+    pub(crate) only: Vec<String>,
+    pub(crate) calls_per_second: u64,
+    pub(crate) nodes: usize,
+    /// Kills of a channel and of a key, each; the variants without messages are a fifth of it.
+    pub(crate) kills: u64,
+    /// Changes whose message is dropped.
+    pub(crate) changes: u64,
+    /// Calls around the instant at which a price changes.
+    pub(crate) price_calls: u64,
+    pub(crate) seed: u64,
+    /// Where the table goes beside the terminal.
+    pub(crate) out: Option<PathBuf>,
+    /// Whether to print JSON instead of a table.
+    pub(crate) json: bool,
+    /// Whether the scratch folder stays.
+    pub(crate) keep: bool,
+    /// The gateway's program.
+    pub(crate) program: PathBuf,
+    /// The Redis server's program.
+    pub(crate) redis: PathBuf,
+    /// Where scratch folders are made.
+    pub(crate) scratch: PathBuf,
+    /// A PostgreSQL that may be filled, restarted and stopped.
+    pub(crate) postgres: String,
+}
+
+impl Plan {
+    /// Reads the options of `cargo xtask chaos`.
+    ///
+    /// # Errors
+    /// For an option that does not exist, or a value that it does not take.
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
+        let mut plan = Self::usual();
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "routing" => plan.group = Group::Routing,
+                "--quick" => plan.quicken(),
+                "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),
+                "--calls-per-second" => plan.calls_per_second = number(word, value()?)?,
+                "--nodes" => plan.nodes = usize::try_from(number(word, value()?)?)?,
+                "--kills" => plan.kills = number(word, value()?)?,
+                "--changes" => plan.changes = number(word, value()?)?,
+                "--price-calls" => plan.price_calls = number(word, value()?)?,
+                "--seed" => plan.seed = number(word, value()?)?,
+                "--out" => plan.out = Some(value()?.into()),
+                "--json" => plan.json = true,
+                "--keep" => plan.keep = true,
+                other => bail!("unknown option {other}"),
+            }
+        }
+        ensure!(plan.calls_per_second > 0, "--calls-per-second must be more than 0");
+        ensure!(plan.nodes > 0, "--nodes must be more than 0");
+        scenario::chosen(&plan)?;
+        plan.command = command("chaos", arguments, plan.seed);
+        Ok(plan)
+    }
+
+    /// What the table of this run is marked with in a document.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self.group {
+            Group::Configuration => "chaos",
+            Group::Routing => "chaos routing",
+        }
+    }
+
+    fn usual() -> Self {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            command: String::new(),
+            group: Group::Configuration,
+            only: Vec::new(),
+            calls_per_second: 300,
+            nodes: 3,
+            kills: 100,
+            changes: 100,
+            price_calls: 2_000,
+            seed: clock.as_secs(),
+            out: None,
+            json: false,
+            keep: false,
+            program: from_environment("ANIMA_CRASH_PROGRAM", Path::new("target/release/anima")),
+            redis: from_environment("ANIMA_CRASH_REDIS", Path::new("redis-server")),
+            scratch: from_environment("ANIMA_CRASH_SCRATCH", &env::temp_dir()),
+            postgres: env::var("ANIMA_TEST_POSTGRES_URL").unwrap_or_default(),
+        }
+    }
+
+    /// Everything, with a tenth of the repetitions.
+    fn quicken(&mut self) {
+        self.kills = self.kills.div_ceil(10);
+        self.changes = self.changes.div_ceil(10);
+        self.price_calls = self.price_calls.div_ceil(4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Plan> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Plan::parse(&words)
+    }
+
+    #[test]
+    fn the_command_repeats_the_run() {
+        let plan = parse("--quick --seed 4 --only kills").unwrap();
+        assert_eq!(plan.command, "cargo xtask chaos --quick --seed 4 --only kills");
+        assert_eq!((plan.kills, plan.changes, plan.price_calls), (10, 10, 500));
+        assert_eq!(parse("routing --seed 4").unwrap().verb(), "chaos routing");
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for line in ["--kill 3", "--kills many", "--only flood", "--nodes 0", "--out"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

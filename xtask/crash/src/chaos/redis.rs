@@ -1,0 +1,85 @@
+//! A Redis of the harness's own, which is stopped and started again on the same port.
+//!
+//! Without persistence: it forgets everything when it stops, which nodes must survive. Not behind
+//! the proxy itself (`stores`). Invariant: a process that is started here is ended here.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::process::Process;
+use crate::provider::free_address;
+
+/// How long it may take to answer after its start.
+const START_WITHIN: Duration = Duration::from_secs(10);
+
+/// A server.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    pub(crate) address: SocketAddr,
+    program: PathBuf,
+    scratch: PathBuf,
+    process: Option<Process>,
+}
+
+impl Redis {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn start(program: &Path, scratch: &Path) -> Result<Self> {
+        let address = free_address()?;
+        let (program, scratch) = (program.to_path_buf(), scratch.to_path_buf());
+        let mut redis = Self { address, program, scratch, process: None };
+        redis.begin().await?;
+        Ok(redis)
+    }
+
+    /// Starts it again, where it was. Gives the instant at which it answered.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn begin(&mut self) -> Result<Instant> {
+        if self.process.is_none() {
+            let mut command = Command::new(&self.program);
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command.args(["--port", &self.address.port().to_string(), "--dir"]).arg(&self.scratch);
+            let log = self.scratch.join("redis.log");
+            self.process = Some(Process::start(&mut command, &log)?);
+        }
+        let until = Instant::now() + START_WITHIN;
+        while !answers(self.address).await {
+            if Instant::now() > until {
+                bail!("redis does not answer on {}", self.address);
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(Instant::now())
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.kill())
+    }
+}
+
+/// Whether a Redis answers there.
+async fn answers(address: SocketAddr) -> bool {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.context("nobody listens")?;
+        stream.write_all(b"PING\r\n").await?;
+        let mut reply = [0; 7];
+        stream.read_exact(&mut reply).await?;
+        anyhow::Ok(&reply == b"+PONG\r\n")
+    };
+    matches!(timeout(Duration::from_secs(1), exchange).await, Ok(Ok(true)))
+}

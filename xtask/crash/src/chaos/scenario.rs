@@ -1,0 +1,77 @@
+//! The list of what is done: one line for each scenario.
+//!
+//! Not what it does, which is in a file of its own. A new one is a function from the world to lines
+//! of the table, and a line here. Invariant: a scenario may leave anything broken that
+//! [`World::heal`] mends (proxies, servers, nodes, their environment), and nothing else.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use anyhow::{Result, bail};
+
+use super::plan::Plan;
+use super::table::Line;
+use super::world::World;
+use super::{admins, changes, cold, hatches, kills, outages, prices, shutdown};
+
+/// A scenario at work.
+pub(crate) type Playing<'a> = Pin<Box<dyn Future<Output = Result<Vec<Line>>> + 'a>>;
+
+/// Something that is done to the fleet, and what came of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// For `--only`.
+    pub(crate) name: &'static str,
+    pub(crate) play: for<'a> fn(&'a mut World) -> Playing<'a>,
+}
+
+/// Scenarios that are played together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Configuration, escape hatches and dead dependencies.
+    Configuration,
+    /// Fallback and circuits.
+    Routing,
+}
+
+macro_rules! scenarios {
+    ($($name:literal $play:path;)*) => {
+        &[$(Scenario { name: $name, play: |world| Box::pin($play(world)) }),*]
+    };
+}
+
+const CONFIGURATION: &[Scenario] = scenarios! {
+    "kills" kills::with_messages;
+    "kills-muted" kills::without_messages;
+    "kills-redis-restart" kills::while_redis_restarts;
+    "changes-muted" changes::without_messages;
+    "price" prices::at_an_instant;
+    "admins" admins::two_at_once;
+    "hatches" hatches::every_one;
+    "hatches-restart" hatches::survive_restarts;
+    "redis-down" outages::redis_down;
+    "database-down" outages::database_down;
+    "both-down" outages::both_down;
+    "slow" outages::slow_and_half_open;
+    "cold-start" cold::every_row;
+    "sigterm" shutdown::with_running_streams;
+};
+
+const ROUTING: &[Scenario] = scenarios! {};
+
+/// What a plan asks for.
+///
+/// # Errors
+/// When it names a scenario that does not exist.
+pub(crate) fn chosen(plan: &Plan) -> Result<Vec<Scenario>> {
+    let all = match plan.group {
+        Group::Configuration => CONFIGURATION,
+        Group::Routing => ROUTING,
+    };
+    if let Some(unknown) = plan.only.iter().find(|only| all.iter().all(|s| s.name != **only)) {
+        let known: Vec<_> = all.iter().map(|scenario| scenario.name).collect();
+        bail!("there is no scenario {unknown}; known: {}", known.join(", "));
+    }
+    let asked = |s: &&Scenario| plan.only.is_empty() || plan.only.iter().any(|o| o == s.name);
+    Ok(all.iter().filter(asked).copied().collect())
+}
