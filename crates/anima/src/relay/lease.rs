@@ -92,7 +92,9 @@ pub async fn run(relay: Arc<Relay>) {
     loop {
         every.tick().await;
         let asked = Instant::now();
-        match relay.ledger.renew(TTL).await {
+        // A network that fell silent keeps its connections: nothing would end the wait.
+        let renewing = tokio::time::timeout(EVERY, relay.ledger.renew(TTL)).await;
+        match renewing.unwrap_or_else(|_late| Err(silent())) {
             Ok(()) => relay.term.renewed(asked),
             Err(Error::Fenced) => {
                 relay.metrics.recovery.leases_lost.inc();
@@ -104,12 +106,18 @@ pub async fn run(relay: Arc<Relay>) {
     }
 }
 
+/// What a wait without an end comes to.
+fn silent() -> Error {
+    Error::Unavailable(format!("no answer within {EVERY:?}"))
+}
+
 /// Takes a new id, however long that takes.
 async fn start_again(relay: &Relay) {
     loop {
         let node = mint_id(relay.clock.now(), &*relay.rng);
         let asked = Instant::now();
-        match relay.ledger.register(registration(node)).await {
+        let registering = tokio::time::timeout(EVERY, relay.ledger.register(registration(node)));
+        match registering.await.unwrap_or_else(|_late| Err(silent())) {
             Ok(()) => {
                 relay.term.replaced(asked);
                 return tracing::warn!(%node, "serving again, under a new id");
