@@ -1,8 +1,8 @@
 //! Changes of the configuration whose messages are all dropped: every node finds them by itself.
 //!
 //! Time is taken from the admin's reply to the first look at which a node names that revision.
-//! Invariant: each change is made by another node than the one before. Source: SPEC 5, `reliability`
-//! K1.
+//! Invariant: each change is made by another node than the one before. Source: SPEC 5 and
+//! `reliability` K1.
 
 use std::time::Duration;
 

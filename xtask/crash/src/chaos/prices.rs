@@ -33,7 +33,8 @@ pub(crate) async fn at_an_instant(world: &mut World) -> Result<Vec<Line>> {
     let row = admin.call(Method::GET, "/prices/sale-chat", &Value::Null).await?;
     let meters = price(&OTHER, json!({})).get("meters").cloned().context("no meters")?;
     let body = json!({
-        "version_no": member(&row, "version_no"), "meters": meters, "effective_from": rfc3339(start_us),
+        "version_no": member(&row, "version_no"), "meters": meters,
+        "effective_from": rfc3339(start_us),
     });
     let changed = admin.call(Method::PATCH, "/prices/sale-chat", &body).await?;
     let before = member(&row, "version_no").as_i64().context("no version")?;

@@ -100,7 +100,10 @@ pub(crate) fn markdown(command: &str, lines: &[Line]) -> Result<String> {
 
 /// For a program.
 pub(crate) fn json(command: &str, lines: &[Line]) -> Value {
-    let line = |line: &Line| json!({"what": line.what, "found": line.found, "bound": line.bound, "holds": line.holds});
+    let line = |line: &Line| {
+        let Line { what, found, bound, holds } = line;
+        json!({"what": what, "found": found, "bound": bound, "holds": holds})
+    };
     let holds = lines.iter().all(|line| line.holds);
     json!({"command": command, "holds": holds, "lines": lines.iter().map(line).collect::<Vec<_>>()})
 }
