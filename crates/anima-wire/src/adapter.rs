@@ -262,7 +262,7 @@ fn convert(
     request: &CallRequest,
     write: impl FnOnce(&Request<'_>) -> Result<Carried, Refusal>,
 ) -> Result<Carried, Refusal> {
-    let outline = Outline::read(&request.body)?;
+    let outline = Outline::of_request(&request.body)?;
     let mut wanted = request.dialect.read_request(&outline)?;
     // Where the path says it, the body does not.
     wanted.stream = request.stream;

@@ -21,6 +21,11 @@ pub use write::Writer;
 /// Open containers that a document may have. The same order as `serde_json`'s limit.
 pub const DEPTH_MAX: u32 = 128;
 
+/// Values of a request that is read in full. A conversation of a million tokens with its tools has
+/// some ten thousand; an outline takes 56 bytes for each, so this is what one caller can make us
+/// hold.
+pub const VALUES_MAX: usize = 1_000_000;
+
 /// What is wrong with a document. Offsets are bytes from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -48,6 +53,9 @@ pub enum Error {
         /// Where the first container too many opens.
         offset: usize,
     },
+    /// More than [`VALUES_MAX`] values.
+    #[error("the JSON holds more than {VALUES_MAX} values: send fewer")]
+    TooMany,
 }
 
 /// The kind of a value.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::http::body::Room;
 use crate::relay::Relay;
 use crate::secrets::Secrets;
 
@@ -27,6 +28,8 @@ pub struct Plane {
     pub body_bytes_max: usize,
     /// How long a request's body may take.
     pub body_within: std::time::Duration,
+    /// What the bodies of all requests may take together.
+    pub room: Room,
     /// Answers kept for calls that are sent again.
     pub idempotency: Arc<Idempotency>,
 }

@@ -38,6 +38,7 @@ use crate::app::App;
 use crate::circuits::Circuits;
 use crate::clock::{SystemClock, SystemRng};
 use crate::dependencies::Dependencies;
+use crate::http::body::Room;
 use crate::http::server;
 use crate::live::{Live, Sources, spread};
 use crate::metrics::Metrics;
@@ -131,6 +132,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         secrets: Arc::clone(&secrets),
         body_bytes_max: settings.body_bytes_max,
         body_within: Duration::from_millis(settings.body_timeout_ms),
+        room: Room::new(settings.bodies_bytes_max),
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
     };
     let app = App {

@@ -126,8 +126,13 @@ impl Dependencies {
             why = why.or_else(|| Some("it has not been opened yet".to_owned()));
         }
         self.note(why);
-        self.metrics.degraded("redis", self.redis_down());
+        self.note_redis();
         self.degraded()
+    }
+
+    /// Shows in the metrics what is known of Redis: its breaker may have opened meanwhile.
+    pub fn note_redis(&self) {
+        self.metrics.degraded("redis", self.redis_down());
     }
 
     fn note(&self, why: Option<String>) {

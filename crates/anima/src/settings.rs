@@ -44,6 +44,7 @@ pub struct Settings {
     pub worker_threads: usize,
     pub body_bytes_max: usize,
     pub body_timeout_ms: u64,
+    pub bodies_bytes_max: usize,
     pub answer_bytes_max: usize,
     pub hold_output_tokens: u64,
     pub budget_output_tokens: u64,
@@ -244,6 +245,7 @@ impl Settings {
         for (value, name) in [
             (self.body_bytes_max as u64, "body_bytes_max"),
             (self.body_timeout_ms, "body_timeout_ms"),
+            (self.bodies_bytes_max as u64, "bodies_bytes_max"),
             (self.answer_bytes_max as u64, "answer_bytes_max"),
             (self.hold_output_tokens, "hold_output_tokens"),
             (self.budget_output_tokens, "budget_output_tokens"),

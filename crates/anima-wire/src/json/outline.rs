@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{Cursor, Error, Kind, Text};
+use super::{Cursor, Error, Kind, Text, VALUES_MAX};
 
 /// One value in the list.
 #[derive(Debug, Clone, Copy)]
@@ -46,17 +46,30 @@ pub struct Misfit {
 }
 
 impl<'a> Outline<'a> {
-    /// Reads a document.
+    /// Reads a document from where it can be trusted to be of honest size: a provider, ourselves.
     ///
     /// # Errors
     /// When it is not one valid JSON document.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Error> {
+        Self::bounded(bytes, usize::MAX)
+    }
+
+    /// Reads a document that a caller sent.
+    ///
+    /// # Errors
+    /// When it is not one valid JSON document, or has more than [`VALUES_MAX`] values.
+    pub fn of_request(bytes: &'a [u8]) -> Result<Self, Error> {
+        Self::bounded(bytes, VALUES_MAX)
+    }
+
+    fn bounded(bytes: &'a [u8], most: usize) -> Result<Self, Error> {
         // Of real bodies about one value in sixteen bytes; prose has far fewer.
-        let mut entries = Vec::with_capacity((bytes.len() / 24).clamp(8, 4096));
+        let entries = Vec::with_capacity((bytes.len() / 24).clamp(8, 4096));
+        let mut reader = Reader { bytes, entries, most };
         let mut cursor = Cursor::new(bytes);
-        read(bytes, &mut cursor, None, &mut entries)?;
+        reader.read(&mut cursor, None)?;
         cursor.end()?;
-        Ok(Self { entries })
+        Ok(Self { entries: reader.entries })
     }
 
     /// The outermost value.
@@ -65,34 +78,42 @@ impl<'a> Outline<'a> {
     }
 }
 
-/// Reads one value with everything in it. As deep as the cursor allows, [`super::DEPTH_MAX`].
-fn read<'a>(
+/// An outline in the making.
+struct Reader<'a> {
     bytes: &'a [u8],
-    cursor: &mut Cursor<'a>,
-    name: Option<Text<'a>>,
-    entries: &mut Vec<Entry<'a>>,
-) -> Result<(), Error> {
-    let kind = cursor.kind()?;
-    let at = entries.len();
-    let start = cursor.offset();
-    entries.push(Entry { kind, name, start, raw: &[], next: at + 1 });
-    match kind {
-        Kind::Object => {
-            cursor.members(|cursor, name| read(bytes, cursor, Some(name), entries))?;
+    entries: Vec<Entry<'a>>,
+    /// Entries that it may have.
+    most: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads one value with everything in it. As deep as the cursor allows, [`super::DEPTH_MAX`].
+    fn read(&mut self, cursor: &mut Cursor<'a>, name: Option<Text<'a>>) -> Result<(), Error> {
+        let kind = cursor.kind()?;
+        let at = self.entries.len();
+        if at >= self.most {
+            return Err(Error::TooMany);
         }
-        Kind::Array => {
-            cursor.elements(|cursor| read(bytes, cursor, None, entries))?;
+        let start = cursor.offset();
+        self.entries.push(Entry { kind, name, start, raw: &[], next: at + 1 });
+        match kind {
+            Kind::Object => {
+                cursor.members(|cursor, name| self.read(cursor, Some(name)))?;
+            }
+            Kind::Array => {
+                cursor.elements(|cursor| self.read(cursor, None))?;
+            }
+            Kind::Null | Kind::False | Kind::True | Kind::Number | Kind::String => {
+                cursor.value()?;
+            }
         }
-        Kind::Null | Kind::False | Kind::True | Kind::Number | Kind::String => {
-            cursor.value()?;
+        let next = self.entries.len();
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.raw = self.bytes.get(start..cursor.offset()).unwrap_or_default();
+            entry.next = next;
         }
+        Ok(())
     }
-    let next = entries.len();
-    if let Some(entry) = entries.get_mut(at) {
-        entry.raw = bytes.get(start..cursor.offset()).unwrap_or_default();
-        entry.next = next;
-    }
-    Ok(())
 }
 
 impl<'t, 'a> Node<'t, 'a> {
@@ -291,6 +312,15 @@ mod tests {
         let outline = Outline::read(b"[1]").unwrap();
         assert!(outline.root().get("a").is_none() && outline.root().members().next().is_none());
         assert!(Outline::read(b"[1] 2").is_err() && Outline::read(b"").is_err());
+    }
+
+    #[test]
+    fn a_request_of_more_values_than_anybody_needs_is_refused() {
+        let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert!(Outline::of_request(list(VALUES_MAX - 1).as_bytes()).is_ok());
+        let over = list(VALUES_MAX);
+        assert_eq!(Outline::of_request(over.as_bytes()).unwrap_err(), Error::TooMany);
+        assert!(Outline::read(over.as_bytes()).is_ok());
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 //! member that decides about money or routing can stand twice or in disguise.
 //! Sources: `a-inbound` A.2 and A.3, `f-tokens` F.3 and F.5.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -72,7 +73,7 @@ pub(super) fn read(
     body: &[u8],
     named: Option<(&str, bool)>,
 ) -> Result<Foreign, Error> {
-    let outline = Outline::read(body)?;
+    let outline = Outline::of_request(body)?;
     let root = outline.root();
     if root.kind() != Kind::Object {
         let message = "the request body must be a JSON object: put the members in `{}`";
@@ -172,7 +173,7 @@ pub(super) fn limited(body: &Bytes, places: &Places, most: Option<u64>) -> Vec<B
         let number = Bytes::from(most.to_string());
         return vec![body.slice(..place.start), number, body.slice(place.end..)];
     }
-    let Ok(outline) = Outline::read(body) else {
+    let Ok(outline) = Outline::of_request(body) else {
         return vec![body.clone()];
     };
     let member = format!("\"maxOutputTokens\":{most}");
@@ -222,9 +223,10 @@ impl Size {
             self.bytes += node.raw().len();
             return;
         }
+        let kind = DocumentKind::of(node);
         for (name, value) in node.members() {
             self.bytes += name.len();
-            match place(node, &name, &value) {
+            match place(&kind, &name, &value) {
                 Place::Text => self.add(value),
                 Place::Media => {
                     self.media_parts += 1;
@@ -243,13 +245,29 @@ enum Place {
     Sealed,
 }
 
-fn place(parent: Node<'_, '_>, name: &str, value: &Node<'_, '_>) -> Place {
+/// Whether an object is a document of plain text, which has its words where others have their
+/// bytes. Looked up at most once per object, however many members it has.
+struct DocumentKind<'t, 'a> {
+    object: Node<'t, 'a>,
+    is_plain: OnceCell<bool>,
+}
+
+impl<'t, 'a> DocumentKind<'t, 'a> {
+    fn of(object: Node<'t, 'a>) -> Self {
+        Self { object, is_plain: OnceCell::new() }
+    }
+
+    fn is_plain(&self) -> bool {
+        let look = || self.object.get("type").is_some_and(|kind| kind.is("text"));
+        *self.is_plain.get_or_init(look)
+    }
+}
+
+fn place(parent: &DocumentKind<'_, '_>, name: &str, value: &Node<'_, '_>) -> Place {
     if value.kind() != Kind::String {
         return Place::Text;
     }
-    // A document of plain text has its words where others have their bytes.
-    let is_plain = parent.get("type").is_some_and(|kind| kind.is("text"));
-    if MEDIA.contains(&name) && !is_plain {
+    if MEDIA.contains(&name) && !parent.is_plain() {
         Place::Media
     } else if SEALED.contains(&name) {
         Place::Sealed
@@ -261,7 +279,7 @@ fn place(parent: Node<'_, '_>, name: &str, value: &Node<'_, '_>) -> Place {
 /// Counts the tokens of a body that was read before.
 pub(super) fn count(body: &[u8]) -> u64 {
     let mut counter = Counter::default();
-    let Ok(outline) = Outline::read(body) else {
+    let Ok(outline) = Outline::of_request(body) else {
         // Cannot be: the body was read before. The bound by bytes holds all the same.
         counter.add_bytes(body.len());
         return counter.tokens;
@@ -276,8 +294,9 @@ fn count_node(node: Node<'_, '_>, counter: &mut Counter) {
         return counter.add(&text);
     }
     node.elements().for_each(|element| count_node(element, counter));
+    let kind = DocumentKind::of(node);
     for (name, value) in node.members() {
-        match place(node, &name, &value) {
+        match place(&kind, &name, &value) {
             Place::Text if matches!(&*name, "role" | "type" | "model" | "id") => {}
             Place::Text if name == "content" || name == "parts" => {
                 counter.tokens += MESSAGE_OVERHEAD;
@@ -338,6 +357,19 @@ mod tests {
         }
         let counts = r#"{"contents":[],"generationConfig":{"candidateCount":-1}}"#;
         assert!(parse(Dialect::Gemini, counts).is_err());
+    }
+
+    /// Takes minutes where each member looks for its neighbours.
+    #[test]
+    fn an_object_of_very_many_members_is_read_in_one_pass() {
+        let many = r#""url":"","#.repeat(100_000);
+        let body = format!(r#"{{"model":"m","messages":[{{{many}"role":"user"}}]}}"#);
+        let read = parse(Dialect::Anthropic, &body).unwrap();
+        assert_eq!(read.media_parts, 100_000);
+        let outline = Outline::of_request(body.as_bytes()).unwrap();
+        let mut counter = Counter::default();
+        count_node(outline.root(), &mut counter);
+        assert!(counter.tokens > 100_000);
     }
 
     #[test]

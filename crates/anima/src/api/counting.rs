@@ -5,9 +5,10 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use anima_core::failure::Failure;
+use anima_wire::json::Outline;
 
 use super::Plane;
 use super::serve::Wanted;
@@ -50,7 +51,7 @@ async fn counted(
     let (parts, body) = request.into_parts();
     let caller = plane.identify(&parts).await?;
     facts.config_version = caller.pinned.snapshot.rev;
-    let bytes = body::read(body, plane.body_bytes_max, plane.body_within).await?;
+    let bytes = body::read(body, plane.body_bytes_max, plane.body_within, &plane.room).await?;
     let call = question.wanted.read(&parts.headers, unwrapped(bytes, question.unwrap))?;
     admit::resolve(&caller, &call.model, call.dialect)?;
     // Up to 25 ms of work, and more the first time.
@@ -64,9 +65,11 @@ async fn counted(
 /// The request inside a body, where it is wrapped. What is not JSON is judged by whoever reads it.
 fn unwrapped(bytes: Bytes, member: Option<&'static str>) -> Bytes {
     let Some(member) = member else { return bytes };
-    let wrapped: Option<Value> = serde_json::from_slice(&bytes).ok();
-    let inner = wrapped.and_then(|mut body| body.get_mut(member).map(Value::take));
-    inner.map_or(bytes, |inner| Bytes::from(inner.to_string()))
+    let place = Outline::of_request(&bytes).ok().and_then(|body| {
+        let inner = body.root().get(member)?;
+        Some(inner.range())
+    });
+    place.map_or(bytes.clone(), |place| bytes.slice(place))
 }
 
 #[cfg(test)]

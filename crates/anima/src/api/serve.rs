@@ -246,7 +246,7 @@ async fn admitted(
         return Err(known(hold::database_down()));
     }
     let key = idempotency::key_of(&parts.headers).map_err(known)?.map(str::to_owned);
-    let read = body::read(body, plane.body_bytes_max, plane.body_within).await;
+    let read = body::read(body, plane.body_bytes_max, plane.body_within, &plane.room).await;
     let bytes = read.map_err(known)?;
     let mut request = wanted.read(&parts.headers, bytes).map_err(|error| known(error.into()))?;
     request.created_s = u64::try_from(arrival.at.seconds()).unwrap_or(0);

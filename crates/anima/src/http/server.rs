@@ -1,10 +1,12 @@
 //! Sockets, limits and graceful shutdown.
 //!
 //! Every accepted connection has Nagle off, a bound on its request head in size and time, a bound
-//! on a peer that stops reading, and a cap on concurrent HTTP/2 streams; there are only so many.
+//! on a peer that stops reading, on one that asks for nothing, and a cap on concurrent HTTP/2
+//! streams; there are only so many.
 //! Invariant: after the shutdown signal no new connection is taken, and running ones end at the
 //! bound at the latest. Source: `reliability` 7.2, transport limits.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -22,13 +24,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+mod activity;
 mod patience;
 
+use activity::{Activity, Counted};
 use patience::{Patience, Patient};
 
-/// A request's head must be complete within this; before the first, so must be what tells HTTP/1
-/// from HTTP/2.
+/// A request's head must be complete so long after its first byte; a connection must show as soon
+/// which protocol it speaks.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that serves nothing is kept so long for the next request. Longer than the 60 s for
+/// which nginx and load balancers keep theirs, so that they close first: who sends on a connection
+/// that is being closed loses the request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// A peer that takes no byte of what waits for it is given up after this.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Connections open at once; more wait in the system's queue.
@@ -106,7 +114,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        // hyper counts from the end of the last request; from the first byte is counted below.
+        .header_read_timeout(IDLE_TIMEOUT + HEADER_TIMEOUT)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false);
@@ -129,19 +138,25 @@ fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let router = router.clone();
+    let (router, activity) = (router.clone(), Arc::new(Activity::default()));
+    let counted = Arc::clone(&activity);
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().call(request)
+        let (serving, mut router) = (counted.serve(), router.clone());
+        let answering = router.call(request);
+        async move { Ok::<_, Infallible>(answering.await?.map(|body| Counted::new(body, serving))) }
     });
-    let patience = Patience { opening: HEADER_TIMEOUT, write: WRITE_TIMEOUT };
-    let io = TokioIo::new(Patient::new(stream, patience));
+    let patience = Patience { opening: HEADER_TIMEOUT, head: HEADER_TIMEOUT, write: WRITE_TIMEOUT };
+    let io = TokioIo::new(Patient::new(stream, patience, Arc::clone(&activity)));
     let connection = builder.serve_connection(io, service).into_owned();
     let watched = graceful.watch(connection);
     tokio::spawn(async move {
-        // A connection ends in an error whenever its peer leaves: nothing to do about it.
-        drop(watched.await);
+        tokio::select! {
+            // A connection ends in an error whenever its peer leaves: nothing to do about it.
+            _ended = watched => {}
+            () = activity.idle(IDLE_TIMEOUT) => {}
+        }
         drop(permit);
     });
 }

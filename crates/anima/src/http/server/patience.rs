@@ -1,18 +1,21 @@
 //! A socket that waits for its peer only so long.
 //!
-//! Not a bound on requests: hyper bounds heads, the relay bounds answers. Invariant: a connection
-//! fails when its protocol is not known in time, and when a write has waited too long for the peer
-//! to take one byte; a socket that is never waited for pays for no timer. Source: `reliability`
-//! 7.2.
+//! Not a bound on answers, which the relay has. Invariant: a connection fails when its protocol is
+//! not known in time, when a head of HTTP/1 that has begun does not end in time, and when a write
+//! has waited too long for the peer to take one byte; a socket that is never waited for pays for no
+//! timer. Source: `reliability` 7.2.
 
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use super::activity::Activity;
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4). hyper-util reads up to the first byte
 /// that differs to tell the versions apart, and has no clock while it does.
@@ -23,6 +26,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct Patience {
     /// From the first look at the socket until it shows which protocol it speaks.
     pub(super) opening: Duration,
+    /// From the first byte of a request of HTTP/1 that is waited for until its head is there.
+    pub(super) head: Duration,
     /// For a waiting write to move on by a byte.
     pub(super) write: Duration,
 }
@@ -34,13 +39,29 @@ pub(super) struct Patient<S> {
     patience: Patience,
     /// How much of the preface has come; `None` when the protocol is known.
     preface: Option<usize>,
+    activity: Arc<Activity>,
+    /// Requests there had been when the head began that is being read. `None` between requests,
+    /// and always on HTTP/2.
+    head: Option<u64>,
+    is_http2: bool,
     opening: Option<Pin<Box<Sleep>>>,
+    reading: Option<Pin<Box<Sleep>>>,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(socket: S, patience: Patience) -> Self {
-        Self { socket, patience, preface: Some(0), opening: None, stalled: None }
+    pub(super) fn new(socket: S, patience: Patience, activity: Arc<Activity>) -> Self {
+        Self {
+            socket,
+            patience,
+            preface: Some(0),
+            activity,
+            head: None,
+            is_http2: false,
+            opening: None,
+            reading: None,
+            stalled: None,
+        }
     }
 
     /// Takes note of bytes that came while the protocol was not known.
@@ -48,10 +69,28 @@ impl<S> Patient<S> {
         let Some(seen) = self.preface else { return };
         let left = PREFACE.get(seen..).unwrap_or_default();
         let undecided = !came.is_empty() && came.len() < left.len() && left.starts_with(came);
+        self.is_http2 = !came.is_empty() && came.starts_with(left);
         self.preface = undecided.then_some(seen + came.len());
         if !undecided {
             self.opening = None;
         }
+    }
+
+    /// Takes note of bytes of HTTP/1 that came while nothing was served: a head has begun.
+    fn note_head(&mut self, came: usize) {
+        if came > 0 && self.head.is_none() && !self.is_http2 && !self.activity.is_busy() {
+            self.head = Some(self.activity.begun());
+        }
+    }
+
+    /// Counts the time of a head that has begun, until a request has come of it.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.head.is_some_and(|begun| begun == self.activity.begun()) {
+            return expired(&mut self.reading, self.patience.head, cx, "the head does not end");
+        }
+        self.head = None;
+        self.reading = None;
+        Poll::Pending
     }
 
     /// Counts the time of a write that waits, and passes the result of one that does not.
@@ -87,18 +126,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.preface.is_none() {
-            return Pin::new(&mut this.socket).poll_read(cx, buffer);
-        }
         let before = buffer.filled().len();
         match Pin::new(&mut this.socket).poll_read(cx, buffer) {
             Poll::Ready(result) => {
-                this.note(buffer.filled().get(before..).unwrap_or_default());
+                let came = buffer.filled().get(before..).unwrap_or_default();
+                this.note(came);
+                if this.preface.is_none() {
+                    this.note_head(came.len());
+                }
                 Poll::Ready(result)
             }
-            Poll::Pending => {
+            Poll::Pending if this.preface.is_some() => {
                 expired(&mut this.opening, this.patience.opening, cx, "the peer sent no request")
             }
+            Poll::Pending => this.poll_head(cx),
         }
     }
 }
@@ -151,7 +192,8 @@ mod tests {
 
     fn pair() -> (Patient<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(64);
-        (Patient::new(near, Patience { opening: OPENING, write: WRITE }), far)
+        let patience = Patience { opening: OPENING, head: OPENING, write: WRITE };
+        (Patient::new(near, patience, Arc::default()), far)
     }
 
     /// Reads until the peer has sent enough or is given up.
@@ -190,8 +232,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn once_the_protocol_is_known_a_quiet_peer_is_left_to_hyper() {
-        for sent in [&b"G"[..], b"PX", PREFACE, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n+settings"] {
+    async fn a_head_that_has_begun_ends_in_time_or_the_peer_is_given_up() {
+        for sent in ["G", "PX", "GET / HTTP/1.1\r\nhost"] {
+            let (mut near, mut far) = pair();
+            let start = Instant::now();
+            far.write_all(sent.as_bytes()).await.unwrap();
+            assert_eq!(read_all(&mut near).await, io::ErrorKind::TimedOut, "{sent:?}");
+            assert_eq!(start.elapsed().as_secs(), OPENING.as_secs(), "{sent:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_peer_between_requests_is_not_given_up_here() {
+        let (mut near, mut far) = pair();
+        far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        near.read_exact(&mut [0; 18]).await.unwrap();
+        drop(near.activity.serve());
+        assert!(timeout(OPENING * 10, read_all(&mut near)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_http2_a_quiet_peer_is_left_to_hyper() {
+        for sent in [PREFACE, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n+settings"] {
             let (mut near, mut far) = pair();
             far.write_all(sent).await.unwrap();
             let read = timeout(OPENING * 10, read_all(&mut near)).await;

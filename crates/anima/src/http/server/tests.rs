@@ -44,6 +44,18 @@ async fn a_connection_without_a_whole_request_head_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_asks_for_nothing_more_outlives_those_of_proxies_and_is_closed() {
+    let address = server(hello(), CONNECTIONS_MAX).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    assert!(answered(&mut stream).await);
+    let start = Instant::now();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!((70..90).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_connection_more_than_allowed_waits_for_another_to_end() {
     let address = server(hello(), 1).await;
     let mut first = TcpStream::connect(address).await.unwrap();
@@ -63,7 +75,7 @@ struct Endless(
 
 impl http_body::Body for Endless {
     type Data = bytes::Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     fn poll_frame(
         self: std::pin::Pin<&mut Self>,
