@@ -59,6 +59,8 @@ pub struct Labels {
 /// The handles of one combination of labels.
 #[derive(Debug)]
 pub struct Series {
+    /// Under which it is counted: those asked for, or `other` when there are too many.
+    labels: Labels,
     duration: Histogram,
     first_byte: Histogram,
     overhead: Histogram,
@@ -247,6 +249,7 @@ impl Metrics {
         let four = [l.endpoint, &l.alias, &l.channel, &l.app];
         let five = |last| [l.endpoint, &l.alias, &l.channel, &l.app, last];
         Series {
+            labels: l.clone(),
             duration: self.duration.with_label_values(&four),
             first_byte: self.first_byte.with_label_values(&four),
             overhead: self.overhead.with_label_values(&four),
@@ -264,7 +267,7 @@ impl Metrics {
         if outcome == "ok" {
             series.ok.inc();
         } else {
-            let l = labels;
+            let l = &series.labels;
             let five = [l.endpoint, &*l.alias, &*l.channel, &*l.app, outcome];
             self.requests.with_label_values(&five).inc();
         }
@@ -286,7 +289,7 @@ impl Metrics {
             if amount.currency == anima_core::money::Currency::USD {
                 own.inc_by(decimal(amount));
             } else {
-                let l = labels;
+                let l = &series.labels;
                 let five = [l.endpoint, &*l.alias, &*l.channel, &*l.app, amount.currency.code()];
                 family.with_label_values(&five).inc_by(decimal(amount));
             }
@@ -441,8 +444,14 @@ mod tests {
         for n in 0..SERIES_MAX + 50 {
             let alias = format!("a{n}").into();
             let labels = Labels { endpoint: "chat", alias, channel: "c".into(), app: "x".into() };
-            metrics.series(&labels);
+            let times = Times { total: 0.1, first_byte: None, overhead: 0.001 };
+            metrics.request(&labels, "timeout", times);
+            let euros = Money::new(1, anima_core::money::Currency::parse("EUR").unwrap());
+            metrics.settled(&labels, euros, &[euros], (1, 1));
         }
         assert!(metrics.series.read().len() <= SERIES_MAX + 1);
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        let beyond = format!("a{}\"", SERIES_MAX + 1);
+        assert!(text.contains("a1\"") && !text.contains(&beyond));
     }
 }

@@ -43,6 +43,11 @@ const MEDIA: &[&str] = &["data", "file_data", "image_url", "url", "fileUri", "fi
 const SEALED: &[&str] =
     &["signature", "thoughtSignature", "thought_signature", "encrypted_content"];
 
+/// Members of `Responses` that make a call dearer than it looks, or reach what another customer of
+/// the same account has stored: a conversation that the provider keeps, a template of its own, a
+/// job that is paid for and answered with nothing. Refused whoever serves.
+const KEPT_ELSEWHERE: &[&str] = &["previous_response_id", "conversation", "background", "prompt"];
+
 /// Bytes of a medium that stand for one byte of text, as in OpenAI's dialect.
 const MEDIA_BYTES_PER_BYTE: usize = 16;
 
@@ -90,6 +95,9 @@ pub(super) fn read(
             Some(prompt),
             format!("`{prompt}` is missing: send a conversation"),
         ));
+    }
+    if dialect == Dialect::Responses {
+        refuse_kept_elsewhere(root)?;
     }
     let (model, stream) = if let Some((model, stream)) = named {
         (model.to_owned(), stream)
@@ -187,22 +195,50 @@ pub(super) fn limited(body: &Bytes, places: &Places, most: Option<u64>) -> Vec<B
     vec![body.slice(..at), Bytes::from(text), body.slice(at..)]
 }
 
+fn refuse_kept_elsewhere(root: Node<'_, '_>) -> Result<(), Error> {
+    let is_asked = |member: &&&str| root.get(member).is_some_and(|node| node.raw() != "false");
+    let Some(member) = KEPT_ELSEWHERE.iter().find(is_asked) else {
+        return Ok(());
+    };
+    let message = format!(
+        "`{member}` is not supported: this gateway keeps no responses; send the whole \
+         conversation in `input`"
+    );
+    Err(Error::new(Some(member), message))
+}
+
 /// Refuses names that stand twice, and those of ours in disguise.
 fn guard(root: Node<'_, '_>) -> Result<(), Error> {
     let mut names = BTreeSet::new();
-    for (name, _) in root.members() {
+    for (name, value) in root.members() {
         if let Some(owned) = OWNED.iter().find(|owned| folds_to(&name, &owned.to_ascii_lowercase()))
             && !OWNED.contains(&&*name)
         {
             let message = format!("`{name}` differs from `{owned}` only in letter case: remove it");
             return Err(Error::new(Some(owned), message));
         }
-        let shown: String = name.chars().take(64).collect();
-        if !names.insert(name) {
-            return Err(Error::new(None, format!("`{shown}` appears twice: send it once")));
+        if matches!(&*name, "generationConfig" | "generation_config") {
+            once_each(value)?;
         }
+        note_once(&mut names, &name)?;
     }
     Ok(())
+}
+
+/// Refuses names that stand twice among the members of an object.
+fn once_each(object: Node<'_, '_>) -> Result<(), Error> {
+    let mut names = BTreeSet::new();
+    object.members().try_for_each(|(name, _)| note_once(&mut names, &name))
+}
+
+/// Gemini takes a name in two spellings, `maxOutputTokens` and `max_output_tokens`: they are one.
+fn note_once(names: &mut BTreeSet<String>, name: &str) -> Result<(), Error> {
+    let spelling: String = name.chars().filter(|c| *c != '_').collect();
+    if names.insert(spelling.to_lowercase()) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(64).collect();
+    Err(Error::new(None, format!("`{shown}` appears twice: send it once")))
 }
 
 /// The size of what will be read by the model.
@@ -355,8 +391,26 @@ mod tests {
         ] {
             assert!(parse(Dialect::Anthropic, body).is_err(), "{body}");
         }
-        let counts = r#"{"contents":[],"generationConfig":{"candidateCount":-1}}"#;
-        assert!(parse(Dialect::Gemini, counts).is_err());
+        for body in [
+            r#"{"contents":[],"generationConfig":{"candidateCount":-1}}"#,
+            r#"{"contents":[],"generationConfig":{"maxOutputTokens":1,"maxOutputTokens":65536}}"#,
+            r#"{"contents":[],"generationConfig":{"maxOutputTokens":1,"max_output_tokens":9}}"#,
+            r#"{"contents":[],"generationConfig":{},"generation_config":{"maxOutputTokens":9}}"#,
+        ] {
+            assert!(parse(Dialect::Gemini, body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_another_customer_may_have_stored_is_refused_by_name() {
+        for member in KEPT_ELSEWHERE {
+            let body = |value| format!(r#"{{"model":"m","input":"x","{member}":{value}}}"#);
+            let error = parse(Dialect::Responses, &body("\"id\"")).unwrap_err();
+            assert_eq!(error.param, Some(*member), "{error:?}");
+            for absent in ["null", "false"] {
+                assert!(parse(Dialect::Responses, &body(absent)).is_ok(), "{member} {absent}");
+            }
+        }
     }
 
     /// Takes minutes where each member looks for its neighbours.

@@ -4,6 +4,7 @@
 //! [`BODY_BYTES_MAX`] of a body is ever held.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Query;
@@ -18,6 +19,9 @@ use super::problem::{Code, Problem};
 use super::typed::object;
 
 /// Largest body: a price list with a thousand meters has 100 KiB.
+/// How long a body may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Rows of a page when the caller does not say, and at most.
 const PAGE_ROWS: u32 = 50;
@@ -126,9 +130,13 @@ impl Call {
 /// Reads a whole body.
 ///
 /// # Errors
-/// [`Code::BodyTooLarge`], or [`Code::InvalidBody`] when it breaks off.
+/// [`Code::BodyTooLarge`], or [`Code::InvalidBody`] when it breaks off or does not come.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    let collecting = Limited::new(body, BODY_BYTES_MAX).collect();
+    let Ok(collected) = tokio::time::timeout(BODY_WITHIN, collecting).await else {
+        return Err(Problem::new(Code::InvalidBody, "the body did not arrive within 30 s"));
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Problem::new(Code::BodyTooLarge, "a body has at most 1 MiB"))

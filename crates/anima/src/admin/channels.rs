@@ -69,7 +69,14 @@ impl Collection for Channels {
             return Err(Problem::invalid("settings", &format!("an object with `{name}`")));
         }
         address::check(&channel.base_url, channel.allow_private_network)?;
-        let stored = draft.origin.map(credentials::stored).unwrap_or_default();
+        // A stored secret is sent only where it was meant for: who may change an address may not read
+        // secrets by it.
+        let mut stored = draft.origin.map(credentials::stored).unwrap_or_default();
+        let before = draft.origin.and_then(|origin| origin.get("base_url")?.as_str());
+        if before.is_some_and(|before| host_of(before) != host_of(&channel.base_url)) {
+            stored.clear();
+            channel.credentials.iter_mut().for_each(|credential| credential.sealed = None);
+        }
         credentials::seal(&admin.secrets, draft.code, &mut channel.credentials, &stored)?;
         Prepared::of(&channel)
     }
@@ -90,6 +97,13 @@ const PROVIDERS: &[&str] = &[
     "vertex",
     "bedrock",
 ];
+
+/// What of an address says who is talked to: scheme, host and port.
+fn host_of(base_url: &str) -> Option<(String, String)> {
+    let uri: http::Uri = base_url.parse().ok()?;
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    Some((scheme, uri.authority()?.as_str().to_ascii_lowercase()))
+}
 
 fn known_providers() -> String {
     let known = PROVIDERS.iter().filter(|name| adapter::lookup(name).is_some());

@@ -51,7 +51,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match address.segments() {
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, .., high, low] => {
+        // Of NAT64 the well-known prefix alone: in a local one, 64:ff9b:1::/48, the operator of the
+        // network says where the address stands, so that nothing there counts as public.
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             Some(join(high, low))
         }
         [0x2002, high, low, ..] => Some(join(high, low)),
@@ -77,6 +79,7 @@ mod tests {
             "255.255.255.255",
             "::1",
             "::",
+            "64:ff9b:1::808:808",
             "fe80::1",
             "fc00::1",
             "::ffff:169.254.169.254",

@@ -12,7 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::link::Link;
-use super::pool::Home;
+use super::pool::{Boarded, Home};
 
 /// See the module.
 #[derive(Debug)]
@@ -21,18 +21,26 @@ pub struct Body {
     incoming: Option<Incoming>,
     /// `None` on HTTP/2, where many bodies share a connection that has a task of its own.
     link: Option<(Box<Link>, Home)>,
+    /// The place on such a connection.
+    boarded: Option<Boarded>,
     /// The connection knows that somebody reads: it hands nothing over before it was asked once.
     asked: bool,
 }
 
 impl Body {
-    pub(super) fn new(incoming: Incoming, link: Option<(Box<Link>, Home)>) -> Self {
-        Self { incoming: Some(incoming), link, asked: false }
+    pub(super) fn new(incoming: Incoming, link: (Box<Link>, Home)) -> Self {
+        Self { incoming: Some(incoming), link: Some(link), boarded: None, asked: false }
+    }
+
+    /// On a connection that others use too.
+    pub(super) fn boarded(incoming: Incoming, place: Boarded) -> Self {
+        Self { incoming: Some(incoming), link: None, boarded: Some(place), asked: false }
     }
 
     /// Nothing more will be read: the connection goes home if it is at rest.
     fn release(&mut self) {
         self.incoming = None;
+        self.boarded = None;
         if let Some((mut link, home)) = self.link.take()
             && link.is_at_rest()
         {

@@ -1,13 +1,14 @@
 //! Connections to upstreams: made, kept while idle, and used again.
 //!
 //! One pool per network policy. HTTP/1.1 connections are kept per origin, the last used first, and
-//! belong to one call at a time; of HTTP/2, one connection per origin carries all calls. Which of
-//! the two it is, TLS negotiates. hyper-util's pool would do, but runs each connection in a task of
+//! belong to one call at a time; one of HTTP/2 carries so many calls, and then another is made.
+//! Which of the two it is, TLS negotiates. hyper-util's pool would do, but runs each connection in a task of
 //! its own (see `link`). Invariant: a request is sent again on another connection only when it is
 //! certain that nothing of it was sent on the first.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -15,7 +16,7 @@ use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::client::conn::http2;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{BoxError, Service as _};
@@ -33,6 +34,21 @@ const IDLE_PER_ORIGIN: usize = 512;
 /// Idle connections are closed after this; most providers close theirs after 60 s or more.
 const IDLE_FOR: Duration = Duration::from_secs(50);
 
+/// Calls on one connection of HTTP/2. Servers allow 100 at least as a rule; beyond what they allow,
+/// calls would wait unseen, and a healthy provider would look late.
+const CALLS_PER_CONNECTION: usize = 64;
+
+/// What a call of HTTP/2 may have unread before its provider must wait.
+const CALL_WINDOW: u32 = 512 * 1024;
+
+/// The same for a whole connection: more than all its calls together, so that clients who do not
+/// read hold up nobody else.
+const CONNECTION_WINDOW: u32 = CALL_WINDOW * 65;
+
+/// A connection of HTTP/2 is asked for a sign of life so often, and given up so long after.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_WITHIN: Duration = Duration::from_secs(10);
+
 /// Makes streams: name, TCP and TLS.
 pub(super) type Connector = Bounded<HttpsConnector<HttpConnector<Resolver>>>;
 
@@ -48,7 +64,37 @@ struct Origin {
 struct Kept {
     /// The last used at the back.
     idle: VecDeque<(Instant, Box<Link>)>,
-    shared: Option<http2::SendRequest<Segments>>,
+    shared: Vec<Lane>,
+}
+
+/// A connection of HTTP/2.
+#[derive(Debug, Clone)]
+struct Lane {
+    sender: http2::SendRequest<Segments>,
+    /// Calls on it.
+    running: Arc<AtomicUsize>,
+}
+
+impl Lane {
+    /// Takes a call on, if there is room. Called under the shelf's lock only, so that no two calls
+    /// see the same room.
+    fn board(&self) -> Option<Carrier> {
+        if self.running.load(Ordering::Relaxed) >= CALLS_PER_CONNECTION {
+            return None;
+        }
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Some(Carrier::Shared(self.sender.clone(), Boarded(Arc::clone(&self.running))))
+    }
+}
+
+/// A call on a connection of HTTP/2, until its answer is over.
+#[derive(Debug)]
+pub(super) struct Boarded(Arc<AtomicUsize>);
+
+impl Drop for Boarded {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -85,7 +131,7 @@ enum Carrier {
     /// Its own.
     Own(Box<Link>),
     /// One of many calls on it.
-    Shared(http2::SendRequest<Segments>),
+    Shared(http2::SendRequest<Segments>, Boarded),
 }
 
 impl Pool {
@@ -123,11 +169,9 @@ impl Pool {
             let (since, mut link) = {
                 let mut locked = self.shelf.lock();
                 let kept = locked.kept.get_mut(origin)?;
-                if kept.shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
-                    kept.shared = None;
-                }
-                if let Some(shared) = &kept.shared {
-                    return Some(Carrier::Shared(shared.clone()));
+                kept.shared.retain(|lane| !lane.sender.is_closed());
+                if let Some(carrier) = kept.shared.iter().find_map(Lane::board) {
+                    return Some(carrier);
                 }
                 kept.idle.pop_back()?
             };
@@ -145,15 +189,25 @@ impl Pool {
         if !stream.connected().is_negotiated_h2() {
             return Ok(Carrier::Own(Box::new(Link::open(stream).await?)));
         }
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_WITHIN)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(CALL_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(stream)
+            .await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an HTTP/2 connection ended");
             }
         });
+        let lane = Lane { sender, running: Arc::default() };
         let mut locked = self.shelf.lock();
-        locked.kept.entry(origin.clone()).or_default().shared = Some(sender.clone());
-        Ok(Carrier::Shared(sender))
+        let carrier = lane.board();
+        locked.kept.entry(origin.clone()).or_default().shared.push(lane);
+        carrier.ok_or_else(|| "a fresh connection is full".into())
     }
 }
 
@@ -170,7 +224,7 @@ async fn exchange(
             match link.send(request).await {
                 Ok(response) => {
                     let home = Home { shelf: Arc::clone(shelf), origin: origin.clone() };
-                    Ok(response.map(|incoming| Body::new(incoming, Some((link, home)))))
+                    Ok(response.map(|incoming| Body::new(incoming, (link, home))))
                 }
                 Err(mut failed) => {
                     let unsent = failed.take_message();
@@ -178,8 +232,8 @@ async fn exchange(
                 }
             }
         }
-        Carrier::Shared(mut sender) => match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(|incoming| Body::new(incoming, None))),
+        Carrier::Shared(mut sender, boarded) => match sender.try_send_request(request).await {
+            Ok(response) => Ok(response.map(|incoming| Body::boarded(incoming, boarded))),
             Err(mut failed) => {
                 let unsent = failed.take_message();
                 Err((failed.into_error(), unsent))
@@ -245,7 +299,13 @@ impl Shelf {
             while kept.idle.front().is_some_and(|(since, _)| is_old(since)) {
                 surplus.extend(kept.idle.pop_front());
             }
-            !kept.idle.is_empty() || kept.shared.is_some()
+            // A crowd may have left several behind; one is enough to begin with.
+            let mut spare = false;
+            kept.shared.retain(|lane| {
+                let rests = lane.running.load(Ordering::Relaxed) == 0;
+                !lane.sender.is_closed() && !(rests && std::mem::replace(&mut spare, true))
+            });
+            !kept.idle.is_empty() || !kept.shared.is_empty()
         });
     }
 }

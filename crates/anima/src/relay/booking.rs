@@ -14,7 +14,7 @@ use anima_core::usage::{Meter, Usage, UsageSource};
 
 use anima_wire::adapter::{Told, sound_usage};
 
-use super::admit::meters;
+use super::admit::{self, meters};
 use super::call::{Call, price_ref};
 use super::keeper::INTERVAL_TOKENS;
 use super::trial::Trial;
@@ -235,9 +235,11 @@ pub(super) async fn failed(
                 0
             };
             // What came and could not be used was made all the same: the worst plausible exposure.
+            // Pictures and queries are known before they are asked for.
             let sound = sound_usage(&call.request);
-            let mut usage =
-                sound.unwrap_or_else(|| Usage::default().with(Meter::InputTokens, input));
+            let mut usage = sound.unwrap_or_else(|| {
+                admit::most(&call.request).with(Meter::InputTokens, input)
+            });
             if call.request.endpoint.generates() {
                 let output = (trial.wasted_bytes as u64).div_ceil(BYTES_PER_TOKEN);
                 let most = call.request.output_tokens_max.unwrap_or(WASTED_TOKENS_MAX);

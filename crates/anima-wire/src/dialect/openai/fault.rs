@@ -71,7 +71,8 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("your credit balance is too low", Failure::AccountExhausted),
     ("insufficient balance", Failure::AccountExhausted),
     ("insufficient credits", Failure::AccountExhausted),
-    ("this request requires more credits", Failure::AccountExhausted),
+    // What the caller wants is more than is left: less may still pass, so the account is not out.
+    ("this request requires more credits", Failure::RateLimited),
     ("you have reached your specified api usage limits", Failure::AccountExhausted),
     ("your prepayment credits are depleted", Failure::AccountExhausted),
     ("your project has exceeded its monthly spending cap", Failure::AccountExhausted),
@@ -84,6 +85,10 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("the input token count", Failure::ContextTooLong),
     ("input is too long", Failure::ContextTooLong),
     ("model not exist", Failure::UpstreamModelUnknown),
+    // A file or a cache that the caller named: our key is as good as before.
+    ("you do not have permission to access the file", Failure::RequestRefused),
+    ("you do not have permission to access the cachedcontent", Failure::RequestRefused),
+    ("cachedcontent not found", Failure::RequestRefused),
 ];
 
 /// `MiniMax`'s codes in `base_resp.status_code`.
@@ -107,6 +112,8 @@ const BELIEVED: &[(Failure, &[u16])] = &[
     (Failure::CredentialRefused, &[400, 401, 402, 403]),
     (Failure::UpstreamModelUnknown, &[400, 403, 404, 422]),
     (Failure::Overloaded, &[429, 500, 502, 503, 529]),
+    (Failure::RateLimited, &[402]),
+    (Failure::RequestRefused, &[403, 404]),
 ];
 
 /// What an error body says, whatever its form.

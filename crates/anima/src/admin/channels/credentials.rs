@@ -78,7 +78,7 @@ pub(super) fn seal(
             }
             (None, Some(sealed)) => sealed,
             (None, None) => {
-                let detail = "is required: none is stored for this code";
+                let detail = "is required: none is stored for this code at this address";
                 return Err(Problem::member(Code::InvalidMember, member, detail));
             }
         };

@@ -227,17 +227,18 @@ impl<'a> Desk<'a> {
 
     fn sale(&mut self, alias: &str, entry: &Listed) -> Option<Target> {
         let what = format!("sale {alias}");
-        let own = bounds::of(&entry.meters);
-        self.doubted(&what, (alias, entry), own);
         let times = |price: &MeterPrice| {
             let amount = decimal::product(&price.amount, &self.order.multiplier)?;
             Some(MeterPrice { amount, ..price.clone() })
         };
-        let Some(meters) = entry.meters.iter().map(times).collect() else {
+        let Some(meters) = entry.meters.iter().map(times).collect::<Option<Vec<_>>>() else {
             let multiplier = &self.order.multiplier;
             self.faults.push(format!("{what}: a price times {multiplier} cannot be held"));
             return None;
         };
+        // What is judged is what would be charged: 0 gives calls away, 120 is no 120 %.
+        let own = bounds::of(&meters);
+        self.doubted(&what, (alias, entry), own);
         let price = Price {
             side: Side::Sale,
             channel: None,

@@ -55,6 +55,24 @@ async fn credentials_are_kept_replaced_and_removed_by_code() {
 }
 
 #[tokio::test]
+async fn a_stored_secret_does_not_follow_the_channel_to_another_host() {
+    let desk = Desk::open().await;
+    let mut body = channel("a");
+    body["credentials"] = json!([{"code": "x", "secret": "one"}]);
+    body["base_url"] = json!("https://api.example/v1");
+    assert_eq!(desk.post("/channels", body).await.status, 201);
+    let moved = json!({"base_url": "https://elsewhere.example/v1", "version_no": 1});
+    let refused = desk.patch("/channels/a", moved.clone()).await;
+    assert_eq!(refused.refusal(), (400, "invalid_member", "credentials[0].secret"));
+    let path = json!({"base_url": "https://API.example/v2", "version_no": 1});
+    assert_eq!(desk.patch("/channels/a", path).await.status, 200);
+    let mut moved = moved;
+    moved["credentials"] = json!([{"code": "x", "secret": "one"}]);
+    moved["version_no"] = json!(2);
+    assert_eq!(desk.patch("/channels/a", moved).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_sealed_secret_cannot_be_planted() {
     let desk = Desk::furnished().await;
     let body = json!({"credentials": [{"code": "main", "sealed": "AAAA"}], "version_no": 1});

@@ -35,9 +35,6 @@ const KNOWN: &[&str] = &[
     "include",
 ];
 
-/// Members whose loss the caller would see in the answer.
-const REFUSED: &[&str] = &["previous_response_id", "conversation", "background", "prompt"];
-
 /// What may be asked to be included that is understood here.
 const LOGPROBS: &str = "message.output_text.logprobs";
 const SEALED: &str = "reasoning.encrypted_content";
@@ -45,11 +42,6 @@ const SEALED: &str = "reasoning.encrypted_content";
 /// Reads a request.
 pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Request<'a>, Refusal> {
     let root = outline.root();
-    for member in REFUSED {
-        if root.get(member).is_some_and(|node| node.raw() != "false") {
-            return Err(Refusal::unsupported(*member));
-        }
-    }
     let mut request = Request {
         model: root.string("model")?.unwrap_or_default(),
         stream: root.switch("stream")?.unwrap_or(false),

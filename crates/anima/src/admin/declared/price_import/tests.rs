@@ -97,6 +97,17 @@ async fn both_books_are_filled_once_and_then_nothing_changes() {
     assert_eq!(bench.admin.stores.config.rev().await.unwrap(), rev);
 }
 
+#[tokio::test]
+async fn a_multiplier_that_gives_calls_away_or_overcharges_is_doubted() {
+    let bench = furnished().await;
+    for multiplier in ["0", "120"] {
+        let aliases = vec![name("Smart/one")];
+        let order = Order { aliases, multiplier: multiplier.to_owned(), ..order() };
+        let faults = planned(&bench, CSV, &order).await.unwrap_err().join("\n");
+        assert!(faults.contains("sale Smart/one: input_tokens is "), "{multiplier}: {faults}");
+    }
+}
+
 fn meter(meter: &str, amount: &str, when: &Value) -> Value {
     json!({"meter": meter, "per": 1_000_000, "amount": amount, "when": when})
 }
