@@ -69,8 +69,8 @@ impl Collection for Channels {
             return Err(Problem::invalid("settings", &format!("an object with `{name}`")));
         }
         address::check(&channel.base_url, channel.allow_private_network)?;
-        // A stored secret is sent only where it was meant for: who may change an address may not read
-        // secrets by it.
+        // A stored secret is sent only where it was meant for: who may change an address may not
+        // read secrets by it.
         let mut stored = draft.origin.map(credentials::stored).unwrap_or_default();
         let before = draft.origin.and_then(|origin| origin.get("base_url")?.as_str());
         if before.is_some_and(|before| host_of(before) != host_of(&channel.base_url)) {

@@ -2,9 +2,9 @@
 //!
 //! One pool per network policy. HTTP/1.1 connections are kept per origin, the last used first, and
 //! belong to one call at a time; one of HTTP/2 carries so many calls, and then another is made.
-//! Which of the two it is, TLS negotiates. hyper-util's pool would do, but runs each connection in a task of
-//! its own (see `link`). Invariant: a request is sent again on another connection only when it is
-//! certain that nothing of it was sent on the first.
+//! Which of the two it is, TLS negotiates. hyper-util's pool would do, but runs each connection in
+//! a task of its own (see `link`). Invariant: a request is sent again on another connection only
+//! when it is certain that nothing of it was sent on the first.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
