@@ -21,22 +21,23 @@ from servers import Gateway, Provider, Refused
 HERE = pathlib.Path(__file__).parent
 APP, CREDIT = "matrix", "1000.00"
 CHATS = ["chat", "stream", "tools", "vision", "structured"]
+BOTH = [*CHATS, "embeddings"]
 
 # Name in the table: runtime, name of the runner, features.
 CLIENTS = {
-    "OpenAI Python, chat": ("python", "openai", CHATS),
+    "OpenAI Python, chat": ("python", "openai", BOTH),
     "OpenAI Python, Responses": ("python", "openai-responses", CHATS),
     "Anthropic Python": ("python", "anthropic", CHATS),
     "Google Gen AI Python": ("python", "google-genai", CHATS),
-    "OpenAI Node, chat": ("node", "openai", CHATS),
+    "OpenAI Node, chat": ("node", "openai", BOTH),
     "OpenAI Node, Responses": ("node", "openai-responses", CHATS),
     "Anthropic TypeScript": ("node", "anthropic", CHATS),
     "Google Gen AI JavaScript": ("node", "google-genai", CHATS),
-    "Vercel AI SDK, OpenAI chat": ("node", "ai-openai", CHATS),
+    "Vercel AI SDK, OpenAI chat": ("node", "ai-openai", BOTH),
     "Vercel AI SDK, OpenAI Responses": ("node", "ai-openai-responses", CHATS),
     "Vercel AI SDK, Anthropic": ("node", "ai-anthropic", CHATS),
     "Vercel AI SDK, Google": ("node", "ai-google", CHATS),
-    "LangChain OpenAI, chat": ("python", "langchain-openai", CHATS),
+    "LangChain OpenAI, chat": ("python", "langchain-openai", BOTH),
     "LangChain OpenAI, Responses": ("python", "langchain-openai-responses", CHATS),
     "LangChain Anthropic": ("python", "langchain-anthropic", CHATS),
     "LangChain Google": ("python", "langchain-google-genai", CHATS),
@@ -50,8 +51,12 @@ PROVIDERS = {
     "gemini": ("gemini", "", {}),
 }
 
+# Channels whose provider has embeddings.
+EMBEDDERS = ["openai"]
+
 # Usage of every kind, and tools called twice.
 MODEL = "sim-x+reasoning:5+cached:3+calls:2"
+EMBEDDING_MODEL = "sim-embedding"
 
 
 def rows(gateway, provider, channels):
@@ -61,6 +66,12 @@ def rows(gateway, provider, channels):
                   for name, amount in rates.items()]
         gateway.admin("POST", "/prices", {**scope, "currency": "USD", "meters": meters})
 
+    def alias(code, kind, route):
+        gateway.admin("POST", "/aliases", {
+            "code": code, "kind": kind, "routes": [route], "retry": {"max_attempts": 1}})
+        price(SALE, {"code": f"{code}-sale", "side": "sale", "alias": code})
+        price(COST, {"code": f"{code}-cost", "side": "cost", **route})
+
     for code in channels:
         name, path, more = PROVIDERS[code]
         gateway.admin("POST", "/channels", {
@@ -68,11 +79,9 @@ def rows(gateway, provider, channels):
             "credentials": [{"code": "first", "secret": "sk-sim"}],
             "allow_private_network": True, **more,
         })
-        route = {"channel": code, "model": MODEL}
-        gateway.admin("POST", "/aliases", {
-            "code": f"sim-{code}", "kind": "chat", "routes": [route], "retry": {"max_attempts": 1}})
-        price(SALE, {"code": f"{code}-sale", "side": "sale", "alias": f"sim-{code}"})
-        price(COST, {"code": f"{code}-cost", "side": "cost", **route})
+        alias(f"sim-{code}", "chat", {"channel": code, "model": MODEL})
+        if code in EMBEDDERS:
+            alias(f"embed-{code}", "embedding", {"channel": code, "model": EMBEDDING_MODEL})
     gateway.admin("POST", "/apps", {"code": APP, "name": "Matrix"})
     gateway.admin("POST", f"/apps/{APP}/topups", {"amount": CREDIT})
     return gateway.admin("POST", f"/apps/{APP}/keys", {})["secret"]
@@ -120,8 +129,9 @@ def clean_environment(origin, key):
 
 def judge(client, books, feature, channel):
     """One cell: nothing, or what was wrong."""
+    alias = f"embed-{channel}" if feature == "embeddings" else f"sim-{channel}"
     try:
-        books.check(channel, client.run(feature, f"sim-{channel}"))
+        books.check(channel, client.run(feature, alias))
     except (Wrong, Refused) as error:
         books.new_calls()
         return str(error)
@@ -141,7 +151,7 @@ def run(arguments, folder):
             log = folder / f"{runtime}-{name}.log"
             client = Client(runtime, name, env, arguments.packages, log)
             for channel in channels:
-                for feature in (f for f in features if arguments.feature in (None, f)):
+                for feature in wanted(features, channel, arguments.feature):
                     wrong = judge(client, books, feature, channel)
                     cells[title, channel, feature] = wrong
                     word = "ok" if wrong is None else f"FAILED: {wrong}"
@@ -153,6 +163,12 @@ def run(arguments, folder):
     finally:
         gateway.stop()
         provider.stop()
+
+
+def wanted(features, channel, only):
+    """The features to be tried with a channel."""
+    return [feature for feature in features if only in (None, feature)
+            and (feature != "embeddings" or channel in EMBEDDERS)]
 
 
 def chosen(table, word):

@@ -3,6 +3,7 @@
 //! Also the words of a dictionary, which are all names, texts and small values that stand in them.
 //! Invariant: files come in the order of their paths, so that a seed means the same everywhere.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,12 +68,13 @@ impl Dictionary {
     /// The words of documents and of the payloads of streams.
     pub(crate) fn of(files: &[Vec<u8>]) -> Self {
         let mut words = Self::default();
+        let mut known = BTreeSet::new();
         for file in files {
             let text = String::from_utf8_lossy(file);
             let payloads = text.lines().filter_map(|line| line.strip_prefix("data: "));
             for document in payloads.chain([&*text]) {
                 if let Ok(value) = serde_json::from_str(document) {
-                    words.learn(&value);
+                    words.learn(&value, &mut known);
                 }
             }
         }
@@ -81,16 +83,23 @@ impl Dictionary {
         words
     }
 
-    fn learn(&mut self, value: &Value) {
-        if value.to_string().len() <= WORD_BYTES_MAX && !self.values.contains(value) {
+    fn learn(&mut self, value: &Value, known: &mut BTreeSet<String>) {
+        let text = value.to_string();
+        if text.len() <= WORD_BYTES_MAX && known.insert(text) {
             self.values.push(value.clone());
         }
         match value {
             Value::Object(members) => {
                 self.names.extend(members.keys().cloned());
-                members.values().for_each(|member| self.learn(member));
+                for member in members.values() {
+                    self.learn(member, known);
+                }
             }
-            Value::Array(elements) => elements.iter().for_each(|element| self.learn(element)),
+            Value::Array(elements) => {
+                for element in elements {
+                    self.learn(element, known);
+                }
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }

@@ -173,12 +173,10 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// What a string says.
     pub fn text(&self) -> Option<Cow<'a, str>> {
-        let raw = self.raw();
-        let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-        if inner.contains('\\') {
-            return Some(Text::new(inner.as_bytes()).decode());
-        }
-        Some(Cow::Borrowed(inner))
+        let [b'"', inner @ .., b'"'] = self.entry()?.raw else {
+            return None;
+        };
+        Some(Text::new(inner).decode())
     }
 
     /// Whether it is this string.

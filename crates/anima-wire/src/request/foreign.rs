@@ -256,7 +256,7 @@ impl Size {
             return;
         }
         if node.kind() != Kind::Object {
-            self.bytes += node.raw().len();
+            self.bytes += node.range().len();
             return;
         }
         let kind = DocumentKind::of(node);
@@ -266,7 +266,7 @@ impl Size {
                 Place::Text => self.add(value),
                 Place::Media => {
                     self.media_parts += 1;
-                    self.bytes += value.raw().len() / MEDIA_BYTES_PER_BYTE;
+                    self.bytes += value.range().len() / MEDIA_BYTES_PER_BYTE;
                 }
                 Place::Sealed => {}
             }
@@ -344,7 +344,7 @@ fn count_node(node: Node<'_, '_>, counter: &mut Counter) {
             Place::Text => count_node(value, counter),
             Place::Media => {
                 counter.tokens += MEDIA_PART;
-                counter.add_bytes(value.raw().len() / MEDIA_BYTES_PER_BYTE);
+                counter.add_bytes(value.range().len() / MEDIA_BYTES_PER_BYTE);
             }
             Place::Sealed => {}
         }
