@@ -43,16 +43,14 @@ const HELD_TOKENS: u64 = 30;
 
 pub(super) async fn run(process: Arc<Process>, request: Request) {
     let _entered = process.world.enter();
-    match request.paid {
-        Some((id, amount)) => pay_in(&process, &request.app, (id, amount)).await,
-        None => {
-            let call = Call::new(&process, &request);
-            let id = call.id;
-            process.running.lock().insert(id);
-            call.run().await;
-            process.running.lock().remove(&id);
-        }
+    if let Some((id, amount)) = request.paid {
+        return pay_in(&process, &request.app, (id, amount)).await;
     }
+    let call = Call::new(&process, &request);
+    let id = call.id;
+    process.running.lock().insert(id);
+    call.run().await;
+    process.running.lock().remove(&id);
 }
 
 /// An operator pays in until it is told that it worked: the same key each time.

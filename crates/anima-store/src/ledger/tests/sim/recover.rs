@@ -96,12 +96,11 @@ async fn resolve(process: &Process, claimed: &Claimed) -> bool {
     match process.ledger.settle(*settlement).await {
         Ok(_) => process.step("recovery.settled").await,
         Err(Error::Fenced) => process.step("recovery.fenced").await,
-        // It is kept and tried until it is written, or this process dies.
-        Err(Error::Unavailable(_)) => {}
         // What its own process says of it may be refused for its content; it is asked again.
         Err(Error::Refused(_)) => return false,
-        // Its own process's settlement came before it.
-        Err(Error::Conflict) => {}
+        // It is kept and tried until it is written, or this process dies; or its own process's
+        // settlement came before it.
+        Err(Error::Unavailable(_) | Error::Conflict) => {}
         Err(error) => process.world.fail(format!("a recovered settlement was refused: {error}")),
     }
     true

@@ -23,7 +23,7 @@ use crate::ledger::digest::Digest;
 use crate::ledger::operation::{Item, Operation, Verdict};
 use crate::ledger::plan::State as HoldState;
 use crate::ledger::tests::fixtures::NOON;
-use crate::ledger::tests::memory::unlocked::Reading;
+use crate::ledger::tests::memory::unlocked::{self, Reading};
 use crate::ledger::tests::memory::{HoldRow, Memory};
 
 /// Lines of the trace that a failure shows.
@@ -344,13 +344,13 @@ impl World {
     /// Reads what a batch names, without locks.
     pub(super) fn read_unlocked(&self, id: Uuid, items: &[Item]) -> Option<Reading> {
         let now = self.now();
-        self.state.lock().store.read_unlocked(id, now, items)
+        unlocked::read(&mut self.state.lock().store, id, now, items)
     }
 
     /// Writes it, as far as it fits, and checks what must always hold.
     pub(super) fn write_unlocked(&self, reading: Reading, items: &[Item]) -> Option<Vec<Verdict>> {
         let mut state = self.state.lock();
-        let verdicts = state.store.write_unlocked(reading, items);
+        let verdicts = unlocked::write(&mut state.store, reading, items);
         let wrong = checks::always(&state);
         drop(state);
         if let Err(why) = wrong {
