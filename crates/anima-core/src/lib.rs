@@ -14,4 +14,5 @@ pub mod queue; // whose turn it is: start-time fair
 pub mod quota; // limits: what a call asks of its counters
 pub mod routing; // alias + routes → plan
 pub mod snapshot; // the configuration in force at one instant
+pub mod task; // work that its caller does not wait for: its states
 pub mod usage; // what a call consumed, by meter

@@ -29,11 +29,15 @@ use crate::nodes::{NodeStore, PostgresNodes, SqliteNodes};
 use crate::quota::Spend;
 use crate::quota::spend::{PostgresSpend, SqliteSpend};
 use crate::sqlite::connections::Connections;
+use crate::tasks::{TaskBooks, TaskHooks, TaskQueue, TaskUpkeep, Tasks};
 use crate::{postgres, sqlite};
 
 /// Connections of a node for configuration and keys. Their statements take about a millisecond, so
 /// this many serve thousands of look-ups a second.
 const POOL: usize = 8;
+
+/// Connections of a node for tasks, whose rows may be megabytes: they do not keep keys waiting.
+const TASK_POOL: usize = 4;
 
 /// How long a database that is well may take to answer one small read.
 const HEALTHY: Duration = Duration::from_secs(2);
@@ -117,6 +121,33 @@ pub struct Stores {
     pub probe: Arc<dyn Probe>,
     /// What was spent, for the counters of limits.
     pub spend: Arc<dyn Spend>,
+    /// Work that its caller does not wait for.
+    pub tasks: TaskStores,
+}
+
+/// The task table, as each of those who work with it sees it.
+#[derive(Debug, Clone)]
+pub struct TaskStores {
+    /// For callers and operators.
+    pub tasks: Arc<dyn Tasks>,
+    /// For workers.
+    pub queue: Arc<dyn TaskQueue>,
+    /// For whoever keeps house.
+    pub upkeep: Arc<dyn TaskUpkeep>,
+    /// For whoever delivers webhooks.
+    pub hooks: Arc<dyn TaskHooks>,
+}
+
+impl TaskStores {
+    fn of(books: TaskBooks) -> Self {
+        let books = Arc::new(books);
+        Self {
+            tasks: Arc::clone(&books) as Arc<dyn Tasks>,
+            queue: Arc::clone(&books) as Arc<dyn TaskQueue>,
+            upkeep: Arc::clone(&books) as Arc<dyn TaskUpkeep>,
+            hooks: books,
+        }
+    }
 }
 
 /// Asks a database for a sign of life, apart from everybody who works with it.
@@ -194,6 +225,7 @@ fn open_postgres(url: &str, pool: Pool, opener: &Opener) -> Result<Stores, OpenE
         spend: Arc::new(PostgresSpend(pool.clone())),
         nodes: Arc::new(PostgresNodes(pool.clone())),
         decisions: Arc::new(PostgresDecisions(pool.clone())),
+        tasks: TaskStores::of(TaskBooks::Postgres(postgres::pool(url, TASK_POOL)?)),
         idempotency: Arc::new(PostgresIdempotency(pool)),
         ledger: Arc::new(ledger),
         probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
@@ -249,6 +281,7 @@ fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
         spend: Arc::new(SqliteSpend(Arc::clone(&connections))),
         nodes: Arc::new(SqliteNodes(Arc::clone(&connections))),
         decisions: Arc::new(SqliteDecisions(Arc::clone(&connections))),
+        tasks: TaskStores::of(TaskBooks::Sqlite(Arc::clone(&connections))),
         idempotency: Arc::new(SqliteIdempotency::new(connections)),
         money: Arc::new(money::Books::Sqlite(path.to_owned())),
         auditor: Arc::new(money::Books::Sqlite(path.to_owned())),

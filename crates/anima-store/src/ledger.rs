@@ -39,7 +39,7 @@ pub(crate) mod postgres;
 mod queue; // who comes next
 mod recovery; // leases, running calls, orphans
 mod reports; // balances, postings, trial balance
-mod session; // one transaction on either database
+pub(crate) mod session; // one transaction on either database
 pub mod spool; // settlements on disk while the database is away
 pub(crate) mod sqlite;
 #[cfg(test)]

@@ -17,5 +17,6 @@ pub mod redis; // one connection layer: single, Sentinel, Cluster
 pub mod redis_keys; // every key and topic that exists
 pub mod shared; // what nodes share: values, hashes, messages
 mod sqlite; // connections, pragmas, migrations
+pub mod tasks; // work that its caller does not wait for
 #[cfg(test)]
 mod tests; // databases for tests: `crate::tests::postgres()`

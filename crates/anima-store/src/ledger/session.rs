@@ -16,7 +16,7 @@ use crate::postgres::Chain;
 
 mod record;
 
-pub(super) use record::{Record, Value};
+pub(crate) use record::{Record, Value, bound};
 
 /// How often a transaction that met another one is made again.
 const AGAIN: usize = 5;
@@ -86,7 +86,7 @@ impl Session<'_> {
             }
             Engine::Postgres(transaction) => {
                 let statement = transaction.prepare(text).await.map_err(|e| of_postgres(&e))?;
-                let rows = transaction.query(&statement, &record::bound(parameters)).await;
+                let rows = transaction.query(&statement, &bound(parameters)).await;
                 let rows = rows.map_err(|e| of_postgres(&e))?;
                 rows.iter()
                     .map(|row| Record::of_postgres(row).map_err(|e| of_postgres(&e)))
@@ -118,7 +118,7 @@ impl Session<'_> {
                 changed.map(|n| n as u64).map_err(|e| of_sqlite(&e))
             }
             Engine::Postgres(transaction) => {
-                let changed = transaction.execute(text, &record::bound(parameters)).await;
+                let changed = transaction.execute(text, &bound(parameters)).await;
                 changed.map_err(|e| of_postgres(&e))
             }
         }
@@ -208,7 +208,7 @@ async fn once_on_postgres<W: Work>(pool: &Pool, work: &W) -> Result<W::Output, F
     Ok(output)
 }
 
-fn sqlite_query(
+pub(crate) fn sqlite_query(
     connection: &Connection,
     text: &'static str,
     parameters: &[Value],

@@ -11,7 +11,7 @@ use crate::ledger::Error;
 
 /// A parameter or a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::ledger) enum Value {
+pub(crate) enum Value {
     Null,
     Int(i64),
     Text(String),
@@ -22,7 +22,7 @@ pub(in crate::ledger) enum Value {
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::ledger) struct Record(Vec<Value>);
+pub(crate) struct Record(Vec<Value>);
 
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
@@ -109,12 +109,12 @@ impl ToSql for Value {
 }
 
 /// Parameters as the driver takes them.
-pub(super) fn bound(parameters: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
+pub(crate) fn bound(parameters: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
     parameters.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
 impl Record {
-    pub(super) fn of_sqlite(row: &rusqlite::Row<'_>, columns: usize) -> rusqlite::Result<Self> {
+    pub(crate) fn of_sqlite(row: &rusqlite::Row<'_>, columns: usize) -> rusqlite::Result<Self> {
         let value = |n| {
             Ok(match row.get_ref(n)? {
                 ValueRef::Null => Value::Null,
@@ -130,7 +130,7 @@ impl Record {
         (0..columns).map(value).collect::<rusqlite::Result<_>>().map(Self)
     }
 
-    pub(super) fn of_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+    pub(crate) fn of_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
         let value = |(n, column): (usize, &tokio_postgres::Column)| {
             Ok(match *column.type_() {
                 Type::INT2 => row.try_get::<_, Option<i16>>(n)?.into(),
@@ -149,11 +149,11 @@ impl Record {
         self.0.get(n).unwrap_or(&Value::Null)
     }
 
-    pub(in crate::ledger) fn int(&self, n: usize) -> Result<i64, Error> {
+    pub(crate) fn int(&self, n: usize) -> Result<i64, Error> {
         self.maybe_int(n)?.ok_or_else(|| damaged(n))
     }
 
-    pub(in crate::ledger) fn maybe_int(&self, n: usize) -> Result<Option<i64>, Error> {
+    pub(crate) fn maybe_int(&self, n: usize) -> Result<Option<i64>, Error> {
         match self.at(n) {
             Value::Null => Ok(None),
             Value::Int(number) => Ok(Some(*number)),
@@ -162,15 +162,15 @@ impl Record {
     }
 
     /// A sum, which the query gives as text because it may be wider than 64 bits.
-    pub(in crate::ledger) fn sum(&self, n: usize) -> Result<i128, Error> {
+    pub(crate) fn sum(&self, n: usize) -> Result<i128, Error> {
         self.text(n)?.parse().ok().ok_or_else(|| damaged(n))
     }
 
-    pub(in crate::ledger) fn text(&self, n: usize) -> Result<&str, Error> {
+    pub(crate) fn text(&self, n: usize) -> Result<&str, Error> {
         self.maybe_text(n)?.ok_or_else(|| damaged(n))
     }
 
-    pub(in crate::ledger) fn maybe_text(&self, n: usize) -> Result<Option<&str>, Error> {
+    pub(crate) fn maybe_text(&self, n: usize) -> Result<Option<&str>, Error> {
         match self.at(n) {
             Value::Null => Ok(None),
             Value::Text(text) => Ok(Some(text)),
@@ -178,7 +178,7 @@ impl Record {
         }
     }
 
-    pub(in crate::ledger) fn id(&self, n: usize) -> Result<Uuid, Error> {
+    pub(crate) fn id(&self, n: usize) -> Result<Uuid, Error> {
         match self.at(n) {
             Value::Id(id) => Ok(*id),
             Value::Bytes(bytes) => Uuid::from_slice(bytes).ok().ok_or_else(|| damaged(n)),
@@ -186,7 +186,7 @@ impl Record {
         }
     }
 
-    pub(in crate::ledger) fn bytes(&self, n: usize) -> Result<&[u8], Error> {
+    pub(crate) fn bytes(&self, n: usize) -> Result<&[u8], Error> {
         match self.at(n) {
             Value::Bytes(bytes) => Ok(bytes),
             Value::Null | Value::Int(_) | Value::Text(_) | Value::Id(_) | Value::Flag(_) => {
@@ -195,7 +195,15 @@ impl Record {
         }
     }
 
-    pub(in crate::ledger) fn flag(&self, n: usize) -> Result<bool, Error> {
+    pub(crate) fn maybe_id(&self, n: usize) -> Result<Option<Uuid>, Error> {
+        if *self.at(n) == Value::Null { Ok(None) } else { self.id(n).map(Some) }
+    }
+
+    pub(crate) fn maybe_bytes(&self, n: usize) -> Result<Option<&[u8]>, Error> {
+        if *self.at(n) == Value::Null { Ok(None) } else { self.bytes(n).map(Some) }
+    }
+
+    pub(crate) fn flag(&self, n: usize) -> Result<bool, Error> {
         match self.at(n) {
             Value::Flag(flag) => Ok(*flag),
             Value::Int(number) => Ok(*number != 0),

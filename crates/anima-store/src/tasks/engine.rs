@@ -1,0 +1,105 @@
+//! One statement on either database, which commits by itself.
+//!
+//! Each step of a task is one statement, so nothing here begins a transaction or holds a lock for
+//! longer than it runs. Invariant: what a statement changed is on disk when it has been answered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use deadpool_postgres::Pool;
+
+use crate::config::Error;
+use crate::ledger;
+use crate::ledger::session::{Record, Value, bound, sqlite_query};
+use crate::sqlite::connections::Connections;
+
+/// The tasks of one database.
+pub(crate) enum TaskBooks {
+    /// In a SQLite file.
+    Sqlite(Arc<Connections>),
+    /// In a PostgreSQL database.
+    Postgres(Pool),
+}
+
+impl fmt::Debug for TaskBooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(connections) => f.debug_tuple("Sqlite").field(connections).finish(),
+            Self::Postgres(_) => f.debug_tuple("Postgres").finish_non_exhaustive(),
+        }
+    }
+}
+
+impl From<ledger::Error> for Error {
+    fn from(error: ledger::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl TaskBooks {
+    /// One of two texts, where the databases do not say it alike.
+    pub(super) const fn text(
+        &self,
+        (sqlite, postgres): (&'static str, &'static str),
+    ) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite,
+            Self::Postgres(_) => postgres,
+        }
+    }
+
+    /// The rows of a query that changes nothing.
+    pub(super) async fn read(
+        &self,
+        text: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Record>, Error> {
+        match self {
+            Self::Sqlite(connections) => {
+                connections.read(move |tx| Ok(sqlite_query(tx, text, &parameters)?)).await
+            }
+            Self::Postgres(_) => self.change(text, parameters).await,
+        }
+    }
+
+    /// The rows that a statement gives back.
+    pub(super) async fn change(
+        &self,
+        text: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Record>, Error> {
+        match self {
+            Self::Sqlite(connections) => {
+                connections.write(move |tx| Ok(sqlite_query(tx, text, &parameters)?)).await
+            }
+            Self::Postgres(pool) => {
+                let client = pool.get().await?;
+                let statement = client.prepare_cached(text).await?;
+                let rows = client.query(&statement, &bound(&parameters)).await?;
+                rows.iter().map(|row| Ok(Record::of_postgres(row)?)).collect()
+            }
+        }
+    }
+
+    /// How many rows a statement changes.
+    pub(super) async fn execute(
+        &self,
+        text: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<u64, Error> {
+        match self {
+            Self::Sqlite(connections) => {
+                let changed = connections.write(move |tx| {
+                    let mut statement = tx.prepare_cached(text)?;
+                    Ok(statement.execute(rusqlite::params_from_iter(&parameters))?)
+                });
+                Ok(changed.await? as u64)
+            }
+            Self::Postgres(pool) => {
+                let client = pool.get().await?;
+                let statement = client.prepare_cached(text).await?;
+                Ok(client.execute(&statement, &bound(&parameters)).await?)
+            }
+        }
+    }
+}
