@@ -157,6 +157,16 @@ failures! {
     IdempotencyInProgress: Client 409 "invalid_request_error" "idempotency_in_progress" Never Error Ignores Nothing true;
     /// The request of this idempotency key was served and charged, and its answer is not here any more.
     IdempotencyAnswerGone: Gateway 409 "invalid_request_error" "idempotency_answer_gone" Never Error Ignores Nothing false;
+    /// There is no such task of this key.
+    TaskUnknown: Client 404 "invalid_request_error" "task_not_found" Never Error Ignores Nothing false;
+    /// What the task ended with is not kept any more, or it ended before it was run.
+    TaskGone: Client 410 "invalid_request_error" "task_gone" Never Error Ignores Nothing false;
+    /// The task has not ended.
+    TaskUnfinished: Client 409 "invalid_request_error" "task_not_finished" Never Error Ignores Nothing true;
+    /// The task may have been sent, or has ended: it cannot be cancelled.
+    TaskStarted: Client 409 "invalid_request_error" "task_not_cancellable" Never Error Ignores Nothing false;
+    /// The task failed and there is no answer of a provider about it.
+    TaskFailed: Gateway 502 "server_error" "task_failed" Never Error Ignores Nothing false;
     /// The model is unknown, or the key may not use it.
     ModelUnknown: Client 404 "invalid_request_error" "model_not_found" Never Error Ignores Nothing false;
     /// The alias is not of a kind that this endpoint serves.

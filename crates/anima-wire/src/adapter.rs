@@ -331,6 +331,11 @@ pub const fn neutral_message(failure: Failure) -> &'static str {
         }
         Failure::IdempotencyConflict => "the idempotency key was used for another request",
         Failure::IdempotencyInProgress => "the request of this idempotency key is still running",
+        Failure::TaskUnknown => "there is no such task",
+        Failure::TaskGone => "what the task ended with is not kept any more",
+        Failure::TaskUnfinished => "the task has not ended",
+        Failure::TaskStarted => "the task cannot be cancelled any more",
+        Failure::TaskFailed => "the task failed",
         Failure::IdempotencyAnswerGone => "the request was served, and its answer is not kept",
         Failure::InsufficientFunds => "the balance does not cover the request",
         Failure::ConcurrencyLimited | Failure::RequestsLimited | Failure::TokensLimited => {

@@ -9,6 +9,7 @@ use crate::relay::Relay;
 use crate::secrets::Secrets;
 
 use idempotency::Idempotency;
+use tasks::Tasks;
 
 pub mod anthropic; // messages, count_tokens
 mod counting; // our own count of a prompt
@@ -16,6 +17,7 @@ pub mod gemini; // generateContent, streamGenerateContent, countTokens, models
 pub mod idempotency; // calls that are sent again under their key
 pub mod openai; // chat completions, responses, completions, embeddings, models
 pub mod serve; // a call from its head to its answer
+pub mod tasks; // calls that their callers do not wait for
 
 /// What the data plane's endpoints share.
 #[derive(Debug)]
@@ -32,4 +34,6 @@ pub struct Plane {
     pub room: Room,
     /// Answers kept for calls that are sent again.
     pub idempotency: Arc<Idempotency>,
+    /// Calls that their callers do not wait for.
+    pub tasks: Arc<Tasks>,
 }

@@ -34,6 +34,7 @@ mod opening; // the database of a node that started while it was away
 use crate::admin::{Admin, expiry};
 use crate::api::Plane;
 use crate::api::idempotency::{self, Bounds, Idempotency};
+use crate::api::tasks::{self, Tasks};
 use crate::app::App;
 use crate::circuits::Circuits;
 use crate::clock::{SystemClock, SystemRng};
@@ -134,6 +135,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         body_within: Duration::from_millis(settings.body_timeout_ms),
         room: Room::new(settings.bodies_bytes_max),
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
+        tasks: Arc::new(later(settings, &stores, &secrets, opener.node)),
     };
     let app = App {
         stores: stores.clone(),
@@ -285,7 +287,9 @@ fn relay(
         live: Arc::clone(live),
         ledger,
         circuits: Arc::clone(circuits),
-        outbound: Outbound::new().map_err(|e| format!("TLS: {e}"))?,
+        outbound: Outbound::new()
+            .map_err(|e| format!("TLS: {e}"))?
+            .allowing(&settings.outbound_allow_private),
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
         rng: Arc::clone(rng),
@@ -326,6 +330,20 @@ fn answers(
         answer_bytes_max: settings.idempotency_answer_bytes_max,
     };
     Idempotency::new(Arc::clone(&stores.idempotency), Arc::clone(secrets), node, bounds)
+}
+
+/// Calls that their callers do not wait for.
+fn later(settings: &Settings, stores: &Stores, secrets: &Arc<Secrets>, node: Uuid) -> Tasks {
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let bounds = tasks::Bounds {
+        workers: settings.task_workers,
+        queue_max: settings.task_queue_max,
+        wait_ms: ms(settings.task_wait_max_ms),
+        keep_ms: ms(settings.task_keep_ms),
+        answer_bytes_max: settings.task_answer_bytes_max,
+    };
+    let from = (stores.tasks.clone(), Arc::clone(&stores.money));
+    Tasks::new(from, Arc::clone(secrets), node, bounds)
 }
 
 /// Takes the lease of this process, and puts the spool around the ledger. What an earlier process
@@ -413,8 +431,14 @@ impl Node {
         );
         let state = Arc::clone(&self.app.shared.state);
         let mut keeping = background::of_calls(relay, state, &opened);
+        let working = [
+            after(&opened, tasks::worker::run(Arc::clone(&self.plane), shutdown.clone())),
+            after(&opened, tasks::hooks::run(Arc::clone(&self.plane), shutdown.clone())),
+        ];
         keeping.extend([
             opening,
+            after(&opened, tasks::worker::renew(Arc::clone(&self.plane))),
+            after(&opened, tasks::upkeep::run(Arc::clone(&self.plane))),
             tokio::spawn(Arc::clone(&self.admin.nodes).run()),
             after(
                 &opened,
@@ -443,7 +467,7 @@ impl Node {
                 "calls were still running at the end of the shutdown"
             );
         }
-        keeping.iter().chain(&watching).for_each(JoinHandle::abort);
+        keeping.iter().chain(&working).chain(&watching).for_each(JoinHandle::abort);
         self.plane.relay.records.finish().await;
         self.admin.nodes.leave().await;
         if opened.is_cancelled()

@@ -22,11 +22,13 @@ mod alarms; // what an operator is to be woken by
 mod quotas; // limits: who was refused, and what comes near its end
 mod recovery; // holds that outlive their call or their process
 mod routing; // circuits, and the ways that calls take
+mod tasks; // calls that nobody waits for
 
 pub use alarms::Alarms;
 pub use quotas::Quotas;
 pub use recovery::Recovery;
 pub use routing::Routing;
+pub use tasks::Tasks;
 
 /// Combinations of (endpoint, alias, channel, app) with series of their own.
 const SERIES_MAX: usize = 2_000;
@@ -80,8 +82,10 @@ macro_rules! families {
         let alarms = Alarms::register(&$registry)?;
         let routing = Routing::register(&$registry)?;
         let quotas = Quotas::register(&$registry)?;
+        let tasks = Tasks::register(&$registry)?;
         let series = RwLock::default();
-        Self { $($field,)* recovery, alarms, routing, quotas, registry: $registry, series }
+        let registry = $registry;
+        Self { $($field,)* recovery, alarms, routing, quotas, tasks, registry, series }
     }};
 }
 
@@ -119,6 +123,8 @@ pub struct Metrics {
     pub routing: Routing,
     /// Limits and queues.
     pub quotas: Quotas,
+    /// Calls that nobody waits for.
+    pub tasks: Tasks,
     config_version: IntGauge,
     config_lag: Gauge,
     degraded: IntGaugeVec,

@@ -15,6 +15,7 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
+use ipnet::IpNet;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
@@ -29,6 +30,7 @@ mod pool; // connections kept
 mod resolve; // names into judged addresses
 mod segments; // request bodies
 mod tokens; // access tokens of service accounts
+mod webhook; // to addresses that callers name
 
 pub use address::is_public;
 pub use body::Body;
@@ -36,7 +38,7 @@ pub use segments::Segments;
 
 use connect::Bounded;
 use pool::Pool;
-use resolve::Resolver;
+use resolve::{Reach, Resolver};
 
 /// How a channel may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +53,8 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Outbound {
     pools: RwLock<BTreeMap<Policy, Arc<Pool>>>,
+    /// Where callers may have webhooks sent although it is private.
+    allowed: Arc<[IpNet]>,
     tls: rustls::ClientConfig,
     tokens: tokens::Tokens,
 }
@@ -76,7 +80,14 @@ impl Outbound {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { pools: RwLock::default(), tls, tokens: tokens::Tokens::default() })
+        let allowed = Arc::default();
+        Ok(Self { pools: RwLock::default(), allowed, tls, tokens: tokens::Tokens::default() })
+    }
+
+    /// The same, and webhooks may go to these private addresses.
+    #[must_use]
+    pub fn allowing(self, private: &[IpNet]) -> Self {
+        Self { allowed: private.into(), ..self }
     }
 
     /// Sends a request and waits for the answer's head. Connecting is bounded by the policy, the
@@ -93,18 +104,7 @@ impl Outbound {
         if !policy.private {
             refuse_private_literal(request.uri())?;
         }
-        self.pool(policy).send(request).await.map_err(|error| match error {
-            pool::Error::Unsent(cause) => {
-                let detail = describe(&*cause);
-                let forbidden = detail.contains(FORBIDDEN);
-                let failure =
-                    if forbidden { Failure::AddressForbidden } else { Failure::ConnectFailed };
-                SendError { failure, detail }
-            }
-            pool::Error::Lost(cause) => {
-                SendError { failure: Failure::ConnectionLost, detail: describe(&cause) }
-            }
-        })
+        self.pool(policy).send(request).await.map_err(SendError::from)
     }
 
     /// The token to send in the place of a secret that is a service account of Google's; `None`
@@ -143,11 +143,18 @@ impl Outbound {
         if let Some(pool) = self.pools.read().get(&policy) {
             return Arc::clone(pool);
         }
-        let mut http = HttpConnector::new_with_resolver(Resolver { private: policy.private });
+        let reach = if policy.private { Reach::Anywhere } else { Reach::Public };
+        let pool = Arc::new(self.pool_to(reach, policy.connect_ms));
+        Arc::clone(self.pools.write().entry(policy).or_insert(pool))
+    }
+
+    /// Connections to what may be reached.
+    fn pool_to(&self, reach: Reach, connect_ms: u32) -> Pool {
+        let mut http = HttpConnector::new_with_resolver(Resolver { reach });
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(Duration::from_secs(30)));
-        let within = Duration::from_millis(policy.connect_ms.into());
+        let within = Duration::from_millis(connect_ms.into());
         // Shared out over the addresses of a name, so that one that is silent leaves time for the
         // next; the whole is bounded below.
         http.set_connect_timeout(Some(within));
@@ -157,8 +164,24 @@ impl Outbound {
             .enable_http1()
             .enable_http2()
             .wrap_connector(http);
-        let pool = Arc::new(Pool::new(Bounded::new(https, within)));
-        Arc::clone(self.pools.write().entry(policy).or_insert(pool))
+        Pool::new(Bounded::new(https, within))
+    }
+}
+
+impl From<pool::Error> for SendError {
+    fn from(error: pool::Error) -> Self {
+        match error {
+            pool::Error::Unsent(cause) => {
+                let detail = describe(&*cause);
+                let forbidden = detail.contains(FORBIDDEN);
+                let failure =
+                    if forbidden { Failure::AddressForbidden } else { Failure::ConnectFailed };
+                Self { failure, detail }
+            }
+            pool::Error::Lost(cause) => {
+                Self { failure: Failure::ConnectionLost, detail: describe(&cause) }
+            }
+        }
     }
 }
 
@@ -167,9 +190,13 @@ const FORBIDDEN: &str = "address is not public";
 
 /// An address written into a URL never meets the resolver, so it is judged here.
 fn refuse_private_literal(uri: &Uri) -> Result<(), SendError> {
+    refuse_literal(uri, &Reach::Public)
+}
+
+fn refuse_literal(uri: &Uri, reach: &Reach) -> Result<(), SendError> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     match host.parse::<IpAddr>() {
-        Ok(address) if !is_public(address) => Err(SendError {
+        Ok(address) if !reach.allows(address) => Err(SendError {
             failure: Failure::AddressForbidden,
             detail: format!("{address}: {FORBIDDEN}"),
         }),

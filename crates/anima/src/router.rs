@@ -9,6 +9,7 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::admin::{self, Admin};
+use crate::api::tasks::endpoints as tasks;
 use crate::api::{Plane, anthropic, gemini, openai, serve};
 use crate::app::{App, actuator};
 
@@ -39,6 +40,11 @@ fn data_plane(plane: Arc<Plane>) -> Router {
             .route(&path("/audio/transcriptions"), post(openai::transcriptions))
             .route(&path("/audio/translations"), post(openai::translations))
             .route(&path("/rerank"), post(openai::rerank))
+            .route(&path("/tasks"), get(tasks::list))
+            .route(&path("/tasks/webhook_secret"), get(tasks::secret))
+            .route(&path("/tasks/{id}"), get(tasks::one).delete(tasks::cancel))
+            .route(&path("/tasks/{id}/cancel"), post(tasks::cancel))
+            .route(&path("/tasks/{id}/content"), get(tasks::content))
             .route(&path("/models"), get(openai::models::list))
             .route(&path("/models/{*id}"), get(openai::models::one).post(gemini::call));
     }

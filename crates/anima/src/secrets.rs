@@ -33,6 +33,7 @@ pub struct Secrets {
     keys: hmac::Key,
     tokens: hmac::Key,
     requests: hmac::Key,
+    webhooks: hmac::Key,
 }
 
 impl fmt::Debug for Secrets {
@@ -80,6 +81,7 @@ impl Secrets {
             keys: hmac::Key::new(hmac::HMAC_SHA256, &derive("anima/user_api_key/1")),
             tokens: hmac::Key::new(hmac::HMAC_SHA256, &derive("anima/admin_token/1")),
             requests: hmac::Key::new(hmac::HMAC_SHA256, &derive("anima/idempotency/1")),
+            webhooks: hmac::Key::new(hmac::HMAC_SHA256, &derive("anima/webhook/1")),
         })
     }
 
@@ -144,6 +146,22 @@ impl Secrets {
             context.update(part);
         }
         bytes_of(&context.sign())
+    }
+
+    /// What a key's webhooks are signed with, as its owner keeps it (Standard Webhooks). Made from
+    /// the key's id, so that nothing is stored.
+    pub fn webhook_secret(&self, kid: &str) -> Zeroizing<String> {
+        Zeroizing::new(format!("whsec_{}", BASE64.encode(digest(&self.webhooks, kid))))
+    }
+
+    /// The signature of a webhook of a key: over id, time in seconds and body.
+    pub fn webhook_signature(&self, kid: &str, (id, at_s): (&str, i64), body: &[u8]) -> String {
+        let secret = Zeroizing::new(digest(&self.webhooks, kid));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref());
+        let mut context = hmac::Context::with_key(&key);
+        context.update(format!("{id}.{at_s}.").as_bytes());
+        context.update(body);
+        format!("v1,{}", BASE64.encode(context.sign()))
     }
 
     /// Makes a new key: 80 bits of public id, 256 bits of secret.

@@ -154,7 +154,7 @@ pub(super) const DELETE: &str = "
     DELETE FROM task WHERE id IN (
         SELECT id FROM task
         WHERE ended_at IS NOT NULL AND keep_until <= $1
-            AND COALESCE(webhook_state, '') <> 'PENDING' AND COALESCE(refund, '') <> 'DUE'
+            AND COALESCE(webhook_state, '') <> 'PENDING'
         ORDER BY keep_until LIMIT 500)";
 
 pub(super) const HOOKS: &str = concat!(

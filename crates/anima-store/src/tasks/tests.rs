@@ -78,6 +78,19 @@ async fn state(stores: &TaskStores, n: u128) -> State {
     stores.tasks.task(id(n)).await.unwrap().unwrap().state
 }
 
+/// Claims and ends until nothing is open; gives what it claimed.
+async fn drain(stores: TaskStores, node: u128) -> Vec<Uuid> {
+    let mut all = Vec::new();
+    while !stores.upkeep.open().await.unwrap().is_empty() {
+        for task in claimed(&stores, claim(node, NOW, 4)).await {
+            let done = ending(State::Succeeded);
+            assert!(stores.queue.end(task.id, task.run, done).await.unwrap());
+            all.push(task.id);
+        }
+    }
+    all
+}
+
 /// The rules, under a name that the tests can have.
 mod rules {
     use super::*;
@@ -105,26 +118,8 @@ mod rules {
         for n in 1..=60 {
             stored(&stores, accepted(n, &format!("k{}", n % 3))).await;
         }
-        let workers: Vec<_> = (1..=8_u128)
-            .map(|node| {
-                let stores = stores.clone();
-                tokio::spawn(async move {
-                    let mut all = Vec::new();
-                    loop {
-                        let some = claimed(&stores, claim(node, NOW, 4)).await;
-                        let open = stores.upkeep.open().await.unwrap();
-                        all.extend(some.iter().map(|task| task.id));
-                        for task in &some {
-                            let done = ending(State::Succeeded);
-                            assert!(stores.queue.end(task.id, task.run, done).await.unwrap());
-                        }
-                        if some.is_empty() && open.is_empty() {
-                            return all;
-                        }
-                    }
-                })
-            })
-            .collect();
+        let workers: Vec<_> =
+            (1..=8_u128).map(|node| tokio::spawn(drain(stores.clone(), node))).collect();
         let mut all = Vec::new();
         for worker in workers {
             all.extend(worker.await.unwrap());

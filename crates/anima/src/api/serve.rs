@@ -15,12 +15,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use anima_core::clock::mint_id;
+use anima_core::config::QueueMode;
 use anima_core::failure::Failure;
 use anima_wire::dialect::Dialect;
 use anima_wire::request::{self, CallRequest, Endpoint};
 
 use super::Plane;
 use super::idempotency::{self, Entry, Fate};
+use super::tasks::submit::{Parcel, submit};
 use crate::http::body;
 use crate::http::caller::{self, Caller};
 use crate::http::reply::{self, Facts, Format, Refusal};
@@ -148,7 +150,7 @@ pub(super) async fn serve(
         gone: gone.clone(),
     };
     let inflight = plane.relay.metrics.enter();
-    let (call, key) = match admitted(&plane, &wanted, request, arrival.clone()).await {
+    let (call, key, parcel) = match admitted(&plane, &wanted, request, arrival.clone()).await {
         Ok(admitted) => admitted,
         Err((refusal, who)) => {
             note_refusal(&plane, wanted.name(), &arrival, &refusal, who);
@@ -162,7 +164,9 @@ pub(super) async fn serve(
     let relay = Arc::clone(&plane.relay);
     let tasks = relay.tasks.clone();
     // Boxed: a task moves its future with each change of its state, and these are large.
-    let response = if let Some(key) = key {
+    let response = if let Some(parcel) = parcel {
+        tasks.spawn(Box::pin(submit(plane, (call, key), parcel, facts.clone()))).await
+    } else if let Some(key) = key {
         let keyed = keyed(plane, (call, key), facts.clone(), inflight);
         tasks.spawn(Box::pin(keyed)).await
     } else {
@@ -207,7 +211,7 @@ async fn keyed(
 }
 
 /// `inflight` goes on with a stream, which is served until its end.
-fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<Body> {
+pub(super) fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<Body> {
     facts.served_model = outcome.served_model;
     facts.attempts = outcome.attempts;
     facts.output_limit = outcome.output_limit;
@@ -229,6 +233,9 @@ fn answer(outcome: Outcome, facts: &mut Facts, inflight: Inflight) -> Response<B
     }
 }
 
+/// A call, its idempotency key, and the call to be stored where it is made later.
+type Admitted = (Call, Option<String>, Option<Parcel>);
+
 /// A refusal before admission, and who asked if that is known: key and app.
 type Unadmitted = (Refusal, Option<Caller>);
 
@@ -237,7 +244,7 @@ async fn admitted(
     wanted: &Wanted,
     request: Request<Body>,
     arrival: Arrival,
-) -> Result<(Call, Option<String>), Unadmitted> {
+) -> Result<Admitted, Unadmitted> {
     let (parts, body) = request.into_parts();
     let caller = plane.identify(&parts).await.map_err(|refusal| (refusal, None))?;
     let known = |refusal: Refusal| (refusal, Some(caller.clone()));
@@ -248,11 +255,27 @@ async fn admitted(
     let key = idempotency::key_of(&parts.headers).map_err(known)?.map(str::to_owned);
     let read = body::read(body, plane.body_bytes_max, plane.body_within, &plane.room).await;
     let bytes = read.map_err(known)?;
+    let parcel = deferred(&caller, (wanted, &parts), &bytes).map_err(known)?;
     let mut request = wanted.read(&parts.headers, bytes).map_err(|error| known(error.into()))?;
     request.created_s = u64::try_from(arrival.at.seconds()).unwrap_or(0);
     let steering = Steering::read(&parts.headers, plane.relay.limits.allowed).map_err(known)?;
     let admitted = admit::admit(caller.clone(), request, (arrival, steering));
-    admitted.map(|call| (call, key)).map_err(|refusal| (refusal, Some(caller)))
+    admitted.map(|call| (call, key, parcel)).map_err(|refusal| (refusal, Some(caller)))
+}
+
+/// The call as it is to be stored, where its key does not wait for its calls.
+fn deferred(
+    caller: &Caller,
+    (wanted, parts): (&Wanted, &Parts),
+    body: &Bytes,
+) -> Result<Option<Parcel>, Refusal> {
+    if caller.terms.mode != QueueMode::Async {
+        return Ok(None);
+    }
+    Parcel::of(wanted, &parts.headers, body.clone()).map(Some).ok_or_else(|| {
+        let message = "This endpoint is not served to keys in queue mode ASYNC. Use another key.";
+        Refusal::new(Failure::ModelMismatch, message)
+    })
 }
 
 /// Writes the record of a request that was not admitted.

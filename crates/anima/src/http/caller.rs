@@ -15,6 +15,7 @@ use anima_core::config::{App, Key, Version};
 use anima_core::failure::Failure;
 use anima_core::money::{Currency, Multiplier};
 use anima_core::snapshot::TokenGroupEntry;
+use anima_store::keys::KeyRecord;
 
 use super::reply::Refusal;
 use super::terms::Terms;
@@ -84,12 +85,45 @@ pub async fn identify(
     if !record.secrets.iter().fold(false, |found, s| found | live_secret(s)) {
         return Err(unknown());
     }
-    let in_force = |refused: &str| Refusal::new(Failure::KeyDisabled, refused);
-    let key =
-        effective(&record.key, now).ok_or_else(|| in_force("This API key is not in force now."))?;
-    let app = effective(&record.app, now)
-        .ok_or_else(|| in_force("The app of this API key is not in force now."))?;
+    let (key, app) = in_force(&record, now)?;
     check(key, app, now, peer)?;
+    known(pinned, kid, key, app)
+}
+
+/// A caller whose key was checked when it called, as it is now, for a call that is made later.
+///
+/// # Errors
+/// A refusal that says why the key may not be used any more, or that it cannot be checked now.
+pub async fn again(live: &Live, now: Timestamp, kid: &str) -> Result<Caller, Refusal> {
+    if !live.is_open() {
+        let message = "This gateway is switched off by its operator. Try again later.";
+        return Err(Refusal::new(Failure::ServiceSuspended, message));
+    }
+    let gone = || Refusal::new(Failure::KeyDisabled, "This API key is not in force now.");
+    let pinned = live.pin(now).ok_or_else(cannot_check)?;
+    let record = live.key(kid).await.map_err(|_error| cannot_check())?.ok_or_else(gone)?;
+    let (key, app) = in_force(&record, now)?;
+    check_live(key, app, now)?;
+    known(pinned, kid, key, app)
+}
+
+/// The versions of a key and its app that are in force.
+fn in_force(record: &KeyRecord, now: Timestamp) -> Result<(&Version<Key>, &Version<App>), Refusal> {
+    let refused = |why: &str| Refusal::new(Failure::KeyDisabled, why);
+    let key = effective(&record.key, now);
+    let key = key.ok_or_else(|| refused("This API key is not in force now."))?;
+    let app = effective(&record.app, now);
+    let app = app.ok_or_else(|| refused("The app of this API key is not in force now."))?;
+    Ok((key, app))
+}
+
+/// Everything that a call needs to know about a key that may be used.
+fn known(
+    pinned: Pinned,
+    kid: &str,
+    key: &Version<Key>,
+    app: &Version<App>,
+) -> Result<Caller, Refusal> {
     let wanted = key.body.token_group.as_deref().or(app.body.token_group.as_deref());
     let group = wanted.map(|code| group(&pinned, code)).transpose()?;
     let (kid, code): (Arc<str>, Arc<str>) = (kid.into(), app.code.as_str().into());
@@ -113,8 +147,7 @@ pub async fn terms(live: &Live, now: Timestamp, kid: &Arc<str>) -> Result<Terms,
     let gone = || Refusal::new(Failure::KeyDisabled, "This API key is not in force now.");
     let pinned = live.pin(now).ok_or_else(cannot_check)?;
     let record = live.key(kid).await.map_err(|_error| cannot_check())?.ok_or_else(gone)?;
-    let key = effective(&record.key, now).ok_or_else(gone)?;
-    let app = effective(&record.app, now).ok_or_else(gone)?;
+    let (key, app) = in_force(&record, now)?;
     check_live(key, app, now)?;
     let wanted = key.body.token_group.as_deref().or(app.body.token_group.as_deref());
     let group = wanted.map(|code| group(&pinned, code)).transpose()?;

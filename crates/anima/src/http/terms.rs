@@ -26,8 +26,11 @@ const WAIT: Duration = Duration::from_secs(30);
 /// How many calls of a key may wait when it does not say.
 const QUEUE_MAX: usize = 100;
 
+/// How long a task waits for its turn before it makes room for others and comes back.
+const TASK_WAIT: Duration = Duration::from_mins(1);
+
 /// The limits of a caller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Terms {
     limits: Vec<(Holder, Arc<QuotaEntry>)>,
     zone: TimeZone,
@@ -37,6 +40,8 @@ pub struct Terms {
     pub wait: Duration,
     /// How many calls of the key may wait.
     pub max_queue: usize,
+    /// How many tasks of the key may wait, when it says so.
+    pub max_tasks: Option<u64>,
 }
 
 impl Terms {
@@ -76,7 +81,15 @@ impl Terms {
             max_queue: key
                 .max_queue
                 .map_or(QUEUE_MAX, |most| usize::try_from(most).unwrap_or(QUEUE_MAX)),
+            max_tasks: key.max_queue.map(u64::from),
         })
+    }
+
+    /// The same limits for a task: where one is in its way it waits, whatever the key's mode is
+    /// now. It stands in the durable queue already, so no other bound applies.
+    pub fn of_task(&self) -> Self {
+        let (mode, wait, max_queue) = (QueueMode::Wait, TASK_WAIT, usize::MAX);
+        Self { mode, wait, max_queue, ..self.clone() }
     }
 
     /// Whether nothing limits the caller.

@@ -68,6 +68,7 @@ pub fn admit(
         answer_by,
         queued: Duration::ZERO,
         steering,
+        deferral: None,
     })
 }
 

@@ -3,9 +3,11 @@
 //! Not here: what happened to it (`decision`). Invariant: prices and configuration are pinned, so
 //! that a change during the call does not touch it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -36,6 +38,17 @@ pub struct Arrival {
     pub gone: CancellationToken,
 }
 
+/// Whoever has a call made later than it was asked for. It is told before anything is sent, so
+/// that it can put that down, and has the last word about it.
+#[async_trait]
+pub trait Deferral: Send + Sync + fmt::Debug {
+    /// The call is held and would be sent next. `false`: it must not be.
+    async fn begin(&self, call: Uuid) -> bool;
+
+    /// A stream has ended: `ok`, or the reason why not.
+    fn ended(&self, outcome: &'static str);
+}
+
 /// A call that was admitted.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -61,9 +74,20 @@ pub struct Call {
     pub queued: Duration,
     /// What the caller wants beside the answer.
     pub steering: Steering,
+    /// Who has it made, when its caller does not wait for it.
+    pub deferral: Option<Arc<dyn Deferral>>,
 }
 
 impl Call {
+    /// Counts its time from now on where it was waiting for its turn: nobody waits for a deferred
+    /// call, so its deadline is that of the call alone.
+    pub(super) fn begins_after(&mut self, waited: Duration) {
+        if self.deferral.is_some() {
+            self.deadline += waited;
+            self.answer_by += waited;
+        }
+    }
+
     /// The pinned sale price, by name.
     pub fn sale_ref(&self) -> PriceRef {
         price_ref(&self.sale)

@@ -57,7 +57,9 @@ pub struct Outcome {
 pub async fn run(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
     let Entered { admitted, limits, waited } = admission::enter(&relay, &mut call).await;
     if !waited.is_zero() {
-        Arc::make_mut(&mut call).queued = waited;
+        let call = Arc::make_mut(&mut call);
+        call.queued = waited;
+        call.begins_after(waited);
     }
     let outcome = match admitted {
         Ok(()) => served(relay, call).await,
@@ -84,6 +86,14 @@ async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
             return refused(&relay, &call, Trace::of(&plan), refusal);
         }
     };
+    if let Some(deferral) = &call.deferral
+        && !deferral.begin(call.arrival.id).await
+    {
+        // What cannot be released now is by the ledger, which has written it down.
+        drop(settle::unserved(&relay, &call, open, vec![]).await);
+        let message = "The task is not to be run any more, or not here.";
+        return refused(&relay, &call, Trace::of(&plan), Refusal::new(Failure::ClientGone, message));
+    }
     match attempt::run(&relay, &call, &plan, &open.progress).await {
         Ok(answered) => answer(relay, call, open, answered).await,
         Err(exhausted) => give_up(&relay, &call, open, exhausted).await,

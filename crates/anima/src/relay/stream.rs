@@ -376,6 +376,9 @@ async fn end(flow: Flow, failure: Option<Failure>) -> Option<Bytes> {
             unbooked
         }
     };
+    if let Some(deferral) = &call.deferral {
+        deferral.ended(decision.outcome);
+    }
     relay.conclude(decision);
     last
 }

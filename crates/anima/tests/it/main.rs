@@ -25,6 +25,7 @@ mod routing; // which way calls go when upstreams fail
 mod serving; // the endpoints as clients see them
 mod sound; // what is spoken and heard, and edited pictures
 mod surfaces; // clients of other dialects
+mod tasks; // calls that nobody waits for
 mod testapp; // a node with everything it needs
 mod units; // moderations, pictures, reranks
 mod upstream_faults; // what an upstream can do to a call

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::http::reply::{self, Facts};
 
@@ -48,7 +49,7 @@ struct Head<'a> {
 
 impl Kept {
     /// What a reply of these parts and this body says.
-    pub(super) fn of(parts: &Parts, body: Bytes) -> Self {
+    pub(in crate::api) fn of(parts: &Parts, body: Bytes) -> Self {
         let mut headers = HeaderMap::with_capacity(parts.headers.len());
         for (name, value) in &parts.headers {
             if !OWN.contains(&name.as_str()) {
@@ -72,7 +73,7 @@ impl Kept {
     }
 
     /// As it is stored.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(in crate::api) fn to_bytes(&self) -> Vec<u8> {
         let headers = self.headers.iter();
         let headers = headers.filter_map(|(n, v)| Some((n.as_str(), v.to_str().ok()?))).collect();
         let head = Head { status: self.status.as_u16(), headers };
@@ -85,7 +86,7 @@ impl Kept {
     }
 
     /// What was stored. `None` when these are other bytes.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::api) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().position(|b| *b == b'\n')?;
         let (head, body) = bytes.split_at_checked(end)?;
         let head: Head<'_> = serde_json::from_slice(head).ok()?;
@@ -103,13 +104,30 @@ impl Kept {
         self.status.as_u16()
     }
 
+    /// One of its headers.
+    pub(in crate::api) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Its body inside another one: JSON as it is, anything else as text.
+    pub(in crate::api) fn body_value(&self) -> Value {
+        let parsed = serde_json::from_slice(&self.body);
+        parsed.unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&self.body)))
+    }
+
     /// The answer once more, for another request.
     pub fn replay(&self, facts: &Facts) -> Response<Body> {
+        let mut response = self.give(facts);
+        response.headers_mut().insert(REPLAY, HeaderValue::from_static("true"));
+        response
+    }
+
+    /// The answer, for whoever asks for it.
+    pub(in crate::api) fn give(&self, facts: &Facts) -> Response<Body> {
         let mut response = reply::json(self.status, self.body.clone(), facts);
         for (name, value) in &self.headers {
             response.headers_mut().insert(name, value.clone());
         }
-        response.headers_mut().insert(REPLAY, HeaderValue::from_static("true"));
         response
     }
 }
