@@ -92,7 +92,12 @@ async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
         // What cannot be released now is by the ledger, which has written it down.
         drop(settle::unserved(&relay, &call, open, vec![]).await);
         let message = "The task is not to be run any more, or not here.";
-        return refused(&relay, &call, Trace::of(&plan), Refusal::new(Failure::ClientGone, message));
+        return refused(
+            &relay,
+            &call,
+            Trace::of(&plan),
+            Refusal::new(Failure::ClientGone, message),
+        );
     }
     match attempt::run(&relay, &call, &plan, &open.progress).await {
         Ok(answered) => answer(relay, call, open, answered).await,

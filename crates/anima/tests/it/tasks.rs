@@ -1,7 +1,7 @@
 //! Queue mode ASYNC: calls that their callers do not wait for.
 //!
-//! Workers that die are played by claims of a node that is not there. Not here: real processes that
-//! are killed (`cargo xtask crash --tasks`), and what the store promises.
+//! Workers that die are played by claims of a node that is not there, and once by processes that are
+//! killed (`killed`). Not here: what the store promises.
 
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::testapp::{Reply, SALE, TestApp, eventually, nano, on_both, owed, prompt};
+
+mod killed; // workers that die
 
 on_both! {
     a_call_becomes_a_task_and_its_answer_is_read_later;

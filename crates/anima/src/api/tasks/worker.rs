@@ -38,9 +38,9 @@ use crate::relay::steer::Steering;
 use crate::relay::{Relay, admit};
 
 /// How long a claim lasts without a sign of its node.
-const LEASE_MS: i64 = 30_000;
+const LEASE_MS: i64 = 15_000;
 /// How often a node gives that sign: two may be lost.
-const RENEW_EVERY: Duration = Duration::from_secs(10);
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// The longest that the queue is not looked at: tasks come from other nodes, and become due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two tries to tell the database how a run ended.
