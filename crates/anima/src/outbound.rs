@@ -35,6 +35,7 @@ mod webhook; // to addresses that callers name
 pub use address::is_public;
 pub use body::Body;
 pub use segments::Segments;
+pub use webhook::{deliver, may_deliver};
 
 use connect::Bounded;
 use pool::Pool;

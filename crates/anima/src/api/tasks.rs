@@ -162,12 +162,14 @@ pub fn show(task: &Task, kept: Option<&Kept>) -> Value {
             json!({ "code": code, "message": message })
         }),
     });
-    if let Some(hook) = &task.hook {
-        shown["webhook"] =
-            json!({ "state": hook.word.to_lowercase(), "tries": hook.tries, "error": hook.error });
+    if let (Some(hook), Value::Object(members)) = (&task.hook, &mut shown) {
+        let state = hook.word.to_lowercase();
+        let hook = json!({ "state": state, "tries": hook.tries, "error": hook.error });
+        members.insert("webhook".to_owned(), hook);
     }
-    if let Some(kept) = kept {
-        shown["response"] = json!({ "status": kept.status(), "body": kept.body_value() });
+    if let (Some(kept), Value::Object(members)) = (kept, &mut shown) {
+        let response = json!({ "status": kept.status(), "body": kept.body_value() });
+        members.insert("response".to_owned(), response);
     }
     shown
 }

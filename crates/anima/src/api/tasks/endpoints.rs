@@ -36,34 +36,33 @@ pub async fn one(
     id: Id,
     request: Request<Body>,
 ) -> Response<Body> {
-    plane
-        .told(request, async |plane, caller, _| {
-            let task = plane.own_task(caller, id).await?;
-            let kept = plane.kept(&task).await?;
-            Ok(show(&task, kept.as_ref()))
-        })
-        .await
+    told(&plane, request, async |plane, caller, _| {
+        let task = own_task(plane, caller, id).await?;
+        let kept = kept(plane, &task).await?;
+        Ok(show(&task, kept.as_ref()))
+    })
+    .await
 }
 
 /// `GET /v1/tasks`: the key's own, youngest first.
 pub async fn list(State(plane): State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
-    plane
-        .told(request, async |plane, caller, query| {
-            let (mut filter, limit) = filter(query)?;
-            filter.kid = Some(caller.kid.to_string());
-            let mut tasks = plane.tasks.stores.tasks.list(filter).await.map_err(unavailable)?;
-            let has_more = tasks.len() > limit;
-            tasks.truncate(limit);
-            let id = |task: Option<&Task>| task.map(|task| id_text(task.id));
-            Ok(json!({
-                "object": "list",
-                "first_id": id(tasks.first()),
-                "last_id": id(tasks.last()),
-                "has_more": has_more,
-                "data": tasks.iter().map(|task| show(task, None)).collect::<Vec<_>>(),
-            }))
-        })
-        .await
+    told(&plane, request, async |plane, caller, query| {
+        let (mut filter, limit) = filter(query)?;
+        filter.kid = Some(caller.kid.to_string());
+        let mut tasks =
+            plane.tasks.stores.tasks.list(filter).await.map_err(|error| unavailable(&error))?;
+        let has_more = tasks.len() > limit;
+        tasks.truncate(limit);
+        let id = |task: Option<&Task>| task.map(|task| id_text(task.id));
+        Ok(json!({
+            "object": "list",
+            "first_id": id(tasks.first()),
+            "last_id": id(tasks.last()),
+            "has_more": has_more,
+            "data": tasks.iter().map(|task| show(task, None)).collect::<Vec<_>>(),
+        }))
+    })
+    .await
 }
 
 /// `DELETE /v1/tasks/{id}` and `POST /v1/tasks/{id}/cancel`.
@@ -72,39 +71,37 @@ pub async fn cancel(
     id: Id,
     request: Request<Body>,
 ) -> Response<Body> {
-    plane
-        .told(request, async |plane, caller, _| {
-            let task = plane.own_task(caller, id).await?;
-            let now = plane.relay.clock.now();
-            let ending = plane.tasks.cancelled("The task was cancelled by its caller.", now);
-            let tasks = &plane.tasks.stores.tasks;
-            if tasks.cancel(task.id, ending).await.map_err(unavailable)? {
-                plane.relay.metrics.tasks.ended(TaskState::Cancelled);
-                plane.tasks.ends.notify_one();
-            }
-            let task = tasks.task(task.id).await.map_err(unavailable)?.ok_or_else(unknown)?;
-            if task.state == TaskState::Cancelled {
-                return Ok(show(&task, None));
-            }
-            let message = if task.state.has_ended() {
-                format!("The task has ended already: it has {}.", task.state.word())
-            } else {
-                "The task's call is being made and cannot be called back. See its result."
-                    .to_owned()
-            };
-            Err(Refusal::new(Failure::TaskStarted, message))
-        })
-        .await
+    told(&plane, request, async |plane, caller, _| {
+        let task = own_task(plane, caller, id).await?;
+        let now = plane.relay.clock.now();
+        let ending = plane.tasks.cancelled("The task was cancelled by its caller.", now);
+        let tasks = &plane.tasks.stores.tasks;
+        if tasks.cancel(task.id, ending).await.map_err(|error| unavailable(&error))? {
+            plane.relay.metrics.tasks.ended(TaskState::Cancelled);
+            plane.tasks.ends.notify_one();
+        }
+        let task =
+            tasks.task(task.id).await.map_err(|error| unavailable(&error))?.ok_or_else(unknown)?;
+        if task.state == TaskState::Cancelled {
+            return Ok(show(&task, None));
+        }
+        let message = if task.state.has_ended() {
+            format!("The task has ended already: it has {}.", task.state.word())
+        } else {
+            "The task's call is being made and cannot be called back. See its result.".to_owned()
+        };
+        Err(Refusal::new(Failure::TaskStarted, message))
+    })
+    .await
 }
 
 /// `GET /v1/tasks/webhook_secret`: what the key's webhooks are signed with.
 pub async fn secret(State(plane): State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
-    plane
-        .told(request, async |plane, caller, _| {
-            let secret = plane.tasks.secrets.webhook_secret(&caller.kid);
-            Ok(json!({ "object": "webhook_secret", "secret": secret.as_str() }))
-        })
-        .await
+    told(&plane, request, async |plane, caller, _| {
+        let secret = plane.tasks.secrets.webhook_secret(&caller.kid);
+        Ok(json!({ "object": "webhook_secret", "secret": secret.as_str() }))
+    })
+    .await
 }
 
 /// `GET /v1/tasks/{id}/content`: the answer as the call would have been given it.
@@ -114,75 +111,74 @@ pub async fn content(
     request: Request<Body>,
 ) -> Response<Body> {
     let mut facts = plane.facts(Format::of(&request));
-    match plane.answered(id, request, &mut facts).await {
+    match answered(&plane, id, request, &mut facts).await {
         Ok(kept) => kept.give(&facts),
         Err(refusal) => reply::refuse(&refusal, &facts),
     }
 }
 
-impl Plane {
-    /// Answers a question about tasks with JSON.
-    async fn told<F>(&self, request: Request<Body>, answer: F) -> Response<Body>
-    where
-        F: AsyncFnOnce(&Self, &Caller, &BTreeMap<String, String>) -> Result<Value, Refusal>,
-    {
-        let mut facts = self.facts(Format::of(&request));
-        let (parts, _body) = request.into_parts();
-        let query: Result<Query<BTreeMap<String, String>>, _> = Query::try_from_uri(&parts.uri);
-        let asked = async {
-            let caller = self.identify(&parts).await?;
-            facts.config_version = caller.pinned.rev;
-            let Query(query) = query.map_err(|_malformed| invalid("query", "cannot be read"))?;
-            answer(self, &caller, &query).await
-        };
-        match asked.await {
-            Ok(body) => reply::json(StatusCode::OK, Bytes::from(body.to_string()), &facts),
-            Err(refusal) => reply::refuse(&refusal, &facts),
-        }
-    }
-
-    async fn own_task(&self, caller: &Caller, id: Id) -> Result<Task, Refusal> {
-        let id = id.ok().and_then(|Path(text)| id_of(&text)).ok_or_else(unknown)?;
-        let found = self.tasks.stores.tasks.task(id).await.map_err(unavailable)?;
-        found.filter(|task| task.kid == caller.kid).ok_or_else(unknown)
-    }
-
-    /// What a task ended with, while it is kept.
-    async fn kept(&self, task: &Task) -> Result<Option<Kept>, Refusal> {
-        let now = self.relay.clock.now();
-        if task.keep_until.is_none_or(|end| end <= now) {
-            return Ok(None);
-        }
-        let sealed = self.tasks.stores.tasks.result(task.id).await.map_err(unavailable)?;
-        Ok(sealed.and_then(|sealed| self.tasks.kept(task.id, &sealed)))
-    }
-
-    async fn answered(
-        &self,
-        id: Id,
-        request: Request<Body>,
-        facts: &mut Facts,
-    ) -> Result<Kept, Refusal> {
-        let (parts, _body) = request.into_parts();
-        let caller = self.identify(&parts).await?;
+/// Answers a question about tasks with JSON.
+async fn told<F>(plane: &Plane, request: Request<Body>, answer: F) -> Response<Body>
+where
+    F: AsyncFnOnce(&Plane, &Caller, &BTreeMap<String, String>) -> Result<Value, Refusal>,
+{
+    let mut facts = plane.facts(Format::of(&request));
+    let (parts, _body) = request.into_parts();
+    let query: Result<Query<BTreeMap<String, String>>, _> = Query::try_from_uri(&parts.uri);
+    let asked = async {
+        let caller = plane.identify(&parts).await?;
         facts.config_version = caller.pinned.rev;
-        let task = self.own_task(&caller, id).await?;
-        if !task.state.has_ended() {
-            let message = "The task has not ended yet. Ask again later.";
-            return Err(Refusal::new(Failure::TaskUnfinished, message).retry_after(1_000));
-        }
-        if let Some(kept) = self.kept(&task).await? {
-            return Ok(kept);
-        }
-        let is_kept = task.keep_until.is_some_and(|end| self.relay.clock.now() < end);
-        let words = task.error.filter(|_| is_kept).map(|(_, message)| message);
-        match (task.state, words) {
-            (TaskState::Failed, Some(message)) => Err(Refusal::new(Failure::TaskFailed, message)),
-            (_, words) => {
-                let message = words
-                    .unwrap_or_else(|| "What the task ended with is not kept any more.".to_owned());
-                Err(Refusal::new(Failure::TaskGone, message))
-            }
+        let Query(query) = query.map_err(|_malformed| invalid("query", "cannot be read"))?;
+        answer(plane, &caller, &query).await
+    };
+    match asked.await {
+        Ok(body) => reply::json(StatusCode::OK, Bytes::from(body.to_string()), &facts),
+        Err(refusal) => reply::refuse(&refusal, &facts),
+    }
+}
+
+async fn own_task(plane: &Plane, caller: &Caller, id: Id) -> Result<Task, Refusal> {
+    let id = id.ok().and_then(|Path(text)| id_of(&text)).ok_or_else(unknown)?;
+    let found = plane.tasks.stores.tasks.task(id).await.map_err(|error| unavailable(&error))?;
+    found.filter(|task| task.kid == caller.kid).ok_or_else(unknown)
+}
+
+/// What a task ended with, while it is kept.
+async fn kept(plane: &Plane, task: &Task) -> Result<Option<Kept>, Refusal> {
+    let now = plane.relay.clock.now();
+    if task.keep_until.is_none_or(|end| end <= now) {
+        return Ok(None);
+    }
+    let sealed =
+        plane.tasks.stores.tasks.result(task.id).await.map_err(|error| unavailable(&error))?;
+    Ok(sealed.and_then(|sealed| plane.tasks.kept(task.id, &sealed)))
+}
+
+async fn answered(
+    plane: &Plane,
+    id: Id,
+    request: Request<Body>,
+    facts: &mut Facts,
+) -> Result<Kept, Refusal> {
+    let (parts, _body) = request.into_parts();
+    let caller = plane.identify(&parts).await?;
+    facts.config_version = caller.pinned.rev;
+    let task = own_task(plane, &caller, id).await?;
+    if !task.state.has_ended() {
+        let message = "The task has not ended yet. Ask again later.";
+        return Err(Refusal::new(Failure::TaskUnfinished, message).retry_after(1_000));
+    }
+    if let Some(kept) = kept(plane, &task).await? {
+        return Ok(kept);
+    }
+    let is_kept = task.keep_until.is_some_and(|end| plane.relay.clock.now() < end);
+    let words = task.error.filter(|_| is_kept).map(|(_, message)| message);
+    match (task.state, words) {
+        (TaskState::Failed, Some(message)) => Err(Refusal::new(Failure::TaskFailed, message)),
+        (_, words) => {
+            let message = words
+                .unwrap_or_else(|| "What the task ended with is not kept any more.".to_owned());
+            Err(Refusal::new(Failure::TaskGone, message))
         }
     }
 }
@@ -228,7 +224,7 @@ fn unknown() -> Refusal {
     Refusal::new(Failure::TaskUnknown, message)
 }
 
-fn unavailable(error: Error) -> Refusal {
+fn unavailable(error: &Error) -> Refusal {
     tracing::error!(%error, "failed to read tasks");
     let message = "Tasks cannot be read at the moment. Try again shortly.";
     Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)

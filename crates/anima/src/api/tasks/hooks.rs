@@ -21,6 +21,7 @@ use anima_store::tasks::{Hook, Task};
 
 use super::super::Plane;
 use super::{Part, Tasks, id_text, show};
+use crate::outbound;
 
 /// Tries at a time on this node.
 const MOST: usize = 16;
@@ -75,7 +76,10 @@ async fn attempt(plane: &Plane, hook: Hook) {
     let (tasks, id) = (&plane.tasks, hook.task.id);
     let tries = hook.task.hook.as_ref().map_or(0, |state| state.tries);
     let sent = match request(tasks, &hook, &*plane.relay.clock) {
-        Ok(request) => judged(plane.relay.outbound.deliver(request).await.map_err(|e| e.detail)),
+        Ok(request) => {
+            let answer = outbound::deliver(&plane.relay.outbound, request).await;
+            judged(answer.map_err(|error| error.detail))
+        }
         Err(why) => Err((why, true)),
     };
     let metrics = &plane.relay.metrics.tasks;

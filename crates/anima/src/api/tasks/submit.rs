@@ -20,6 +20,7 @@ use super::super::idempotency::{Entry, Fate};
 pub(in crate::api) use super::parcel::Parcel;
 use super::{Part, id_text, show};
 use crate::http::reply::{self, Facts, Refusal};
+use crate::outbound;
 use crate::relay::call::Call;
 use crate::relay::hold;
 
@@ -123,7 +124,7 @@ fn webhook_url<'a>(plane: &Plane, headers: &'a HeaderMap) -> Result<Option<&'a s
     let text = value.to_str().unwrap_or_default().trim();
     let uri: Option<Uri> = text.parse().ok().filter(|_| text.len() <= URL_BYTES_MAX);
     let uri = uri.ok_or_else(|| refused("must be a URL of at most 2048 bytes"))?;
-    plane.relay.outbound.may_deliver(&uri).map_err(refused)?;
+    outbound::may_deliver(&plane.relay.outbound, &uri).map_err(refused)?;
     Ok(Some(text))
 }
 

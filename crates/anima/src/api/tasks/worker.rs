@@ -62,11 +62,11 @@ pub async fn run(plane: Arc<Plane>, stop: CancellationToken) {
         let taken = if free > 0 && is_well { take(&plane, &running, free).await } else { vec![] };
         let some = taken.len();
         for claimed in taken {
-            let place = Place::enter(&running, &plane.tasks, &claimed.kid);
+            let seat = Seat::enter(&running, &plane.tasks, &claimed.kid);
             let work = work(Arc::clone(&plane), claimed, stop.clone());
             plane.relay.tasks.spawn(Box::pin(async move {
                 work.await;
-                drop(place);
+                drop(seat);
             }));
         }
         if some > 0 {
@@ -117,13 +117,13 @@ async fn take(plane: &Plane, running: &Running, free: usize) -> Vec<Claimed> {
 }
 
 /// A task that counts as running until this is dropped.
-struct Place {
+struct Seat {
     running: Running,
     tasks: Arc<Tasks>,
     kid: Arc<str>,
 }
 
-impl Place {
+impl Seat {
     fn enter(running: &Running, tasks: &Arc<Tasks>, kid: &Arc<str>) -> Self {
         *running.lock().entry(Arc::clone(kid)).or_insert(0) += 1;
         let (running, tasks) = (Arc::clone(running), Arc::clone(tasks));
@@ -131,7 +131,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         let mut running = self.running.lock();
         if let Some(count) = running.get_mut(&self.kid) {
@@ -251,11 +251,11 @@ async fn make(plane: Arc<Plane>, claimed: Claimed, stop: CancellationToken) -> E
     });
     let call = match prepared(&relay, (&claimed, parcel), (facts.id, &mark)).await {
         Ok(call) => call,
-        Err(refusal) => return plane.refused((&refusal, false), id, &facts).await,
+        Err(refusal) => return refused(&plane, (&refusal, false), id, &facts).await,
     };
     let waited_us = relay.clock.now().micros().saturating_sub(claimed.created_at.micros());
     relay.metrics.tasks.waited(waited_us);
-    plane.called(call, &mark, facts).await
+    called(&plane, call, &mark, facts).await
 }
 
 /// A stored call, admitted as of now.
@@ -276,91 +276,94 @@ async fn prepared(
     Ok(Call { deferral: Some(Arc::clone(mark) as Arc<dyn Deferral>), ..call })
 }
 
-impl Plane {
-    /// Makes a call and says how it ended.
-    async fn called(&self, call: Call, mark: &Arc<Mark>, mut facts: Facts) -> Ended {
-        facts.config_version = call.caller.pinned.rev;
-        facts.as_array = call.request.as_array;
-        let inflight = self.relay.metrics.enter();
-        let gone = call.arrival.gone.clone();
-        let mut running = Box::pin(chat::run(Arc::clone(&self.relay), Arc::new(call)));
-        let outcome = tokio::select! {
-            outcome = &mut running => outcome,
-            () = mark.stop.cancelled() => {
-                if !mark.begun.load(Ordering::Acquire) {
-                    gone.cancel();
-                }
-                running.await
+/// Makes a call and says how it ended.
+async fn called(plane: &Plane, call: Call, mark: &Arc<Mark>, mut facts: Facts) -> Ended {
+    facts.config_version = call.caller.pinned.rev;
+    facts.as_array = call.request.as_array;
+    let inflight = plane.relay.metrics.enter();
+    let gone = call.arrival.gone.clone();
+    let mut running = Box::pin(chat::run(Arc::clone(&plane.relay), Arc::new(call)));
+    let outcome = tokio::select! {
+        outcome = &mut running => outcome,
+        () = mark.stop.cancelled() => {
+            if !mark.begun.load(Ordering::Acquire) {
+                gone.cancel();
             }
-        };
-        let sent = mark.begun.load(Ordering::Acquire) && outcome.attempts > 0;
-        let is_stream = matches!(outcome.answer, Ok(Answer::Stream(_)));
-        if let Err(refusal) = &outcome.answer {
-            let refusal = refusal.clone();
-            facts.attempts = outcome.attempts;
-            return self.refused((&refusal, sent), mark.id, &facts).await;
+            running.await
         }
-        let response = answer(outcome, &mut facts, inflight);
-        let read = whole(response, self.tasks.bounds.answer_bytes_max).await;
-        let broken = is_stream.then(|| mark.outcome.lock().unwrap_or("internal_error"));
-        let now = self.relay.clock.now();
-        let failed = |code: &str, message: &str| {
-            let ending = self.tasks.ending(State::Failed, (code, message), now);
-            Ended::For(Ending { refund: true, ..ending })
-        };
-        match (read, broken) {
-            (Some(_), Some(outcome)) if outcome != "ok" => {
-                failed(outcome, "The answer broke off. The task is not charged.")
-            }
-            (Some(kept), _) => self.ended(State::Succeeded, (mark.id, &kept), None),
-            (None, _) => {
-                let message = "The answer is larger than what is kept. The task is not charged.";
-                failed("task_answer_too_large", message)
-            }
+    };
+    let sent = mark.begun.load(Ordering::Acquire) && outcome.attempts > 0;
+    let is_stream = matches!(outcome.answer, Ok(Answer::Stream(_)));
+    if let Err(refusal) = &outcome.answer {
+        let refusal = refusal.clone();
+        facts.attempts = outcome.attempts;
+        return refused(plane, (&refusal, sent), mark.id, &facts).await;
+    }
+    let response = answer(outcome, &mut facts, inflight);
+    let read = whole(response, plane.tasks.bounds.answer_bytes_max).await;
+    let broken = is_stream.then(|| mark.outcome.lock().unwrap_or("internal_error"));
+    let now = plane.relay.clock.now();
+    let failed = |code: &str, message: &str| {
+        let ending = plane.tasks.ending(State::Failed, (code, message), now);
+        Ended::For(Ending { refund: true, ..ending })
+    };
+    match (read, broken) {
+        (Some(_), Some(outcome)) if outcome != "ok" => {
+            failed(outcome, "The answer broke off. The task is not charged.")
+        }
+        (Some(kept), _) => ended(plane, State::Succeeded, (mark.id, &kept), None),
+        (None, _) => {
+            let message = "The answer is larger than what is kept. The task is not charged.";
+            failed("task_answer_too_large", message)
         }
     }
+}
 
-    /// What becomes of a task whose call was refused.
-    async fn refused(&self, (refusal, sent): (&Refusal, bool), id: Uuid, facts: &Facts) -> Ended {
-        let now = self.relay.clock.now();
-        match verdict::after(refusal, sent) {
-            Next::Again(ms) => Ended::Again(ms),
-            Next::Cancel => Ended::For(self.tasks.cancelled(&refusal.message, now)),
-            Next::Fail => {
-                let bound = self.tasks.bounds.answer_bytes_max;
-                let error = (refusal.failure.reason().to_owned(), refusal.message.clone());
-                let unbooked = refusal.failure == Failure::Unbooked;
-                match whole(reply::refuse(refusal, facts), bound).await {
-                    Some(kept) => {
-                        let ended = self.ended(State::Failed, (id, &kept), Some(error));
-                        match ended {
-                            // What could not be booked may be yet, by the spool.
-                            Ended::For(ending) => Ended::For(Ending { refund: unbooked, ..ending }),
-                            again @ Ended::Again(_) => again,
-                        }
+/// What becomes of a task whose call was refused.
+async fn refused(
+    plane: &Plane,
+    (refusal, sent): (&Refusal, bool),
+    id: Uuid,
+    facts: &Facts,
+) -> Ended {
+    let now = plane.relay.clock.now();
+    match verdict::after(refusal, sent) {
+        Next::Again(ms) => Ended::Again(ms),
+        Next::Cancel => Ended::For(plane.tasks.cancelled(&refusal.message, now)),
+        Next::Fail => {
+            let bound = plane.tasks.bounds.answer_bytes_max;
+            let error = (refusal.failure.reason().to_owned(), refusal.message.clone());
+            let unbooked = refusal.failure == Failure::Unbooked;
+            match whole(reply::refuse(refusal, facts), bound).await {
+                Some(kept) => {
+                    let ended = ended(plane, State::Failed, (id, &kept), Some(error));
+                    match ended {
+                        // What could not be booked may be yet, by the spool.
+                        Ended::For(ending) => Ended::For(Ending { refund: unbooked, ..ending }),
+                        again @ Ended::Again(_) => again,
                     }
-                    None => Ended::For(self.tasks.ending(State::Failed, (&error.0, &error.1), now)),
                 }
+                None => Ended::For(plane.tasks.ending(State::Failed, (&error.0, &error.1), now)),
             }
         }
     }
+}
 
-    /// An end with something to show.
-    fn ended(
-        &self,
-        state: State,
-        (id, kept): (Uuid, &Kept),
-        error: Option<(String, String)>,
-    ) -> Ended {
-        let at = self.relay.clock.now();
-        let Some(sealed) = self.tasks.seal((Part::Result, id), &kept.to_bytes()) else {
-            let why = ("internal_error", "The answer could not be kept. The task is not charged.");
-            let ending = self.tasks.ending(State::Failed, why, at);
-            return Ended::For(Ending { refund: true, ..ending });
-        };
-        let keep_until = at.plus_millis(self.tasks.bounds.keep_ms);
-        Ended::For(Ending { state, result: Some(sealed), error, refund: false, at, keep_until })
-    }
+/// An end with something to show.
+fn ended(
+    plane: &Plane,
+    state: State,
+    (id, kept): (Uuid, &Kept),
+    error: Option<(String, String)>,
+) -> Ended {
+    let at = plane.relay.clock.now();
+    let Some(sealed) = plane.tasks.seal((Part::Result, id), &kept.to_bytes()) else {
+        let why = ("internal_error", "The answer could not be kept. The task is not charged.");
+        let ending = plane.tasks.ending(State::Failed, why, at);
+        return Ended::For(Ending { refund: true, ..ending });
+    };
+    let keep_until = at.plus_millis(plane.tasks.bounds.keep_ms);
+    Ended::For(Ending { state, result: Some(sealed), error, refund: false, at, keep_until })
 }
 
 /// Reads a reply to its end. `None` when it is too large: then its call settles by itself.
