@@ -27,14 +27,13 @@ use anima_store::quota::redis::RedisQuotas;
 use anima_store::redis;
 use anima_store::shared::Shared;
 
-mod background; // what a node does beside answering
+pub(crate) mod background; // what a node does beside answering
 mod files; // what lies in the data directory beside the database
 mod opening; // the database of a node that started while it was away
 
 use crate::admin::{Admin, expiry};
-use crate::api::Plane;
 use crate::api::idempotency::{self, Bounds, Idempotency};
-use crate::api::tasks::{self, Tasks};
+use crate::api::{Plane, tasks};
 use crate::app::App;
 use crate::circuits::Circuits;
 use crate::clock::{SystemClock, SystemRng};
@@ -135,7 +134,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         body_within: Duration::from_millis(settings.body_timeout_ms),
         room: Room::new(settings.bodies_bytes_max),
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
-        tasks: Arc::new(later(settings, &stores, &secrets, opener.node)),
+        tasks: Arc::new(tasks::Tasks::new(&stores, &secrets, opener.node, settings)),
     };
     let app = App {
         stores: stores.clone(),
@@ -332,20 +331,6 @@ fn answers(
     Idempotency::new(Arc::clone(&stores.idempotency), Arc::clone(secrets), node, bounds)
 }
 
-/// Calls that their callers do not wait for.
-fn later(settings: &Settings, stores: &Stores, secrets: &Arc<Secrets>, node: Uuid) -> Tasks {
-    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-    let bounds = tasks::Bounds {
-        workers: settings.task_workers,
-        queue_max: settings.task_queue_max,
-        wait_ms: ms(settings.task_wait_max_ms),
-        keep_ms: ms(settings.task_keep_ms),
-        answer_bytes_max: settings.task_answer_bytes_max,
-    };
-    let from = (stores.tasks.clone(), Arc::clone(&stores.money));
-    Tasks::new(from, Arc::clone(secrets), node, bounds)
-}
-
 /// Takes the lease of this process, and puts the spool around the ledger. What an earlier process
 /// left in the spool is written before anything is served.
 async fn alive(
@@ -431,14 +416,9 @@ impl Node {
         );
         let state = Arc::clone(&self.app.shared.state);
         let mut keeping = background::of_calls(relay, state, &opened);
-        let working = [
-            after(&opened, tasks::worker::run(Arc::clone(&self.plane), shutdown.clone())),
-            after(&opened, tasks::hooks::run(Arc::clone(&self.plane), shutdown.clone())),
-        ];
+        let working = tasks::start(&self.plane, &shutdown, &opened);
         keeping.extend([
             opening,
-            after(&opened, tasks::worker::renew(Arc::clone(&self.plane))),
-            after(&opened, tasks::upkeep::run(Arc::clone(&self.plane))),
             tokio::spawn(Arc::clone(&self.admin.nodes).run()),
             after(
                 &opened,

@@ -10,16 +10,21 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::task::State;
-use anima_store::database::TaskStores;
+use anima_store::database::{Stores, TaskStores};
 use anima_store::ledger::money::Money;
 use anima_store::tasks::{Ending, Task};
 
+use super::Plane;
 use super::idempotency::Kept;
+use crate::boot::background::after;
 use crate::secrets::Secrets;
+use crate::settings::Settings;
 
 pub mod endpoints; // what callers ask about their tasks
 pub mod hooks; // their ends, told to whom it concerns
@@ -47,17 +52,45 @@ pub struct Tasks {
 
 /// From the settings.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+struct Bounds {
     /// Tasks that run at a time on this node.
-    pub workers: usize,
+    workers: usize,
     /// Tasks of one key that may wait, unless it says so itself.
-    pub queue_max: u64,
+    queue_max: u64,
     /// How long a task may wait.
-    pub wait_ms: i64,
+    wait_ms: i64,
     /// How long what it ended with is kept.
-    pub keep_ms: i64,
+    keep_ms: i64,
     /// The largest answer, bytes.
-    pub answer_bytes_max: usize,
+    answer_bytes_max: usize,
+}
+
+impl Bounds {
+    fn of(settings: &Settings) -> Self {
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        Self {
+            workers: settings.task_workers,
+            queue_max: settings.task_queue_max,
+            wait_ms: ms(settings.task_wait_max_ms),
+            keep_ms: ms(settings.task_keep_ms),
+            answer_bytes_max: settings.task_answer_bytes_max,
+        }
+    }
+}
+
+/// Starts everything that tasks need once the database is open, to end with `stop` or when it is
+/// aborted.
+pub fn start(
+    plane: &Arc<Plane>,
+    stop: &CancellationToken,
+    opened: &CancellationToken,
+) -> [JoinHandle<()>; 4] {
+    [
+        after(opened, worker::run(Arc::clone(plane), stop.clone())),
+        after(opened, worker::renew(Arc::clone(plane))),
+        after(opened, hooks::run(Arc::clone(plane), stop.clone())),
+        after(opened, upkeep::run(Arc::clone(plane))),
+    ]
 }
 
 /// What a sealed value of a task is, so that it opens as nothing else.
@@ -81,14 +114,16 @@ impl Part {
 
 impl Tasks {
     /// Keeps tasks in these stores, sealed by `secrets`.
-    pub fn new(
-        (stores, money): (TaskStores, Arc<dyn Money>),
-        secrets: Arc<Secrets>,
-        node: Uuid,
-        bounds: Bounds,
-    ) -> Self {
-        let (work, ends) = (Notify::new(), Notify::new());
-        Self { stores, money, secrets, node, bounds, work, ends }
+    pub fn new(stores: &Stores, secrets: &Arc<Secrets>, node: Uuid, settings: &Settings) -> Self {
+        Self {
+            stores: stores.tasks.clone(),
+            money: Arc::clone(&stores.money),
+            secrets: Arc::clone(secrets),
+            node,
+            bounds: Bounds::of(settings),
+            work: Notify::new(),
+            ends: Notify::new(),
+        }
     }
 
     /// `None` when the cipher fails, which takes a defect.

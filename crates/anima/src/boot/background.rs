@@ -32,7 +32,7 @@ pub(super) fn of_calls(
 }
 
 /// Does something in the background once the database has been opened.
-pub(super) fn after<T: Send + 'static>(
+pub(crate) fn after<T: Send + 'static>(
     opened: &CancellationToken,
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<()> {

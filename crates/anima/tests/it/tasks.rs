@@ -1,7 +1,7 @@
 //! Queue mode ASYNC: calls that their callers do not wait for.
 //!
-//! Workers that die are played by claims of a node that is not there, and once by processes that are
-//! killed (`killed`). Not here: what the store promises.
+//! Workers that die are played by claims of a node that is not there, and once by processes that
+//! are killed (`killed`). Not here: what the store promises.
 
 use std::sync::Arc;
 

@@ -104,7 +104,8 @@ async fn resolve(plane: &Plane, orphan: &Orphan, now: Timestamp) -> Result<(), E
     }
     let ending = lost(&plane.tasks, orphan, now);
     if plane.tasks.stores.queue.end(orphan.id, orphan.run, ending).await? {
-        tracing::warn!(task = %orphan.id, request_id = %orphan.call, "the answer of a task is lost");
+        let (task, request_id) = (orphan.id, orphan.call);
+        tracing::warn!(%task, %request_id, "the answer of a task is lost");
         ended(plane, State::Failed, 1);
     }
     Ok(())
