@@ -286,9 +286,8 @@ fn relay(
         live: Arc::clone(live),
         ledger,
         circuits: Arc::clone(circuits),
-        outbound: Outbound::new()
-            .map_err(|e| format!("TLS: {e}"))?
-            .allowing(&settings.outbound_allow_private),
+        outbound: Outbound::allowing(&settings.outbound_allow_private)
+            .map_err(|e| format!("TLS: {e}"))?,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
         rng: Arc::clone(rng),
@@ -436,14 +435,12 @@ impl Node {
             shutdown.cancelled().await;
             app.draining.store(true, Ordering::Relaxed);
         };
-        let cut = self.plane.relay.cut.clone();
-        server::serve(listener, router, stop, (self.shutdown_within, cut.clone())).await;
-        cut.cancel();
-        let tasks = &self.plane.relay.tasks;
-        tasks.close();
-        if tokio::time::timeout(self.shutdown_within, tasks.wait()).await.is_err() {
+        server::serve(listener, router, stop, (self.shutdown_within, relay.cut.clone())).await;
+        relay.cut.cancel();
+        relay.tasks.close();
+        if tokio::time::timeout(self.shutdown_within, relay.tasks.wait()).await.is_err() {
             tracing::error!(
-                open = tasks.len(),
+                open = relay.tasks.len(),
                 "calls were still running at the end of the shutdown"
             );
         }

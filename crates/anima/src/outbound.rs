@@ -86,9 +86,11 @@ impl Outbound {
     }
 
     /// The same, and webhooks may go to these private addresses.
-    #[must_use]
-    pub fn allowing(self, private: &[IpNet]) -> Self {
-        Self { allowed: private.into(), ..self }
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn allowing(private: &[IpNet]) -> Result<Self, rustls::Error> {
+        Ok(Self { allowed: private.into(), ..Self::new()? })
     }
 
     /// Sends a request and waits for the answer's head. Connecting is bounded by the policy, the

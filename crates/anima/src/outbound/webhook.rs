@@ -74,7 +74,7 @@ mod tests {
 
     fn refused(allowed: &[&str], url: &str) -> Option<&'static str> {
         let nets: Vec<_> = allowed.iter().map(|net| net.parse().unwrap()).collect();
-        let outbound = Outbound::new().unwrap().allowing(&nets);
+        let outbound = Outbound::allowing(&nets).unwrap();
         may_deliver(&outbound, &url.parse().unwrap()).err()
     }
 
