@@ -267,7 +267,7 @@ async fn prepared(
     let at = relay.clock.now();
     let caller = caller::again(&relay.live, at, &claimed.kid).await?;
     let terms = Arc::new(caller.terms.of_task());
-    let mut request = parcel.wanted.read(parcel.body).map_err(Refusal::from)?;
+    let mut request = parcel.wanted.read(&parcel.headers, parcel.body).map_err(Refusal::from)?;
     request.created_s = u64::try_from(at.seconds()).unwrap_or(0);
     let steering = Steering::read(&parcel.headers, relay.limits.allowed)?;
     let gone = CancellationToken::new();
