@@ -69,7 +69,10 @@ fn unwrapped(bytes: Bytes, member: Option<&'static str>) -> Bytes {
         let inner = body.root().get(member)?;
         Some(inner.range())
     });
-    place.map_or(bytes.clone(), |place| bytes.slice(place))
+    match place {
+        Some(place) => bytes.slice(place),
+        None => bytes,
+    }
 }
 
 #[cfg(test)]

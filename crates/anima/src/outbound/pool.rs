@@ -302,8 +302,11 @@ impl Shelf {
             // A crowd may have left several behind; one is enough to begin with.
             let mut spare = false;
             kept.shared.retain(|lane| {
+                if lane.sender.is_closed() {
+                    return false;
+                }
                 let rests = lane.running.load(Ordering::Relaxed) == 0;
-                !lane.sender.is_closed() && !(rests && std::mem::replace(&mut spare, true))
+                !rests || !std::mem::replace(&mut spare, true)
             });
             !kept.idle.is_empty() || !kept.shared.is_empty()
         });
