@@ -237,9 +237,8 @@ pub(super) async fn failed(
             // What came and could not be used was made all the same: the worst plausible exposure.
             // Pictures and queries are known before they are asked for.
             let sound = sound_usage(&call.request);
-            let mut usage = sound.unwrap_or_else(|| {
-                admit::most(&call.request).with(Meter::InputTokens, input)
-            });
+            let mut usage =
+                sound.unwrap_or_else(|| admit::most(&call.request).with(Meter::InputTokens, input));
             if call.request.endpoint.generates() {
                 let output = (trial.wasted_bytes as u64).div_ceil(BYTES_PER_TOKEN);
                 let most = call.request.output_tokens_max.unwrap_or(WASTED_TOKENS_MAX);
