@@ -71,6 +71,8 @@ pub(crate) struct Audit {
     pub(crate) billed: i64,
     pub(crate) booked: i64,
     pub(crate) estimated: i64,
+    /// What was sold and no wallet covered.
+    pub(crate) unpaid: i64,
     /// Orphans for which a cost was estimated and no call had been sent: what the policy says where
     /// a provider cannot be asked, and no phantom.
     pub(crate) cautious: usize,
@@ -158,6 +160,7 @@ fn add_up(audit: &mut Audit, case: &Case<'_>) -> Result<()> {
         audit.booked += exact;
         audit.estimated += estimated;
     }
+    audit.unpaid += case.legs.iter().filter_map(Leg::unpaid).sum::<i64>();
     audit.cautious += usize::from(case.is_cautious());
     if let Some(hold) = case.hold {
         let last = case.attempts.and_then(|all| all.values().next_back());
@@ -167,9 +170,11 @@ fn add_up(audit: &mut Audit, case: &Case<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Top-ups less sales is what each wallet has, and what it holds are its open holds.
+/// Top-ups less sales is what each wallet has, and what wallets lack and what none of them covered
+/// is what we sold.
 fn bank(books: &Books) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
+    let mut paid = 0;
     for app in APPS {
         let wallet = format!("wallet:{app}");
         let legs = books.legs.values().flatten();
@@ -177,10 +182,17 @@ fn bank(books: &Books) -> Result<Vec<String>> {
         let sold: i64 = of_wallet.filter_map(Leg::sold).sum();
         let left = money::nano(CREDIT)? - sold;
         let (posted, _) = books.wallets.get(&wallet).copied().unwrap_or_default();
+        paid += money::nano(CREDIT)? - posted;
         if posted != left {
             let (posted, left) = (money::dollars(posted), money::dollars(left));
             wrong.push(format!("{wallet} has {posted}; {CREDIT} less its sales is {left}"));
         }
+    }
+    let unpaid: i64 = books.legs.values().flatten().filter_map(Leg::unpaid).sum();
+    let earned: i64 = books.legs.values().flatten().map(Leg::earned).sum();
+    if earned != paid + unpaid {
+        let [earned, paid, unpaid] = [earned, paid, unpaid].map(money::dollars);
+        wrong.push(format!("sold are {earned}; wallets paid {paid}, and none covered {unpaid}"));
     }
     Ok(wrong)
 }

@@ -24,7 +24,7 @@ pub(crate) struct Hold {
     pub(crate) state: String,
     /// What was charged, in nano-dollars.
     pub(crate) settled: i64,
-    /// What was owed and could not be taken.
+    /// What was sold and could not be taken.
     pub(crate) uncollected: i64,
     /// Microseconds since 1970.
     pub(crate) created_us: i64,
@@ -68,6 +68,19 @@ impl Leg {
         (self.component == SALE).then_some(sign * self.amount)
     }
 
+    /// What it adds to what was sold and no wallet covered; `None` when it is no such leg.
+    pub(crate) fn unpaid(&self) -> Option<i64> {
+        let sign = if self.credit == REVENUE { 1 } else { -1 };
+        (self.component == UNPAID).then_some(sign * self.amount)
+    }
+
+    /// What it adds to our sales.
+    pub(crate) fn earned(&self) -> i64 {
+        let credit = if self.credit == REVENUE { self.amount } else { 0 };
+        let debit = if self.debit == REVENUE { self.amount } else { 0 };
+        credit - debit
+    }
+
     /// Whether it is about what an attempt costs.
     pub(crate) fn is_cost(&self) -> bool {
         [COST, WASTE, EXPOSURE].contains(&self.component)
@@ -94,12 +107,16 @@ impl Leg {
     }
 }
 
-/// `leg.component`: the customer's side, an attempt that served, one that did not, and one whose
-/// end nobody saw.
+/// Where sales go.
+const REVENUE: &str = "revenue";
+
+/// `leg.component`: the customer's side, an attempt that served, one that did not, one whose end
+/// nobody saw, and what no wallet covered of a sale.
 const SALE: i64 = 1;
 const COST: i64 = 2;
 const WASTE: i64 = 3;
 const EXPOSURE: i64 = 10;
+const UNPAID: i64 = 11;
 
 /// `journal.kind`: what closes a hold.
 const SETTLE: i64 = 1;

@@ -65,9 +65,6 @@ impl Case<'_> {
             }
             return Ok(());
         };
-        if hold.uncollected > 0 {
-            lost(format!("{} could not be collected", hold.uncollected));
-        }
         if hold.is_open() || self.is_covered()? {
             return Ok(());
         }
@@ -91,6 +88,10 @@ impl Case<'_> {
         let sales = closing.iter().filter(|leg| leg.sold().is_some()).count();
         if sales > 1 {
             double(format!("{sales} sales"));
+        }
+        let unpaid = closing.iter().filter(|leg| leg.unpaid().is_some()).count();
+        if unpaid > 1 {
+            double(format!("{unpaid} losses of one sale"));
         }
         for n in self.numbers() {
             let of = |leg: &&&Leg| leg.is_cost() && leg.attempt == Some(n);
@@ -136,8 +137,9 @@ impl Case<'_> {
 
     fn wrong_sale(&self, found: &mut Found) -> Result<()> {
         let mut wrong = |what: String| found.push((Class::Wrong, what));
-        let sold: i64 = self.legs.iter().filter_map(Leg::sold).sum();
-        let last = self.legs.iter().rfind(|leg| leg.sold().is_some());
+        // What no wallet covered is sold all the same.
+        let sold = self.sold();
+        let last = self.legs.iter().rfind(|leg| leg.sold().or_else(|| leg.unpaid()).is_some());
         if let (Some(leg), Some((_, call))) = (last, self.calls.last()) {
             let price = owed(&SALE, &call.billed)?;
             if !leg.estimate && sold != price {
@@ -147,12 +149,24 @@ impl Case<'_> {
                 wrong("the sale is an estimate in spite of a report".to_owned());
             }
         }
-        let closing = self.legs.iter().filter(|leg| leg.is_of_closing());
-        let posted: i64 = closing.filter_map(Leg::sold).sum();
-        if let Some(charged) = self.hold.map(|hold| hold.settled).filter(|c| *c != posted) {
-            wrong(format!("the hold says {charged} was charged, its journal {posted}"));
+        if let Some(hold) = self.hold {
+            let said = (hold.settled, hold.uncollected);
+            let closing = || self.legs.iter().filter(|leg| leg.is_of_closing());
+            let posted: (i64, i64) =
+                (closing().filter_map(Leg::sold).sum(), closing().filter_map(Leg::unpaid).sum());
+            if said != posted {
+                wrong(format!(
+                    "the hold says {} was charged and {} was not, its journal {} and {}",
+                    said.0, said.1, posted.0, posted.1
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// What was sold, paid or not.
+    fn sold(&self) -> i64 {
+        self.legs.iter().filter_map(|leg| leg.sold().or_else(|| leg.unpaid())).sum()
     }
 
     /// Whether a client has all of it.
@@ -161,7 +175,7 @@ impl Case<'_> {
     }
 
     fn is_sold(&self) -> bool {
-        self.legs.iter().filter_map(Leg::sold).sum::<i64>() > 0
+        self.sold() > 0
     }
 
     /// Whether the provider got an attempt.
