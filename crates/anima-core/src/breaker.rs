@@ -256,6 +256,18 @@ impl Circuit {
         Transition { to: State::Open, cause, until: Some(until) }
     }
 
+    /// Opens the circuit on what so many calls of all nodes together say.
+    pub fn trip_on(
+        &mut self,
+        cause: Cause,
+        evidence: u32,
+        report: Report,
+        settings: &Breaker,
+    ) -> Transition {
+        self.evidence = evidence;
+        self.trip(cause, report, settings)
+    }
+
     /// Closes the circuit and forgets the calls that opened it.
     pub fn close(&mut self, cause: Cause, now: Timestamp) -> Transition {
         self.open = None;

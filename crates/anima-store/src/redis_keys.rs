@@ -76,6 +76,27 @@ pub const fn circuits() -> Key {
     Key::fixed("{circuits}")
 }
 
+/// Hash: credential, and the model that it rests for → since when and until when.
+pub const fn credentials() -> Key {
+    Key::fixed("{circuits}:credentials")
+}
+
+/// Hash: circuit and node → what the node's window holds, of circuits that are not well.
+pub const fn circuit_counts() -> Key {
+    Key::fixed("{circuits}:counts")
+}
+
+/// Sorted set: probes of a circuit by the end of their lease, milliseconds; and a hash: its opening
+/// and how many of its probes passed.
+pub fn probes(circuit: &str) -> [Key; 2] {
+    // Braces are the shard's.
+    let circuit = circuit.replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
+    [
+        Key::made(format!("{{probes:{circuit}}}:out")),
+        Key::made(format!("{{probes:{circuit}}}:opening")),
+    ]
+}
+
 /// String: the configuration as of the last change, with its number and the hatches, sealed.
 pub const fn config_snapshot() -> Key {
     Key::fixed("{config}:snapshot")
@@ -138,7 +159,12 @@ mod tests {
 
     #[test]
     fn every_key_has_exactly_one_hash_tag() {
+        let [out, opening] = probes("[\"{x}\",null]");
         let keys = [
+            out,
+            opening,
+            credentials(),
+            circuit_counts(),
             nodes(),
             circuits(),
             config_snapshot(),

@@ -20,6 +20,7 @@ use anima_core::clock::{Clock, Rng, mint_id};
 use anima_store::database::{self, Location, Opener, Stores};
 use anima_store::ledger::spool::{SpoolObserver, SpooledLedger};
 use anima_store::ledger::{LedgerStore, Off};
+use anima_store::probes::Probes;
 use anima_store::quota::QuotaStore;
 use anima_store::quota::memory::MemoryQuotas;
 use anima_store::quota::outage::SharedQuotas;
@@ -118,8 +119,8 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     }
     let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&metrics), Arc::clone(&clock));
     let watch = Arc::new(watch);
-    let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
-    let circuits = Arc::new(circuits);
+    let parts = (Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
+    let circuits = Arc::new(Circuits::new(parts, Probes::of(&shared)));
     live.drive(Arc::clone(&circuits));
     let parts = (&live, &metrics, &dependencies, &clock);
     let nodes = nodes::join(opener.node, parts, &stores, &shared);
@@ -191,7 +192,8 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let live = Live::load(from, Arc::clone(&secrets), Arc::clone(&clock))
         .await
         .map_err(|e| format!("failed to read the configuration: {e}"))?;
-    let circuits = Circuits::new(Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&observer));
+    let parts = (Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&observer));
+    let circuits = Circuits::new(parts, Probes::in_process());
     let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&observer), Arc::clone(&clock));
     let (live, circuits, watch) = (Arc::new(live), Arc::new(circuits), Arc::new(watch));
     let (probe, shared) = (Arc::clone(&stores.probe), Shared::in_process());

@@ -16,18 +16,20 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use anima_core::breaker::{
-    Action, Admitted, Cause, Manual, Mode, Report, Shared, State, Transition, Verdict,
+    Action, Cause, Manual, Mode, Report, Shared, State, Transition, Verdict,
 };
 use anima_core::clock::{Clock, Rng, Timestamp};
 use anima_core::config::Breaker;
 use anima_core::routing::{Allowance, Seen, SkipReason};
 use anima_core::snapshot::{AliasEntry, RouteEntry, Snapshot};
+use anima_store::probes::Probes;
 
 use crate::metrics::Metrics;
 
 mod fleet;
 mod health;
 mod look;
+mod probes;
 mod show;
 mod ticket;
 
@@ -35,8 +37,10 @@ pub use fleet::run;
 pub use show::{ShownChannel, ShownCircuit, ShownCredential};
 pub use ticket::{End, Ticket};
 
-use health::{Asking, ChannelHealth, ModelHealth, Unit};
+use fleet::credentials::{Named, Told};
+use health::{ChannelHealth, ModelHealth, Unit};
 use look::{look, state_of};
+use probes::{Asking, Side};
 
 /// Models of a channel that must be open for all of it to be (`reliability` 3.2).
 const MODELS_OPEN: usize = 3;
@@ -68,26 +72,38 @@ pub struct Circuits {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     metrics: Arc<Metrics>,
+    /// Permits of circuits that are half open.
+    probes: Probes,
+    /// Random: this process start.
+    node: u64,
     channels: ArcSwap<BTreeMap<Arc<str>, Arc<ChannelHealth>>>,
     /// One writer of the map at a time.
     growing: Mutex<()>,
     /// Circuits that changed and that other nodes do not know of yet.
     changes: Mutex<BTreeSet<fleet::Place>>,
-    /// Told when there is one.
+    /// The same of credentials.
+    credential_changes: Mutex<BTreeMap<Named, Told>>,
     changed: Notify,
 }
 
 impl Circuits {
     /// No channel is known yet, so all are closed.
-    pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        (clock, rng, metrics): (Arc<dyn Clock>, Arc<dyn Rng>, Arc<Metrics>),
+        probes: Probes,
+    ) -> Self {
         let channels = ArcSwap::default();
+        let node = rng.next_u64();
         Self {
             clock,
             rng,
             metrics,
+            probes,
+            node,
             channels,
             growing: Mutex::default(),
             changes: Mutex::default(),
+            credential_changes: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -120,10 +136,8 @@ impl Circuits {
     pub fn reset(&self, channel: &str) {
         let health = self.channel(channel);
         let now = self.clock.now();
-        {
-            let mut credentials = health.credentials.lock();
-            credentials.faults.clear();
-            credentials.rests.clear();
+        for (credential, model) in health.forget_credentials() {
+            self.tell((&health.code, &credential, model.as_ref()), Told::well(now));
         }
         self.reset_unit(&health.whole, (channel, None), now);
         let models: Vec<_> = health.models.lock().values().cloned().collect();
@@ -142,9 +156,9 @@ impl Circuits {
     }
 
     fn reset_unit(&self, unit: &Unit, place: (&str, Option<&str>), now: Timestamp) {
-        let change = unit.change(|guarded| {
-            let was_open = guarded.circuit.opening().is_some();
-            let change = guarded.circuit.close(Cause::Reset, now);
+        let change = unit.change(|circuit| {
+            let was_open = circuit.opening().is_some();
+            let change = circuit.close(Cause::Reset, now);
             was_open.then_some(change)
         });
         if let Some(change) = change {
@@ -208,7 +222,7 @@ impl Circuits {
     ///
     /// # Errors
     /// The reason.
-    pub fn enter(
+    pub async fn enter(
         self: &Arc<Self>,
         route: &RouteEntry,
         credential: &Arc<str>,
@@ -226,7 +240,7 @@ impl Circuits {
         let (whole, model) = match (mode, way) {
             (Some(Mode::ForcedOpen), _) => return Err(SkipReason::ForcedOpen),
             (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) | (None, Way::Forced) => {
-                anyway(health)
+                probes::anyway(health)
             }
             (None, Way::LastResort) => {
                 let most = |n| (n < TRICKLE).then_some(n + 1);
@@ -235,9 +249,9 @@ impl Circuits {
                     return Err(SkipReason::ProbesTaken);
                 }
                 self.metrics.routing.last_resort(&health.channel.code);
-                anyway(health)
+                probes::anyway(health)
             }
-            (None, Way::Proper) => proper(health, asking, &settings)?,
+            (None, Way::Proper) => self.proper(health, asking, &settings).await?,
         };
         health.inflight.fetch_add(1, Ordering::Relaxed);
         health.channel.inflight.fetch_add(1, Ordering::Relaxed);
@@ -248,7 +262,7 @@ impl Circuits {
             settings,
             whole,
             model,
-            token: asking.token,
+            asking,
             trickles: way == Way::LastResort && mode.is_none(),
             reported: false,
         })
@@ -328,10 +342,11 @@ impl Circuits {
     fn record(&self, ticket: &Ticket, report: Report) -> Option<Transition> {
         let (health, settings) = (&ticket.health, &ticket.settings);
         let channel = &health.channel;
-        let own = health.unit.record((ticket.model, ticket.token), report, settings);
-        if let Some(change) = own {
+        let (changed, passed) = health.unit.record(ticket.model, report, settings);
+        if let Some(change) = changed {
             self.announce((&channel.code, Some(&health.model)), change);
         }
+        let own = changed.or(ticket.give_back(Side::Model, passed, changed.is_some()));
         let models = channel.models.lock();
         let open = models.values().filter(|m| m.unit.open.load(Ordering::Acquire)).count();
         let several = models.len() > 1;
@@ -342,17 +357,16 @@ impl Circuits {
             let rolled = roll_up(settings);
             let verdict = Verdict { slow: false, ..report.verdict };
             let report = Report { verdict, ..report };
-            let change = channel.whole.record((ticket.whole, ticket.token), report, &rolled);
-            if let Some(change) = change {
+            let (changed, passed) = channel.whole.record(ticket.whole, report, &rolled);
+            if let Some(change) = changed {
                 self.announce((&channel.code, None), change);
-                whole = Some(change);
             }
+            whole = changed.or(ticket.give_back(Side::Whole, passed, changed.is_some()));
         }
         let tripped = own.is_some_and(|change| change.to == State::Open);
         if tripped && open >= MODELS_OPEN && !channel.whole.open.load(Ordering::Acquire) {
-            let change = channel
-                .whole
-                .change(|guarded| guarded.circuit.trip(Cause::ModelsOpen, report, settings));
+            let change =
+                channel.whole.change(|circuit| circuit.trip(Cause::ModelsOpen, report, settings));
             self.announce((&channel.code, None), change);
             whole = Some(change);
         }
@@ -371,12 +385,9 @@ impl Circuits {
         match action {
             Action::DisableModel => {
                 let report = Report { asked_ms: Some(UNKNOWN_MODEL_MS), ..report };
-                let change = health.unit.change(|guarded| {
-                    let open = guarded.circuit.state(report.at) == State::Open;
-                    let trip = |g: &mut health::Guarded| {
-                        g.circuit.trip(Cause::ModelUnknown, report, &Breaker::default())
-                    };
-                    (!open).then(|| trip(guarded))
+                let change = health.unit.change(|circuit| {
+                    let open = circuit.state(report.at) == State::Open;
+                    (!open).then(|| circuit.trip(Cause::ModelUnknown, report, &Breaker::default()))
                 });
                 if let Some(change) = change {
                     self.announce((&channel.code, Some(model)), change);
@@ -395,22 +406,34 @@ impl Circuits {
             }
             Action::None | Action::CoolDown | Action::GiveWay => {}
         }
-        channel.note_credential((credential, model), (action, report.asked_ms), report.at);
+        let noted = (action, report.asked_ms);
+        if let Some((of, told)) = channel.note_credential((credential, model), noted, report.at) {
+            self.tell((&channel.code, credential, of.as_ref()), told);
+        }
         changed
     }
 
     /// A circuit as other nodes should see it.
     fn shared_of(&self, (channel, model): &fleet::Place) -> Shared {
         match model {
-            None => self.channel(channel).whole.guarded.lock().circuit.share(),
-            Some(model) => self.model(channel, model).unit.guarded.lock().circuit.share(),
+            None => self.channel(channel).whole.circuit.lock().share(),
+            Some(model) => self.model(channel, model).unit.circuit.lock().share(),
         }
     }
 
     /// Takes over what another node found out, if it is later than what is known here.
     fn adopt(&self, (channel, model): &fleet::Place, told: Shared, settings: &Breaker) {
         let now = self.clock.now();
-        let take = |unit: &Unit| unit.change(|g| g.circuit.adopt(told, now, settings));
+        let mut newer = false;
+        let mut take = |unit: &Unit| {
+            unit.change(|circuit| {
+                let change = circuit.adopt(told, now, settings);
+                let own = circuit.share();
+                newer = own.epoch > told.epoch;
+                newer |= own.open.map(|o| o.until) > told.open.map(|o| o.until);
+                change
+            })
+        };
         let change = match model {
             None => take(&self.channel(channel).whole),
             Some(model) => take(&self.model(channel, model).unit),
@@ -418,6 +441,30 @@ impl Circuits {
         if let Some(change) = change {
             self.note((channel, model.as_deref()), change);
         }
+        if newer {
+            // Somebody wrote over what is later: once more, so that all agree.
+            self.changes.lock().insert((Arc::clone(channel), model.clone()));
+        }
+    }
+
+    /// The same of a credential.
+    fn adopt_credential(&self, (channel, credential, model): Named, told: Told) {
+        let health = self.channel(&channel);
+        let now = self.clock.now();
+        if let Some(own) = health.adopt_credential((&credential, model.as_ref()), told, now) {
+            self.credential_changes.lock().insert((channel, credential, model), own);
+        }
+    }
+
+    /// Has what this node found out about a credential told to the others.
+    fn tell(
+        &self,
+        (channel, credential, model): (&Arc<str>, &Arc<str>, Option<&Arc<str>>),
+        told: Told,
+    ) {
+        let named = (Arc::clone(channel), Arc::clone(credential), model.cloned());
+        self.credential_changes.lock().insert(named, told);
+        self.changed.notify_one();
     }
 
     /// Notes a change that this node found out, and has it told to the others.
@@ -441,29 +488,6 @@ impl Circuits {
             "a circuit changed its state"
         );
     }
-}
-
-/// Lets a call through whatever the circuits say; what it reports counts for no probe.
-fn anyway(health: &ModelHealth) -> (Admitted, Admitted) {
-    (health.channel.whole.admit_anyway(), health.unit.admit_anyway())
-}
-
-/// Lets a call through as the circuits allow, with a permit of each that is half open.
-fn proper(
-    health: &ModelHealth,
-    asking: Asking,
-    settings: &Breaker,
-) -> Result<(Admitted, Admitted), SkipReason> {
-    let whole = &health.channel.whole;
-    let outer = whole.admit(asking, settings).map_err(|reason| {
-        let opened = reason == SkipReason::CircuitOpen;
-        if opened { SkipReason::ChannelCircuitOpen } else { reason }
-    })?;
-    let inner = health.unit.admit(asking, settings);
-    if inner.is_err() {
-        whole.give_back(outer, asking.token);
-    }
-    Ok((outer, inner?))
 }
 
 /// A channel's settings for the channel as a whole: rates over all its models. A row of failures

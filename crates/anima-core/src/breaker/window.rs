@@ -37,7 +37,8 @@ impl Counts {
         percent(self.slow, self.calls)
     }
 
-    fn add(&mut self, call: Self) {
+    /// Adds others, of the same circuit.
+    pub fn add(&mut self, call: Self) {
         self.calls = self.calls.saturating_add(call.calls);
         self.failed_halves = self.failed_halves.saturating_add(call.failed_halves);
         self.slow = self.slow.saturating_add(call.slow);

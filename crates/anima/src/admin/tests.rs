@@ -107,7 +107,10 @@ impl Desk {
         let rng = Arc::new(SeededRng::new(1));
         let auditor = Arc::clone(&stores.auditor);
         let watch = Watch::new(auditor, Arc::clone(&metrics), clock.clone());
-        let circuits = crate::circuits::Circuits::new(clock.clone(), rng, Arc::clone(&metrics));
+        let circuits = crate::circuits::Circuits::new(
+            (clock.clone(), rng, Arc::clone(&metrics)),
+            anima_store::probes::Probes::in_process(),
+        );
         let shared = anima_store::shared::Shared::in_process();
         let probe = Arc::clone(&stores.probe);
         let dependencies =

@@ -2,7 +2,7 @@
 //!
 //! Each change that this node finds out is written to one hash at once; every second each node
 //! reads all of it and takes over what is later than what it knows. While nothing is shared each
-//! node goes by its own evidence. Not here: probe permits, which each node counts for itself.
+//! node goes by its own evidence. Not here: probe permits (`super::probes`).
 //! Invariant: what was taken over is not told again.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,9 @@ use anima_store::config::publish::{Forced, ManualCircuit};
 use anima_store::redis::Error;
 use anima_store::redis_keys;
 use anima_store::shared::SharedState;
+
+pub(super) mod counts; // thin traffic over many nodes
+pub(super) mod credentials; // which rest, which are out
 
 use super::Circuits;
 use crate::live::Live;
@@ -39,15 +42,21 @@ pub async fn run(circuits: Arc<Circuits>, live: Arc<Live>, state: Arc<dyn Shared
     let mut every = tokio::time::interval(READ_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut said = BTreeMap::new();
+    let mut troubled = counts::Troubled::new();
     loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = circuits.changed.notified() => {}
-        }
+        let on_time = tokio::select! {
+            _ = every.tick() => true,
+            () = circuits.changed.notified() => false,
+        };
         let now = circuits.clock.now();
         obey(&circuits, &live.hatches().circuits, (&mut said, now));
         let snapshot = live.pin(now).map(|pinned| pinned.snapshot);
-        if let Err(error) = exchange(&circuits, snapshot.as_deref(), &*state).await {
+        let mut exchanged = exchange(&circuits, snapshot.as_deref(), &*state).await;
+        if exchanged.is_ok() && on_time {
+            let with = (snapshot.as_deref(), &*state);
+            exchanged = counts::exchange(&circuits, with, &mut troubled).await;
+        }
+        if let Err(error) = exchanged {
             tracing::debug!(%error, "circuits are not shared at the moment");
         }
         circuits.refresh();
@@ -119,11 +128,16 @@ pub(super) async fn exchange(
             circuits.adopt(&place, told, &settings);
         }
     }
-    Ok(())
+    credentials::exchange(circuits, state).await
 }
 
 fn field(place: &Place) -> String {
     serde_json::to_string(place).unwrap_or_default()
+}
+
+/// What all nodes call a circuit.
+pub(super) fn name(channel: &str, model: Option<&str>) -> String {
+    serde_json::to_string(&(channel, model)).unwrap_or_default()
 }
 
 fn is_stale(told: Shared, now: Timestamp) -> bool {

@@ -11,11 +11,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use anima_core::breaker::{
-    Action, Admitted, Cause, Circuit, Manual, Mode, Permits, Report, State, Transition,
+    Action, Admitted, Cause, Circuit, Manual, Mode, Report, State, Transition,
 };
 use anima_core::clock::Timestamp;
 use anima_core::config::Breaker;
 use anima_core::routing::SkipReason;
+
+use super::fleet;
+use super::fleet::credentials::{Kind, Told};
 
 /// How long a credential that was refused is left alone at first, and at most.
 const QUARANTINE_MS: (i64, i64) = (60_000, 3_600_000);
@@ -26,99 +29,79 @@ const REST_BOUNDS_MS: (u64, u64) = (1_000, 600_000);
 /// Weight of what is known in the running mean of latencies, of 8.
 const LATENCY_KEEP: u64 = 7;
 
-/// One circuit with its probes.
-#[derive(Debug, Default)]
+/// One circuit.
+#[derive(Debug)]
 pub(super) struct Unit {
-    pub(super) guarded: Mutex<Guarded>,
+    /// What all nodes call it.
+    pub(super) name: String,
+    pub(super) circuit: Mutex<Circuit>,
     /// Set while the circuit is not closed.
     pub(super) open: AtomicBool,
+    /// Probes of this node that run.
+    pub(super) probing: AtomicU32,
 }
 
-/// What the lock of a circuit guards.
-#[derive(Debug, Default)]
-pub(super) struct Guarded {
-    pub(super) circuit: Circuit,
-    pub(super) permits: Permits,
-}
-
-/// A call that asks to be let through: its token, and until when it may keep a permit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asking {
-    pub(super) token: u64,
-    pub(super) now: Timestamp,
-    pub(super) until: Timestamp,
+/// What a call meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It goes through, under this state.
+    Closed(u64),
+    /// It does not.
+    Open,
+    /// It needs a permit of this opening.
+    HalfOpen(u64),
 }
 
 impl Unit {
+    fn new(name: String) -> Self {
+        let (circuit, open, probing) =
+            (Mutex::default(), AtomicBool::new(false), AtomicU32::new(0));
+        Self { name, circuit, open, probing }
+    }
+
     /// The state and, when it is open, until when and why.
     pub(super) fn state(&self, now: Timestamp) -> (State, Option<(Timestamp, Cause)>) {
         if !self.open.load(Ordering::Acquire) {
             return (State::Closed, None);
         }
-        let guarded = self.guarded.lock();
-        let opening = guarded.circuit.opening().map(|o| (o.until, o.cause));
-        (guarded.circuit.state(now), opening)
+        let circuit = self.circuit.lock();
+        let opening = circuit.opening().map(|o| (o.until, o.cause));
+        (circuit.state(now), opening)
     }
 
-    /// Lets a call through, or not. A permit of a half-open circuit is taken here.
-    pub(super) fn admit(&self, asking: Asking, settings: &Breaker) -> Result<Admitted, SkipReason> {
-        let mut guarded = self.guarded.lock();
-        let Guarded { circuit, permits } = &mut *guarded;
-        let epoch = circuit.epoch();
-        match circuit.state(asking.now) {
-            State::Closed => Ok(Admitted { epoch, probe: false }),
-            State::Open => Err(SkipReason::CircuitOpen),
-            State::HalfOpen => {
-                let limit = settings.half_open_permits.max(1);
-                let taken = (asking.token, asking.until);
-                if permits.take(epoch, taken, asking.now, limit) {
-                    Ok(Admitted { epoch, probe: true })
-                } else {
-                    Err(SkipReason::ProbesTaken)
-                }
-            }
+    /// What a call meets now.
+    pub(super) fn gate(&self, now: Timestamp) -> Gate {
+        let circuit = self.circuit.lock();
+        match circuit.state(now) {
+            State::Closed => Gate::Closed(circuit.epoch()),
+            State::Open => Gate::Open,
+            State::HalfOpen => Gate::HalfOpen(circuit.epoch()),
         }
     }
 
     /// What a call is let through as whatever the state is.
     pub(super) fn admit_anyway(&self) -> Admitted {
-        Admitted { epoch: self.guarded.lock().circuit.epoch(), probe: false }
+        Admitted { epoch: self.circuit.lock().epoch(), probe: false }
     }
 
-    /// Gives a permit back for which nothing is known.
-    pub(super) fn give_back(&self, admitted: Admitted, token: u64) {
-        if admitted.probe {
-            self.guarded.lock().permits.give_back(admitted.epoch, token, false);
-        }
-    }
-
-    /// Takes in what became of a call.
+    /// Takes in what became of a call: what changed by it, and whether it was a probe that passed.
     pub(super) fn record(
         &self,
-        (admitted, token): (Admitted, u64),
+        admitted: Admitted,
         report: Report,
         settings: &Breaker,
-    ) -> Option<Transition> {
-        self.change(|Guarded { circuit, permits }| {
-            let counts = admitted.probe && circuit.is_passed(report.verdict);
-            let mut change = circuit.record(admitted, report, settings);
-            if admitted.probe {
-                let passed = permits.give_back(admitted.epoch, token, counts);
-                if change.is_some() {
-                    permits.end(admitted.epoch);
-                }
-                let closed = circuit.passed(admitted.epoch, passed, report.at, settings);
-                change = change.or(closed);
-            }
-            change
+    ) -> (Option<Transition>, bool) {
+        self.change(|circuit| {
+            let passed = admitted.probe && circuit.is_passed(report.verdict);
+            (circuit.record(admitted, report, settings), passed)
         })
     }
 
     /// Changes the circuit and keeps the flag in step.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Guarded) -> T) -> T {
-        let mut guarded = self.guarded.lock();
-        let result = change(&mut guarded);
-        self.open.store(guarded.circuit.opening().is_some(), Ordering::Release);
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Circuit) -> T) -> T {
+        let mut circuit = self.circuit.lock();
+        let result = change(&mut circuit);
+        self.open.store(circuit.opening().is_some(), Ordering::Release);
         result
     }
 }
@@ -132,6 +115,8 @@ pub(super) struct Fault {
     pub(super) exhausted: bool,
     /// Times in a row.
     pub(super) times: u32,
+    /// When it was found out.
+    pub(super) at: Timestamp,
 }
 
 /// A credential that rests for one model.
@@ -140,6 +125,8 @@ pub(super) struct Rest {
     pub(super) until: Timestamp,
     /// It is used when there is nothing else.
     pub(super) soft: bool,
+    /// When it was found out.
+    pub(super) at: Timestamp,
 }
 
 /// What a channel's credentials are good for now.
@@ -238,7 +225,7 @@ impl ChannelHealth {
             code: code.into(),
             watchful: AtomicBool::new(false),
             manual: Mutex::default(),
-            whole: Unit::default(),
+            whole: Unit::new(fleet::name(code, None)),
             credentials: Mutex::default(),
             models: Mutex::default(),
             inflight: AtomicU32::new(0),
@@ -271,14 +258,16 @@ impl ChannelHealth {
         }
     }
 
-    /// Notes what an attempt said about a credential.
+    /// Notes what an attempt said about a credential. What other nodes should know of it, with the
+    /// model that it is about, if it is about one.
     pub(super) fn note_credential(
         &self,
         (credential, model): (&Arc<str>, &Arc<str>),
         (action, asked_ms): (Action, Option<u64>),
         now: Timestamp,
-    ) {
+    ) -> Option<(Option<Arc<str>>, Told)> {
         let mut credentials = self.credentials.lock();
+        let told;
         match action {
             Action::CoolDown | Action::GiveWay => {
                 let (least, most) = REST_BOUNDS_MS;
@@ -286,9 +275,10 @@ impl ChannelHealth {
                 let until = now.plus_millis(i64::try_from(rest_ms).unwrap_or(i64::MAX));
                 let soft = action == Action::GiveWay && asked_ms.is_none();
                 let key = (Arc::clone(credential), Arc::clone(model));
-                let rest = credentials.rests.entry(key).or_insert(Rest { until, soft });
+                let rest = credentials.rests.entry(key).or_insert(Rest { until, soft, at: now });
                 rest.soft &= soft;
-                rest.until = rest.until.max(until);
+                (rest.until, rest.at) = (rest.until.max(until), now);
+                told = (!rest.soft).then(|| (Some(Arc::clone(model)), Told::rest(*rest)));
             }
             Action::Quarantine | Action::Exhaust => {
                 let exhausted = action == Action::Exhaust;
@@ -296,20 +286,81 @@ impl ChannelHealth {
                 let (first, most) = QUARANTINE_MS;
                 let wait_ms = first.saturating_mul(1 << times.min(10)).min(most);
                 let until = (!exhausted).then(|| now.plus_millis(wait_ms));
-                let fault = Fault { until, exhausted, times: times.saturating_add(1) };
+                let times = times.saturating_add(1);
+                let fault = Fault { until, exhausted, times, at: now };
                 credentials.faults.insert(Arc::clone(credential), fault);
+                told = Some((None, Told::fault(fault)));
             }
-            Action::None | Action::DisableModel => return,
+            Action::None | Action::DisableModel => return None,
         }
         drop(credentials);
         self.watchful.store(true, Ordering::Release);
+        told
     }
 
-    /// A credential that was out has been accepted.
-    pub(super) fn forgive(&self, credential: &Arc<str>) {
-        if self.watchful.load(Ordering::Acquire) {
-            self.credentials.lock().faults.remove(credential);
+    /// A credential has been accepted. Whether it was out.
+    pub(super) fn forgive(&self, credential: &Arc<str>) -> bool {
+        self.watchful.load(Ordering::Acquire)
+            && self.credentials.lock().faults.remove(credential).is_some()
+    }
+
+    /// Takes over what another node found out about a credential. What this node knows that is
+    /// later, and the others should know.
+    pub(super) fn adopt_credential(
+        &self,
+        (credential, model): (&Arc<str>, Option<&Arc<str>>),
+        told: Told,
+        now: Timestamp,
+    ) -> Option<Told> {
+        let mut credentials = self.credentials.lock();
+        let Credentials { faults, rests } = &mut *credentials;
+        let later = match model {
+            None => {
+                let known = faults.get(credential).copied();
+                if let Some(known) = known.filter(|known| known.at > told.at) {
+                    return Some(Told::fault(known));
+                }
+                match told.kind {
+                    Kind::Well => drop(faults.remove(credential)),
+                    Kind::Rests => {}
+                    Kind::Refused | Kind::Exhausted => {
+                        let exhausted = told.kind == Kind::Exhausted;
+                        let Told { until, times, at, .. } = told;
+                        let fault = Fault { until, exhausted, times, at };
+                        faults.insert(Arc::clone(credential), fault);
+                    }
+                }
+                None
+            }
+            Some(model) => {
+                let key = (Arc::clone(credential), Arc::clone(model));
+                let known = rests.get(&key).copied().filter(|rest| now < rest.until);
+                let until = told.until.unwrap_or(told.at);
+                if told.kind == Kind::Well && known.is_some_and(|known| known.at <= told.at) {
+                    rests.remove(&key);
+                }
+                let longer = known.filter(|known| !known.soft && known.until > until);
+                if told.kind == Kind::Rests && longer.is_none() && now < until {
+                    rests.insert(key, Rest { until, soft: false, at: told.at });
+                }
+                longer
+                    .filter(|known| known.at > told.at || told.kind == Kind::Rests)
+                    .map(Told::rest)
+            }
+        };
+        let calm = credentials.is_empty();
+        drop(credentials);
+        if !calm {
+            self.watchful.store(true, Ordering::Release);
         }
+        later
+    }
+
+    /// Forgets what is known of all credentials. Which there were, with the models of rests.
+    pub(super) fn forget_credentials(&self) -> Vec<(Arc<str>, Option<Arc<str>>)> {
+        let Credentials { faults, rests } = std::mem::take(&mut *self.credentials.lock());
+        let out = faults.into_keys().map(|code| (code, None));
+        out.chain(rests.into_keys().map(|(code, model)| (code, Some(model)))).collect()
     }
 }
 
@@ -331,7 +382,7 @@ impl ModelHealth {
         Self {
             channel: Arc::clone(channel),
             model: model.into(),
-            unit: Unit::default(),
+            unit: Unit::new(fleet::name(&channel.code, Some(model))),
             inflight: AtomicU32::new(0),
             trickling: AtomicU32::new(0),
             latency_us: AtomicU64::new(0),

@@ -29,8 +29,8 @@ pub struct ShownCircuit {
     pub failure_rate: u32,
     /// How many of them were slow, in percent.
     pub slow_rate: u32,
-    /// Probes that run now.
-    pub probes: usize,
+    /// Probes of this node that run now.
+    pub probes: u32,
     /// Calls under way on this node.
     pub in_flight: u32,
 }
@@ -79,19 +79,19 @@ pub(super) fn channel(health: &ChannelHealth, settings: &Breaker, now: Timestamp
 
 fn circuit(unit: &Unit, model: Option<&str>, at: (&Breaker, Timestamp)) -> ShownCircuit {
     let (settings, now) = at;
-    let guarded = unit.guarded.lock();
-    let opening = guarded.circuit.opening();
-    let counts: Counts = guarded.circuit.counts(now, settings);
+    let circuit = unit.circuit.lock();
+    let opening = circuit.opening();
+    let counts: Counts = circuit.counts(now, settings);
     ShownCircuit {
         model: model.map(str::to_owned),
-        state: guarded.circuit.state(now),
+        state: circuit.state(now),
         cause: opening.map(|o| o.cause),
         since: opening.map(|o| o.since),
         until: opening.map(|o| o.until),
         calls: counts.calls,
         failure_rate: counts.failure_percent(),
         slow_rate: counts.slow_percent(),
-        probes: guarded.permits.running(now),
+        probes: unit.probing.load(std::sync::atomic::Ordering::Relaxed),
         in_flight: 0,
     }
 }

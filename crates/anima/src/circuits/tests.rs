@@ -5,6 +5,8 @@ use std::sync::Arc;
 use anima_core::clock::{ManualClock, SeededRng};
 use anima_core::config::Tables;
 use anima_core::failure::Failure;
+use anima_store::probes::MemoryProbes;
+use futures_util::FutureExt as _;
 use serde_json::json;
 
 use super::*;
@@ -20,6 +22,10 @@ const HOUR: Duration = Duration::from_hours(1);
 impl Bench {
     /// One alias, `chat`, with a route to each of the models of the channel `main`.
     fn new(models: &[&str]) -> Self {
+        Self::with(models, Probes::in_process(), 7)
+    }
+
+    fn with(models: &[&str], probes: Probes, seed: u64) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000_000)));
         let row = |code: &str, body: serde_json::Value| {
             json!({"code": code, "app": null, "version_no": 1, "enabled": true, "body": body,
@@ -36,9 +42,9 @@ impl Bench {
             ..Tables::default()
         };
         let snapshot = Snapshot::compile(&tables, Timestamp::default());
-        let rng = Arc::new(SeededRng::new(7));
+        let rng = Arc::new(SeededRng::new(seed));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let circuits = Circuits::new(clock.clone(), rng, metrics);
+        let circuits = Circuits::new((clock.clone(), rng, metrics), probes);
         Self { circuits: Arc::new(circuits), clock, snapshot }
     }
 
@@ -51,7 +57,9 @@ impl Bench {
     }
 
     fn enter(&self, n: usize, way: Way) -> Result<Ticket, SkipReason> {
-        self.circuits.enter(self.route(n), &"a".into(), (way, HOUR))
+        let credential = "a".into();
+        let entering = self.circuits.enter(self.route(n), &credential, (way, HOUR));
+        entering.now_or_never().unwrap()
     }
 
     fn call(&self, n: usize, failure: Option<Failure>) {
@@ -154,7 +162,9 @@ fn credentials_are_out_one_by_one_and_forgiven_when_accepted() {
     bench.call(0, Some(Failure::CredentialRefused));
     assert_eq!(bench.seen(0), None, "the other one is there");
     assert_eq!(bench.circuits.credentials(bench.route(0), &["a", "b"]), [1]);
-    let ticket = bench.circuits.enter(bench.route(0), &"b".into(), (Way::Proper, HOUR));
+    let credential = "b".into();
+    let entering = bench.circuits.enter(bench.route(0), &credential, (Way::Proper, HOUR));
+    let ticket = entering.now_or_never().unwrap();
     let asked_ms = Some(30_000);
     let failure = Some(Failure::RateLimited);
     ticket.unwrap().end(End { failure, first_byte: Duration::ZERO, asked_ms });
@@ -205,4 +215,151 @@ async fn nodes_follow_what_one_of_them_found_out() {
     exchange(&other).await;
     exchange(&one).await;
     assert_eq!(one.seen(0), None, "a reset reaches every node");
+}
+
+/// Nodes that share their probes and what they tell one another.
+struct Fleet {
+    nodes: Vec<Bench>,
+    state: Arc<dyn anima_store::shared::SharedState>,
+}
+
+impl Fleet {
+    fn new(count: u64) -> Self {
+        let probes = Arc::new(MemoryProbes::default());
+        let node = |seed| Bench::with(&["m"], Probes::over(probes.clone()), seed);
+        let nodes = (0..count).map(node).collect();
+        Self { nodes, state: anima_store::shared::Shared::in_process().state }
+    }
+
+    async fn exchange(&self) {
+        // Twice, so that what the last one tells reaches the first.
+        for bench in self.nodes.iter().chain(&self.nodes) {
+            let snapshot = Some(&bench.snapshot);
+            fleet::exchange(&bench.circuits, snapshot, &*self.state).await.unwrap();
+        }
+    }
+
+    fn advance(&self, ms: i64) {
+        self.nodes.iter().for_each(|bench| bench.clock.advance_millis(ms));
+    }
+}
+
+#[tokio::test]
+async fn three_nodes_probe_with_the_permits_of_one() {
+    let fleet = Fleet::new(3);
+    fleet.nodes[0].trip(0);
+    fleet.exchange().await;
+    fleet.advance(6_100);
+    let enter = |node: &Bench| node.enter(0, Way::Proper);
+    let mut probes: Vec<_> = fleet.nodes.iter().map(|node| enter(node).unwrap()).collect();
+    for node in &fleet.nodes {
+        assert_eq!(enter(node).err(), Some(SkipReason::ProbesTaken));
+    }
+    drop(probes.pop());
+    let last = probes.pop().unwrap();
+    probes.push(enter(&fleet.nodes[0]).expect("the permit of any node comes back for all"));
+    let failed =
+        End { failure: Some(Failure::ServerError), first_byte: Duration::ZERO, asked_ms: None };
+    let change = last.end(failed).unwrap();
+    assert_eq!((change.to, change.cause), (State::Open, Cause::ProbeFailed));
+    let refused = enter(&fleet.nodes[2]).err();
+    assert_eq!(refused, Some(SkipReason::ProbesTaken), "who has not heard of it probes no more");
+    fleet.exchange().await;
+    for node in &fleet.nodes {
+        assert_eq!(node.seen(0), Some(SkipReason::CircuitOpen));
+    }
+}
+
+#[tokio::test]
+async fn probes_that_pass_on_three_nodes_close_the_circuit_of_all() {
+    let fleet = Fleet::new(3);
+    fleet.nodes[0].trip(0);
+    fleet.exchange().await;
+    fleet.advance(6_100);
+    for node in &fleet.nodes {
+        node.call(0, None);
+    }
+    fleet.exchange().await;
+    for node in &fleet.nodes {
+        assert_eq!(node.circuits.state_of(node.route(0)), State::Closed);
+    }
+}
+
+#[tokio::test]
+async fn nodes_share_what_providers_say_about_credentials() {
+    let fleet = Fleet::new(2);
+    let (one, other) = (&fleet.nodes[0], &fleet.nodes[1]);
+    let end = |bench: &Bench, credential: &str, failure, asked_ms| {
+        let credential = credential.into();
+        let entering = bench.circuits.enter(bench.route(0), &credential, (Way::Proper, HOUR));
+        let end = End { failure, first_byte: Duration::ZERO, asked_ms };
+        entering.now_or_never().unwrap().unwrap().end(end);
+    };
+    let usable = |bench: &Bench| bench.circuits.credentials(bench.route(0), &["a", "b"]);
+    end(one, "a", Some(Failure::CredentialRefused), None);
+    fleet.exchange().await;
+    assert_eq!(usable(other), [1], "a refused credential is out on every node");
+    end(other, "b", Some(Failure::RateLimited), Some(30_000));
+    fleet.advance(1);
+    end(one, "b", Some(Failure::RateLimited), Some(5_000));
+    fleet.exchange().await;
+    for bench in &fleet.nodes {
+        let seen = bench.circuits.see(bench.route(0), bench.clock.now());
+        assert_eq!(seen.skip, Some(SkipReason::CoolingDown));
+        let until = Timestamp::from_micros(1_000_000_000).plus_millis(30_000);
+        assert_eq!(seen.until, Some(until), "30 s are not shortened by a later 5 s");
+    }
+    fleet.advance(10);
+    other.circuits.reset("main");
+    fleet.exchange().await;
+    assert_eq!(usable(one).len(), 2, "a reset reaches every node");
+    end(one, "a", Some(Failure::CredentialRefused), None);
+    fleet.exchange().await;
+    fleet.advance(61_000);
+    end(other, "a", None, None);
+    fleet.exchange().await;
+    let out = one.circuits.show(&one.snapshot)[0].credentials.clone();
+    assert!(out.is_empty(), "one that is accepted again is forgiven everywhere: {out:?}");
+}
+
+#[tokio::test]
+async fn thin_traffic_over_many_nodes_opens_a_circuit() {
+    let fleet = Fleet::new(8);
+    let mut troubled = vec![fleet::counts::Troubled::new(); 8];
+    for bench in &fleet.nodes {
+        for n in 0..4 {
+            bench.call(0, (n % 3 != 0).then_some(Failure::ServerError));
+        }
+        assert_eq!(bench.seen(0), None, "four calls of one node say little");
+    }
+    let mut opened = vec![];
+    for _ in 0..3 {
+        for (bench, troubled) in fleet.nodes.iter().zip(&mut troubled) {
+            let with = (Some(&bench.snapshot), &*fleet.state);
+            fleet::counts::exchange(&bench.circuits, with, troubled).await.unwrap();
+        }
+        fleet.exchange().await;
+        opened.push(fleet.nodes.iter().filter(|bench| bench.seen(0).is_some()).count());
+    }
+    assert_eq!(opened[0], 0, "the first look is not enough: others may have had successes");
+    assert_eq!(opened[2], 8, "{opened:?}");
+}
+
+#[tokio::test]
+async fn one_node_with_trouble_of_its_own_opens_nothing_for_the_others() {
+    let fleet = Fleet::new(8);
+    let mut troubled = vec![fleet::counts::Troubled::new(); 8];
+    for (n, bench) in fleet.nodes.iter().enumerate() {
+        for _ in 0..4 {
+            bench.call(0, (n == 0).then_some(Failure::ServerError));
+        }
+    }
+    for _ in 0..4 {
+        for (bench, troubled) in fleet.nodes.iter().zip(&mut troubled) {
+            let with = (Some(&bench.snapshot), &*fleet.state);
+            fleet::counts::exchange(&bench.circuits, with, troubled).await.unwrap();
+        }
+        fleet.exchange().await;
+    }
+    assert!(fleet.nodes.iter().all(|bench| bench.seen(0).is_none()));
 }

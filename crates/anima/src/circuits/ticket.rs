@@ -12,7 +12,9 @@ use anima_core::config::Breaker;
 use anima_core::failure::Failure;
 
 use super::Circuits;
+use super::fleet::credentials::Told;
 use super::health::ModelHealth;
+use super::probes::{Asking, Side};
 
 /// See the module.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ pub struct Ticket {
     pub(super) settings: Breaker,
     pub(super) whole: Admitted,
     pub(super) model: Admitted,
-    pub(super) token: u64,
+    pub(super) asking: Asking,
     /// Let through although everything is open.
     pub(super) trickles: bool,
     pub(super) reported: bool,
@@ -61,7 +63,10 @@ impl Ticket {
             self.health.note_latency(end.first_byte);
         }
         if verdict.effect == Effect::Success {
-            self.health.channel.forgive(&self.credential);
+            let channel = &self.health.channel;
+            if channel.forgive(&self.credential) {
+                circuits.tell((&channel.code, &self.credential, None), Told::well(at));
+            }
         }
         if verdict.action == Action::None {
             return changed;
@@ -79,8 +84,8 @@ impl Drop for Ticket {
             health.trickling.fetch_sub(1, Ordering::Relaxed);
         }
         if !self.reported {
-            health.unit.give_back(self.model, self.token);
-            health.channel.whole.give_back(self.whole, self.token);
+            self.give_back(Side::Model, false, false);
+            self.give_back(Side::Whole, false, false);
         }
     }
 }

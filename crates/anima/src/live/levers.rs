@@ -61,7 +61,10 @@ mod tests {
         let now = Timestamp::from_micros(1_000_000);
         let clock = Arc::new(ManualClock::new(now));
         let metrics = Arc::new(crate::metrics::Metrics::new().unwrap());
-        let circuits = Circuits::new(clock, Arc::new(SeededRng::new(1)), metrics);
+        let circuits = Circuits::new(
+            (clock, Arc::new(SeededRng::new(1)), metrics),
+            anima_store::probes::Probes::in_process(),
+        );
         let circuit = |model: Option<&str>, state| ManualCircuit {
             channel: "main".to_owned(),
             model: model.map(str::to_owned),

@@ -52,7 +52,7 @@ impl Course<'_> {
         let Some(encoded) = self.state.encoded(&call, route, upstream) else {
             return Step::NextCandidate;
         };
-        let (credential, ticket) = match self.enter(route, upstream, way) {
+        let (credential, ticket) = match self.enter(route, upstream, way).await {
             Ok(entered) => entered,
             Err(reason) => {
                 self.left_out(candidate, route, reason);
@@ -92,7 +92,7 @@ impl Course<'_> {
     }
 
     /// Chooses a credential and asks to be let through.
-    fn enter<'u>(
+    async fn enter<'u>(
         &self,
         route: &RouteEntry,
         upstream: &'u Upstream,
@@ -115,7 +115,7 @@ impl Course<'_> {
         let chosen = fresh.or_else(|| usable().next());
         let chosen = chosen.ok_or(SkipReason::CredentialsFaulted)?;
         let left = self.call.deadline.saturating_duration_since(Instant::now());
-        let ticket = self.relay.circuits.enter(route, &chosen.0, (way, left))?;
+        let ticket = self.relay.circuits.enter(route, &chosen.0, (way, left)).await?;
         Ok((chosen, ticket))
     }
 
