@@ -86,6 +86,7 @@ pub struct Circuits {
     changed: Notify,
 }
 
+#[expect(clippy::multiple_inherent_impl, reason = "permits of probes are a file of their own")]
 impl Circuits {
     /// No channel is known yet, so all are closed.
     pub fn new(
@@ -346,7 +347,9 @@ impl Circuits {
         if let Some(change) = changed {
             self.announce((&channel.code, Some(&health.model)), change);
         }
-        let own = changed.or(ticket.give_back(Side::Model, passed, changed.is_some()));
+        // On every outcome, whatever changed.
+        let closed = ticket.give_back(Side::Model, passed, changed.is_some());
+        let own = changed.or(closed);
         let models = channel.models.lock();
         let open = models.values().filter(|m| m.unit.open.load(Ordering::Acquire)).count();
         let several = models.len() > 1;
@@ -361,7 +364,8 @@ impl Circuits {
             if let Some(change) = changed {
                 self.announce((&channel.code, None), change);
             }
-            whole = changed.or(ticket.give_back(Side::Whole, passed, changed.is_some()));
+            let closed = ticket.give_back(Side::Whole, passed, changed.is_some());
+            whole = changed.or(closed);
         }
         let tripped = own.is_some_and(|change| change.to == State::Open);
         if tripped && open >= MODELS_OPEN && !channel.whole.open.load(Ordering::Acquire) {
@@ -444,15 +448,6 @@ impl Circuits {
         if newer {
             // Somebody wrote over what is later: once more, so that all agree.
             self.changes.lock().insert((Arc::clone(channel), model.clone()));
-        }
-    }
-
-    /// The same of a credential.
-    fn adopt_credential(&self, (channel, credential, model): Named, told: Told) {
-        let health = self.channel(&channel);
-        let now = self.clock.now();
-        if let Some(own) = health.adopt_credential((&credential, model.as_ref()), told, now) {
-            self.credential_changes.lock().insert((channel, credential, model), own);
         }
     }
 

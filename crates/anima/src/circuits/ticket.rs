@@ -42,6 +42,7 @@ pub struct End {
     pub asked_ms: Option<u64>,
 }
 
+#[expect(clippy::multiple_inherent_impl, reason = "permits of probes are a file of their own")]
 impl Ticket {
     /// Whether the call is a probe of a circuit that is half open.
     pub const fn is_probe(&self) -> bool {

@@ -92,9 +92,18 @@ pub(super) async fn exchange(circuits: &Circuits, state: &dyn SharedState) -> Re
         let named = serde_json::from_str::<Named>(&field).ok();
         let told = serde_json::from_slice::<Told>(&value).ok();
         match named.zip(told) {
-            Some((named, told)) if !told.is_stale(now) => circuits.adopt_credential(named, told),
+            Some((named, told)) if !told.is_stale(now) => adopt(circuits, named, told),
             _ => state.remove_field(&hash, &field).await?,
         }
     }
     Ok(())
+}
+
+/// Takes over what another node found out, or has it told what this node knows that is later.
+fn adopt(circuits: &Circuits, (channel, credential, model): Named, told: Told) {
+    let health = circuits.channel(&channel);
+    let now = circuits.clock.now();
+    if let Some(own) = health.adopt_credential((&credential, model.as_ref()), told, now) {
+        circuits.credential_changes.lock().insert((channel, credential, model), own);
+    }
 }
