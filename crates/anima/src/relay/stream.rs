@@ -2,14 +2,15 @@
 //! settlement is on disk.
 //!
 //! The body owns the upstream connection and the hold. When it is dropped before its end the client
-//! has left: a task takes everything over, drains or cancels as the channel says, and settles.
+//! has left: a task takes everything over, drains or cancels as the channel says, and settles. The
+//! same goes for one that is not read any more when its time is over.
 //! Invariant: every stream that began is settled exactly once, and the terminator is sent only
 //! after that; a stream that fails ends with an error event and without the terminator.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,10 +18,12 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use anima_core::config::OnDisconnect;
 use anima_core::failure::{Failure, Source};
@@ -44,6 +47,10 @@ use crate::settings::HoldExhausted;
 /// How long a finished upstream may take to close its body, so that its connection can be reused.
 /// Never waited for: the settlement runs at the same time, and the stream ends with it.
 const TAIL: Duration = Duration::from_secs(1);
+
+/// How long a body has to end by itself when its time is over, before it is taken for one that
+/// nobody reads.
+const TURN: Duration = Duration::from_secs(2);
 
 /// A frame is sent when it has this many bytes, even if the upstream has more at once.
 const GATHER_BYTES: usize = 16 * 1024;
@@ -102,6 +109,15 @@ enum Phase {
     Finished,
 }
 
+impl Phase {
+    /// Ends the relaying and starts the booking.
+    fn finish(&mut self, failure: Option<Failure>) {
+        if let Self::Relaying(flow) = std::mem::replace(self, Self::Finished) {
+            *self = Self::Settling(Box::pin(end(*flow, failure)));
+        }
+    }
+}
+
 /// The body of a streamed answer.
 pub struct RelayStream {
     /// What may go to the client now, in order.
@@ -109,7 +125,9 @@ pub struct RelayStream {
     timer: Pin<Box<Sleep>>,
     /// Fires when the node may wait no longer for its streams, or a switch ends this one.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    phase: Phase,
+    /// Shared with the task that ends a stream nobody reads. Locked by one poll, or by that.
+    phase: Arc<Mutex<Phase>>,
+    _watched: AbortOnDropHandle<()>,
     inflight: Option<Inflight>,
     tasks: TaskTracker,
     /// Shutdown waits for a stream as for any other task that owns money.
@@ -151,11 +169,15 @@ impl RelayStream {
             last_chunk,
             entered,
         };
+        let over = (deadline, flow.entered.wake());
+        let phase = Arc::new(Mutex::new(Phase::Relaying(Box::new(flow))));
+        let watch = unread(Arc::downgrade(&phase), over, tasks.clone());
         Self {
             ready: started.ready,
             timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
             cut,
-            phase: Phase::Relaying(Box::new(flow)),
+            phase,
+            _watched: AbortOnDropHandle::new(tokio::spawn(watch)),
             inflight: None,
             _owner: tasks.token(),
             tasks,
@@ -164,7 +186,7 @@ impl RelayStream {
 
     /// Whether the call goes on when this is dropped before its end.
     pub fn drains(&self) -> bool {
-        match &self.phase {
+        match &*self.phase.lock() {
             Phase::Relaying(flow) => flow.trial.on_disconnect == OnDisconnect::Drain,
             Phase::Settling(_) | Phase::Breaking | Phase::Finished => true,
         }
@@ -172,7 +194,7 @@ impl RelayStream {
 
     /// What is streamed, unless it is events.
     pub fn content_type(&self) -> Option<HeaderValue> {
-        match &self.phase {
+        match &*self.phase.lock() {
             Phase::Relaying(flow) => flow.trial.content_type.clone(),
             Phase::Settling(_) | Phase::Breaking | Phase::Finished => None,
         }
@@ -201,32 +223,25 @@ impl RelayStream {
         Some(Ok(Frame::data(joined)))
     }
 
-    /// Ends the relaying and starts the booking.
-    fn finish(&mut self, failure: Option<Failure>) {
-        if let Phase::Relaying(flow) = std::mem::replace(&mut self.phase, Phase::Finished) {
-            self.phase = Phase::Settling(Box::pin(end(*flow, failure)));
-        }
-    }
-
     /// Takes in what the upstream has. Ready when there is something to send or the phase changed.
-    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Phase::Relaying(flow) = &mut self.phase else {
+    fn poll_upstream(&mut self, phase: &mut Phase, cx: &mut Context<'_>) -> Poll<()> {
+        let Phase::Relaying(flow) = phase else {
             return Poll::Ready(());
         };
         if flow.decoder.is_done() {
-            self.finish(None);
+            phase.finish(None);
             return Poll::Ready(());
         }
         if flow.entered.is_cut() {
-            self.finish(Some(Failure::CutOff));
+            phase.finish(Some(Failure::CutOff));
             return Poll::Ready(());
         }
         if let Some(failure) = flow.keep_within_hold() {
-            self.finish(Some(failure));
+            phase.finish(Some(failure));
             return Poll::Ready(());
         }
         let Poll::Ready(frame) = Pin::new(&mut flow.upstream).poll_frame(cx) else {
-            return self.poll_bounds(cx);
+            return self.poll_bounds(phase, cx);
         };
         let outcome = match frame {
             Some(Ok(frame)) => {
@@ -240,27 +255,27 @@ impl RelayStream {
             None => flow.decoder.end(&mut self.ready),
         };
         if let Err(failure) = outcome {
-            self.finish(Some(failure));
+            phase.finish(Some(failure));
         }
         Poll::Ready(())
     }
 
     /// What ends a stream while its upstream is silent.
-    fn poll_bounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_bounds(&mut self, phase: &mut Phase, cx: &mut Context<'_>) -> Poll<()> {
         if self.cut.as_mut().poll(cx).is_ready() {
-            let is_cut = matches!(&self.phase, Phase::Relaying(flow) if flow.entered.is_cut());
+            let is_cut = matches!(phase, Phase::Relaying(flow) if flow.entered.is_cut());
             let failure = if is_cut { Failure::CutOff } else { Failure::ShuttingDown };
-            self.finish(Some(failure));
+            phase.finish(Some(failure));
             return Poll::Ready(());
         }
-        self.poll_timer(cx)
+        self.poll_timer(phase, cx)
     }
 
     /// The timer is set once and only looked at when it fires: re-arming it for each chunk would
     /// cost more than the chunk.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timer(&mut self, phase: &mut Phase, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.timer.as_mut().poll(cx));
-        let Phase::Relaying(flow) = &mut self.phase else {
+        let Phase::Relaying(flow) = phase else {
             return Poll::Ready(());
         };
         let now = Instant::now();
@@ -272,7 +287,7 @@ impl RelayStream {
         }
         let late = now >= flow.deadline;
         let failure = if late { flow.trial.late(&flow.call) } else { Failure::IdleTimeout };
-        self.finish(Some(failure));
+        phase.finish(Some(failure));
         Poll::Ready(())
     }
 }
@@ -285,20 +300,22 @@ impl Body for RelayStream {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let shared = Arc::clone(&self.phase);
+        let phase = &mut *shared.lock();
         loop {
             if self.ready_bytes() >= GATHER_BYTES {
                 return Poll::Ready(self.gathered());
             }
             let is_flushed = self.ready.is_empty();
-            let waiting = match &mut self.phase {
-                Phase::Relaying(_) => self.poll_upstream(cx),
+            let waiting = match phase {
+                Phase::Relaying(_) => self.poll_upstream(phase, cx),
                 Phase::Settling(settling) => settling.as_mut().poll(cx).map(|last| {
                     let is_broken = last.is_none();
-                    self.phase = if is_broken { Phase::Breaking } else { Phase::Finished };
+                    *phase = if is_broken { Phase::Breaking } else { Phase::Finished };
                     self.ready.extend(last);
                 }),
                 Phase::Breaking if is_flushed => {
-                    self.phase = Phase::Finished;
+                    *phase = Phase::Finished;
                     return Poll::Ready(Some(Err(io::Error::other("the sound broke off"))));
                 }
                 Phase::Breaking | Phase::Finished => return Poll::Ready(self.gathered()),
@@ -314,13 +331,14 @@ impl Body for RelayStream {
 
     /// True from the frame on that ends the answer: whoever keeps answers waits with that one.
     fn is_end_stream(&self) -> bool {
-        matches!(self.phase, Phase::Finished) && self.ready.is_empty()
+        self.ready.is_empty() && matches!(*self.phase.lock(), Phase::Finished)
     }
 }
 
 impl Drop for RelayStream {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.phase, Phase::Finished) {
+        let phase = std::mem::replace(&mut *self.phase.lock(), Phase::Finished);
+        match phase {
             Phase::Relaying(flow) => {
                 self.tasks.spawn(abandoned(*flow));
             }
@@ -330,6 +348,31 @@ impl Drop for RelayStream {
             }
             Phase::Breaking | Phase::Finished => {}
         }
+    }
+}
+
+/// Ends a stream that nobody reads. Its body is not polled then, and would hold the money, the
+/// channel's place and the lease for ever; nothing but this notices that its time is over or that
+/// it is cut.
+async fn unread(
+    phase: Weak<Mutex<Phase>>,
+    (deadline, cut): (Instant, CancellationToken),
+    tasks: TaskTracker,
+) {
+    tokio::select! {
+        () = tokio::time::sleep_until(deadline) => {}
+        () = cut.cancelled() => {}
+    }
+    tokio::time::sleep(TURN).await;
+    let Some(phase) = phase.upgrade() else { return };
+    let mut phase = phase.lock();
+    if !matches!(*phase, Phase::Relaying(_)) {
+        return;
+    }
+    let (sender, receiver) = oneshot::channel();
+    let settling = Box::pin(async move { receiver.await.ok().flatten() });
+    if let Phase::Relaying(flow) = std::mem::replace(&mut *phase, Phase::Settling(settling)) {
+        tasks.spawn(async move { drop(sender.send(end(*flow, Some(Failure::ClientGone)).await)) });
     }
 }
 

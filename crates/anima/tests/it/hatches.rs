@@ -10,6 +10,7 @@ on_both! {
     a_circuit_that_was_opened_by_hand_takes_no_call;
     a_gateway_that_is_off_refuses_in_every_format;
     a_switch_that_cuts_ends_the_stream_with_an_error_event;
+    a_switch_that_cuts_ends_a_stream_that_nobody_reads;
     a_switch_that_does_not_cut_lets_the_stream_finish;
     a_forgotten_key_is_read_again;
     of_parallel_administrators_one_saves_and_the_others_see_what_is;
@@ -101,6 +102,26 @@ async fn a_switch_that_cuts_ends_the_stream_with_an_error_event(app: &TestApp) {
     }
     app.fault("");
     assert_eq!(app.ask("chat").await.status, 200);
+}
+
+/// A client that stops reading leaves the body unpolled, where its bounds would be seen.
+async fn a_switch_that_cuts_ends_a_stream_that_nobody_reads(app: &TestApp) {
+    app.fault("pace:50+answer-tokens:1200+chunks:1200");
+    let mut body = prompt("chat");
+    body["stream"] = json!(true);
+    let bearer = format!("Bearer {}", app.key);
+    let headers = [("authorization", bearer.as_str())];
+    let path = "/v1/chat/completions";
+    let client = app.client.narrow(16);
+    let unread = client.open(Method::POST, path, &headers, body.to_string().into()).await;
+    assert_eq!(unread.status, 200);
+    assert!(app.wallet("acme").await.1 > 0, "it is held for");
+    app.admin(Method::PATCH, "/channels/main", &json!({"enabled": false, "running": "cut"})).await;
+    app.settled().await;
+    let legs = app.postings(unread.header("x-anima-request-id")).await;
+    assert!(legs.iter().any(|leg| leg.amount > 0), "what was made is booked: {legs:?}");
+    drop(unread);
+    app.verify().await;
 }
 
 async fn a_switch_that_does_not_cut_lets_the_stream_finish(app: &TestApp) {

@@ -48,6 +48,13 @@ impl Client {
         Self { address, pool }
     }
 
+    /// The same server over HTTP/2, by a client that lets it send `bytes` of each answer.
+    pub(crate) fn narrow(&self, bytes: u32) -> Self {
+        let mut builder = Pooled::builder(TokioExecutor::new());
+        builder.http2_only(true).http2_initial_stream_window_size(bytes);
+        Self { address: self.address, pool: builder.build(HttpConnector::new()) }
+    }
+
     /// Sends a request and waits for the head.
     pub(crate) async fn open(
         &self,
