@@ -118,7 +118,7 @@ async fn a_switch_that_cuts_ends_a_stream_that_nobody_reads(app: &TestApp) {
     assert!(app.wallet("acme").await.1 > 0, "it is held for");
     app.admin(Method::PATCH, "/channels/main", &json!({"enabled": false, "running": "cut"})).await;
     app.settled().await;
-    let legs = app.postings(unread.header("x-anima-request-id")).await;
+    let legs = app.postings(unread.header("x-request-id")).await;
     assert!(legs.iter().any(|leg| leg.amount > 0), "what was made is booked: {legs:?}");
     drop(unread);
     app.verify().await;
