@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http_body::{Body, Frame};
-use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
@@ -26,27 +25,25 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use anima_core::config::OnDisconnect;
-use anima_core::failure::{Failure, Source};
+use anima_core::failure::Failure;
 use anima_core::ledger::Attempt;
-use anima_wire::adapter::{StreamDecoder, neutral_message};
+use anima_wire::adapter::StreamDecoder;
 
 use super::attempt::Started;
-use super::booking::{self, Delivered, Part};
 use super::call::Call;
 use super::decision::Decision;
 use super::hold::Open;
 use super::progress::Step;
-use super::trial::{Trial, classified};
-use super::{Relay, keeper, settle};
-use crate::http::reply::id_text;
+use super::trial::Trial;
+use super::{Relay, keeper};
 use crate::live::streams::{Entered, Through};
 use crate::metrics::Inflight;
 use crate::outbound::Body as Upstream;
 use crate::settings::HoldExhausted;
 
-/// How long a finished upstream may take to close its body, so that its connection can be reused.
-/// Never waited for: the settlement runs at the same time, and the stream ends with it.
-const TAIL: Duration = Duration::from_secs(1);
+mod ending;
+
+use ending::{abandoned, end};
 
 /// How long a body has to end by itself when its time is over, before it is taken for one that
 /// nobody reads.
@@ -386,133 +383,5 @@ fn through(call: &Call, trial: &Trial) -> Through {
         app: Arc::clone(&caller.app),
         group: caller.group.as_ref().map(|group| Arc::clone(&group.code)),
         since: call.arrival.instant,
-    }
-}
-
-/// Books a stream that reached its end, and gives the event to close it with.
-async fn end(flow: Flow, failure: Option<Failure>) -> Option<Bytes> {
-    let id = id_text(flow.call.arrival.id);
-    let decoder = &flow.decoder;
-    let event = |failure: Failure| decoder.failure_event(failure, neutral_message(failure), &id);
-    // Made before the decoder is given away to be counted.
-    let last = failure.map_or_else(|| Some(decoder.terminator()), event);
-    let unbooked = event(Failure::Unbooked);
-    let outcome = failure.map_or("ok", Failure::reason);
-    let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = flow;
-    trial.refer(decoder.upstream_ref());
-    let changed = trial.report(true, failure.map(classified).as_ref());
-    decision.trace.ended(outcome, trial.started.elapsed(), changed);
-    let mut delivered = delivered(decoder, failure.map_or(Part::Whole, part)).await;
-    // Half a sound is of no use, and how much of it came cannot be told from its bytes.
-    delivered.empty |= last.is_none() && delivered.part == Part::Broken;
-    let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
-    let settled = beside(settling, upstream).await;
-    decision.outcome = outcome;
-    decision.total = call.arrival.instant.elapsed();
-    let last = match settled {
-        Ok(receipt) => {
-            decision.receipt = Some(receipt);
-            last
-        }
-        Err(_logged) => {
-            decision.outcome = Failure::Unbooked.reason();
-            unbooked
-        }
-    };
-    if let Some(deferral) = &call.deferral {
-        deferral.ended(decision.outcome);
-    }
-    relay.conclude(decision);
-    last
-}
-
-/// Runs a settlement while the rest of the upstream's body is read, so that the connection can be
-/// used again.
-async fn beside<T>(settling: impl Future<Output = T>, upstream: Upstream) -> T {
-    let tail = tokio::time::timeout(TAIL, read_out(upstream));
-    let mut settling = std::pin::pin!(settling);
-    tokio::select! {
-        biased;
-        settled = &mut settling => settled,
-        _ = tail => settling.await,
-    }
-}
-
-async fn read_out(mut upstream: Upstream) {
-    while let Some(Ok(_rest)) = upstream.frame().await {}
-}
-
-/// Takes over a stream whose client has left.
-async fn abandoned(mut flow: Flow) {
-    flow.relay.metrics.drains.inc();
-    if flow.trial.on_disconnect == OnDisconnect::Drain && !flow.decoder.is_done() {
-        let cut = flow.entered.wake();
-        tokio::select! {
-            () = drain(&mut flow) => {}
-            () = cut.cancelled() => {}
-        }
-    }
-    let outcome = Failure::ClientGone.reason();
-    let Flow { relay, call, open, failed, mut trial, mut decision, decoder, .. } = flow;
-    trial.refer(decoder.upstream_ref());
-    let left = (!decoder.is_done()).then(|| classified(Failure::ClientGone));
-    let changed = trial.report(true, left.as_ref());
-    decision.trace.ended(outcome, trial.started.elapsed(), changed);
-    let part = if decoder.is_done() { Part::Whole } else { Part::Stopped };
-    let delivered = delivered(decoder, part).await;
-    let settled = settle::served(&relay, &call, open, (failed, trial, delivered, outcome)).await;
-    decision.outcome = outcome;
-    decision.receipt = settled.ok();
-    decision.total = call.arrival.instant.elapsed();
-    relay.conclude(decision);
-}
-
-/// Reads on until the answer's end or a bound, for the usage that comes last: the time for it is
-/// over, or the hold is used up.
-async fn drain(flow: &mut Flow) {
-    let until = flow.deadline.min(Instant::now() + flow.relay.limits.drain);
-    let mut unseen = Vec::new();
-    while !flow.decoder.is_done() {
-        let by = until.min(Instant::now() + flow.idle);
-        let Ok(Some(Ok(frame))) = tokio::time::timeout_at(by, flow.upstream.frame()).await else {
-            return;
-        };
-        let Ok(chunk) = frame.into_data() else {
-            continue;
-        };
-        if flow.decoder.push(chunk, &mut unseen).is_err() {
-            return;
-        }
-        unseen.clear();
-        if flow.open.progress.is_exhausted(flow.decoder.output_bytes()) {
-            return;
-        }
-    }
-}
-
-/// What went through, as booking wants it. Counting takes a while and is needed only without a
-/// report, so it is done on a thread that may block.
-async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
-    let believed = decoder.usage().filter(|_| !decoder.usage_suspect());
-    let empty = !decoder.has_content() && believed.is_none_or(|u| u.output_tokens() == 0);
-    let tier = decoder.service_tier().map(str::to_owned);
-    let told = decoder.told();
-    let input = decoder.input_usage();
-    let counted_output = if believed.is_none() && !empty {
-        booking::counted(move || decoder.count_output_tokens()).await
-    } else {
-        0
-    };
-    Delivered { reported: believed, told, input, tier, counted_output, empty, part }
-}
-
-/// Who ended a stream that failed: the provider, also by taking too long, or this gateway.
-const fn part(failure: Failure) -> Part {
-    match failure.row().source {
-        Source::Upstream => Part::Broken,
-        Source::Client | Source::Gateway if matches!(failure, Failure::DeadlineExceeded) => {
-            Part::Broken
-        }
-        Source::Client | Source::Gateway => Part::Stopped,
     }
 }
