@@ -14,12 +14,12 @@ use anima_core::config::OnDisconnect;
 use anima_core::failure::{Failure, Source};
 use anima_wire::adapter::{StreamDecoder, neutral_message};
 
+use super::super::booking::{self, Delivered, Part};
+use super::super::settle;
+use super::super::trial::classified;
 use super::Flow;
 use crate::http::reply::id_text;
 use crate::outbound::Body as Upstream;
-use crate::relay::booking::{self, Delivered, Part};
-use crate::relay::settle;
-use crate::relay::trial::classified;
 
 /// How long a finished upstream may take to close its body, so that its connection can be reused.
 /// Never waited for: the settlement runs at the same time, and the stream ends with it.
