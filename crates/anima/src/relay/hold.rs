@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use anima_core::failure::Failure;
-use anima_core::ledger::{Close, Exposure, Hold, Settlement};
-use anima_core::money::{Money, Multiplier};
+use anima_core::ledger::fx::FxRate;
+use anima_core::ledger::{Close, Exposure, Hold, PriceRef, Settlement};
+use anima_core::money::{Currency, Money, Multiplier};
 use anima_core::snapshot::RouteEntry;
 use anima_core::usage::{Meter, Usage};
 use anima_store::ledger::{self, LedgerStore};
@@ -172,9 +173,28 @@ fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
         Some((standard.max(chosen.unwrap_or(standard)), list.currency, price_ref(list)))
     };
     let routes = || plan.candidates().filter_map(|candidate| plan.route(candidate));
-    let (amount, currency, price) = routes().filter_map(cost).max_by_key(|(units, ..)| *units)?;
+    let wallet = call.caller.currency;
+    let rate = |from| call.caller.pinned.snapshot.fx(from, wallet).map(AsRef::as_ref);
+    let (amount, currency, price) = dearest(routes().filter_map(cost), wallet, rate)?;
     let channel = Arc::clone(&routes().next()?.channel.code);
     Some(Exposure { channel, amount, currency, price })
+}
+
+/// The dearest of costs that may be in several currencies, by what each is in the wallet's. One that
+/// has no rate counts as less than all that have one, and is compared by its units with its like.
+fn dearest<'r>(
+    costs: impl Iterator<Item = (i64, Currency, PriceRef)>,
+    wallet: Currency,
+    rate: impl Fn(Currency) -> Option<&'r FxRate>,
+) -> Option<(i64, Currency, PriceRef)> {
+    let worth = |units: i64, currency| {
+        if currency == wallet {
+            return Some(units);
+        }
+        // What does not fit is dearer than all that does.
+        Some(rate(currency)?.convert(units).map_or(i64::MAX, |converted| converted.plain))
+    };
+    costs.max_by_key(|(units, currency, _)| (worth(*units, *currency), *units))
 }
 
 /// The prompt by its bytes (two per token bounds ordinary text, `f-tokens` F.1) and so many tokens
@@ -232,5 +252,45 @@ fn refusal(call: &Call, amount: i64, error: &ledger::Error) -> Refusal {
             tracing::error!(request_id = %call.arrival.id, %error, "failed to place a hold");
             database_down()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn price() -> PriceRef {
+        PriceRef { code: "p".into(), version_no: 1 }
+    }
+
+    #[test]
+    fn costs_in_several_currencies_are_compared_in_one() {
+        let [eur, jpy, gbp] = ["EUR", "JPY", "GBP"].map(|code| Currency::parse(code).unwrap());
+        let to_usd = |from, digits, decimals| FxRate {
+            reference: price(),
+            from,
+            to: Currency::USD,
+            digits,
+            decimals,
+            spread_ppm: 0,
+        };
+        let rates = [to_usd(eur, 125, 2), to_usd(jpy, 7, 3)];
+        let rate = |from| rates.iter().find(|rate| rate.from == from);
+        let found = |costs: &[(i64, Currency)]| {
+            let costs = costs.iter().map(|(units, currency)| (*units, *currency, price()));
+            dearest(costs, Currency::USD, rate).map(|(units, currency, _)| (units, currency))
+        };
+        let one = |currency: Currency| 10_i64.pow(currency.scale().into());
+        let yen = (300 * one(jpy), jpy);
+        let dollars = (3 * one(Currency::USD), Currency::USD);
+        let euros = (5 * one(eur) / 2, eur);
+        assert_eq!(found(&[yen, dollars]), Some(dollars), "300 yen are 2.10 dollars");
+        assert_eq!(found(&[euros, yen, dollars]), Some(euros), "2.50 euros are 3.125 dollars");
+        let huge = (i64::MAX, eur);
+        assert_eq!(found(&[huge, dollars]), Some(huge), "what does not fit is dearer");
+        let (small, large) = ((1, gbp), (900 * one(gbp), gbp));
+        assert_eq!(found(&[large, small]), Some(large), "without a rate among their like");
+        assert_eq!(found(&[large, dollars, small]), Some(dollars));
+        assert_eq!(found(&[]), None);
     }
 }
