@@ -14,6 +14,7 @@ use anima_store::database::Stores;
 use crate::circuits::Circuits;
 use crate::live::Live;
 use crate::nodes::Nodes;
+use crate::relay::admission::Admission;
 use crate::relay::records::Records;
 use crate::secrets::Secrets;
 use crate::watch::Watch;
@@ -34,6 +35,7 @@ pub mod expiry; // promotional credit that expired
 mod fx_rates; // what one currency is in another
 mod hatches; // circuits by hand, the switch of everything, caches, schedules
 pub mod keys; // user API keys
+mod limits; // how far limits are used, and who waits
 mod nodes; // the nodes as an admin reads them
 mod openapi; // the document
 pub mod prices; // what meters cost
@@ -65,6 +67,8 @@ pub struct Admin {
     pub circuits: Arc<Circuits>,
     /// The nodes of the installation.
     pub nodes: Arc<Nodes>,
+    /// What admits calls; nothing in commands that serve none.
+    pub limits: Option<Arc<Admission>>,
     /// What it found in the books.
     pub watch: Arc<Watch>,
     /// How calls were routed.

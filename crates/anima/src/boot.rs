@@ -137,6 +137,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
         tasks: Arc::new(tasks::Tasks::new(&stores, &secrets, opener.node, settings)),
     };
+    let limits = Some(Arc::clone(&plane.relay.admission));
     let app = App {
         stores: stores.clone(),
         dependencies,
@@ -151,7 +152,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     };
     Ok(Node {
         app: Arc::new(app),
-        admin: Admin { stores, secrets, live, circuits, nodes, watch, records, clock, rng },
+        admin: Admin { stores, secrets, live, circuits, nodes, limits, watch, records, clock, rng },
         plane: Arc::new(plane),
         shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
         audit_every: settings.audit_every(),
@@ -200,8 +201,9 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&observer)));
     let nodes =
         nodes::join(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
+    let limits = None;
     let records = Records::of(settings, &stores, (&observer, &clock), opener.node);
-    Ok(Admin { stores, secrets, live, circuits, nodes, watch, records, clock, rng })
+    Ok(Admin { stores, secrets, live, circuits, nodes, limits, watch, records, clock, rng })
 }
 
 /// What this node shares with others. A Redis that is away does not stop the start.

@@ -65,6 +65,8 @@ pub(crate) enum Action {
     Audit,
     Circuits,
     Nodes,
+    Queues,
+    LimitsOfKey,
     Hatch(Lever),
 }
 
@@ -132,6 +134,8 @@ impl Endpoint {
             | Action::Audit
             | Action::Circuits
             | Action::Nodes
+            | Action::Queues
+            | Action::LimitsOfKey
             | Action::Hatch(_) => false,
         }
     }
@@ -161,6 +165,8 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/audit", Action::Audit),
         (Method::GET, "/circuits", Action::Circuits),
         (Method::GET, "/nodes", Action::Nodes),
+        (Method::GET, "/queues", Action::Queues),
+        (Method::GET, "/apps/{app}/keys/{kid}/limits", Action::LimitsOfKey),
     ];
     let others = others.into_iter().map(|(method, path, action)| Endpoint {
         method,

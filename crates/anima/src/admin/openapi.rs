@@ -13,6 +13,7 @@ use super::hatches::Lever;
 use super::problem::Code;
 
 mod hatches;
+mod limits;
 mod money;
 mod payloads;
 mod requests;
@@ -156,6 +157,12 @@ impl Words {
             }
             Action::Audit => fixed("audit", "Lists who changed what, newest first", "audit"),
             Action::Nodes => fixed("nodes", "Lists the nodes of the installation", "nodes"),
+            Action::Queues => {
+                fixed("queues", "Lists the calls that wait on this node, by key", "nodes")
+            }
+            Action::LimitsOfKey => {
+                fixed("limits_of_key", "Shows how far every limit of a key is used", "keys")
+            }
             Action::Circuits => {
                 fixed("circuits", "Lists this node's circuits by channel", "circuits")
             }
@@ -236,6 +243,8 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         | Action::Request
         | Action::Payables
         | Action::Nodes
+        | Action::Queues
+        | Action::LimitsOfKey
         | Action::Verify => {}
     }
     spreading(endpoint, &mut parameters);
@@ -305,7 +314,9 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         | Action::Verify
         | Action::Audit
         | Action::Circuits
-        | Action::Nodes => return None,
+        | Action::Nodes
+        | Action::Queues
+        | Action::LimitsOfKey => return None,
     };
     let content = json!({ "application/json": { "schema": reference(&schema) } });
     Some(json!({ "required": required, "content": content }))
@@ -342,6 +353,8 @@ fn responses(action: Action) -> Value {
         Action::Audit => ("200", Some("AuditPage".to_owned())),
         Action::Circuits => ("200", Some("CircuitPage".to_owned())),
         Action::Nodes => ("200", Some("NodePage".to_owned())),
+        Action::Queues => ("200", Some("QueuePage".to_owned())),
+        Action::LimitsOfKey => ("200", Some("LimitPage".to_owned())),
         Action::Hatch(lever) => {
             let (status, schema) = hatches::answer(lever);
             (status, schema.map(str::to_owned))

@@ -136,6 +136,7 @@ impl Desk {
             secrets,
             live,
             nodes: Arc::new(nodes),
+            limits: None,
             watch: Arc::new(watch),
             records: Arc::new(records),
             clock: clock.clone(),

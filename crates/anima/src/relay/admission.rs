@@ -33,6 +33,7 @@ use crate::metrics::Metrics;
 mod estimate; // what a call will take, before anybody knows
 mod refusal; // which limit stands in the way, in words
 pub mod repair; // budgets as the ledger knows them
+pub mod report; // what operators see
 mod ticket; // what was taken, until it is settled or given back
 mod waiting; // calls that wait for their turn
 

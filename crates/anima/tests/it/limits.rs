@@ -1,5 +1,6 @@
 //! Limits of keys, apps and token groups, as clients meet them.
 
+use anima_core::money::{Currency, Money};
 use anima_simulator::Outcome;
 use http::Method;
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ on_both! {
     a_whole_answer_of_unknown_length_is_reserved_in_full;
     tokens_are_corrected_by_what_was_used;
     all_limits_hold_together_and_the_refused_leaves_no_trace;
+    an_operator_sees_how_far_limits_are_used;
     a_limit_changes_live;
     a_shadow_limit_refuses_nothing;
     a_quota_that_makes_no_sense_is_refused;
@@ -262,6 +264,43 @@ async fn all_limits_hold_together_and_the_refused_leaves_no_trace(app: &TestApp)
     let next = app.ask_as(&key, "chat").await;
     assert_eq!((next.status, next.header("x-ratelimit-remaining-requests")), (200, "48"));
     assert_eq!(app.calls().await.iter().filter(|c| c.outcome == Outcome::Answered).count(), 2);
+}
+
+async fn an_operator_sees_how_far_limits_are_used(app: &TestApp) {
+    let limits = json!([
+        {"kind": "requests", "window": "1h", "limit": 10},
+        {"kind": "cost", "window": "1d", "limit": "1.00",
+            "raised": {"limit": "2.00", "until": LATER}}]);
+    let (path, key) = limited(app, "seen", limits).await;
+    let shown = async || app.admin(Method::GET, &format!("{path}/limits"), &Value::Null).await;
+    let text = |units: i64| Money::new(units, Currency::USD).to_string();
+    let before = shown().await;
+    assert_eq!(before["items"][1]["used"], Value::Null, "nobody asked for it yet: {before}");
+    let balance = app.balance().await;
+    assert_eq!(app.ask_as(&key, "chat").await.status, 200);
+    app.settled().await;
+    let spent = balance - app.balance().await;
+    let after = shown().await;
+    let (rate, budget) = (&after["items"][0], &after["items"][1]);
+    assert_eq!(
+        (&rate["kind"], &rate["used"], &rate["remaining"]),
+        (&json!("requests"), &json!(1), &json!(9))
+    );
+    assert_eq!(
+        (&budget["limit"], &budget["held"]),
+        (&json!(text(2_000_000_000)), &json!(text(0))),
+        "{budget}"
+    );
+    assert_eq!((&budget["used"], &budget["scope"]), (&json!(text(spent)), &json!("key")));
+    let missing = app.admin_try(Method::GET, "/apps/acme/keys/none/limits", &Value::Null).await;
+    assert_eq!(missing.status, 404);
+    let elsewhere = path.replace("/acme/", "/other/") + "/limits";
+    let missing = app.admin_try(Method::GET, &elsewhere, &Value::Null).await;
+    assert_eq!(missing.status, 404, "the key is of another app");
+    let odd = app.admin_try(Method::GET, &format!("{path}/limits?x=1"), &Value::Null).await;
+    assert_eq!(odd.status, 400);
+    let odd = app.admin_try(Method::GET, "/queues?x=1", &Value::Null).await;
+    assert_eq!(odd.status, 400);
 }
 
 async fn a_limit_changes_live(app: &TestApp) {

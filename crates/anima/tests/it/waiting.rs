@@ -115,7 +115,7 @@ async fn a_rate_lets_waiters_pass_one_by_one(app: &TestApp) {
 
 async fn a_client_that_hangs_up_is_out_of_the_queue(app: &TestApp) {
     use tokio::io::AsyncWriteExt as _;
-    let (_, key) = waiting_key(app, one(), json!({"wait_timeout_ms": 60_000})).await;
+    let (path, key) = waiting_key(app, one(), json!({"wait_timeout_ms": 60_000})).await;
     app.fault("latency:1500");
     let body = prompt("chat").to_string();
     let head = format!(
@@ -128,6 +128,10 @@ async fn a_client_that_hangs_up_is_out_of_the_queue(app: &TestApp) {
         let mut socket = tokio::net::TcpStream::connect(app.address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();
         queued(app, 1).await;
+        let shown = app.admin(Method::GET, "/queues", &Value::Null).await;
+        let (item, kid) = (&shown["items"][0], path.rsplit('/').next().unwrap());
+        assert_eq!((&item["waiting"], &item["key"]), (&json!(1), &json!(kid)), "{shown}");
+        assert_eq!((&item["scope"], &item["code"]), (&json!("app"), &json!("acme")));
         drop(socket);
         queued(app, 0).await;
     });

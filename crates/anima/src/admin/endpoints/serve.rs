@@ -24,7 +24,8 @@ use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
 use crate::admin::{
-    Admin, apps, audit, books, circuits, hatches, keys, nodes, reports, requests, spread, trueup,
+    Admin, apps, audit, books, circuits, hatches, keys, limits, nodes, reports, requests, spread,
+    trueup,
 };
 
 /// Serves one call whose path names everything by itself.
@@ -134,6 +135,8 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Audit => audit::list(admin, call).await,
         Action::Circuits => circuits::list(admin, call),
         Action::Nodes => nodes::list(admin, call),
+        Action::Queues => limits::queues(admin, call),
+        Action::LimitsOfKey => limits::of_key(admin, call).await,
         Action::Hatch(lever) => Box::pin(hatches::serve(admin, lever, call)).await,
     }
 }
@@ -315,6 +318,8 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Audit
         | Action::Circuits
         | Action::Nodes
+        | Action::Queues
+        | Action::LimitsOfKey
         | Action::Hatch(_) => {
             let topup = apps::topup(admin, actor, app, key, body).await?;
             apps::Moved { body: topup.to_json(), replayed: topup.replayed }

@@ -72,6 +72,8 @@ pub(super) fn all() -> Value {
         ("CircuitPage", page(&super::routing::channel())),
         ("NodePage", page(&super::routing::node())),
         ("RequestRecord", super::requests::record()),
+        ("QueuePage", page(&super::limits::queue())),
+        ("LimitPage", page(&super::limits::limit())),
     ];
     let all = replies.into_iter().chain(super::money::all()).chain(super::hatches::all());
     schemas.extend(all.map(|(name, schema)| (name.to_owned(), schema)));

@@ -7,7 +7,7 @@
 //! a waiter gets one answer; what was taken for one that has left is given back. Source:
 //! `reliability` 2.4.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use anima_core::quota::{Bound, Pass, Scope, Standing, Tag, Verdict};
 
 use super::super::call::Call;
 use super::Admission;
+use super::report::Waiting;
 use super::ticket::Ticket;
 use crate::http::caller;
 use crate::http::rate_limits::RateLimits;
@@ -98,6 +99,29 @@ impl Rooms {
         let group = call.caller.group.as_ref().map(|g| Tag::TokenGroup(Arc::clone(&g.code)));
         let own = [Some(Tag::App(Arc::clone(&call.caller.app))), group];
         own.into_iter().flatten().find(|tag| rooms.contains_key(tag))
+    }
+
+    /// Everyone who waits, those of one key together.
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        let rooms: Vec<Arc<Room>> = self.0.lock().values().cloned().collect();
+        let mut all = Vec::new();
+        for room in rooms {
+            let line = room.line.lock();
+            let mut of_room: BTreeMap<&Arc<str>, (usize, i64)> = BTreeMap::new();
+            for waiter in line.queue.iter() {
+                let (calls, since_us) =
+                    of_room.entry(&waiter.tenant).or_insert((0, waiter.since_us));
+                *calls += 1;
+                *since_us = (*since_us).min(waiter.since_us);
+            }
+            all.extend(of_room.into_iter().map(|(kid, (calls, since_us))| Waiting {
+                tag: room.tag.clone(),
+                kid: Arc::clone(kid),
+                calls,
+                since_us,
+            }));
+        }
+        all
     }
 
     /// Takes a room away that nobody waits in.

@@ -1,0 +1,57 @@
+//! What operators see of limits: how far each is used, and who waits.
+//!
+//! Read only. Invariant: what is shown is what calls are judged by.
+
+use std::sync::Arc;
+
+use anima_core::money::Currency;
+use anima_core::quota::book::Level;
+use anima_core::quota::rule::Take;
+use anima_core::quota::{Bound, Tag};
+use anima_store::quota::Unavailable;
+
+use super::Admission;
+use crate::http::terms::Terms;
+
+/// One limit and how far it is used.
+#[derive(Debug, Clone)]
+pub struct Usage {
+    /// The limit as it is now.
+    pub bound: Bound,
+    /// How far it is used; `None` for a budget that no call has asked for yet.
+    pub level: Option<Level>,
+}
+
+/// Calls of a key that wait on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What they wait for.
+    pub tag: Tag,
+    /// Whose they are.
+    pub kid: Arc<str>,
+    /// How many.
+    pub calls: usize,
+    /// Since when the first of them waits, microseconds.
+    pub since_us: i64,
+}
+
+/// Every limit that calls under these terms are judged by.
+///
+/// # Errors
+/// When the counters cannot be reached.
+pub async fn usage(
+    admission: &Admission,
+    terms: &Terms,
+    currency: Currency,
+) -> Result<Vec<Usage>, Unavailable> {
+    let now = admission.clock.now();
+    let bounds = terms.bounds(now, currency, Take::default());
+    let levels = admission.store.levels(&bounds, now).await?;
+    let both = bounds.into_iter().zip(levels);
+    Ok(both.map(|(bound, level)| Usage { bound, level }).collect())
+}
+
+/// Everyone who waits on this node, those of one key together.
+pub fn waiting(admission: &Admission) -> Vec<Waiting> {
+    admission.rooms.waiting()
+}
