@@ -199,8 +199,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     match endpoint.action {
         Action::Rows(Verb::List, _) => {
             parameters.push(query("limit", &limit, false, "Rows of a page"));
-            let after = "`next` of the page before";
-            parameters.push(query("after", &json!({ "type": "string" }), false, after));
+            parameters.push(query("after", &word, false, "`next` of the page before"));
         }
         Action::Rows(Verb::Change | Verb::Delete | Verb::Restore, _) => {
             let description = "The version that was read, in quotes; instead of `version_no`";
@@ -210,9 +209,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             let description = "1 to 255 ASCII characters; names the movement";
             parameters.push(header("Idempotency-Key", true, description));
         }
-        Action::Postings => {
-            parameters.push(query("request_id", &word, true, "`req_…` or a UUID"));
-        }
+        Action::Postings => parameters.push(query("request_id", &word, true, "`req_…` or a UUID")),
         Action::Statement => {
             let month = json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$" });
             parameters.push(query("month", &month, true, "Such as `2026-01`, UTC"));

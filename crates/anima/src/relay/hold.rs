@@ -180,8 +180,9 @@ fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
     Some(Exposure { channel, amount, currency, price })
 }
 
-/// The dearest of costs that may be in several currencies, by what each is in the wallet's. One that
-/// has no rate counts as less than all that have one, and is compared by its units with its like.
+/// The dearest of costs that may be in several currencies, by what each is in the wallet's. One
+/// that has no rate counts as less than all that have one, and is compared by its units with its
+/// like.
 fn dearest<'r>(
     costs: impl Iterator<Item = (i64, Currency, PriceRef)>,
     wallet: Currency,
