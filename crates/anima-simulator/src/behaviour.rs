@@ -18,6 +18,8 @@ pub struct Behaviour {
     pub latency_ms: Option<u64>,
     /// Milliseconds before each content chunk of a stream but the first.
     pub pace_ms: Option<u64>,
+    /// The last piece of the answer waits until the gate is opened.
+    pub gate: Option<Gated>,
     /// How the answer ends, when not properly.
     pub ending: Option<Ending>,
     /// What is wrong with the answer's bytes.
@@ -35,6 +37,10 @@ pub struct Behaviour {
     /// Calls of tools where the caller offers some: one when nothing is said, none for zero.
     pub calls: Option<u32>,
 }
+
+/// An answer that does not end by itself: `Simulator::open_gate` ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gated;
 
 /// What happens instead of a 200 head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +171,7 @@ impl Behaviour {
             opening: over.opening.clone().or(self.opening),
             latency_ms: over.latency_ms.or(self.latency_ms),
             pace_ms: over.pace_ms.or(self.pace_ms),
+            gate: over.gate.or(self.gate),
             ending: over.ending.or(self.ending),
             damage: over.damage.or(self.damage),
             usage: over.usage.or(self.usage),

@@ -52,12 +52,16 @@ pub(crate) fn answer(
             }
             Err(error) => refused(&ErrorBody::invalid(error.to_string())),
         },
+        ("gate", "POST") => {
+            simulator.open_gate();
+            (204, Vec::new())
+        }
         ("health", "GET") => {
             let log = simulator.log();
             let health = Health { status: "ok", calls: log.arrived(), lost_entries: log.lost() };
             (200, json(&health))
         }
-        ("calls" | "script" | "health", _) => {
+        ("calls" | "script" | "health" | "gate", _) => {
             refused(&ErrorBody::no_path(405, format!("Not allowed to {method} on {name}.")))
         }
         _ => refused(&ErrorBody::no_path(404, format!("The simulator has no {name}."))),

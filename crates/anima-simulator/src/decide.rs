@@ -213,7 +213,7 @@ impl Scene<'_> {
         Reply {
             latency_ms,
             head: Head::Status { status: 200, headers },
-            steps: draft.steps,
+            steps: self.gated(draft.steps),
             truth: Truth {
                 billing: draft.billing,
                 usage: draft.usage,
@@ -222,6 +222,15 @@ impl Scene<'_> {
                 ..truth
             },
         }
+    }
+
+    /// The last piece waits where the behaviour says so.
+    fn gated(&self, mut steps: Vec<Step>) -> Vec<Step> {
+        if self.behaviour.gate.is_some() {
+            let last = steps.iter().rposition(|step| matches!(step, Step::Send(_)));
+            steps.insert(last.unwrap_or(steps.len()), Step::Gate);
+        }
+        steps
     }
 
     /// Turns a whole JSON body into a draft, with the faults that JSON bodies can have.

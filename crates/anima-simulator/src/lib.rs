@@ -23,6 +23,7 @@ pub mod simulator;
 pub mod truth;
 
 mod control;
+mod gate;
 mod inquiry;
 mod lookup;
 mod player;

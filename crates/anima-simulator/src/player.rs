@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::gate::Gate;
 use crate::reply::{Piece, Step};
 use crate::truth::Record;
 
@@ -31,11 +33,14 @@ pub(crate) struct Player {
     waiting: Option<Pin<Box<Sleep>>>,
     record: Option<Record>,
     flushed: bool,
+    /// The gate, and how often it was opened before.
+    gate: Option<(Arc<Gate>, u64)>,
 }
 
 impl Player {
-    pub(crate) fn new(steps: Vec<Step>, record: Record) -> Self {
-        Self { steps: steps.into(), waiting: None, record: Some(record), flushed: false }
+    pub(crate) fn new(steps: Vec<Step>, record: Record, gate: (Arc<Gate>, u64)) -> Self {
+        let (steps, record, gate) = (steps.into(), Some(record), Some(gate));
+        Self { steps, waiting: None, record, flushed: false, gate }
     }
 
     /// A body that is not part of the simulation.
@@ -43,7 +48,7 @@ impl Player {
         let piece = Piece { bytes: body.into(), ..Piece::default() };
         let steps =
             if piece.bytes.is_empty() { VecDeque::new() } else { [Step::Send(piece)].into() };
-        Self { steps, waiting: None, record: None, flushed: false }
+        Self { steps, waiting: None, record: None, flushed: false, gate: None }
     }
 
     fn finish(&mut self) {
@@ -85,6 +90,14 @@ impl Body for Player {
             }
             match self.steps.pop_front() {
                 Some(Step::Wait(ms)) => self.waiting = Some(Box::pin(sleep_until(moment(ms)))),
+                Some(Step::Gate) => {
+                    if let Some((gate, since)) = &self.gate
+                        && gate.poll(*since, cx).is_pending()
+                    {
+                        self.steps.push_front(Step::Gate);
+                        return Poll::Pending;
+                    }
+                }
                 Some(Step::Send(piece)) => {
                     return Poll::Ready(Some(Ok(Frame::data(self.send(piece)))));
                 }

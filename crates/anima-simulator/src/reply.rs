@@ -45,6 +45,8 @@ pub enum Head {
 pub enum Step {
     /// Wait so many milliseconds.
     Wait(u64),
+    /// Wait until the gate is opened.
+    Gate,
     /// Send bytes.
     Send(Piece),
     /// Close the connection without ending the body.

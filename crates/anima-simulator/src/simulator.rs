@@ -26,6 +26,7 @@ use tokio::time::sleep_until;
 
 use crate::control;
 use crate::decide::{Ask, Turn, decide};
+use crate::gate::Gate;
 use crate::lookup;
 use crate::player::{Closed, Player, moment};
 use crate::prose;
@@ -46,6 +47,7 @@ const ACCEPT_PAUSE_MS: u64 = 10;
 pub struct Simulator {
     active: RwLock<Arc<Active>>,
     log: Arc<Log>,
+    gate: Arc<Gate>,
 }
 
 /// A loaded script with its counters.
@@ -65,7 +67,7 @@ impl Simulator {
     /// A simulator whose log is in memory.
     pub fn new(script: Script) -> Self {
         let log = Arc::new(Log::in_memory(LogSettings::default()));
-        Self { active: RwLock::new(Active::new(script)), log }
+        Self { active: RwLock::new(Active::new(script)), log, gate: Arc::default() }
     }
 
     /// A simulator with another log.
@@ -74,7 +76,8 @@ impl Simulator {
     ///
     /// The log file cannot be opened or read.
     pub fn with_log(script: Script, settings: LogSettings) -> io::Result<Self> {
-        Ok(Self { active: RwLock::new(Active::new(script)), log: Log::open(settings)? })
+        let (active, log) = (RwLock::new(Active::new(script)), Log::open(settings)?);
+        Ok(Self { active, log, gate: Arc::default() })
     }
 
     /// The logged calls, in order of their numbers.
@@ -100,6 +103,11 @@ impl Simulator {
     /// Replaces the script for the calls that arrive from now on; all rules count from zero.
     pub fn set_script(&self, script: Script) {
         *self.active.write() = Active::new(script);
+    }
+
+    /// Ends the answers that wait for it (`gate`), of all calls that have arrived.
+    pub fn open_gate(&self) {
+        self.gate.open();
     }
 
     /// Waits until every call that has arrived has ended in the log. A silent call ends when its
@@ -169,6 +177,7 @@ impl Simulator {
         reset: &ResetOrder,
     ) -> Result<Response<Player>, Closed> {
         let active = Arc::clone(&self.active.read());
+        let gate = (Arc::clone(&self.gate), self.gate.opened());
         let number = self.log.number();
         let id = call_id(active.script.seed, number);
         let received_ms = unix_ms();
@@ -207,7 +216,7 @@ impl Simulator {
                 Err(Closed)
             }
             Head::Status { status, headers } => {
-                let mut response = Response::new(Player::new(reply.steps, record));
+                let mut response = Response::new(Player::new(reply.steps, record, gate));
                 *response.status_mut() = status_code(status);
                 response.headers_mut().extend(headers);
                 Ok(response)

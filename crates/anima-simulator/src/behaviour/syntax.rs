@@ -9,14 +9,14 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-use super::{AnswerLength, Behaviour, Damage, Ending, Opening, Refusal, UsageLie};
+use super::{AnswerLength, Behaviour, Damage, Ending, Gated, Opening, Refusal, UsageLie};
 
 /// Bytes of padding of `huge-line` without an argument: more than a careful line limit, and small
 /// enough for a test.
 const HUGE_LINE_DEFAULT: u32 = 1 << 20;
 
 /// Every word, for the message about an unknown one.
-const WORDS: &str = "latency, pace, status, 401, context-length, silent, reset, cut-stream, \
+const WORDS: &str = "latency, pace, gate, status, 401, context-length, silent, reset, cut-stream, \
 silent-stream, no-done, error-in-200, bad-json, bad-sse, huge-line, content-length, \
 usage-missing, usage-twice, usage-absurd, usage-negative, empty, answer-tokens, answer-bytes, \
 chunks, reasoning, cached, calls";
@@ -127,6 +127,7 @@ fn apply(behaviour: &mut Behaviour, name: &str, argument: Option<&str>) -> Resul
     match hyphened.as_str() {
         "latency" => word.fill(&mut behaviour.latency_ms, word.number()?),
         "pace" => word.fill(&mut behaviour.pace_ms, word.number()?),
+        "gate" => word.fill(&mut behaviour.gate, word.bare(Gated)?),
         "chunks" => word.fill(&mut behaviour.chunks, word.number()?),
         "reasoning" => word.fill(&mut behaviour.reasoning_tokens, word.number()?),
         "cached" => word.fill(&mut behaviour.cached_tokens, word.number()?),
@@ -256,6 +257,7 @@ impl fmt::Display for Behaviour {
             self.opening.as_ref().map(ToString::to_string),
             self.latency_ms.map(|ms| format!("latency:{ms}")),
             self.pace_ms.map(|ms| format!("pace:{ms}")),
+            self.gate.map(|Gated| "gate".to_owned()),
             self.ending.map(|ending| ending.to_string()),
             self.damage.map(|damage| damage.to_string()),
             self.usage.map(|lie| lie.to_string()),

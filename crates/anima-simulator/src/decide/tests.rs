@@ -54,7 +54,7 @@ impl Plan {
     fn pieces(&self) -> Vec<&Piece> {
         let pieces = self.reply.steps.iter().filter_map(|step| match step {
             Step::Send(piece) => Some(piece),
-            Step::Wait(_) | Step::Cut | Step::Silence => None,
+            Step::Wait(_) | Step::Gate | Step::Cut | Step::Silence => None,
         });
         pieces.collect()
     }
@@ -385,7 +385,7 @@ fn waits_stand_between_content_chunks() {
             Step::Wait(10) => "wait",
             Step::Send(piece) if piece.content => "content",
             Step::Send(_) => "other",
-            Step::Wait(_) | Step::Cut | Step::Silence => panic!("{step:?}"),
+            Step::Wait(_) | Step::Gate | Step::Cut | Step::Silence => panic!("{step:?}"),
         })
         .collect();
     assert_eq!(

@@ -195,6 +195,22 @@ async fn a_silent_provider_waits_for_the_caller_to_leave() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_waits_at_the_gate_until_it_is_opened_after_it_came() {
+    let running = start("{}").await;
+    running.simulator.open_gate();
+    for stream in [false, true] {
+        let mut waiting = connect(&running, &chat("fault:gate", stream)).await;
+        let mut bytes = Vec::new();
+        let read = timeout(Duration::from_hours(1), waiting.read_to_end(&mut bytes)).await;
+        assert!(read.is_err());
+        assert_eq!(content_chunks(&String::from_utf8(bytes).unwrap()), if stream { 16 } else { 0 });
+        running.simulator.open_gate();
+        let answered = outcome(&running.simulator, Outcome::Answered).await;
+        assert_eq!(answered.stream, stream);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_stream_stops_after_its_chunks_and_stays_open() {
     let running = start("{}").await;
     let mut stream = connect(&running, &chat("fault:silent-stream:2", true)).await;

@@ -137,7 +137,7 @@ fn options() -> impl Strategy<Value = String> {
         any::<u32>().prop_map(|n| format!("huge-line:{n}")),
     ];
     (opening, ending, damage, any::<u64>(), any::<u32>())
-        .prop_map(|(o, e, d, l, c)| format!("{o}+{e}+{d}+latency:{l}+cached:{c}+usage-twice"))
+        .prop_map(|(o, e, d, l, c)| format!("{o}+{e}+{d}+latency:{l}+cached:{c}+usage-twice+gate"))
 }
 
 proptest! {

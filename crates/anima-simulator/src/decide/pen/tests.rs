@@ -27,7 +27,7 @@ fn reply(path: &str, query: &str, body: &Value) -> Reply {
 fn text(reply: &Reply) -> String {
     let pieces = reply.steps.iter().filter_map(|step| match step {
         Step::Send(piece) => Some(String::from_utf8(piece.bytes.to_vec()).unwrap()),
-        Step::Wait(_) | Step::Cut | Step::Silence => None,
+        Step::Wait(_) | Step::Gate | Step::Cut | Step::Silence => None,
     });
     pieces.collect()
 }
