@@ -54,7 +54,7 @@ use crate::router;
 use crate::second_level::{self, SecondLevel};
 use crate::secrets::Secrets;
 use crate::settings::{Billing, Listen, Settings, Switch};
-use crate::shortfall::Shortfalls;
+use crate::shortfall::{Late, Shortfalls};
 use crate::watch::Watch;
 use background::after;
 use files::{master_key, prepare_data_dir};
@@ -107,10 +107,11 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let (dependencies, second) = second_level::install(&mut stores, &shared, &secrets, &metrics);
     let ledger = (settings.billing == Billing::On).then(|| Arc::clone(&stores.ledger));
     let late_token = opening.prepare(&location, ledger, settings.admin_token.given());
+    let late = Arc::new(Late::new(&metrics));
     // The lease that `alive` asks for counts from here at the latest.
     let term = lease::Term::new(tokio::time::Instant::now());
     if settings.billing == Billing::On {
-        stores.ledger = alive(settings, &stores, (opener.node, &opening), &metrics).await?;
+        stores.ledger = alive(settings, &stores, (opener.node, &opening), &late).await?;
     }
     let from = sources(&stores, &shared, Some(second), opener.node);
     let live = configuration(from, (&secrets, &clock), &opening).await?;
@@ -126,7 +127,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let nodes = nodes::join(opener.node, parts, &stores, &shared);
     let records = Records::of(settings, &stores, (&metrics, &clock), opener.node);
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies, &records));
-    let bounds = (&watch, term, &counters(&shared, opener.node));
+    let bounds = (&watch, term, &late, &counters(&shared, opener.node));
     let relay = relay(settings, parts, (&clock, &rng), bounds)?;
     let plane = Plane {
         relay: Arc::new(relay),
@@ -268,7 +269,7 @@ fn relay(
     settings: &Settings,
     (stores, live, metrics, (circuits, dependencies, records)): Parts<'_>,
     (clock, rng): (&Arc<dyn Clock>, &Arc<dyn Rng>),
-    (watch, term, counters): (&Arc<Watch>, lease::Term, &Arc<dyn QuotaStore>),
+    (watch, term, late, counters): (&Arc<Watch>, lease::Term, &Arc<Late>, &Arc<dyn QuotaStore>),
 ) -> Result<Relay, String> {
     let ledger: Arc<dyn LedgerStore> = match settings.billing {
         Billing::On => Arc::clone(&stores.ledger),
@@ -312,7 +313,7 @@ fn relay(
             hold_exhausted: settings.hold_exhausted,
         },
         watch: Arc::clone(watch),
-        shortfalls: Arc::new(Shortfalls::new(settings, stores, (live, metrics), clock)),
+        shortfalls: Arc::new(Shortfalls::new(settings, stores, (live, metrics, late), clock)),
         keeper: Keeper::default(),
         tasks,
         cut: CancellationToken::new(),
@@ -340,11 +341,11 @@ async fn alive(
     settings: &Settings,
     stores: &Stores,
     (node, opening): (Uuid, &Opening),
-    metrics: &Arc<Metrics>,
+    late: &Arc<Late>,
 ) -> Result<Arc<dyn LedgerStore>, String> {
     let ledger = Arc::clone(&stores.ledger);
     let path = settings.data_dir.join(SPOOL);
-    let observer = Arc::clone(metrics) as Arc<dyn SpoolObserver>;
+    let observer = Arc::clone(late) as Arc<dyn SpoolObserver>;
     let wrong = |e: std::io::Error| format!("setting `data_dir`: {}: {e}", path.display());
     if !opening.is_done() {
         let opened = opening.opened.clone().cancelled_owned();

@@ -7,6 +7,10 @@
 //! more. Not here: what is booked (`anima-core`). Invariant: nobody waits for any of it. Source:
 //! `reliability` 1.6, row 20.
 
+mod late; // those that the spool finds
+
+pub use late::Late;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +65,7 @@ pub struct Shortfalls {
     /// Within this time.
     window: Duration,
     bell: Notify,
+    late: Arc<Late>,
 }
 
 impl Shortfalls {
@@ -68,7 +73,7 @@ impl Shortfalls {
     pub fn new(
         settings: &Settings,
         stores: &Stores,
-        (live, metrics): (&Arc<Live>, &Arc<Metrics>),
+        (live, metrics, late): (&Arc<Live>, &Arc<Metrics>, &Arc<Late>),
         clock: &Arc<dyn Clock>,
     ) -> Self {
         Self {
@@ -80,6 +85,7 @@ impl Shortfalls {
             most: settings.key_shortfalls_max,
             window: Duration::from_millis(settings.key_shortfall_window_ms),
             bell: Notify::new(),
+            late: Arc::clone(late),
         }
     }
 
@@ -123,19 +129,34 @@ impl Shortfalls {
 
     /// Looks at the books every so often and when it is told to, until the task is aborted.
     pub async fn run(self: Arc<Self>) {
-        if self.most == 0 {
-            return;
-        }
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.bell.notified() => {}
+                () = self.late.bell.notified() => self.record_late().await,
             }
-            if let Err(error) = self.look().await {
+            if self.most > 0
+                && let Err(error) = self.look().await
+            {
                 tracing::warn!(error, "failed to look for keys that come up short");
             }
+        }
+    }
+
+    /// Puts into the audit log what the spool found. The hold knows which key asked.
+    async fn record_late(&self) {
+        for mut shortfall in self.late.take() {
+            match self.books.story(shortfall.request).await {
+                Ok(story) => {
+                    shortfall.kid = story.map(|story| story.kid).unwrap_or_default().into()
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to look up the key of a shortfall");
+                }
+            }
+            self.record(&shortfall).await;
         }
     }
 

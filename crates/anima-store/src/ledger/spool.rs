@@ -47,13 +47,14 @@ const TOGETHER: usize = 1_024;
 pub trait SpoolObserver: Send + Sync + fmt::Debug {
     /// So many settlements wait, in so many bytes of the file.
     fn waiting(&self, settlements: usize, size_bytes: u64);
-    /// A settlement could not be spooled: the file is full or cannot be written. It lives in memory
-    /// alone.
+    /// A settlement could not be spooled and lives in memory alone: the file is full or broken.
     fn overflowed(&self);
     /// The file was damaged: so many bytes at its end could not be read.
     fn damaged(&self, lost_bytes: u64);
     /// A settlement came too late, and what the books say of its hold was corrected.
     fn corrected(&self);
+    /// A settlement came to more than hold and wallet cover. Told again after a crash.
+    fn short(&self, settlement: &Settlement, settled: Settled);
     /// A settlement was refused for good: what it says is not in the books.
     fn lost(&self);
 }
@@ -342,6 +343,10 @@ async fn write_one(
     match inner.settle(settlement.clone()).await {
         Ok(settled) => {
             tracing::info!(%id, settled.replayed, "written from the spool");
+            // Nobody was told of one that the database took without an answer.
+            if settled.uncollected > 0 {
+                observer.short(settlement, settled);
+            }
             return Fate::Done;
         }
         Err(Error::Unavailable(_) | Error::Overloaded) => return Fate::Away,

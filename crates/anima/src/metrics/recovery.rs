@@ -5,6 +5,9 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
+use anima_core::ledger::Settlement;
+use anima_core::money::Money;
+use anima_store::ledger::Settled;
 use anima_store::ledger::spool::SpoolObserver;
 
 use super::{Metrics, opts};
@@ -114,6 +117,10 @@ impl SpoolObserver for Metrics {
 
     fn corrected(&self) {
         self.recovery.event("corrected");
+    }
+
+    fn short(&self, settlement: &Settlement, settled: Settled) {
+        self.alarms.uncollected(Money::new(settled.uncollected, settlement.currency));
     }
 
     fn lost(&self) {

@@ -52,6 +52,7 @@ on_both! {
     row_20_a_stream_goes_on_where_the_operator_says_so
         ("hold_output_tokens = 64\nmin_output_tokens = 16\nhold_exhausted = \"overdraft\"");
     row_21_a_settlement_waits_on_disk_for_its_database;
+    row_21_a_loss_that_waited_on_disk_is_an_alarm_too;
     row_22_an_empty_answer_is_not_sold;
     row_24_an_account_without_money_fails_over;
     an_output_limit_is_lowered_to_what_the_wallet_covers;
@@ -412,23 +413,23 @@ async fn row_12_a_crash_is_resolved_by_the_ladder(app: &TestApp) {
 }
 
 async fn row_12_a_long_call_is_written_down_while_it_runs(app: &TestApp) {
-    // Longer than the time between two checkpoints.
-    app.fault("pace:50+answer-tokens:140+chunks:140");
-    let (slow, whole) = tokio::join!(app.ask_stream("chat"), async {
-        app.script(&json!([
-            {"match": {"stream": false}, "do": "latency:7000"},
-            {"do": "pace:50+answer-tokens:140+chunks:140"},
-        ]));
-        app.ask("chat").await
+    app.fault("gate");
+    let (slow, whole, ()) = tokio::join!(app.ask_stream("chat"), app.ask("chat"), async {
+        eventually("both are written down", async || (written(app).await >= 2).then_some(())).await;
+        app.upstream.open_gate();
     });
     assert_eq!((slow.status, whole.status), (200, 200));
     for reply in [slow, whole] {
         assert_eq!(accounts(app, reply.request_id()).await, [SOLD, BOUGHT], "{reply:?}");
     }
+    assert!(written(app).await < 20);
+}
+
+/// Checkpoints so far.
+async fn written(app: &TestApp) -> u64 {
     let metrics = app.metrics().await;
     let line = metrics.lines().find(|l| l.starts_with("anima_checkpoints_total ")).unwrap();
-    let written: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-    assert!((2..20).contains(&written), "{line}");
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 /// On SQLite nobody can miss a node: its file is locked.
@@ -756,10 +757,12 @@ async fn row_21_a_settlement_waits_on_disk_for_its_database(app: &TestApp) {
     if !app.place.can_be_closed() {
         return;
     }
-    app.fault("latency:400");
+    app.fault("gate");
     let (withheld, ()) = tokio::join!(app.ask("chat"), async {
         eventually("the call arrives", async || app.upstream.calls().pop()).await;
+        app.fault("");
         app.place.close().await;
+        app.upstream.open_gate();
     });
     assert_eq!(withheld.status, 503, "{withheld:?}");
     assert_eq!(withheld.json()["anima"]["reason"], "unbooked", "{withheld:?}");
@@ -779,6 +782,36 @@ async fn row_21_a_settlement_waits_on_disk_for_its_database(app: &TestApp) {
     })
     .await;
     assert!(app.metrics().await.contains("anima_spool_settlements 0"));
+}
+
+/// Found when the spool is written, long after its caller has gone.
+async fn row_21_a_loss_that_waited_on_disk_is_an_alarm_too(app: &TestApp) {
+    if !app.place.can_be_closed() {
+        return;
+    }
+    app.app("short", "0.0075", json!({})).await;
+    let (_, key) = app.mint("short", json!({})).await;
+    app.fault("gate+reasoning:50000");
+    let (withheld, ()) = tokio::join!(app.ask_as(&key, "chat"), async {
+        eventually("the call arrives", async || app.upstream.calls().pop()).await;
+        app.place.close().await;
+        app.upstream.open_gate();
+    });
+    assert_eq!(withheld.status, 503, "{withheld:?}");
+    app.place.open().await;
+    let booked = booked_again(app, withheld.request_id()).await;
+    assert_eq!((booked[0].0.as_str(), booked[1].0.as_str()), ("wallet:short", "exposure"));
+    let record = eventually("the shortfall is recorded", async || {
+        let all = app.admin_try(Method::GET, "/audit?limit=1", &Value::Null).await;
+        let all = (all.status == 200).then(|| all.json())?;
+        Some(all["items"][0].clone()).filter(|record| record["action"] == "shortfall")
+    })
+    .await;
+    assert_eq!(record["code"], withheld.request_id());
+    assert!(key.contains(record["after"]["kid"].as_str().unwrap()), "{record}");
+    assert_eq!(nano(record["after"]["uncollected"].as_str().unwrap()), booked[1].2, "{record}");
+    let metrics = app.metrics().await;
+    assert!(metrics.contains("anima_shortfalls_total 1"), "{metrics}");
 }
 
 /// The same as `booked`, through an admin API that does not answer for a while.

@@ -1,7 +1,7 @@
 //! A spool in front of a ledger that comes and goes.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use super::*;
 use crate::ledger::Off;
@@ -18,6 +18,8 @@ struct Fickle {
     /// And that node has closed them.
     closed: AtomicBool,
     corrected: Mutex<Vec<Uuid>>,
+    /// Of each sale.
+    lacks: AtomicI64,
     written: Mutex<Vec<Settlement>>,
 }
 
@@ -48,7 +50,7 @@ impl LedgerStore for Fickle {
         if !replayed {
             written.push(settlement);
         }
-        Ok(Settled { charged: 1, uncollected: 0, replayed })
+        Ok(Settled { charged: 1, uncollected: self.lacks.load(Ordering::SeqCst), replayed })
     }
 
     async fn post(&self, entry: Entry) -> Result<Posted, Error> {
@@ -132,6 +134,8 @@ struct Watch {
     corrected: AtomicUsize,
     lost_bytes: Mutex<u64>,
     waiting: Mutex<Vec<usize>>,
+    /// Holds whose wallets did not cover them, and by how much.
+    short: Mutex<Vec<(Uuid, i64)>>,
 }
 
 impl SpoolObserver for Watch {
@@ -144,6 +148,9 @@ impl SpoolObserver for Watch {
     }
     fn corrected(&self) {
         self.corrected.fetch_add(1, Ordering::SeqCst);
+    }
+    fn short(&self, settlement: &Settlement, settled: Settled) {
+        self.short.lock().push((settlement.hold, settled.uncollected));
     }
     fn lost(&self) {
         panic!("nothing is refused for good");
@@ -290,4 +297,21 @@ async fn a_guess_about_a_dead_process_is_not_kept() {
     guess.attempts[0].outcome = anima_core::ledger::recovery::OUTCOME;
     assert!(spooled.settle(guess).await.is_err());
     assert_eq!(spooled.waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_sale_that_no_wallet_covers_is_told_also_when_the_database_took_it_unheard() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    let settlements = [1, 2].map(|n| settle(&hold(n, "acme", 100), 90));
+    for settlement in &settlements {
+        assert!(spooled.settle(settlement.clone()).await.is_err());
+    }
+    scene.ledger.written.lock().push(settlements[1].clone());
+    scene.ledger.lacks.store(7, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    assert!(spooled.drained(LONG).await);
+    let mut short = scene.watch.short.lock().clone();
+    short.sort_unstable();
+    assert_eq!(short, [(Uuid::from_u128(1), 7), (Uuid::from_u128(2), 7)]);
 }
