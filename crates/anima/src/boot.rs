@@ -50,6 +50,7 @@ use crate::relay::keeper::Keeper;
 use crate::relay::records::Records;
 use crate::relay::steer::Allowed;
 use crate::relay::{Limits, Relay, lease, recovery};
+use crate::reporting::Reporting;
 use crate::router;
 use crate::second_level::{self, SecondLevel};
 use crate::secrets::Secrets;
@@ -314,6 +315,7 @@ fn relay(
         },
         watch: Arc::clone(watch),
         shortfalls: Arc::new(Shortfalls::new(settings, stores, (live, metrics, late), clock)),
+        reporting: Reporting::default(),
         keeper: Keeper::default(),
         tasks,
         cut: CancellationToken::new(),

@@ -19,6 +19,7 @@ pub mod nodes; // this node among the others
 pub mod outbound; // the one HTTP client
 mod price_file; // prices as others publish them
 pub mod relay; // the pipeline of a call
+pub mod reporting; // channels whose answers lack usage
 pub mod router; // every route
 pub mod second_level; // keys in Redis, between memory and database
 pub mod secrets; // sealing, hashing and minting of secrets

@@ -21,6 +21,7 @@ use crate::dependencies::Dependencies;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::reporting::Reporting;
 use crate::settings::{HoldExhausted, Partial};
 use crate::shortfall::Shortfalls;
 use crate::watch::Watch;
@@ -70,6 +71,8 @@ pub struct Relay {
     pub watch: Arc<Watch>,
     /// Calls that no wallet covers.
     pub shortfalls: Arc<Shortfalls>,
+    /// Channels whose answers lack usage.
+    pub reporting: Reporting,
     /// Limits.
     pub admission: Arc<Admission>,
     /// What runs, for checkpoints and larger holds.

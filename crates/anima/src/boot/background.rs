@@ -11,6 +11,7 @@ use anima_store::shared::SharedState;
 
 use crate::circuits;
 use crate::relay::{Relay, admission, keeper, lease, recovery};
+use crate::reporting;
 
 /// What keeps calls and their money in order.
 pub(super) fn of_calls(
@@ -27,6 +28,7 @@ pub(super) fn of_calls(
         after(opened, recovery::run(Arc::clone(relay))),
         after(opened, Arc::clone(&relay.records).run()),
         after(opened, Arc::clone(&relay.shortfalls).run()),
+        tokio::spawn(reporting::run(Arc::clone(relay))),
         tokio::spawn(circuits::run(Arc::clone(&relay.circuits), Arc::clone(&relay.live), state)),
     ]
 }

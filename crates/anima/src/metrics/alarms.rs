@@ -3,7 +3,7 @@
 //! Apart from `metrics` only because they are many. Invariant: each goes up when something is
 //! wrong, and only then.
 
-use prometheus::{Counter, IntCounter, Registry};
+use prometheus::{Counter, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
 use anima_core::money::Money;
 
@@ -16,6 +16,8 @@ pub struct Alarms {
     shortfalls: IntCounter,
     /// Keys that were paused because their calls came up short.
     pub key_pauses: IntCounter,
+    usage_missing: IntGaugeVec,
+    usage_alarms: IntCounterVec,
 }
 
 impl Alarms {
@@ -34,10 +36,23 @@ impl Alarms {
                 "key_pauses_total",
                 "Keys paused because their calls came up short.",
             ))?,
+            usage_missing: IntGaugeVec::new(
+                opts(
+                    "usage_missing_per_million",
+                    "Whole answers of the last hour without usage, of a million.",
+                ),
+                &["channel"],
+            )?,
+            usage_alarms: IntCounterVec::new(
+                opts("usage_alarms_total", "Times that a channel began to report too little."),
+                &["channel"],
+            )?,
         };
         registry.register(Box::new(alarms.uncollected.clone()))?;
         registry.register(Box::new(alarms.shortfalls.clone()))?;
         registry.register(Box::new(alarms.key_pauses.clone()))?;
+        registry.register(Box::new(alarms.usage_missing.clone()))?;
+        registry.register(Box::new(alarms.usage_alarms.clone()))?;
         Ok(alarms)
     }
 
@@ -45,5 +60,16 @@ impl Alarms {
     pub fn uncollected(&self, amount: Money) {
         self.uncollected.inc_by(decimal(amount));
         self.shortfalls.inc();
+    }
+
+    /// Shows how many of a channel's whole answers lacked usage, of a million.
+    pub fn usage_missing(&self, channel: &str, per_million: u64) {
+        let shown = i64::try_from(per_million).unwrap_or(i64::MAX);
+        self.usage_missing.with_label_values(&[channel]).set(shown);
+    }
+
+    /// Counts a channel that began to report too little.
+    pub fn usage_alarm(&self, channel: &str) {
+        self.usage_alarms.with_label_values(&[channel]).inc();
     }
 }

@@ -15,7 +15,7 @@ use super::hold::Open;
 use super::trial::Trial;
 use super::{Relay, booking};
 use crate::shortfall::Shortfall;
-use booking::{Delivered, End, Known};
+use booking::{Delivered, End, Known, Part};
 
 /// What a call came to, as it stands in the books.
 #[derive(Debug, Clone)]
@@ -44,6 +44,10 @@ pub(super) async fn served(
     let tier = delivered.tier.as_deref();
     if delivered.reported.is_none() {
         relay.metrics.usage_suspect(&trial.channel);
+    }
+    // A stream that did not come to its end never came to its usage either.
+    if delivered.part == Part::Whole {
+        relay.reporting.note(&trial.channel, delivered.reported.is_some());
     }
     relay.metrics.attempt(&trial.channel, outcome);
     let end = End { outcome, served: !delivered.empty, at: relay.clock.now() };
