@@ -150,7 +150,7 @@ impl Shortfalls {
         for mut shortfall in self.late.take() {
             match self.books.story(shortfall.request).await {
                 Ok(story) => {
-                    shortfall.kid = story.map(|story| story.kid).unwrap_or_default().into()
+                    shortfall.kid = story.map(|story| story.kid).unwrap_or_default().into();
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to look up the key of a shortfall");

@@ -17,7 +17,7 @@ pub struct Alarms {
     /// Keys that were paused because their calls came up short.
     pub key_pauses: IntCounter,
     usage_missing: IntGaugeVec,
-    usage_alarms: IntCounterVec,
+    unreported: IntCounterVec,
 }
 
 impl Alarms {
@@ -43,7 +43,7 @@ impl Alarms {
                 ),
                 &["channel"],
             )?,
-            usage_alarms: IntCounterVec::new(
+            unreported: IntCounterVec::new(
                 opts("usage_alarms_total", "Times that a channel began to report too little."),
                 &["channel"],
             )?,
@@ -52,7 +52,7 @@ impl Alarms {
         registry.register(Box::new(alarms.shortfalls.clone()))?;
         registry.register(Box::new(alarms.key_pauses.clone()))?;
         registry.register(Box::new(alarms.usage_missing.clone()))?;
-        registry.register(Box::new(alarms.usage_alarms.clone()))?;
+        registry.register(Box::new(alarms.unreported.clone()))?;
         Ok(alarms)
     }
 
@@ -70,6 +70,6 @@ impl Alarms {
 
     /// Counts a channel that began to report too little.
     pub fn usage_alarm(&self, channel: &str) {
-        self.usage_alarms.with_label_values(&[channel]).inc();
+        self.unreported.with_label_values(&[channel]).inc();
     }
 }
