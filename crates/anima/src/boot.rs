@@ -119,8 +119,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     if !opening.is_done() {
         dependencies.await_opening();
     }
-    let watch = Watch::new(Arc::clone(&stores.auditor), Arc::clone(&metrics), Arc::clone(&clock));
-    let watch = Arc::new(watch);
+    let watch = Arc::new(watch_of(&stores, &metrics, &clock));
     let parts = (Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
     let circuits = Arc::new(Circuits::new(parts, Probes::of(&shared)));
     live.drive(Arc::clone(&circuits));
@@ -162,6 +161,10 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         opening,
         late_token,
     })
+}
+
+fn watch_of(stores: &Stores, metrics: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> Watch {
+    Watch::new(Arc::clone(&stores.auditor), Arc::clone(metrics), Arc::clone(clock))
 }
 
 /// The configuration in force, from the database or from what was kept of it.
