@@ -2,7 +2,7 @@
 //!
 //! Between gateways and PostgreSQL or Redis, in tests and in the harnesses. A server whose answers
 //! get lost has committed what its client will not know of, which is the case that replays must
-//! survive. Invariant: what it passes on is in order, and unchanged but for [`Mode::Mute`].
+//! survive. Invariant: what it passes on is in order, and unchanged but for `Mute`.
 
 use std::io::Result;
 use std::net::SocketAddr;
