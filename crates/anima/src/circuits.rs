@@ -35,7 +35,7 @@ mod ticket;
 
 pub use fleet::run;
 pub use show::{ShownChannel, ShownCircuit, ShownCredential};
-pub use ticket::{End, Ticket};
+pub use ticket::{Change, End, Ticket};
 
 use fleet::credentials::{Named, Told};
 use health::{ChannelHealth, ModelHealth, Unit};
@@ -340,7 +340,7 @@ impl Circuits {
     }
 
     /// Feeds the circuits of a call that ended. What changed by it, the channel as a whole first.
-    fn record(&self, ticket: &Ticket, report: Report) -> Option<Transition> {
+    fn record(&self, ticket: &Ticket, report: Report) -> Change {
         let (health, settings) = (&ticket.health, &ticket.settings);
         let channel = &health.channel;
         let (changed, passed) = health.unit.record(ticket.model, report, settings);
@@ -349,12 +349,13 @@ impl Circuits {
         }
         // On every outcome, whatever changed.
         let closed = ticket.give_back(Side::Model, passed, changed.is_some());
-        let own = changed.or(closed);
+        let tripped = changed.is_some_and(|change| change.to == State::Open);
+        let own = Change::from(changed).or(closed);
         let models = channel.models.lock();
         let open = models.values().filter(|m| m.unit.open.load(Ordering::Acquire)).count();
         let several = models.len() > 1;
         drop(models);
-        let mut whole = None;
+        let mut whole = Change::default();
         // Of a channel with one model the model's circuit says it all.
         if several || ticket.whole.probe {
             let rolled = roll_up(settings);
@@ -365,14 +366,13 @@ impl Circuits {
                 self.announce((&channel.code, None), change);
             }
             let closed = ticket.give_back(Side::Whole, passed, changed.is_some());
-            whole = changed.or(closed);
+            whole = Change::from(changed).or(closed);
         }
-        let tripped = own.is_some_and(|change| change.to == State::Open);
         if tripped && open >= MODELS_OPEN && !channel.whole.open.load(Ordering::Acquire) {
             let change =
                 channel.whole.change(|circuit| circuit.trip(Cause::ModelsOpen, report, settings));
             self.announce((&channel.code, None), change);
-            whole = Some(change);
+            whole = Some(change).into();
         }
         whole.or(own)
     }

@@ -4,8 +4,8 @@
 //! costs a round trip; one that is closed costs none. Invariant: a permit that was taken here is
 //! given back on every outcome, or its lease ends.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 
@@ -16,7 +16,7 @@ use anima_core::routing::SkipReason;
 use anima_store::probes::{Asked, Returned};
 
 use super::health::{Gate, ModelHealth, Unit};
-use super::{Circuits, Ticket, roll_up};
+use super::{Change, Circuits, Ticket, roll_up};
 
 /// A call that asks to be let through: its token, and until when it may keep a permit.
 #[derive(Debug, Clone, Copy)]
@@ -105,15 +105,15 @@ impl Circuits {
 
 impl Ticket {
     /// Gives the permit of one circuit back, if there is one, and closes the circuit when enough
-    /// probes have passed. What changed, where it is known at once: other nodes' counters take a
-    /// moment, and nobody waits for them.
-    pub(super) fn give_back(&self, side: Side, passed: bool, ends: bool) -> Option<Transition> {
+    /// probes have passed. What changed may come later: other nodes' counters take a moment, and
+    /// nobody waits for them.
+    pub(super) fn give_back(&self, side: Side, passed: bool, ends: bool) -> Change {
         let admitted = match side {
             Side::Whole => self.whole,
             Side::Model => self.model,
         };
         if !admitted.probe {
-            return None;
+            return Change::default();
         }
         side.unit(&self.health).probing.fetch_sub(1, Ordering::Relaxed);
         let settings = match side {
@@ -124,13 +124,19 @@ impl Ticket {
         let returned = Returned { epoch: admitted.epoch, token: asked.token, passed, ends };
         let of = (Arc::clone(&self.circuits), Arc::clone(&self.health), side);
         let mut closing = Box::pin(return_permit(of, asked, returned, settings));
-        let done = (&mut closing).now_or_never();
-        if done.is_none()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(closing);
+        if let Some(done) = (&mut closing).now_or_never() {
+            return done.into();
         }
-        done.flatten()
+        let later = Arc::new(OnceLock::new());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let told = Arc::clone(&later);
+            runtime.spawn(async move {
+                if let Some(change) = closing.await {
+                    told.get_or_init(|| change);
+                }
+            });
+        }
+        Change { at_once: None, later: Some(later) }
     }
 }
 

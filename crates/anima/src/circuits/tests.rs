@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anima_core::clock::{ManualClock, SeededRng};
 use anima_core::config::Tables;
 use anima_core::failure::Failure;
-use anima_store::probes::MemoryProbes;
+use anima_store::probes::{Asked, MemoryProbes, ProbeStore, Returned};
+use anima_store::redis::Error;
 use futures_util::FutureExt as _;
 use serde_json::json;
 
@@ -260,7 +261,7 @@ async fn three_nodes_probe_with_the_permits_of_one() {
     probes.push(enter(&fleet.nodes[0]).expect("the permit of any node comes back for all"));
     let failed =
         End { failure: Some(Failure::ServerError), first_byte: Duration::ZERO, asked_ms: None };
-    let change = last.end(failed).unwrap();
+    let change = last.end(failed).get().unwrap();
     assert_eq!((change.to, change.cause), (State::Open, Cause::ProbeFailed));
     let refused = enter(&fleet.nodes[2]).err();
     assert_eq!(refused, Some(SkipReason::ProbesTaken), "who has not heard of it probes no more");
@@ -283,6 +284,38 @@ async fn probes_that_pass_on_three_nodes_close_the_circuit_of_all() {
     for node in &fleet.nodes {
         assert_eq!(node.circuits.state_of(node.route(0)), State::Closed);
     }
+}
+
+/// Probes whose counters take a moment, as those of other nodes do.
+#[derive(Debug, Default)]
+struct Distant(MemoryProbes);
+
+#[async_trait::async_trait]
+impl ProbeStore for Distant {
+    async fn take(&self, circuit: &str, asked: Asked) -> Result<bool, Error> {
+        self.0.take(circuit, asked).await
+    }
+
+    async fn give_back(&self, circuit: &str, returned: Returned) -> Result<u32, Error> {
+        tokio::task::yield_now().await;
+        self.0.give_back(circuit, returned).await
+    }
+}
+
+#[tokio::test]
+async fn the_probe_that_closes_a_circuit_says_so_when_the_permits_are_counted() {
+    let bench = Bench::with(&["m"], Probes::over(Arc::new(Distant::default())), 7);
+    bench.trip(0);
+    bench.clock.advance_millis(6_100);
+    let end = End { failure: None, first_byte: Duration::ZERO, asked_ms: None };
+    let mut changes = Vec::new();
+    for _ in 0..3 {
+        changes.push(bench.enter(0, Way::Proper).unwrap().end(end));
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+    }
+    let told: Vec<_> = changes.iter().map(|change| change.get().map(|c| c.to)).collect();
+    assert_eq!(told, [None, None, Some(State::Closed)]);
 }
 
 #[tokio::test]

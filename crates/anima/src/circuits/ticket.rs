@@ -3,8 +3,8 @@
 //! Invariant: whatever becomes of the call, also when it is dropped, its permits come back and it
 //! is no longer counted as under way.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anima_core::breaker::{Action, Admitted, Effect, Report, Transition, Verdict};
@@ -42,6 +42,32 @@ pub struct End {
     pub asked_ms: Option<u64>,
 }
 
+/// What an attempt did to a circuit: known at once, or when the permits of all nodes are counted.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    pub(super) at_once: Option<Transition>,
+    /// Of a probe that passed: whether it was the one that closes.
+    pub(super) later: Option<Arc<OnceLock<Transition>>>,
+}
+
+impl Change {
+    /// The change, as far as it is known by now.
+    pub fn get(&self) -> Option<Transition> {
+        self.at_once.or_else(|| self.later.as_ref()?.get().copied())
+    }
+
+    /// The first of both.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { at_once: self.at_once.or(other.at_once), later: self.later.or(other.later) }
+    }
+}
+
+impl From<Option<Transition>> for Change {
+    fn from(at_once: Option<Transition>) -> Self {
+        Self { at_once, later: None }
+    }
+}
+
 #[expect(clippy::multiple_inherent_impl, reason = "permits of probes are a file of their own")]
 impl Ticket {
     /// Whether the call is a probe of a circuit that is half open.
@@ -49,8 +75,8 @@ impl Ticket {
         self.model.probe || self.whole.probe
     }
 
-    /// Reports how the call ended. The state of a circuit that changed by it.
-    pub fn end(mut self, end: End) -> Option<Transition> {
+    /// Reports how the call ended, and says which circuit changed by it.
+    pub fn end(mut self, end: End) -> Change {
         self.reported = true;
         let first_byte_ms = u64::try_from(end.first_byte.as_millis()).unwrap_or(u64::MAX);
         let verdict = Verdict::of(end.failure, first_byte_ms, &self.settings);
@@ -72,7 +98,7 @@ impl Ticket {
         if verdict.action == Action::None {
             return changed;
         }
-        circuits.note_action(&self.health, key, (verdict.action, report)).or(changed)
+        Change::from(circuits.note_action(&self.health, key, (verdict.action, report))).or(changed)
     }
 }
 

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use anima_core::breaker::{State, Transition};
+use anima_core::breaker::State;
 use anima_core::clock::Timestamp;
 use anima_core::routing::SkipReason;
 
 use super::plan::{Candidate, Plan, Start};
 use super::trial::Trial;
+use crate::circuits::Change;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +56,7 @@ pub(super) struct Tried {
     status: Option<u16>,
     asked_ms: Option<u64>,
     /// The circuit whose state changed by it.
-    changed: Option<Transition>,
+    changed: Change,
 }
 
 /// What is known of an attempt when it begins.
@@ -86,12 +87,12 @@ impl Tried {
             outcome,
             status: trial.status,
             asked_ms: None,
-            changed: None,
+            changed: Change::default(),
         }
     }
 
     /// Notes what it changed.
-    pub(super) const fn changed(mut self, changed: Option<Transition>) -> Self {
+    pub(super) fn changed(mut self, changed: Change) -> Self {
         self.changed = changed;
         self
     }
@@ -119,7 +120,7 @@ impl Tried {
             "outcome": self.outcome,
             "status": self.status,
             "retry_after_ms": self.asked_ms,
-            "circuit_change": self.changed.map(|change| json!({
+            "circuit_change": self.changed.get().map(|change| json!({
                 "to": change.to,
                 "cause": change.cause,
                 "until": change.until,
@@ -145,12 +146,7 @@ impl Trace {
     }
 
     /// The last attempt ended so, after so long, and changed a circuit or not.
-    pub(super) fn ended(
-        &mut self,
-        outcome: &'static str,
-        took: Duration,
-        changed: Option<Transition>,
-    ) {
+    pub(super) fn ended(&mut self, outcome: &'static str, took: Duration, changed: Change) {
         if let Some(last) = self.attempts.last_mut() {
             last.outcome = outcome;
             last.took = Some(took);
@@ -179,7 +175,8 @@ impl Trace {
         let skips = self.plan.as_ref().is_some_and(|plan| {
             plan.start != Start::Proper || plan.links.iter().any(|l| !l.order.skips.is_empty())
         });
-        let tried = matches!(&self.attempts[..], [one] if !one.probe && one.changed.is_none());
+        let tried =
+            matches!(&self.attempts[..], [one] if !one.probe && one.changed.get().is_none());
         tried && !skips && self.refused.is_empty() && self.link == 0
     }
 

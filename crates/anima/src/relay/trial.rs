@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use anima_core::breaker::Transition;
 use anima_core::clock::Timestamp;
 use anima_core::config::{OnDisconnect, Timeouts};
 use anima_core::failure::Failure;
@@ -22,7 +21,7 @@ use anima_wire::canonical::Dropped;
 use anima_wire::request::Endpoint;
 
 use super::call::Call;
-use crate::circuits::{End, Ticket};
+use crate::circuits::{Change, End, Ticket};
 use crate::live::Upstream;
 use crate::outbound::{self, Body, Collected, Outbound, Policy, Segments};
 
@@ -101,8 +100,8 @@ impl Trial {
 
     /// Tells the circuits how the attempt ended, once. Without a stream the time of the first byte
     /// is that of the whole answer and says nothing about slowness.
-    pub(super) fn report(&mut self, streams: bool, end: Option<&Classified>) -> Option<Transition> {
-        let ticket = self.ticket.take()?;
+    pub(super) fn report(&mut self, streams: bool, end: Option<&Classified>) -> Change {
+        let Some(ticket) = self.ticket.take() else { return Change::default() };
         let failure = end.map(|classified| classified.failure);
         let waited = match self.first_byte {
             Some(at) => at.duration_since(self.started),

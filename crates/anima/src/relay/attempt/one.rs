@@ -23,7 +23,7 @@ use super::super::plan::{Candidate, forced, upstream};
 use super::super::trace::{Begun, Late, Tried};
 use super::super::trial::{Outcome, Trial, classified};
 use super::{Course, Kind, Started, Step, is_credentials, may_follow};
-use crate::circuits::{Ticket, Way};
+use crate::circuits::{Change, Ticket, Way};
 use crate::live::Upstream;
 use crate::outbound::{Body, Policy};
 
@@ -156,7 +156,7 @@ impl Course<'_> {
         match outcome {
             Ok(kind) => {
                 let whole = matches!(kind, Kind::Whole(..));
-                let changed = if whole { trial.report(false, None) } else { None };
+                let changed = if whole { trial.report(false, None) } else { Change::default() };
                 let tried = Tried::of(&trial, begun, "ok").changed(changed);
                 self.state.trace.attempts.push(tried);
                 Step::Answered(Box::new((trial, kind)))
