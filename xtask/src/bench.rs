@@ -18,7 +18,8 @@ use crate::servers::Kind;
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.split_first() {
         Some((part, rest)) if part == "ledger" => ledger(rest),
-        Some((part, [])) if part == "wire" => wire(),
+        Some((part, [])) if part == "wire" => judged("anima-wire", "wire_bench"),
+        Some((part, [])) if part == "plan" => judged("anima", "plan_bench"),
         _ => gateway(arguments),
     }
 }
@@ -44,10 +45,9 @@ fn ledger(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The wire alone: no servers, and it judges itself.
-fn wire() -> Result<()> {
-    let example = "wire_bench";
-    let build = ["build", "--release", "--locked", "-p", "anima-wire", "--example", example];
+/// The wire alone, or the choice of a channel: no servers, and it judges itself.
+fn judged(package: &str, example: &str) -> Result<()> {
+    let build = ["build", "--release", "--locked", "-p", package, "--example", example];
     cargo::step(&build)?;
     let program = cargo::target_folder("release").join("examples").join(example);
     let status = std::process::Command::new(program).status()?;

@@ -34,6 +34,7 @@ usage: cargo xtask VERB
   fix              formats, and applies what clippy can repair
   bench ledger     measures the ledger alone; --seconds, --rounds, --stored, --out FILE
   bench wire       measures reading, converting and streaming, and judges the figures
+  bench plan       measures the choice among 50 channels, and judges the figures
   bench [ARGS]     measures the gateway; --quick for a minute's worth, --out FILE for the table
   clients [ARGS]   the official SDKs against every dialect; --client, --provider, --feature, --out
   crash [ARGS]     kills gateways under load and audits their books; --kills N, --storage S
