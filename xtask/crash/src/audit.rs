@@ -95,6 +95,19 @@ impl Audit {
 /// # Errors
 /// When an amount does not fit.
 pub(crate) fn audit(books: &Books, truth: &[Call], seen: &[Seen]) -> Result<Audit> {
+    audit_of(&APPS, books, truth, seen)
+}
+
+/// Compares, where these apps got their credit.
+///
+/// # Errors
+/// As before.
+pub(crate) fn audit_of(
+    apps: &[&str],
+    books: &Books,
+    truth: &[Call],
+    seen: &[Seen],
+) -> Result<Audit> {
     let mut audit = Audit { upstream_calls: truth.len(), ..Audit::default() };
     let cases = gather(books, truth, seen)?;
     audit.requests = cases.len();
@@ -108,7 +121,7 @@ pub(crate) fn audit(books: &Books, truth: &[Call], seen: &[Seen]) -> Result<Audi
         }));
         add_up(&mut audit, case)?;
     }
-    audit.bank = bank(books)?;
+    audit.bank = bank(apps, books)?;
     Ok(audit)
 }
 
@@ -172,10 +185,10 @@ fn add_up(audit: &mut Audit, case: &Case<'_>) -> Result<()> {
 
 /// Top-ups less sales is what each wallet has, and what wallets lack and what none of them covered
 /// is what we sold.
-fn bank(books: &Books) -> Result<Vec<String>> {
+fn bank(apps: &[&str], books: &Books) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut paid = 0;
-    for app in APPS {
+    for app in apps {
         let wallet = format!("wallet:{app}");
         let legs = books.legs.values().flatten();
         let of_wallet = legs.filter(|leg| leg.debit == wallet || leg.credit == wallet);

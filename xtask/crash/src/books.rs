@@ -173,8 +173,30 @@ impl Books {
     /// # Errors
     /// When the database cannot be read, or a row is not as we know it.
     pub(crate) async fn read(place: &Place) -> Result<Self> {
+        Self::of([
+            rows(place, HOLDS).await?,
+            rows(place, ATTEMPTS).await?,
+            rows(place, LEGS).await?,
+            rows(place, WALLETS).await?,
+        ])
+    }
+
+    /// The same, of a PostgreSQL.
+    ///
+    /// # Errors
+    /// As before.
+    pub(crate) async fn of_server(url: &str) -> Result<Self> {
+        Self::of([
+            from_server(url, HOLDS).await?,
+            from_server(url, ATTEMPTS).await?,
+            from_server(url, LEGS).await?,
+            from_server(url, WALLETS).await?,
+        ])
+    }
+
+    fn of([holds, attempts, legs, wallets]: [Vec<Row>; 4]) -> Result<Self> {
         let mut books = Self::default();
-        for row in rows(place, HOLDS).await? {
+        for row in holds {
             let hold = Hold {
                 kid: text(&row, 1)?,
                 node: text(&row, 2)?,
@@ -186,16 +208,16 @@ impl Books {
             };
             books.holds.insert(text(&row, 0)?, hold);
         }
-        for row in rows(place, ATTEMPTS).await? {
+        for row in attempts {
             let of = books.attempts.entry(text(&row, 0)?).or_default();
             let served = number(&row, 2)? == Some(1);
             let attempt = Attempt { served, source: text(&row, 3)? };
             of.insert(number(&row, 1)?.context("an attempt without a number")?, attempt);
         }
-        for row in rows(place, LEGS).await? {
+        for row in legs {
             books.legs.entry(text(&row, 0)?).or_default().push(leg(&row)?);
         }
-        for row in rows(place, WALLETS).await? {
+        for row in wallets {
             let sums = number(&row, 1)?.zip(number(&row, 2)?).context("a wallet without sums")?;
             books.wallets.insert(text(&row, 0)?, sums);
         }
@@ -255,6 +277,36 @@ pub(crate) async fn sold_at(url: &str) -> Result<BTreeMap<String, i64>> {
         versions.insert(text(&row, 0)?, number(&row, 1)?.context("a sale without a price")?);
     }
     Ok(versions)
+}
+
+/// Attempts at one channel that began between two instants, microseconds since 1970: the request's
+/// id and the attempt's number.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(crate) async fn attempts_at(
+    url: &str,
+    channel: &str,
+    (from_us, to_us): (i64, i64),
+) -> Result<Vec<(String, i64)>> {
+    let of = format!(
+        "SELECT lower(hex(hold)), n FROM attempt
+         WHERE channel = '{channel}' AND started_at >= {from_us} AND started_at <= {to_us}"
+    );
+    let rows = from_server(url, &of).await?;
+    let read =
+        |row: &Row| Ok((text(row, 0)?, number(row, 1)?.context("an attempt without a number")?));
+    rows.iter().map(read).collect()
+}
+
+/// Every decision record.
+///
+/// # Errors
+/// When the database cannot be read, or one is no JSON.
+pub(crate) async fn decisions(url: &str) -> Result<Vec<serde_json::Value>> {
+    let rows = from_server(url, "SELECT record FROM decision_record").await?;
+    let read = |row: &Row| serde_json::from_str(&text(row, 0)?).context("a record is no JSON");
+    rows.iter().map(read).collect()
 }
 
 fn text(row: &Row, at: usize) -> Result<String> {

@@ -16,6 +16,7 @@ mod outages;
 mod plan;
 mod prices;
 mod redis;
+mod routing;
 mod scenario;
 mod shutdown;
 mod stores;

@@ -227,9 +227,9 @@ fn the_bank_check_sees_a_wallet_that_does_not_add_up() {
     }
     let sold = worth(&SALE);
     // The wallet on its own, and what was sold in all.
-    assert_eq!(bank(&world.books).unwrap().len(), 2);
+    assert_eq!(bank(&APPS, &world.books).unwrap().len(), 2);
     world.books.wallets.insert("wallet:acme".to_owned(), (credit - sold, 0));
-    assert!(bank(&world.books).unwrap().is_empty());
+    assert!(bank(&APPS, &world.books).unwrap().is_empty());
     assert_eq!(call(1).outcome, Outcome::Answered);
 }
 
@@ -281,7 +281,7 @@ fn a_loss_that_is_not_posted_or_not_right_is_a_finding() {
     let mut world = short(5);
     let (posted, _) = world.books.wallets["wallet:acme"];
     world.books.wallets.insert("wallet:acme".to_owned(), (posted - 1, 0));
-    assert_eq!(bank(&world.books).unwrap().len(), 2);
+    assert_eq!(bank(&APPS, &world.books).unwrap().len(), 2);
 }
 
 #[test]

@@ -56,6 +56,10 @@ pub(crate) struct Reply {
     pub(crate) request_id: String,
     /// `x-anima-served-model`.
     pub(crate) served: String,
+    /// The answer came to its end; a stream to its `[DONE]`.
+    pub(crate) is_whole: bool,
+    /// Of a stream that did not: it said so in an event of its own.
+    pub(crate) is_told: bool,
 }
 
 impl Reply {
@@ -176,11 +180,17 @@ pub(crate) async fn call(
         degraded: String::new(),
         request_id: String::new(),
         served: String::new(),
+        is_whole: false,
+        is_told: false,
     };
     if let Ok(Ok(answer)) = answered {
         reply.status = answer.status;
         answer.header("x-anima-degraded").clone_into(&mut reply.degraded);
         answer.header("x-anima-served-model").clone_into(&mut reply.served);
+        let streams = answer.header("content-type").starts_with("text/event-stream");
+        let has = |what: &[u8]| answer.body.windows(what.len()).any(|part| part == what);
+        reply.is_whole = !streams || has(b"data: [DONE]");
+        reply.is_told = streams && has(b"\"error\"");
         let id = answer.header("x-anima-request-id").trim_start_matches("req_");
         id.clone_into(&mut reply.request_id);
         if answer.status != 200 {

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use super::plan::Plan;
 use super::table::Line;
 use super::world::World;
-use super::{admins, changes, cold, hatches, kills, outages, prices, shutdown};
+use super::{admins, changes, cold, hatches, kills, outages, prices, routing, shutdown};
 
 /// A scenario at work.
 pub(crate) type Playing<'a> = Pin<Box<dyn Future<Output = Result<Vec<Line>>> + 'a>>;
@@ -57,7 +57,15 @@ const CONFIGURATION: &[Scenario] = scenarios! {
     "sigterm" shutdown::with_running_streams;
 };
 
-const ROUTING: &[Scenario] = scenarios! {};
+const ROUTING: &[Scenario] = scenarios! {
+    "storms" routing::of_every_kind;
+    "first-fails" routing::fails;
+    "retry-after" routing::are_kept;
+    "all-down" routing::everything;
+    "by-hand" routing::obeyed;
+    "records" routing::tell_all;
+    "billing" routing::against_the_truth;
+};
 
 /// What a plan asks for.
 ///

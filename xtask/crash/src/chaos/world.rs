@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::load::{Lane, Load};
 use super::plan::Plan;
+use super::routing::Day;
 use super::stores::Stores;
 use super::table::Line;
 use crate::books;
@@ -49,6 +50,8 @@ pub(crate) struct World {
     pub(crate) provider: Provider,
     /// A key of [`APP`].
     pub(crate) key: Key,
+    /// What is known of a day of failing providers.
+    pub(crate) day: Day,
 }
 
 impl World {
@@ -79,7 +82,8 @@ impl World {
         let key = mint(&admin, &json!({"name": "chaos"})).await?;
         let (plan, scratch) = (plan.clone(), scratch.to_path_buf());
         let seed = Seed::fork(plan.seed, "chaos");
-        Ok(Self { plan, scratch, seed, stores, fleet, provider, key })
+        let day = Day::default();
+        Ok(Self { plan, scratch, seed, stores, fleet, provider, key, day })
     }
 
     /// The admin API of one node; they are taken in turn, so that every node is asked.
