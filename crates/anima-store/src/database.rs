@@ -8,8 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use deadpool_postgres::Pool;
 use uuid::Uuid;
 
 use crate::config::ConfigStore;
@@ -26,6 +24,8 @@ use crate::keys::sqlite::SqliteKeys;
 use crate::ledger::money::{self, Money};
 use crate::ledger::{self, Auditor, BatchObserver, LedgerStore};
 use crate::nodes::{NodeStore, PostgresNodes, SqliteNodes};
+use crate::postgres::Link;
+use crate::probe::FileProbe;
 use crate::quota::Spend;
 use crate::quota::spend::{PostgresSpend, SqliteSpend};
 use crate::sqlite::connections::Connections;
@@ -41,6 +41,8 @@ const TASK_POOL: usize = 4;
 
 /// How long a database that is well may take to answer one small read.
 const HEALTHY: Duration = Duration::from_secs(2);
+
+pub use crate::probe::Probe;
 
 /// Where the database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -150,30 +152,6 @@ impl TaskStores {
     }
 }
 
-/// Asks a database for a sign of life, apart from everybody who works with it.
-#[async_trait]
-pub trait Probe: Send + Sync + fmt::Debug {
-    /// Whether it answers, connecting and asking each taking `within` at most.
-    ///
-    /// # Errors
-    /// When it cannot be reached or refuses: why, in words for an operator.
-    async fn answers(&self, within: Duration) -> Result<bool, String>;
-}
-
-/// SQLite: a file is there or not, and a small read tells.
-#[derive(Debug)]
-struct FileProbe(Arc<dyn ConfigStore>);
-
-#[async_trait]
-impl Probe for FileProbe {
-    async fn answers(&self, within: Duration) -> Result<bool, String> {
-        match tokio::time::timeout(within, self.0.rev()).await {
-            Ok(read) => read.map(|_| true).map_err(|error| error.to_string()),
-            Err(_) => Ok(false),
-        }
-    }
-}
-
 /// Who opens the database.
 #[derive(Debug, Clone)]
 pub struct Opener {
@@ -195,9 +173,8 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
             blocking(move || open_sqlite(&path, &opener)).await
         }
         Location::Postgres(url) => {
-            let pool = postgres::pool(url, POOL)?;
-            postgres::migrate(&pool).await?;
-            open_postgres(url, pool, opener)
+            migrate(location).await?;
+            open_postgres(url, opener)
         }
     }
 }
@@ -210,12 +187,14 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
 pub async fn open_unseen(location: &Location, opener: &Opener) -> Result<Stores, OpenError> {
     match location {
         Location::Sqlite(_) => open(location, opener).await,
-        Location::Postgres(url) => open_postgres(url, postgres::pool(url, POOL)?, opener),
+        Location::Postgres(url) => open_postgres(url, opener),
     }
 }
 
-fn open_postgres(url: &str, pool: Pool, opener: &Opener) -> Result<Stores, OpenError> {
-    let ledger = ledger::postgres::open(url, pool.clone(), opener)?;
+fn open_postgres(url: &str, opener: &Opener) -> Result<Stores, OpenError> {
+    let link = Link::default();
+    let pool = postgres::pool(url, POOL, &link)?;
+    let ledger = ledger::postgres::open(url, pool.clone(), opener, &link)?;
     Ok(Stores {
         config: Arc::new(PostgresConfig(pool.clone())),
         publish: Arc::new(PostgresConfig(pool.clone())),
@@ -225,10 +204,10 @@ fn open_postgres(url: &str, pool: Pool, opener: &Opener) -> Result<Stores, OpenE
         spend: Arc::new(PostgresSpend(pool.clone())),
         nodes: Arc::new(PostgresNodes(pool.clone())),
         decisions: Arc::new(PostgresDecisions(pool.clone())),
-        tasks: TaskStores::of(TaskBooks::Postgres(postgres::pool(url, TASK_POOL)?)),
+        tasks: TaskStores::of(TaskBooks::Postgres(postgres::pool(url, TASK_POOL, &link)?)),
         idempotency: Arc::new(PostgresIdempotency(pool)),
         ledger: Arc::new(ledger),
-        probe: Arc::new(postgres::ServerProbe(postgres::pool(url, 1)?)),
+        probe: Arc::new(postgres::ServerProbe::new(url, &link)?),
     })
 }
 
@@ -242,7 +221,9 @@ pub async fn migrate(location: &Location) -> Result<(), OpenError> {
             let path = path.clone();
             blocking(move || sqlite::migrate(&mut sqlite::open(&path)?)).await
         }
-        Location::Postgres(url) => postgres::migrate(&postgres::pool(url, 1)?).await,
+        Location::Postgres(url) => {
+            postgres::migrate(&postgres::pool(url, 1, &Link::default())?).await
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod keys; // hashes of keys and admin tokens
 pub mod ledger; // holds, settlements, entries: durable when the call returns
 pub mod nodes; // what nodes say of themselves, where there is no Redis
 mod postgres; // pool, TLS, migrations
+mod probe; // a sign of life of a database
 pub mod probes; // permits of circuits that are half open
 pub mod pubsub; // messages to every node
 pub mod quota; // counters of limits: shared, or of one process

@@ -1,11 +1,11 @@
 //! Connections to PostgreSQL, and its schema.
 //!
 //! Not here: what is read and written. Invariant: a connection that does not answer is given up
-//! after a known time, so that a caller is told "unavailable" and never waits for ever.
+//! after a known time, and with all others when the server is found down (`link`), so that a caller
+//! is told "unavailable" and never waits for ever.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
 use bytes::BytesMut;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
@@ -17,9 +17,14 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use anima_core::clock::Timestamp;
 
-use crate::database::{OpenError, Probe};
+use crate::database::OpenError;
 
+mod link;
+mod probe;
 mod tls;
+
+pub(crate) use link::Link;
+pub(crate) use probe::ServerProbe;
 
 /// What the driver's conversions fail with.
 type Failure = Box<dyn std::error::Error + Sync + Send>;
@@ -68,16 +73,16 @@ const LOCK: &str = "SELECT pg_advisory_lock(418447026529)";
 ///
 /// # Errors
 /// [`OpenError::Unreachable`] when the URL is wrong.
-pub(crate) fn pool(url: &str, size: usize) -> Result<Pool, OpenError> {
-    pool_of(url, size, "")
+pub(crate) fn pool(url: &str, size: usize, link: &Link) -> Result<Pool, OpenError> {
+    pool_of(url, size, link, "")
 }
 
 /// A pool for the ledger's writers, whose sessions are set up for group commit.
 ///
 /// # Errors
 /// As [`pool`].
-pub(crate) fn writer_pool(url: &str, size: usize) -> Result<Pool, OpenError> {
-    pool_of(url, size, WRITER_SESSION)
+pub(crate) fn writer_pool(url: &str, size: usize, link: &Link) -> Result<Pool, OpenError> {
+    pool_of(url, size, link, WRITER_SESSION)
 }
 
 /// How to connect: what the URL says, with this program's bounds.
@@ -100,11 +105,12 @@ pub(crate) fn connection(url: &str) -> Result<(Config, MakeRustlsConnect), OpenE
     Ok((config, connector))
 }
 
-fn pool_of(url: &str, size: usize, more: &'static str) -> Result<Pool, OpenError> {
+fn pool_of(url: &str, size: usize, link: &Link, more: &'static str) -> Result<Pool, OpenError> {
     let unreachable = |e: &dyn std::fmt::Display| OpenError::Unreachable(e.to_string());
     let (config, connector) = connection(url)?;
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    Pool::builder(Manager::from_config(config, connector, recycling))
+    let connect = link::Linked { connector, link: link.clone() };
+    Pool::builder(Manager::from_connect(config, connect, recycling))
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(WAIT))
@@ -174,27 +180,6 @@ fn may_come(error: &PoolError) -> bool {
         cause = inner.source();
     }
     error.is_closed()
-}
-
-/// Asks for a sign of life over a connection of its own, which is given up when it stays silent.
-#[derive(Debug)]
-pub(crate) struct ServerProbe(pub(crate) Pool);
-
-#[async_trait]
-impl Probe for ServerProbe {
-    async fn answers(&self, within: Duration) -> Result<bool, String> {
-        let Ok(client) = tokio::time::timeout(within, self.0.get()).await else {
-            return Ok(false);
-        };
-        let client = client.map_err(|e| Chain(&e).to_string())?;
-        let answer = tokio::time::timeout(within, client.batch_execute("SELECT 1")).await;
-        if let Ok(Ok(())) = answer {
-            return Ok(true);
-        }
-        // Not back into the pool: another is made for the next look.
-        drop(Object::take(client));
-        answer.map_or(Ok(false), |failed| failed.map(|()| false).map_err(|e| Chain(&e).to_string()))
-    }
 }
 
 /// An error with its causes. The driver's own text is "db error" and says nothing.

@@ -6,7 +6,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use anima_simulator::proxy::Proxy;
 use tokio_postgres::NoTls;
+use tokio_postgres::config::Host;
 
 /// An empty PostgreSQL database. Dropped with the value, whatever still uses it.
 #[derive(Debug)]
@@ -53,6 +55,18 @@ pub(crate) async fn postgres() -> Option<Scratch> {
     Some(Scratch { server, name })
 }
 
+/// A proxy in front of its server, and the URL that leads through it.
+pub(crate) async fn behind_proxy(scratch: &Scratch) -> (Proxy, String) {
+    let config: tokio_postgres::Config = scratch.url().parse().unwrap();
+    let ([Host::Tcp(host)], [port]) = (config.get_hosts(), config.get_ports()) else {
+        panic!("one server by TCP")
+    };
+    let server = tokio::net::lookup_host((host.as_str(), *port)).await.unwrap().next();
+    let proxy = Proxy::start(server.unwrap()).await.unwrap();
+    let there = scratch.url().replace(&format!("{host}:{port}"), &proxy.address().to_string());
+    (proxy, there)
+}
+
 async fn execute(server: &str, statements: &[&str]) {
     let (client, connection) = tokio_postgres::connect(server, NoTls).await.unwrap();
     let driver = tokio::spawn(connection);
@@ -80,15 +94,20 @@ pub(crate) fn redis() -> Option<(String, String)> {
     Some((url, format!("anima_test_{}_{count}", std::process::id())))
 }
 
-/// A proxy before that server, and the URL that leads through it.
-pub(crate) async fn redis_proxy() -> Option<(anima_simulator::proxy::Proxy, String, String)> {
+/// A proxy before that server, and the URL that leads through it. `None` too where it is not one
+/// server: there is no way through a proxy to those that a Sentinel or a Cluster names.
+pub(crate) async fn redis_proxy() -> Option<(Proxy, String, String)> {
     let (url, prefix) = redis()?;
     let (start, rest) = url.split_once("://").unwrap();
+    if start.contains('+') {
+        eprintln!("skipped: {start} cannot be reached through a proxy");
+        return None;
+    }
     let (host, database) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, host) =
         host.rsplit_once('@').map_or((String::new(), host), |(l, h)| (format!("{l}@"), h));
     let server = tokio::net::lookup_host(host).await.unwrap().next().unwrap();
-    let proxy = anima_simulator::proxy::Proxy::start(server).await.unwrap();
+    let proxy = Proxy::start(server).await.unwrap();
     let through = format!("{start}://{login}{}/{database}", proxy.address());
     Some((proxy, through, prefix))
 }

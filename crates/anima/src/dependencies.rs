@@ -3,7 +3,7 @@
 //! A task asks the database for a sign of life four times a second, over a connection of its own,
 //! and sooner when somebody suspects it. Redis has its own breaker, which is only read here.
 //! Invariant: while the database is known to be down nobody waits for it, and whoever waits when it
-//! goes down is told at once.
+//! goes down is told at once, also he who waits on a connection for a reply that was lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +21,10 @@ use crate::metrics::Metrics;
 const EVERY: Duration = Duration::from_millis(250);
 /// Between two of them that were asked for: a database that sheds load is not asked at once again.
 const GAP: Duration = Duration::from_millis(20);
-/// How long connecting for one may take, and asking. A database that is merely busy answers this
-/// within milliseconds.
-const ANSWER: Duration = Duration::from_millis(750);
-/// Late answers in a row after which it is down. A refusal counts at once.
-const LATE_MAX: usize = 2;
+/// How long one may take. A database that is merely busy gives it within milliseconds: this bears a
+/// stall of its disk and a login beside it, and is what calls wait for at most when it is silent. A
+/// refusal counts at once.
+const ANSWER: Duration = Duration::from_millis(1_500);
 
 /// The dependencies of a node.
 #[derive(Debug)]
@@ -37,6 +36,22 @@ pub struct Dependencies {
     suspected: Notify,
     /// It is used from here on. Until then it counts as down, for its schema may be an old one.
     opened: AtomicBool,
+}
+
+/// The times that the database comes back.
+#[derive(Debug)]
+pub struct Returns(watch::Receiver<bool>);
+
+impl Returns {
+    /// Waits until the database is back from an outage that was not reported here yet.
+    pub async fn next(&mut self) {
+        while self.0.changed().await.is_ok() {
+            if !*self.0.borrow_and_update() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
 }
 
 impl Dependencies {
@@ -106,26 +121,27 @@ impl Dependencies {
         }
     }
 
+    /// For whoever has something to do as soon as the database is back.
+    pub fn returns(&self) -> Returns {
+        Returns(self.database_down.subscribe())
+    }
+
     /// Looks at everything now and says which of it is down.
     pub async fn look(&self) -> Option<&'static str> {
-        let mut why = None;
-        for _ in 0..LATE_MAX {
-            match self.probe.answers(ANSWER).await {
-                Ok(true) => {
-                    why = None;
-                    break;
-                }
-                Ok(false) => why = Some(format!("no answer within {ANSWER:?}")),
-                Err(error) => {
-                    why = Some(error);
-                    break;
-                }
-            }
-        }
+        let mut why = match self.probe.answers(ANSWER).await {
+            Ok(true) => None,
+            Ok(false) => Some(format!("no answer within {ANSWER:?}")),
+            Err(error) => Some(error),
+        };
+        let is_away = why.is_some();
         if !self.opened.load(Ordering::Acquire) {
             why = why.or_else(|| Some("it has not been opened yet".to_owned()));
         }
         self.note(why);
+        // After new work is refused, so that none begins on a connection that is about to end.
+        if is_away {
+            self.probe.give_up();
+        }
         self.note_redis();
         self.degraded()
     }
@@ -138,7 +154,9 @@ impl Dependencies {
     fn note(&self, why: Option<String>) {
         let down = why.is_some();
         self.metrics.degraded("database", down);
-        if self.database_down.send_replace(down) != down {
+        let is_news =
+            self.database_down.send_if_modified(|was| std::mem::replace(was, down) != down);
+        if is_news {
             if let Some(error) = why {
                 tracing::error!(error, "the database is down; refusing calls");
             } else {
@@ -227,7 +245,7 @@ mod tests {
         mood.0.store(2, Ordering::SeqCst);
         let began = Instant::now();
         assert_eq!(found.while_up(std::future::pending::<()>()).await, None);
-        assert!(began.elapsed() <= EVERY + ANSWER * 2 + Duration::from_millis(10));
+        assert!(began.elapsed() <= EVERY + ANSWER + Duration::from_millis(10));
         task.abort();
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn on_postgres<F: Future<Output = ()>>(rule: impl FnOnce(Pair) 
     let Some(scratch) = crate::tests::postgres().await else {
         return;
     };
-    let pool = crate::postgres::pool(&scratch.url(), 4).unwrap();
+    let pool = crate::postgres::pool(&scratch.url(), 4, &crate::postgres::Link::default()).unwrap();
     crate::postgres::migrate(&pool).await.unwrap();
     let config = Arc::new(PostgresConfig(pool.clone()));
     let publish = config.clone();

@@ -30,7 +30,7 @@ use super::queue::{Queue, queue};
 use super::reports::{self, BALANCE, LINES, Line, POSTINGS, PostingRow};
 use super::{Error, Finding, Health, LedgerStore, Posted, Posting, Settled, TrialLine, batch};
 use crate::database::{OpenError, Opener};
-use crate::postgres::{self, Chain};
+use crate::postgres::{self, Chain, Link};
 
 mod booked;
 mod control;
@@ -73,10 +73,15 @@ struct Shared {
 ///
 /// # Errors
 /// [`OpenError::Unreachable`] when the URL is wrong. It connects when it is first used.
-pub(crate) fn open(url: &str, readers: Pool, opener: &Opener) -> Result<PostgresLedger, OpenError> {
+pub(crate) fn open(
+    url: &str,
+    readers: Pool,
+    opener: &Opener,
+    link: &Link,
+) -> Result<PostgresLedger, OpenError> {
     let epoch = Arc::new(Epoch::new(opener.node));
     let shared = Arc::new(Shared {
-        pool: postgres::writer_pool(url, WRITERS)?,
+        pool: postgres::writer_pool(url, WRITERS, link)?,
         epoch: Arc::clone(&epoch),
         unfolded: AtomicBool::new(false),
     });

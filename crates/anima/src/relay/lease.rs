@@ -27,7 +27,7 @@ pub const TTL: Duration = Duration::from_secs(15);
 /// Between two renewals.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Between two tries to get a new lease.
+/// Between two tries to get a new lease, and after a renewal that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Until when this node may believe that nobody has taken over from it. A process that was stopped
@@ -85,12 +85,17 @@ pub fn host() -> String {
     format!("{} {}", name.trim(), std::process::id())
 }
 
-/// Renews the lease until the task is aborted.
+/// Renews the lease until the task is aborted: every so often, and as soon as the database is back,
+/// for the term may be over by then.
 pub async fn run(relay: Arc<Relay>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut returns = relay.dependencies.returns();
     loop {
-        every.tick().await;
+        tokio::select! {
+            _ = every.tick() => {}
+            () = returns.next() => every.reset(),
+        }
         let asked = Instant::now();
         // A network that fell silent keeps its connections: nothing would end the wait.
         let renewing = tokio::time::timeout(EVERY, relay.ledger.renew(TTL)).await;
@@ -101,7 +106,13 @@ pub async fn run(relay: Arc<Relay>) {
                 tracing::error!("the lease is lost: other nodes close what this one had open");
                 start_again(&relay).await;
             }
-            Err(error) => tracing::warn!(%error, "failed to renew the lease"),
+            Err(error) => {
+                tracing::warn!(%error, "failed to renew the lease");
+                // While it is known to be down, its return is what counts.
+                if !relay.dependencies.database_down() {
+                    every.reset_after(RETRY);
+                }
+            }
         }
     }
 }

@@ -12,6 +12,9 @@ use tokio_postgres::AsyncMessage;
 use crate::database::OpenError;
 use crate::postgres::{Chain, connection};
 
+/// Until it is heard that changes will be. A login's reply that is lost would never come.
+const READY: Duration = Duration::from_secs(5);
+
 /// Before a lost connection is made again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -32,13 +35,15 @@ pub(crate) async fn listen(url: &str, ring: &(dyn Fn() + Send + Sync)) {
 async fn hear(url: &str, ring: &(dyn Fn() + Send + Sync)) -> Result<(), OpenError> {
     let (config, connector) = connection(url)?;
     let lost = |e: tokio_postgres::Error| OpenError::Unreachable(Chain(&e).to_string());
-    let (client, mut connection) = config.connect(connector).await.map_err(lost)?;
-    let mut listening = std::pin::pin!(client.batch_execute(LISTEN));
+    let silent = |_late| OpenError::Unreachable(format!("no answer within {READY:?}"));
+    let connecting = tokio::time::timeout(READY, config.connect(connector)).await;
+    let (client, mut connection) = connecting.map_err(silent)?.map_err(lost)?;
+    let mut listening = std::pin::pin!(tokio::time::timeout(READY, client.batch_execute(LISTEN)));
     let mut is_listening = false;
     loop {
         tokio::select! {
             listens = &mut listening, if !is_listening => {
-                listens.map_err(lost)?;
+                listens.map_err(silent)?.map_err(lost)?;
                 is_listening = true;
                 ring();
             }

@@ -59,7 +59,7 @@ async fn postgres_itself_refuses_overlap_and_rewriting() {
     let Some(scratch) = crate::tests::postgres().await else {
         return;
     };
-    let pool = crate::postgres::pool(&scratch.url(), 2).unwrap();
+    let pool = crate::postgres::pool(&scratch.url(), 2, &crate::postgres::Link::default()).unwrap();
     crate::postgres::migrate(&pool).await.unwrap();
     let config = Arc::new(PostgresConfig(pool.clone()));
     seed(Pair { publish: config.clone(), config, keys: Arc::new(PostgresKeys(pool.clone())) })

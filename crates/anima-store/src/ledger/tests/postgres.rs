@@ -10,7 +10,7 @@ use crate::database::Opener;
 use crate::ledger::money;
 use crate::ledger::postgres::{PostgresLedger, open};
 use crate::ledger::{Error, LeaseState, Leases as _, LedgerStore, OpenHolds as _};
-use crate::postgres::{migrate, pool};
+use crate::postgres::{Link, migrate, pool};
 use crate::tests::{Scratch, postgres};
 
 crate::ledger::tests::suite!(books);
@@ -23,7 +23,7 @@ fn random_sequences_agree_with_the_books_in_memory() {
 
 async fn nodes() -> Option<Nodes> {
     let place = Arc::new(postgres().await?);
-    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    migrate(&pool(&place.url(), 1, &Link::default()).unwrap()).await.unwrap();
     let there = Arc::clone(&place);
     let open = move |node| -> Arc<dyn LedgerStore> {
         Arc::new(opened(&there, &Opener { node, ..opener() }))
@@ -33,19 +33,20 @@ async fn nodes() -> Option<Nodes> {
 
 async fn books() -> Option<Books> {
     let place = postgres().await?;
-    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    migrate(&pool(&place.url(), 1, &Link::default()).unwrap()).await.unwrap();
     let ledger = opened(&place, &opener());
     Some(Books { ledger: Arc::new(ledger), place: Box::new(place) })
 }
 
 fn opened(place: &Scratch, opener: &Opener) -> PostgresLedger {
-    open(&place.url(), pool(&place.url(), 4).unwrap(), opener).unwrap()
+    let link = Link::default();
+    open(&place.url(), pool(&place.url(), 4, &link).unwrap(), opener, &link).unwrap()
 }
 
 /// A database with a settled hold, an open one and a top-up.
 async fn used() -> Option<Scratch> {
     let place = postgres().await?;
-    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    migrate(&pool(&place.url(), 1, &Link::default()).unwrap()).await.unwrap();
     let ledger = opened(&place, &opener());
     ledger.post(topup(9, "acme", 1_000)).await.unwrap();
     let (first, second) = (hold(1, "acme", 100), hold(2, "acme", 50));
@@ -56,7 +57,7 @@ async fn used() -> Option<Scratch> {
 }
 
 async fn execute(place: &Scratch, statements: &str) -> Result<(), String> {
-    let client = pool(&place.url(), 1).unwrap().get().await.unwrap();
+    let client = pool(&place.url(), 1, &Link::default()).unwrap().get().await.unwrap();
     client
         .batch_execute(statements)
         .await
@@ -129,7 +130,7 @@ async fn what_is_written_stays_as_it_was_written() {
 
 impl Place for Scratch {
     fn books(&self) -> money::Books {
-        money::Books::Postgres(pool(&self.url(), 1).unwrap())
+        money::Books::Postgres(pool(&self.url(), 1, &Link::default()).unwrap())
     }
 
     fn ledger(&self) -> Arc<dyn LedgerStore> {
@@ -168,7 +169,7 @@ async fn the_documents_queries_give_the_documents_figures() {
 /// An empty database.
 async fn place() -> Option<Scratch> {
     let place = postgres().await?;
-    migrate(&pool(&place.url(), 1).unwrap()).await.unwrap();
+    migrate(&pool(&place.url(), 1, &Link::default()).unwrap()).await.unwrap();
     Some(place)
 }
 
@@ -204,7 +205,7 @@ async fn folding_loses_nothing_while_batches_are_written() {
     }
     // Two nodes that fold as often as they can.
     let folding = async || {
-        let client = pool(&place.url(), 1).unwrap().get().await.unwrap();
+        let client = pool(&place.url(), 1, &Link::default()).unwrap().get().await.unwrap();
         loop {
             client.batch_execute("SELECT fold_balances()").await.unwrap();
         }
@@ -252,7 +253,7 @@ async fn what_was_given_up_and_commits_later_is_not_counted_twice() {
     for (n, in_the_end) in [(2_u128, (1_000_910, 200)), (3, (1_000_905, 200))] {
         let held = hold(n, "acme", 50);
         ledger.hold(held.clone()).await.unwrap();
-        let ghost = pool(&place.url(), 1).unwrap().get().await.unwrap();
+        let ghost = pool(&place.url(), 1, &Link::default()).unwrap().get().await.unwrap();
         let extended = format!(
             "BEGIN; UPDATE hold SET amount = 200 WHERE id = '{}';
              UPDATE gated_balance SET held = held + 150",
@@ -280,7 +281,7 @@ async fn what_was_given_up_and_commits_later_is_not_counted_twice() {
 async fn blocked(place: &Scratch) -> i64 {
     const BLOCKED: &str = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let client = pool(&place.url(), 1).unwrap().get().await.unwrap();
+    let client = pool(&place.url(), 1, &Link::default()).unwrap().get().await.unwrap();
     client.query_one(BLOCKED, &[]).await.unwrap().get(0)
 }
 
