@@ -18,6 +18,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     tests.args(arguments);
     // A test that does not find its server must fail here, not pass as skipped.
     tests.env("ANIMA_TEST_REQUIRE_POSTGRES", "1");
+    // For those that start a Sentinel or a Cluster of their own.
+    tests.env("ANIMA_TEST_REDIS_SERVER", crate::servers::redis_program()?);
     println!("xtask: cargo test --workspace --locked {}", arguments.join(" "));
     let status = services.run(&mut tests);
     services.stop()?;

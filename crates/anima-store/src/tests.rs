@@ -10,6 +10,8 @@ use anima_simulator::proxy::Proxy;
 use tokio_postgres::NoTls;
 use tokio_postgres::config::Host;
 
+pub(crate) mod redis_servers; // Sentinel and Cluster, of a test's own
+
 /// An empty PostgreSQL database. Dropped with the value, whatever still uses it.
 #[derive(Debug)]
 pub(crate) struct Scratch {

@@ -9,6 +9,8 @@ use super::*;
 use crate::redis_keys;
 use crate::tests::redis_proxy;
 
+mod topologies; // Sentinel and Cluster
+
 async fn open() -> Option<(Proxy, Redis)> {
     let (proxy, url, prefix) = redis_proxy().await?;
     let redis = Redis::open(&url, Options { prefix, ..Options::default() }).unwrap();
