@@ -5,7 +5,7 @@
 //! that listens can serve or says that it cannot; what cannot be wired stops the start.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -31,6 +31,7 @@ use anima_store::shared::Shared;
 pub(crate) mod background; // what a node does beside answering
 mod files; // what lies in the data directory beside the database
 mod opening; // the database of a node that started while it was away
+mod stop; // between not ready and the closed listener
 
 use crate::admin::{Admin, expiry};
 use crate::api::idempotency::{self, Bounds, Idempotency};
@@ -60,6 +61,7 @@ use crate::watch::Watch;
 use background::after;
 use files::{master_key, prepare_data_dir};
 use opening::{Opening, first_token};
+use stop::Stopping;
 
 pub use files::{read_secret, write_secret};
 
@@ -78,7 +80,7 @@ pub struct Node {
     /// What the admin API acts with.
     pub admin: Admin,
     plane: Arc<Plane>,
-    shutdown_within: Duration,
+    stopping: Stopping,
     /// Between two looks at the books.
     audit_every: Option<Duration>,
     /// Where the database says its own word of changes; `None` when nobody is to hear it.
@@ -155,7 +157,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         app: Arc::new(app),
         admin: Admin { stores, secrets, live, circuits, nodes, limits, watch, records, clock, rng },
         plane: Arc::new(plane),
-        shutdown_within: Duration::from_millis(settings.shutdown_timeout_ms),
+        stopping: Stopping::of(settings),
         audit_every: settings.audit_every(),
         listens: (settings.database_listen == Listen::On).then_some(location),
         opening,
@@ -416,7 +418,8 @@ impl Node {
         let opening = tokio::spawn(self.opening.run(Arc::clone(relay), tokens));
         let healing = after(
             &opened,
-            catch_up(Arc::clone(&self.app.live), Arc::clone(&self.plane), shutdown.clone()),
+            // Switches act on running calls to their end.
+            catch_up(Arc::clone(&self.app.live), Arc::clone(&self.plane), relay.cut.clone()),
         );
         let listening = after(&opened, listen(self.listens, Arc::clone(&self.app.live)));
         let sweeping = after(
@@ -441,14 +444,12 @@ impl Node {
         let watching =
             self.audit_every.map(|every| after(&opened, Arc::clone(&relay.watch).run(every)));
         let app = Arc::clone(&self.app);
-        let stop = async move {
-            shutdown.cancelled().await;
-            app.draining.store(true, Ordering::Relaxed);
-        };
-        server::serve(listener, router, stop, (self.shutdown_within, relay.cut.clone())).await;
+        let Stopping { delay, within } = self.stopping;
+        let stop = async move { stop::stopped(shutdown, &app.draining, delay).await };
+        server::serve(listener, router, stop, (within, relay.cut.clone())).await;
         relay.cut.cancel();
         relay.tasks.close();
-        if tokio::time::timeout(self.shutdown_within, relay.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(within, relay.tasks.wait()).await.is_err() {
             tracing::error!(
                 open = relay.tasks.len(),
                 "calls were still running at the end of the shutdown"
@@ -475,7 +476,7 @@ async fn listen(location: Option<Location>, live: Arc<Live>) {
 }
 
 /// Heals what another node changed, and notes on the way whether the database answers.
-async fn catch_up(live: Arc<Live>, plane: Arc<Plane>, shutdown: CancellationToken) {
+async fn catch_up(live: Arc<Live>, plane: Arc<Plane>, end: CancellationToken) {
     let seen = |down| plane.relay.note_database(down);
-    spread::run(live, shutdown, &seen).await;
+    spread::run(live, end, &seen).await;
 }

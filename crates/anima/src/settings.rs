@@ -69,6 +69,7 @@ pub struct Settings {
     pub records_per_s: u32,
     pub plain_records_per_s: u32,
     pub records_keep_ms: u64,
+    pub shutdown_delay_ms: u64,
     pub shutdown_timeout_ms: u64,
     pub log: String,
 }
