@@ -256,6 +256,84 @@ pub(super) async fn a_settlement_and_a_claim_have_one_winner(nodes: &Nodes) {
     assert_eq!(wallet(&*first, "acme").await, (10_000 - charged, 0, 0));
 }
 
+/// A node that took over is itself taken for gone while it makes up its mind, and the process that
+/// was given up first wakes: all three close the hold at one instant.
+pub(super) async fn an_orphan_that_three_nodes_close_is_closed_by_its_last_owner(nodes: &Nodes) {
+    let zombie = funded(nodes, 1, 10_000).await;
+    zombie.register(registration(1, MINUTE)).await.unwrap();
+    let holds: Vec<_> = (0..30).map(|n| hold(100 + n, "acme", 10)).collect();
+    for hold in &holds {
+        zombie.hold(hold.clone()).await.unwrap();
+    }
+    zombie.release().await.unwrap();
+    let first = nodes.open(2);
+    first.register(registration(2, MINUTE)).await.unwrap();
+    assert_eq!(first.claim_orphans(100, MINUTE).await.unwrap().len(), 30);
+    first.release().await.unwrap();
+    let second = nodes.open(3);
+    second.register(registration(3, MINUTE)).await.unwrap();
+    assert_eq!(second.claim_orphans(100, MINUTE).await.unwrap().len(), 30);
+    let mut closing = JoinSet::new();
+    for hold in &holds {
+        for (n, (ledger, settlement)) in
+            [(&zombie, settle(hold, 6)), (&first, lost(hold)), (&second, settle(hold, 4))]
+                .into_iter()
+                .enumerate()
+        {
+            let ledger = Arc::clone(ledger);
+            closing.spawn(async move { (n, ledger.settle(settlement).await) });
+        }
+    }
+    for (n, result) in closing.join_all().await {
+        if n == 2 {
+            let settled = Settled { charged: 4, uncollected: 0, replayed: false };
+            assert_eq!(result, Ok(settled));
+        } else {
+            assert_eq!(result, Err(Error::Fenced), "{n}");
+        }
+    }
+    assert_eq!(first.unresolved(100).await.unwrap(), []);
+    assert_eq!(second.unresolved(100).await.unwrap(), []);
+    assert_eq!(wallet(&*zombie, "acme").await, (10_000 - 4 * 30, 0, 0));
+}
+
+/// Two passes of one node, and a claim by another beside them: as when a pass outlives its time.
+pub(super) async fn claims_beside_resolutions_close_each_hold_once(nodes: &Nodes) {
+    let dead = funded(nodes, 1, 10_000).await;
+    let holds: Vec<_> = (0..40).map(|n| hold(100 + n, "acme", 10)).collect();
+    for hold in &holds {
+        dead.hold(hold.clone()).await.unwrap();
+    }
+    let (heir, other) = (nodes.open(2), nodes.open(3));
+    heir.register(registration(2, MINUTE)).await.unwrap();
+    assert_eq!(heir.claim_orphans(100, MINUTE).await.unwrap().len(), 40);
+    let mut passes = JoinSet::new();
+    for n in 0..2 {
+        let heir = Arc::clone(&heir);
+        passes.spawn(async move {
+            let mut closed = 0;
+            for orphan in heir.unresolved(100).await.unwrap() {
+                let hold = hold(orphan.hold.as_u128(), "acme", 10);
+                match heir.settle(settle(&hold, 3 + n)).await {
+                    Ok(settled) => closed += u32::from(!settled.replayed),
+                    Err(Error::Conflict) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            closed
+        });
+    }
+    for _ in 0..10 {
+        // The heir lives: nothing of it is anybody else's.
+        assert_eq!(other.claim_orphans(100, MINUTE).await.unwrap(), []);
+    }
+    assert_eq!(passes.join_all().await.iter().sum::<u32>(), 40);
+    assert_eq!(heir.unresolved(100).await.unwrap(), []);
+    let (posted, held, _) = wallet(&*heir, "acme").await;
+    assert!(held == 0 && (10_000 - 4 * 40..=10_000 - 3 * 40).contains(&posted), "{posted}");
+    heir.release().await.unwrap();
+}
+
 pub(super) async fn what_a_zombie_knows_is_booked_as_a_correction_once(nodes: &Nodes) {
     let first = funded(nodes, 1, 1_000).await;
     let hold = hold(1, "acme", 100);
@@ -408,6 +486,8 @@ macro_rules! suite {
             a_node_takes_over_its_own_hold_that_nobody_settles
             concurrent_claims_get_different_holds
             a_settlement_and_a_claim_have_one_winner
+            an_orphan_that_three_nodes_close_is_closed_by_its_last_owner
+            claims_beside_resolutions_close_each_hold_once
             what_a_zombie_knows_is_booked_as_a_correction_once
             later_knowledge_corrects_downward_and_again
             a_correction_needs_a_hold_of_its_wallet

@@ -30,6 +30,17 @@ const BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Silent(Mutex<BTreeSet<Arc<str>>>);
 
+impl Silent {
+    fn knows(&self, channel: &str) -> bool {
+        self.0.lock().contains(channel)
+    }
+
+    /// Remembers one. Whether it is new: of those that were asked at one time, the first says so.
+    fn note(&self, channel: &Arc<str>) -> bool {
+        self.0.lock().insert(Arc::clone(channel))
+    }
+}
+
 /// Asks a candidate, unless its channel is silent. [`Answer::Never`] when it cannot be asked.
 pub(super) async fn ask(
     relay: &Relay,
@@ -37,13 +48,17 @@ pub(super) async fn ask(
     request_id: Uuid,
     candidate: &Candidate,
 ) -> Answer {
-    if silent.0.lock().contains(&candidate.channel) {
+    if silent.knows(&candidate.channel) {
         return Answer::Unclear;
     }
     let asked = Instant::now();
     let answer = ask_now(relay, request_id, candidate).await;
-    if matches!(answer, Answer::Unclear) && asked.elapsed() >= WITHIN {
-        silent.0.lock().insert(Arc::clone(&candidate.channel));
+    let is_late = matches!(answer, Answer::Unclear) && asked.elapsed() >= WITHIN;
+    if is_late && silent.note(&candidate.channel) {
+        tracing::warn!(
+            channel = %candidate.channel,
+            "the provider does not say what became of its calls; asking again in the next pass"
+        );
     }
     answer
 }
@@ -81,5 +96,20 @@ async fn ask_now(relay: &Relay, request_id: Uuid, candidate: &Candidate) -> Answ
         Collected::TooLarge | Collected::Broken(..) | Collected::Idle | Collected::Late => {
             Answer::Unclear
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_channel_is_warned_of_once_per_pass_whoever_asked_meanwhile() {
+        let (silent, north, south) = (Silent::default(), Arc::from("north"), Arc::from("south"));
+        assert!(!silent.knows("north"));
+        assert!(silent.note(&north) && !silent.note(&north) && !silent.note(&north));
+        assert!(silent.knows("north") && !silent.knows("south"));
+        assert!(silent.note(&south));
+        assert!(Silent::default().note(&north), "the next pass says it again");
     }
 }
