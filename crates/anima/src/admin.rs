@@ -17,6 +17,7 @@ use crate::nodes::Nodes;
 use crate::relay::admission::Admission;
 use crate::relay::records::Records;
 use crate::secrets::Secrets;
+use crate::settings::Settings;
 use crate::watch::Watch;
 
 pub mod aliases; // model names that clients use
@@ -34,6 +35,7 @@ mod envelope; // the members that every write may carry
 pub mod expiry; // promotional credit that expired
 mod fx_rates; // what one currency is in another
 mod hatches; // circuits by hand, the switch of everything, caches, schedules
+mod invoices; // what providers bill
 pub mod keys; // user API keys
 mod limits; // how far limits are used, and who waits
 mod nodes; // the nodes as an admin reads them
@@ -73,10 +75,39 @@ pub struct Admin {
     pub watch: Arc<Watch>,
     /// How calls were routed.
     pub records: Arc<Records>,
+    /// How long after a settlement a late report may charge its customer more. 0: never.
+    pub sale_trueup_window_ms: u64,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bits for ids.
     pub rng: Arc<dyn Rng>,
+}
+
+/// What is in force: secrets, configuration, health, nodes, and what admits calls.
+type AtWork = (Arc<Secrets>, Arc<Live>, Arc<Circuits>, Arc<Nodes>, Option<Arc<Admission>>);
+
+/// What watches and records, the time and random bits.
+type Beside = (Arc<Watch>, Arc<Records>, Arc<dyn Clock>, Arc<dyn Rng>);
+
+impl Admin {
+    /// One over what is open and in force, with the policies of the settings.
+    pub fn new(settings: &Settings, stores: Stores, at_work: AtWork, beside: Beside) -> Self {
+        let (secrets, live, circuits, nodes, limits) = at_work;
+        let (watch, records, clock, rng) = beside;
+        Self {
+            stores,
+            secrets,
+            live,
+            circuits,
+            nodes,
+            limits,
+            watch,
+            records,
+            sale_trueup_window_ms: settings.sale_trueup_window_ms,
+            clock,
+            rng,
+        }
+    }
 }
 
 #[cfg(test)]

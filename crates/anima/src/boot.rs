@@ -140,7 +140,6 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
         tasks: Arc::new(tasks::Tasks::new(&stores, &secrets, opener.node, settings)),
     };
-    let limits = Some(Arc::clone(&plane.relay.admission));
     let app = App {
         stores: stores.clone(),
         dependencies,
@@ -153,9 +152,10 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         draining: AtomicBool::new(false),
         database: database_name(&location),
     };
+    let at_work = (secrets, live, circuits, nodes, Some(Arc::clone(&plane.relay.admission)));
     Ok(Node {
         app: Arc::new(app),
-        admin: Admin { stores, secrets, live, circuits, nodes, limits, watch, records, clock, rng },
+        admin: Admin::new(settings, stores, at_work, (watch, records, clock, rng)),
         plane: Arc::new(plane),
         stopping: Stopping::of(settings),
         audit_every: settings.audit_every(),
@@ -208,9 +208,9 @@ pub async fn desk(settings: &Settings) -> Result<Admin, String> {
     let dependencies = Arc::new(Dependencies::new(probe, shared.clone(), Arc::clone(&observer)));
     let nodes =
         nodes::join(opener.node, (&live, &observer, &dependencies, &clock), &stores, &shared);
-    let limits = None;
     let records = Records::of(settings, &stores, (&observer, &clock), opener.node);
-    Ok(Admin { stores, secrets, live, circuits, nodes, limits, watch, records, clock, rng })
+    let at_work = (secrets, live, circuits, nodes, None);
+    Ok(Admin::new(settings, stores, at_work, (watch, records, clock, rng)))
 }
 
 /// What this node shares with others. A Redis that is away does not stop the start.

@@ -60,6 +60,7 @@ pub struct Settings {
     pub ledger_audit_ms: u64,
     pub drain_timeout_ms: u64,
     pub partial_streams: Partial,
+    pub sale_trueup_window_ms: u64,
     pub hold_exhausted: HoldExhausted,
     pub key_shortfalls_max: u32,
     pub key_shortfall_window_ms: u64,

@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use anima_core::clock::Clock;
 use anima_core::failure::Failure;
+use anima_store::ledger::money::InvoicedDay;
 use anima_store::ledger::{Auditor, BREACHES_LISTED, Finding, Scope};
 
 use crate::http::reply::Refusal;
@@ -127,6 +128,15 @@ impl Watch {
                 || seen.wallets.values().any(|i| *i == invariant)
         };
         seen.breaches.keys().map(|invariant| (*invariant, forbids(*invariant))).collect()
+    }
+
+    /// Raises the alarm for days of an invoice of which the books say something else.
+    pub(crate) fn invoiced(&self, channel: &str, off: &[&InvoicedDay]) {
+        for day in off {
+            let (day, billed, difference) = (day.day, day.billed, day.difference());
+            tracing::error!(channel, day, billed, difference, "an invoice is not what was booked");
+        }
+        self.metrics.alarms.invoice_days_off(channel, off.len());
     }
 
     /// Looks at the books every so often, until the task is aborted.

@@ -26,6 +26,7 @@ use crate::sqlite;
 
 mod booking; // a journal, its legs and their balances, by hand
 mod estimates; // what providers have still to confirm
+mod invoices; // what providers bill
 mod margin; // what calls earned
 mod payables; // what we owe providers
 mod promo; // grants and their expiry
@@ -39,6 +40,7 @@ mod tests;
 mod trial; // the trial balance of an earlier instant
 
 pub use estimates::Estimate;
+pub use invoices::{Invoice, InvoicedDay, Invoices};
 pub use margin::{MarginLine, MarginOf};
 pub use payables::{Age, Payable};
 pub use promo::{ExpiredCredit, Grant, GrantState, Granted};
@@ -145,9 +147,9 @@ pub trait Stories: Send + Sync + fmt::Debug {
 }
 
 /// All of them.
-pub trait Money: Movements + Reports + Shortfalls + Stories {}
+pub trait Money: Invoices + Movements + Reports + Shortfalls + Stories {}
 
-impl<T: Movements + Reports + Shortfalls + Stories> Money for T {}
+impl<T: Invoices + Movements + Reports + Shortfalls + Stories> Money for T {}
 
 /// The books of one database.
 pub(crate) enum Books {

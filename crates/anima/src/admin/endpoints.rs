@@ -60,6 +60,8 @@ pub(crate) enum Action {
     TrialBalance,
     Payables,
     Estimates,
+    Invoice,
+    Invoices,
     Margin,
     Verify,
     Audit,
@@ -129,6 +131,8 @@ impl Endpoint {
             | Action::TrialBalance
             | Action::Payables
             | Action::Estimates
+            | Action::Invoice
+            | Action::Invoices
             | Action::Margin
             | Action::Verify
             | Action::Audit
@@ -160,6 +164,8 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/ledger/trial-balance", Action::TrialBalance),
         (Method::GET, "/ledger/payables", Action::Payables),
         (Method::GET, "/ledger/estimates", Action::Estimates),
+        (Method::POST, "/ledger/invoices", Action::Invoice),
+        (Method::GET, "/ledger/invoices", Action::Invoices),
         (Method::GET, "/ledger/margin", Action::Margin),
         (Method::GET, "/ledger/verify", Action::Verify),
         (Method::GET, "/audit", Action::Audit),

@@ -140,6 +140,8 @@ impl Words {
             Action::Estimates => {
                 fixed("estimates", "Lists costs that no provider has confirmed", "ledger")
             }
+            Action::Invoice => fixed("invoice", "Notes and compares a provider's bill", "ledger"),
+            Action::Invoices => fixed("invoices", "Lists providers' bills, compared", "ledger"),
             Action::TrueUp => {
                 fixed("trueup", "Books what a provider reports late, once per key", "ledger")
             }
@@ -219,7 +221,8 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         Action::TrialBalance => {
             parameters.push(query("at", &moment, false, "As it was just before; absent is now"));
         }
-        Action::Estimates => parameters.extend(of_estimates(&limit)),
+        Action::Estimates => parameters.extend(of_channel(&limit, "Rows, the oldest first")),
+        Action::Invoices => parameters.extend(of_channel(&limit, "Days, the latest first")),
         Action::Margin => {
             parameters.push(query("request_id", &word, false, "Of one request"));
             parameters.push(query("from", &moment, false, "Posted from here on"));
@@ -239,6 +242,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         | Action::Balance
         | Action::Request
         | Action::Payables
+        | Action::Invoice
         | Action::Nodes
         | Action::Queues
         | Action::LimitsOfKey
@@ -274,9 +278,9 @@ fn spreading(endpoint: &Endpoint, parameters: &mut Vec<Value>) {
     }
 }
 
-fn of_estimates(limit: &Value) -> [Value; 2] {
+fn of_channel(limit: &Value, rows: &str) -> [Value; 2] {
     let channel = query("channel", &json!({ "type": "string" }), false, "Of one channel");
-    [channel, query("limit", limit, false, "Rows, the oldest first")]
+    [channel, query("limit", limit, false, rows)]
 }
 
 fn request_body(endpoint: &Endpoint) -> Option<Value> {
@@ -294,6 +298,7 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         Action::Refund => ("NewRefund".to_owned(), true),
         Action::Adjust => ("NewAdjustment".to_owned(), true),
         Action::Grant => ("NewPromo".to_owned(), true),
+        Action::Invoice => ("NewInvoice".to_owned(), true),
         Action::Hatch(lever) => {
             let (schema, required) = hatches::body(lever)?;
             (schema.to_owned(), required)
@@ -307,6 +312,7 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         | Action::TrialBalance
         | Action::Payables
         | Action::Estimates
+        | Action::Invoices
         | Action::Margin
         | Action::Verify
         | Action::Audit
@@ -338,6 +344,8 @@ fn responses(action: Action) -> Value {
         Action::Grant => ("201", Some("Promo".to_owned())),
         Action::TrueUp => ("201", Some("TrueUp".to_owned())),
         Action::Estimates => ("200", Some("EstimatePage".to_owned())),
+        Action::Invoice => ("201", Some("Invoice".to_owned())),
+        Action::Invoices => ("200", Some("InvoicePage".to_owned())),
         Action::Grants => ("200", Some("PromoPage".to_owned())),
         Action::Statement => ("200", Some("Statement".to_owned())),
         Action::Payables => ("200", Some("PayablePage".to_owned())),

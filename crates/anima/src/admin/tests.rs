@@ -139,6 +139,7 @@ impl Desk {
             limits: None,
             watch: Arc::new(watch),
             records: Arc::new(records),
+            sale_trueup_window_ms: 0,
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
         };

@@ -2,7 +2,8 @@
 //!
 //! A report names attempts and says for each what it consumed, or what it costs. The cost becomes
 //! confirmed, up or down; where usage of what was sold is reported, the customer gets back what was
-//! charged too much and is never charged more. Attempts that it does not name stay as they are.
+//! charged too much, and is charged more only within `sale_trueup_window_ms` after the settlement,
+//! which by default is never. Attempts that it does not name stay as they are.
 //! Invariant: one report is posted once per idempotency key. Source: `reliability` 1.6, row 15.
 
 use std::collections::BTreeSet;
@@ -116,7 +117,8 @@ pub(crate) async fn true_up(
         "id": done.journal,
         "request_id": request_id,
         "app": request.app,
-        "given_back": Money::new(done.given_back, request.currency).to_string(),
+        "given_back": Money::new(done.given_back.max(0), request.currency).to_string(),
+        "charged_more": Money::new(done.given_back.min(0).saturating_neg(), request.currency).to_string(),
         "currency": request.currency.code(),
         "attempts": attempts.iter().map(shown).collect::<Vec<_>>(),
         "reference": reference,
@@ -191,7 +193,7 @@ async fn sold(
     let price = &request.sale_price;
     let list = list(admin, &price.code, price.version_no).await?;
     let (units, estimate) = charged(&list, usage, (tier, request.multiplier), "attempts")?;
-    let correction = SaleCorrection::DownOnly;
+    let correction = way(admin, request);
     if list.currency == request.currency {
         let close = Close::Settle { sale: units, estimate };
         return Ok(Sale { close, conversion: None, correction });
@@ -206,6 +208,18 @@ async fn sold(
     let converted = converted.map_err(|_wide| Problem::invalid("attempts", "usage that fits"))?;
     let close = Close::Settle { sale: converted.owed, estimate };
     Ok(Sale { close, conversion: Some(rate.conversion(units, converted)), correction })
+}
+
+/// Which way the charge may be corrected now.
+fn way(admin: &Admin, request: &Request) -> SaleCorrection {
+    let window_ms = i64::try_from(admin.sale_trueup_window_ms).unwrap_or(i64::MAX);
+    let since_ms = admin.clock.now().millis().saturating_sub(request.closed_at.millis());
+    // The database's clock says when it was closed: it may be ahead of ours.
+    if window_ms > 0 && since_ms < window_ms {
+        SaleCorrection::BothWays
+    } else {
+        SaleCorrection::DownOnly
+    }
 }
 
 async fn list(admin: &Admin, code: &str, version_no: i64) -> Result<PriceList, Problem> {

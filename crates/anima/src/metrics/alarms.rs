@@ -18,6 +18,7 @@ pub struct Alarms {
     pub key_pauses: IntCounter,
     usage_missing: IntGaugeVec,
     unreported: IntCounterVec,
+    invoice_days_off: IntCounterVec,
 }
 
 impl Alarms {
@@ -47,12 +48,17 @@ impl Alarms {
                 opts("usage_alarms_total", "Times that a channel began to report too little."),
                 &["channel"],
             )?,
+            invoice_days_off: IntCounterVec::new(
+                opts("invoice_days_off_total", "Invoiced days that were off by more than 0.5 %."),
+                &["channel"],
+            )?,
         };
         registry.register(Box::new(alarms.uncollected.clone()))?;
         registry.register(Box::new(alarms.shortfalls.clone()))?;
         registry.register(Box::new(alarms.key_pauses.clone()))?;
         registry.register(Box::new(alarms.usage_missing.clone()))?;
         registry.register(Box::new(alarms.unreported.clone()))?;
+        registry.register(Box::new(alarms.invoice_days_off.clone()))?;
         Ok(alarms)
     }
 
@@ -66,6 +72,12 @@ impl Alarms {
     pub fn usage_missing(&self, channel: &str, per_million: u64) {
         let shown = i64::try_from(per_million).unwrap_or(i64::MAX);
         self.usage_missing.with_label_values(&[channel]).set(shown);
+    }
+
+    /// Counts days of a channel's invoice of which the books say something else.
+    pub fn invoice_days_off(&self, channel: &str, days: usize) {
+        let days = u64::try_from(days).unwrap_or(u64::MAX);
+        self.invoice_days_off.with_label_values(&[channel]).inc_by(days);
     }
 
     /// Counts a channel that began to report too little.

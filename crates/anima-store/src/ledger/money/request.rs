@@ -24,6 +24,8 @@ pub struct Request {
     pub app: Arc<str>,
     /// Of the wallet.
     pub currency: Currency,
+    /// When it was settled or released.
+    pub closed_at: Timestamp,
     /// Something was sold.
     pub is_sold: bool,
     /// The sale price pinned at admission.
@@ -37,7 +39,8 @@ pub struct Request {
 }
 
 const HOLD: &str = "
-    SELECT h.app, h.currency, h.state, p.code, p.version_no, f.code, f.version_no, h.multiplier
+    SELECT h.app, h.currency, h.state, p.code, p.version_no, f.code, f.version_no, h.multiplier,
+           h.closed_at
     FROM hold h
     JOIN price_ref p ON p.id = h.price_id
     LEFT JOIN price_ref f ON f.id = h.fx_id
@@ -71,6 +74,7 @@ impl Work for ById {
         Ok(Some(Request {
             app: hold.text(0)?.into(),
             currency: currency_of(hold.text(1)?)?,
+            closed_at: Timestamp::from_micros(hold.int(8)?),
             is_sold: state == "SETTLED",
             sale_price: PriceRef { code: hold.text(3)?.into(), version_no: hold.int(4)? },
             fx: price(&hold, 5)?,

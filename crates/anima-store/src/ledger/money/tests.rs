@@ -91,6 +91,7 @@ on_both! {
     reports::a_statement_of_nobody_is_empty,
     reports::payables_are_apart_by_confirmation_and_currency,
     reports::a_report_confirms_the_attempts_that_it_names,
+    reports::an_invoice_is_compared_with_all_that_its_day_cost,
     reports::a_margin_is_what_is_left_of_the_sale,
     reports::the_trial_balance_of_an_earlier_instant_leaves_out_what_came_later,
 }

@@ -32,6 +32,9 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
         ("NewTrueUp", true_up_payload()),
         ("TrueUp", true_up()),
         ("EstimatePage", page(&estimate())),
+        ("NewInvoice", invoice_payload()),
+        ("Invoice", invoice()),
+        ("InvoicePage", page(&invoiced_day())),
     ]
 }
 
@@ -250,6 +253,7 @@ fn true_up() -> Value {
         "request_id": text("The request"),
         "app": text("Whose"),
         "given_back": amount("What the customer got back"),
+        "charged_more": amount("What the customer paid more, within `sale_trueup_window_ms`"),
         "currency": text("ISO 4217, of the wallet"),
         "attempts": list(attempt, "Those that were reported"),
         "reference": text("As it is in the books"),
@@ -266,6 +270,49 @@ fn estimate() -> Value {
         "amount": amount("What was estimated and not confirmed"),
         "currency": text("ISO 4217"),
         "posted_at": instant("Since when"),
+    }))
+}
+
+fn invoice_payload() -> Value {
+    let day = json!({
+        "day": { "type": "string", "format": "date", "description": "UTC; each day once" },
+        "amount": amount("What is billed for the calls of that day"),
+    });
+    let members = json!({
+        "channel": text("A channel's code"),
+        "currency": text("ISO 4217"),
+        "reference": { "type": "string", "minLength": 1, "maxLength": 500,
+            "description": "The invoice's number" },
+        "days": { "type": "array", "minItems": 1, "maxItems": 367,
+            "items": payload(&day, &["day", "amount"]) },
+        "reason": text("For the audit record"),
+    });
+    payload(&members, &["channel", "currency", "reference", "days"])
+}
+
+fn invoiced_day() -> Value {
+    closed(&json!({
+        "channel": text("A channel's code"),
+        "currency": text("ISO 4217"),
+        "day": { "type": "string", "format": "date" },
+        "billed": amount("What the provider bills"),
+        "confirmed": amount("What is booked as the provider reported it"),
+        "estimated": amount("What is booked by our own estimate"),
+        "difference": amount("billed - confirmed - estimated"),
+        "difference_percent": nullable(&text("Of what is billed; null when that is 0")),
+        "off": { "type": "boolean", "description": "More than 0.5 %: a breach of I12" },
+        "reference": text("The invoice's number"),
+        "noted_at": instant("When"),
+    }))
+}
+
+fn invoice() -> Value {
+    closed(&json!({
+        "channel": text("A channel's code"),
+        "currency": text("ISO 4217"),
+        "reference": text("As given"),
+        "off": integer(0, "Days that are off by more than 0.5 %"),
+        "days": list(invoiced_day(), "As they compare now"),
     }))
 }
 

@@ -165,3 +165,64 @@ async fn the_log_tells_each_change_newest_first_in_pages() {
     assert_eq!(second["next"], Value::Null);
     assert_eq!(desk.get("/audit?before=x").await.refusal().2, "before");
 }
+
+#[tokio::test]
+async fn an_invoice_is_noted_once_and_a_day_that_is_off_is_said() {
+    let desk = Desk::furnished().await;
+    let path = "/ledger/invoices";
+    let body = json!({"channel": "up", "currency": "USD", "reference": "bill 7", "reason": "May",
+        "days": [{"day": "2026-05-01", "amount": "0"}, {"day": "2026-05-02", "amount": "1.5"}]});
+    for _ in 0..2 {
+        let noted = desk.post(path, body.clone()).await;
+        assert_eq!((noted.status.as_u16(), &noted.body["off"]), (201, &json!(1)), "{}", noted.text);
+        let day = &noted.body["days"][1];
+        assert_eq!((&day["billed"], &day["difference"]), (&json!("1.50"), &json!("1.50")), "{day}");
+        assert_eq!((&day["difference_percent"], &day["off"]), (&json!("100.00"), &json!(true)));
+        assert_eq!(noted.body["days"][0]["difference_percent"], Value::Null);
+    }
+    let listed = desk.row("/ledger/invoices?channel=up&limit=5").await;
+    let days: Vec<_> = listed["items"].as_array().unwrap().iter().map(|d| &d["day"]).collect();
+    assert_eq!(days, ["2026-05-02", "2026-05-01"]);
+    assert_eq!(desk.row("/ledger/invoices?channel=other").await["items"], json!([]));
+    let verified = desk.row("/ledger/verify").await;
+    let breached = verified["findings"].as_array().unwrap().iter().find(|f| f["ok"] == false);
+    assert_eq!(breached.unwrap()["invariant"], "I12", "{verified}");
+    let record = desk.row("/audit?limit=1").await["items"][0].clone();
+    assert_eq!((&record["action"], &record["code"]), (&json!("invoice"), &json!("up")));
+    assert_eq!(record["reason"], "May");
+}
+
+#[tokio::test]
+async fn a_bad_invoice_is_refused_and_nothing_of_it_is_noted() {
+    let desk = Desk::furnished().await;
+    let day = json!({"day": "2026-05-01", "amount": "1"});
+    for (member, bad, told) in [
+        ("currency", json!("Dollar"), "currency"),
+        ("reference", json!(" "), "reference"),
+        ("reference", json!("x".repeat(501)), "reference"),
+        ("days", json!([]), "days"),
+        ("days", json!([day, day]), "days[1].day"),
+        ("days", json!([day, {"day": "2026-02-29", "amount": "1"}]), "days[1].day"),
+        ("days", json!([day, {"day": "2026-05-02T00:00:00Z", "amount": "1"}]), "days[1].day"),
+        ("days", json!([{"day": "2026-05-01", "amount": "-1"}]), "days[0].amount"),
+        ("days", json!([{"day": "2026-05-01", "amount": "0.0000000001"}]), "days[0].amount"),
+        ("days", json!([{"day": "2026-05-01"}]), "days[0].amount"),
+        ("total", json!("1"), "total"),
+    ] {
+        let mut body =
+            json!({"channel": "up", "currency": "USD", "reference": "bill 7", "days": [day]});
+        body[member] = bad.clone();
+        let refused = desk.post("/ledger/invoices", body).await;
+        let members = &refused.body["errors"][0]["member"];
+        assert_eq!(
+            (refused.status.as_u16(), members),
+            (400, &json!(told)),
+            "{bad}: {}",
+            refused.text
+        );
+    }
+    let body = json!({"channel": "nowhere", "currency": "USD", "reference": "b", "days": [day]});
+    let refused = desk.post("/ledger/invoices", body).await;
+    assert_eq!((refused.status.as_u16(), refused.refusal().1), (422, "unknown_reference"));
+    assert_eq!(desk.row("/ledger/invoices").await["items"], json!([]));
+}

@@ -6,7 +6,7 @@ use anima_core::ledger::{EntryKind, Settlement};
 use uuid::Uuid;
 
 use super::*;
-use crate::ledger::money::{Age, LineKind, MarginOf, Sums};
+use crate::ledger::money::{Age, Invoice, InvoicedDay, LineKind, MarginOf, Sums};
 use crate::ledger::tests::fixtures::{attempt, correction, eur, hold, release, settle, topup};
 use crate::ledger::{Correction, Error, SaleCorrection};
 
@@ -166,4 +166,61 @@ pub(super) async fn a_report_confirms_the_attempts_that_it_names(desk: Arc<Desk>
     assert_eq!(wallet(&desk, "acme").await, (950, 0, 0));
     let unnamed = Correction { report: None, ..report(1, 1) };
     assert!(matches!(desk.ledger.true_up(unnamed).await, Err(Error::Refused(_))));
+}
+
+/// Billed, confirmed, estimated, and whether that is off.
+fn compared(days: &[InvoicedDay]) -> Vec<(i64, i64, i64, bool)> {
+    days.iter().map(|d| (d.billed, d.confirmed, d.estimated, d.is_off())).collect()
+}
+
+pub(super) async fn an_invoice_is_compared_with_all_that_its_day_cost(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    // As requests are numbered: by the millisecond in which they came.
+    let open = hold((u128::try_from(NOON.millis()).unwrap() << 80) | 1, "acme", 50);
+    desk.ledger.hold(open.clone()).await.unwrap();
+    let mut foreign = attempt(3, false, 33);
+    foreign.cost.as_mut().unwrap().currency = eur();
+    let mut settlement = settle(&open, 50);
+    settlement.attempts = vec![attempt(1, false, 400), attempt(2, true, 1_600), foreign];
+    desk.ledger.settle(settlement.clone()).await.unwrap();
+    let day = NOON.seconds() / 86_400;
+    let bill = |days: &[(i64, i64)]| Invoice {
+        channel: "openai".into(),
+        currency: Currency::USD,
+        reference: "bill 7".to_owned(),
+        days: days.to_vec(),
+        at: NOON,
+    };
+    for _ in 0..2 {
+        let days = desk.money.note_invoice(bill(&[(day, 2_010), (day + 1, 0)])).await.unwrap();
+        assert_eq!(compared(&days), [(2_010, 1_600, 400, false), (0, 0, 0, false)]);
+        assert_eq!(days[0].difference(), 10);
+    }
+    // A corrected figure counts, and only that.
+    let days = desk.money.note_invoice(bill(&[(day, 2_100)])).await.unwrap();
+    assert_eq!(compared(&days), [(2_100, 1_600, 400, true)]);
+    let all = desk.money.invoices(Some("openai"), 10).await.unwrap();
+    assert_eq!(compared(&all), [(0, 0, 0, false), (2_100, 1_600, 400, true)]);
+    assert_eq!((all[1].day, all[1].reference.as_str(), all[1].noted_at), (day, "bill 7", NOON));
+    assert_eq!(desk.money.invoices(Some("azure"), 10).await.unwrap(), []);
+    assert_eq!(desk.money.invoices(None, 1).await.unwrap().len(), 1);
+    let breaches = async || {
+        let findings = desk.ledger.verify(NOON).await.unwrap();
+        findings.into_iter().find(|f| f.invariant == "I12").unwrap().breaches
+    };
+    let said = "openai bills 2100 USD for day 20717 (bill 7), and the books say 2000";
+    assert_eq!(breaches().await, [said.replace("20717", &day.to_string())]);
+    // What is learnt of the call puts it right.
+    let mut told = settlement.attempts[0].clone();
+    let cost = told.cost.as_mut().unwrap();
+    (cost.amount, cost.estimate) = (500, false);
+    let report = Correction {
+        sale: SaleCorrection::Keep,
+        report: Some(Uuid::from_u128(7)),
+        ..correction(Settlement { attempts: vec![told], ..release(&open) })
+    };
+    desk.ledger.true_up(report).await.unwrap();
+    let all = desk.money.invoices(None, 10).await.unwrap();
+    assert_eq!(compared(&all[1..]), [(2_100, 2_100, 0, false)]);
+    assert_eq!(breaches().await, [""; 0]);
 }
