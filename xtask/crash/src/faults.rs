@@ -1,7 +1,8 @@
 //! The schedule of faults, and what carries it out.
 //!
 //! Kills come every one to three seconds; the other faults are spread evenly between them. A kill
-//! hits a node that stands, now and then also one that is just starting. A zombie is stopped beside
+//! hits a node that stands, now and then also one that is just starting; on SQLite every second one
+//! waits for a commit and hits the node while it writes. A zombie is stopped beside
 //! everything else, so that the others go on and take its holds over.
 //! Invariant: when `play` returns, every node runs, nothing is stopped, and nothing is cut.
 
@@ -15,12 +16,17 @@ use crate::place::Place;
 use crate::plan::{Fault, Plan};
 use crate::process::now_us;
 use crate::seed::Seed;
+use crate::wal::{self, Aimed};
 
 /// Kills for one of each other fault.
 const KILLS_PER_FAULT: u64 = 40;
 
 /// Kills in a hundred that hit the node again while it starts.
 const TWICE: u64 = 8;
+
+/// Kills in a hundred on SQLite that are aimed at a commit, and how long one is waited for.
+const AIMED: u64 = 50;
+const COMMIT_WITHIN: Duration = Duration::from_millis(500);
 
 /// What happened, beside the kills, which the fleet remembers.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +47,7 @@ pub(crate) async fn play(
     plan: &Plan,
     (fleet, place): (&mut Fleet, &Place),
     kinds: &[Fault],
-) -> Result<Vec<Event>> {
+) -> Result<(Vec<Event>, Aimed)> {
     let mut stage = Stage {
         plan,
         fleet,
@@ -49,6 +55,7 @@ pub(crate) async fn play(
         seed: Seed::fork(plan.seed, "faults"),
         zombie: None,
         events: vec![],
+        aimed: Aimed::default(),
     };
     let others: Vec<Fault> = kinds.iter().copied().filter(|kind| *kind != Fault::Kill).collect();
     let each = (plan.kills / KILLS_PER_FAULT).max(1);
@@ -74,7 +81,7 @@ pub(crate) async fn play(
     if revived > 0 {
         eprintln!("anima-crash: {revived} nodes had ended by themselves");
     }
-    Ok(stage.events)
+    Ok((stage.events, stage.aimed))
 }
 
 struct Stage<'a> {
@@ -85,6 +92,7 @@ struct Stage<'a> {
     /// A stopped node: which, since when, and when it goes on.
     zombie: Option<(usize, i64, Instant)>,
     events: Vec<Event>,
+    aimed: Aimed,
 }
 
 impl Stage<'_> {
@@ -100,7 +108,12 @@ impl Stage<'_> {
         }
         let node = self.seed.pick(&self.fleet.standing()).copied();
         let node = node.context("no node stands")?;
-        self.fleet.kill(node)?;
+        match self.place {
+            Place::Sqlite(file) if self.seed.percent(AIMED) => {
+                self.kill_in_commit(node, wal::beside(file)).await?;
+            }
+            Place::Sqlite(_) | Place::Postgres(_) => self.fleet.kill(node)?,
+        }
         self.fleet.launch(node)?;
         if self.seed.percent(TWICE) {
             sleep(Duration::from_millis(self.seed.below(150))).await;
@@ -108,6 +121,17 @@ impl Stage<'_> {
             self.fleet.launch(node)?;
         }
         self.fleet.ready(node).await
+    }
+
+    /// Kills a node once it has begun to write a transaction and before it can know it durable.
+    async fn kill_in_commit(&mut self, node: usize, log: std::path::PathBuf) -> Result<()> {
+        let seen = log.clone();
+        let writes =
+            tokio::task::spawn_blocking(move || wal::until_written(&seen, COMMIT_WITHIN)).await?;
+        self.fleet.kill(node)?;
+        self.aimed.kills += usize::from(writes);
+        self.aimed.unfinished += usize::from(writes && wal::is_unfinished(&log));
+        Ok(())
     }
 
     async fn one(&mut self, fault: Fault) -> Result<()> {

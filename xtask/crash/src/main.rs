@@ -29,6 +29,7 @@ mod run;
 mod scenario;
 mod seed;
 mod server;
+mod wal;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ use crate::load::Saw;
 use crate::money::dollars;
 use crate::plan::{Fault, Plan, Storage};
 use crate::recovery::Recovery;
+use crate::wal::Aimed;
 
 /// Findings that are shown, per class.
 const SHOWN: usize = 5;
@@ -33,6 +34,8 @@ pub(crate) struct Verdict {
     pub(crate) starts_ms: Vec<i64>,
     /// What happened beside the kills, and how often.
     pub(crate) events: Vec<(Fault, usize)>,
+    /// Kills in the middle of a commit.
+    pub(crate) aimed: Aimed,
     pub(crate) saw: Saw,
     /// What `anima ledger verify` says; empty when all invariants hold.
     pub(crate) breaches: Vec<String>,
@@ -109,6 +112,9 @@ type Line = (&'static str, fn(&Verdict) -> String);
 
 const LINES: &[Line] = &[
     ("kills (`kill -9`)", |v| v.recoveries.len().to_string()),
+    ("of these during a commit of SQLite, and left half written", |v| {
+        format!("{}, {}", v.aimed.kills, v.aimed.unfinished)
+    }),
     ("other faults", |v| {
         let shown = v.events.iter().map(|(fault, count)| format!("{count} {}", fault.word()));
         let shown: Vec<_> = shown.collect();
@@ -205,6 +211,8 @@ fn one(verdict: &Verdict) -> Value {
         "storage": verdict.storage.to_string(),
         "holds": verdict.holds(),
         "kills": verdict.recoveries.len(),
+        "kills_in_commit": verdict.aimed.kills,
+        "kills_in_commit_unfinished": verdict.aimed.unfinished,
         "events": events,
         "requests": verdict.saw.calls.len(),
         "upstream_calls": audit.upstream_calls,

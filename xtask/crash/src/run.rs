@@ -60,7 +60,7 @@ pub(crate) async fn run(plan: &Plan, storage: Storage, scratch: &Path) -> Result
     let phase = |what: &str| eprintln!("anima-crash: {what} at {} s", begin.elapsed().as_secs());
     phase("the faults are over");
     let saw = load.stop().await?;
-    let events = played?;
+    let (events, aimed) = played?;
     phase("the calls are over");
     quiet(&place, plan.patience).await?;
     phase("the holds are closed");
@@ -86,6 +86,7 @@ pub(crate) async fn run(plan: &Plan, storage: Storage, scratch: &Path) -> Result
         audit: audit(&books, &truth, &saw.calls)?,
         starts_ms: fleet.starts_ms.clone(),
         events: counts.into_iter().collect(),
+        aimed,
         saw,
         breaches,
         seconds: begin.elapsed().as_secs(),
