@@ -221,8 +221,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         Action::TrialBalance => {
             parameters.push(query("at", &moment, false, "As it was just before; absent is now"));
         }
-        Action::Estimates => parameters.extend(of_channel(&limit, "Rows, the oldest first")),
-        Action::Invoices => parameters.extend(of_channel(&limit, "Days, the latest first")),
+        Action::Estimates | Action::Invoices => parameters.extend(of_channel(&limit)),
         Action::Margin => {
             parameters.push(query("request_id", &word, false, "Of one request"));
             parameters.push(query("from", &moment, false, "Posted from here on"));
@@ -278,9 +277,9 @@ fn spreading(endpoint: &Endpoint, parameters: &mut Vec<Value>) {
     }
 }
 
-fn of_channel(limit: &Value, rows: &str) -> [Value; 2] {
+fn of_channel(limit: &Value) -> [Value; 2] {
     let channel = query("channel", &json!({ "type": "string" }), false, "Of one channel");
-    [channel, query("limit", limit, false, rows)]
+    [channel, query("limit", limit, false, "Rows at most")]
 }
 
 fn request_body(endpoint: &Endpoint) -> Option<Value> {

@@ -113,12 +113,13 @@ pub(crate) async fn true_up(
         error.into()
     })?;
     let request_id = format!("req_{}", id.simple());
+    let money = |units| Money::new(units, request.currency).to_string();
     let body = json!({
         "id": done.journal,
         "request_id": request_id,
         "app": request.app,
-        "given_back": Money::new(done.given_back.max(0), request.currency).to_string(),
-        "charged_more": Money::new(done.given_back.min(0).saturating_neg(), request.currency).to_string(),
+        "given_back": money(done.given_back.max(0)),
+        "charged_more": money(done.given_back.min(0).saturating_neg()),
         "currency": request.currency.code(),
         "attempts": attempts.iter().map(shown).collect::<Vec<_>>(),
         "reference": reference,
