@@ -312,11 +312,11 @@ pub trait TaskUpkeep: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`] or [`Error::Damaged`].
     async fn open(&self) -> Result<Vec<(Arc<str>, State, u64)>, Error>;
 
-    /// Whose charge is to be given back.
+    /// Whose charge is to be given back: by id, at most a hundred of those past `after`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Damaged`].
-    async fn refunds(&self) -> Result<Vec<RefundDue>, Error>;
+    async fn refunds(&self, after: Option<Uuid>) -> Result<Vec<RefundDue>, Error>;
 
     /// It was given back.
     ///
@@ -325,7 +325,7 @@ pub trait TaskUpkeep: Send + Sync + fmt::Debug {
     async fn refunded(&self, id: Uuid) -> Result<(), Error>;
 
     /// Forgets what tasks ended with whose time is over, and those themselves that were forgotten
-    /// before `gone`. Says how many rows it touched, at most some hundreds.
+    /// before `gone` and owe nobody a refund. Says how many rows it touched, at most some hundreds.
     ///
     /// # Errors
     /// [`Error::Unavailable`].

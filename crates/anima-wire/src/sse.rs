@@ -178,16 +178,8 @@ fn unit_length(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// Where the line after the one at `from` starts.
 fn next_line(bytes: &[u8], from: usize) -> Option<usize> {
-    let rest = bytes.get(from..)?;
-    let is_end = |byte: &u8| matches!(*byte, b'\n' | b'\r');
-    let (blocks, _) = rest.as_chunks::<32>();
-    let plain = blocks.iter().take_while(|block| {
-        // Without early exit, so that it compiles to vector code.
-        block.iter().fold(0, |found, byte| found | u8::from(is_end(byte))) == 0
-    });
-    let start = plain.count() * 32;
-    let found = rest.get(start..)?.iter().position(is_end)?;
-    line_end(bytes, from + start + found)
+    let found = memchr::memchr2(b'\n', b'\r', bytes.get(from..)?)?;
+    line_end(bytes, from + found)
 }
 
 /// Where the line end at `at` ends. `None` while a CR may still become a CRLF.

@@ -50,6 +50,7 @@ use crate::relay::admission::Admission;
 use crate::relay::keeper::Keeper;
 use crate::relay::records::Records;
 use crate::relay::steer::Allowed;
+use crate::relay::stream::unread::Unread;
 use crate::relay::{Limits, Relay, lease, recovery};
 use crate::reporting::Reporting;
 use crate::router;
@@ -324,6 +325,7 @@ fn relay(
         keeper: Keeper::default(),
         tasks,
         cut: CancellationToken::new(),
+        unread: Unread::default(),
         dependencies: Arc::clone(dependencies),
         records: Arc::clone(records),
     })

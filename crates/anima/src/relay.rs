@@ -16,6 +16,7 @@ use self::admission::Admission;
 use self::decision::Decision;
 use self::keeper::Keeper;
 use self::records::Records;
+use self::stream::unread::Unread;
 use crate::circuits::Circuits;
 use crate::dependencies::Dependencies;
 use crate::live::Live;
@@ -83,6 +84,8 @@ pub struct Relay {
     pub cut: CancellationToken,
     /// Which of what the node needs is down.
     pub dependencies: Arc<Dependencies>,
+    /// What streams, for those that nobody reads.
+    pub unread: Unread,
     /// How calls were routed, on its way to the database.
     pub records: Arc<Records>,
 }

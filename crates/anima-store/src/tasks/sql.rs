@@ -134,9 +134,11 @@ pub(super) const OPEN: &str = "
     WHERE state IN ('accepted', 'submitting', 'queued', 'running', 'unknown')
     GROUP BY kid, state ORDER BY kid, state";
 
+/// Those past `$1`, so that what cannot be given back yet does not hide what comes behind it.
 pub(super) const REFUNDS: &str = "
     SELECT id, call, app, currency FROM task
-    WHERE refund = 'DUE' AND call IS NOT NULL ORDER BY ended_at LIMIT 100";
+    WHERE refund = 'DUE' AND call IS NOT NULL AND (CAST($1 AS uuid) IS NULL OR id > $1)
+    ORDER BY id LIMIT 100";
 
 pub(super) const REFUNDED: &str =
     "UPDATE task SET refund = 'DONE' WHERE id = $1 AND refund = 'DUE'";
@@ -154,7 +156,7 @@ pub(super) const DELETE: &str = "
     DELETE FROM task WHERE id IN (
         SELECT id FROM task
         WHERE ended_at IS NOT NULL AND keep_until <= $1
-            AND COALESCE(webhook_state, '') <> 'PENDING'
+            AND COALESCE(webhook_state, '') <> 'PENDING' AND COALESCE(refund, '') <> 'DUE'
         ORDER BY keep_until LIMIT 500)";
 
 pub(super) const HOOKS: &str = concat!(

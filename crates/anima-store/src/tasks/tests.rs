@@ -180,10 +180,10 @@ mod rules {
         let lost = Ending { refund: true, ..ending(State::Failed) };
         assert!(stores.queue.end(id(1), 1, lost).await.unwrap());
         assert!(!stores.queue.end(id(1), 1, ending(State::Succeeded)).await.unwrap());
-        let [due] = &stores.upkeep.refunds().await.unwrap()[..] else { panic!("one") };
+        let [due] = &stores.upkeep.refunds(None).await.unwrap()[..] else { panic!("one") };
         assert_eq!((due.id, due.call, &*due.app), (id(1), id(9), "acme"));
         stores.upkeep.refunded(id(1)).await.unwrap();
-        assert!(stores.upkeep.refunds().await.unwrap().is_empty());
+        assert!(stores.upkeep.refunds(None).await.unwrap().is_empty());
     }
 
     pub(super) async fn what_is_given_back_is_run_again_when_it_is_due(stores: TaskStores) {
@@ -314,6 +314,28 @@ mod rules {
         assert_eq!(stores.tasks.task(id(1)).await.unwrap(), None);
         assert_eq!(state(&stores, 2).await, State::Accepted);
     }
+
+    pub(super) async fn a_refund_that_is_due_is_never_forgotten(stores: TaskStores) {
+        let (most, keep) = (150_u128, 86_400_000);
+        for n in 1..=most {
+            stored(&stores, accepted(n, "a")).await;
+        }
+        let lost = Ending { refund: true, ..ending(State::Failed) };
+        for task in claimed(&stores, claim(1, NOW, 150)).await {
+            let call = id(task.id.as_u128() + 1_000);
+            assert!(stores.queue.begin(task.id, task.run, call).await.unwrap());
+            assert!(stores.queue.end(task.id, task.run, lost.clone()).await.unwrap());
+        }
+        stores.upkeep.sweep(later(keep), later(keep)).await.unwrap();
+        let first = stores.upkeep.refunds(None).await.unwrap();
+        let rest = stores.upkeep.refunds(first.last().map(|due| due.id)).await.unwrap();
+        assert_eq!(first.len() + rest.len(), 150, "also those behind the first hundred");
+        assert!(stores.upkeep.refunds(Some(id(most))).await.unwrap().is_empty());
+        for due in first.iter().chain(&rest) {
+            stores.upkeep.refunded(due.id).await.unwrap();
+        }
+        assert_eq!(stores.upkeep.sweep(later(keep), later(keep)).await.unwrap(), 150);
+    }
 }
 
 async fn on_sqlite<F: Future<Output = ()>>(rule: impl FnOnce(TaskStores) -> F) {
@@ -364,4 +386,5 @@ on_both! {
     a_key_lists_its_own_youngest_first,
     a_webhook_is_tried_until_it_is_received_or_given_up,
     what_is_kept_goes_when_its_time_is_over,
+    a_refund_that_is_due_is_never_forgotten,
 }

@@ -68,8 +68,8 @@ impl TaskUpkeep for TaskBooks {
         self.read(sql::OPEN, vec![]).await?.iter().map(counted).collect()
     }
 
-    async fn refunds(&self) -> Result<Vec<RefundDue>, Error> {
-        self.read(sql::REFUNDS, vec![]).await?.iter().map(refund).collect()
+    async fn refunds(&self, after: Option<Uuid>) -> Result<Vec<RefundDue>, Error> {
+        self.read(sql::REFUNDS, vec![after.into()]).await?.iter().map(refund).collect()
     }
 
     async fn refunded(&self, id: Uuid) -> Result<(), Error> {

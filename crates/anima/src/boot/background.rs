@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use anima_store::shared::SharedState;
 
 use crate::circuits;
+use crate::relay::stream::unread;
 use crate::relay::{Relay, admission, keeper, lease, recovery};
 use crate::reporting;
 
@@ -28,6 +29,7 @@ pub(super) fn of_calls(
         after(opened, recovery::run(Arc::clone(relay))),
         after(opened, Arc::clone(&relay.records).run()),
         after(opened, Arc::clone(&relay.shortfalls).run()),
+        tokio::spawn(unread::run(Arc::clone(relay))),
         tokio::spawn(reporting::run(Arc::clone(relay))),
         tokio::spawn(circuits::run(Arc::clone(&relay.circuits), Arc::clone(&relay.live), state)),
     ]

@@ -61,8 +61,6 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
         let kept = prepare_rows(&node, &settings, provider.clone()).await?;
         // Every row is in place before anybody is told the address.
         print(address, &kept, args.json)?;
-        // No call shall pay for the tables with which tokens are counted.
-        drop(tokio::task::spawn_blocking(anima_wire::tokens::warm));
         node.serve(listener, shutdown).await;
         provider.cancel();
         Ok(())

@@ -34,8 +34,6 @@ pub(super) fn run(flags: &Flags) -> Result<(), Exit> {
         if let Some(late) = node.late_token.take() {
             tokio::spawn(async move { late.await.ok().map(|token| tell(&token)) });
         }
-        // No call shall pay for the tables with which tokens are counted.
-        drop(tokio::task::spawn_blocking(anima_wire::tokens::warm));
         node.serve(listener, shutdown).await;
         Ok(())
     })

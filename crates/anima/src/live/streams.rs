@@ -99,6 +99,11 @@ impl Entered {
         self.end.now.load(Ordering::Relaxed)
     }
 
+    /// Whether it is to end, by a switch or with the whole node.
+    pub fn is_woken(&self) -> bool {
+        self.end.wake.is_cancelled()
+    }
+
     /// Wakes whoever waits when it is ended, by a switch or with the whole node.
     pub fn wake(&self) -> CancellationToken {
         self.end.wake.clone()

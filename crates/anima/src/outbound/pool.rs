@@ -8,7 +8,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -45,7 +44,8 @@ const CALL_WINDOW: u32 = 512 * 1024;
 /// read hold up nobody else.
 const CONNECTION_WINDOW: u32 = CALL_WINDOW * 65;
 
-/// A connection of HTTP/2 is asked for a sign of life so often, and given up so long after.
+/// While calls run, a connection of HTTP/2 is asked for a sign of life so often, and given up so
+/// long after. Not while it rests: there are servers that answer idle pings by closing.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_WITHIN: Duration = Duration::from_secs(10);
 
@@ -71,29 +71,45 @@ struct Kept {
 #[derive(Debug, Clone)]
 struct Lane {
     sender: http2::SendRequest<Segments>,
-    /// Calls on it.
-    running: Arc<AtomicUsize>,
+    load: Arc<Mutex<Load>>,
+}
+
+/// How much a connection of HTTP/2 carries.
+#[derive(Debug)]
+struct Load {
+    calls: usize,
+    /// When the last call began or ended.
+    moved: Instant,
 }
 
 impl Lane {
     /// Takes a call on, if there is room. Called under the shelf's lock only, so that no two calls
     /// see the same room.
-    fn board(&self) -> Option<Carrier> {
-        if self.running.load(Ordering::Relaxed) >= CALLS_PER_CONNECTION {
+    fn board(&self, now: Instant) -> Option<Carrier> {
+        let mut load = self.load.lock();
+        if load.calls >= CALLS_PER_CONNECTION {
             return None;
         }
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Some(Carrier::Shared(self.sender.clone(), Boarded(Arc::clone(&self.running))))
+        *load = Load { calls: load.calls.saturating_add(1), moved: now };
+        Some(Carrier::Shared(self.sender.clone(), Boarded(Arc::clone(&self.load))))
+    }
+
+    /// Whether another call may go on it. One that has long been idle may be dead unseen.
+    fn is_good(&self, now: Instant) -> bool {
+        let load = self.load.lock();
+        let is_old = load.calls == 0 && now.saturating_duration_since(load.moved) >= IDLE_FOR;
+        !is_old && !self.sender.is_closed()
     }
 }
 
 /// A call on a connection of HTTP/2, until its answer is over.
 #[derive(Debug)]
-pub(super) struct Boarded(Arc<AtomicUsize>);
+pub(super) struct Boarded(Arc<Mutex<Load>>);
 
 impl Drop for Boarded {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut load = self.0.lock();
+        *load = Load { calls: load.calls.saturating_sub(1), moved: Instant::now() };
     }
 }
 
@@ -169,8 +185,8 @@ impl Pool {
             let (since, mut link) = {
                 let mut locked = self.shelf.lock();
                 let kept = locked.kept.get_mut(origin)?;
-                kept.shared.retain(|lane| !lane.sender.is_closed());
-                if let Some(carrier) = kept.shared.iter().find_map(Lane::board) {
+                kept.shared.retain(|lane| lane.is_good(now));
+                if let Some(carrier) = kept.shared.iter().find_map(|lane| lane.board(now)) {
                     return Some(carrier);
                 }
                 kept.idle.pop_back()?
@@ -193,7 +209,7 @@ impl Pool {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WITHIN)
-            .keep_alive_while_idle(true)
+            .keep_alive_while_idle(false)
             .initial_stream_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(stream)
@@ -203,9 +219,10 @@ impl Pool {
                 tracing::debug!(%error, "an HTTP/2 connection ended");
             }
         });
-        let lane = Lane { sender, running: Arc::default() };
+        let now = Instant::now();
+        let lane = Lane { sender, load: Arc::new(Mutex::new(Load { calls: 0, moved: now })) };
         let mut locked = self.shelf.lock();
-        let carrier = lane.board();
+        let carrier = lane.board(now);
         locked.kept.entry(origin.clone()).or_default().shared.push(lane);
         carrier.ok_or_else(|| "a fresh connection is full".into())
     }
@@ -302,11 +319,8 @@ impl Shelf {
             // A crowd may have left several behind; one is enough to begin with.
             let mut spare = false;
             kept.shared.retain(|lane| {
-                if lane.sender.is_closed() {
-                    return false;
-                }
-                let rests = lane.running.load(Ordering::Relaxed) == 0;
-                !rests || !std::mem::replace(&mut spare, true)
+                let rests = lane.load.lock().calls == 0;
+                lane.is_good(now) && (!rests || !std::mem::replace(&mut spare, true))
             });
             !kept.idle.is_empty() || !kept.shared.is_empty()
         });

@@ -10,7 +10,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,11 +18,10 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use anima_core::config::OnDisconnect;
 use anima_core::failure::Failure;
@@ -41,13 +40,10 @@ use crate::metrics::Inflight;
 use crate::outbound::Body as Upstream;
 use crate::settings::HoldExhausted;
 
-mod ending;
+mod ending; // how it ends
+pub mod unread; // those that nobody reads
 
 use ending::{abandoned, end};
-
-/// How long a body has to end by itself when its time is over, before it is taken for one that
-/// nobody reads.
-const TURN: Duration = Duration::from_secs(2);
 
 /// A frame is sent when it has this many bytes, even if the upstream has more at once.
 const GATHER_BYTES: usize = 16 * 1024;
@@ -110,7 +106,7 @@ impl Phase {
     /// Ends the relaying and starts the booking.
     fn finish(&mut self, failure: Option<Failure>) {
         if let Self::Relaying(flow) = std::mem::replace(self, Self::Finished) {
-            *self = Self::Settling(Box::pin(end(*flow, failure)));
+            *self = Self::Settling(Box::pin(end(flow, failure)));
         }
     }
 }
@@ -122,9 +118,8 @@ pub struct RelayStream {
     timer: Pin<Box<Sleep>>,
     /// Fires when the node may wait no longer for its streams, or a switch ends this one.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Shared with the task that ends a stream nobody reads. Locked by one poll, or by that.
+    /// Shared with whoever ends streams that nobody reads. Locked by one poll, or by that.
     phase: Arc<Mutex<Phase>>,
-    _watched: AbortOnDropHandle<()>,
     inflight: Option<Inflight>,
     tasks: TaskTracker,
     /// Shutdown waits for a stream as for any other task that owns money.
@@ -166,15 +161,14 @@ impl RelayStream {
             last_chunk,
             entered,
         };
-        let over = (deadline, flow.entered.wake());
+        let watch = Arc::clone(&flow.relay);
         let phase = Arc::new(Mutex::new(Phase::Relaying(Box::new(flow))));
-        let watch = unread(Arc::downgrade(&phase), over, tasks.clone());
+        watch.unread.watch(&phase);
         Self {
             ready: started.ready,
             timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
             cut,
             phase,
-            _watched: AbortOnDropHandle::new(tokio::spawn(watch)),
             inflight: None,
             _owner: tasks.token(),
             tasks,
@@ -337,7 +331,7 @@ impl Drop for RelayStream {
         let phase = std::mem::replace(&mut *self.phase.lock(), Phase::Finished);
         match phase {
             Phase::Relaying(flow) => {
-                self.tasks.spawn(abandoned(*flow));
+                self.tasks.spawn(abandoned(flow));
             }
             // A settlement that has begun goes on by itself.
             Phase::Settling(settling) => {
@@ -345,31 +339,6 @@ impl Drop for RelayStream {
             }
             Phase::Breaking | Phase::Finished => {}
         }
-    }
-}
-
-/// Ends a stream that nobody reads. Its body is not polled then, and would hold the money, the
-/// channel's place and the lease for ever; nothing but this notices that its time is over or that
-/// it is cut.
-async fn unread(
-    phase: Weak<Mutex<Phase>>,
-    (deadline, cut): (Instant, CancellationToken),
-    tasks: TaskTracker,
-) {
-    tokio::select! {
-        () = tokio::time::sleep_until(deadline) => {}
-        () = cut.cancelled() => {}
-    }
-    tokio::time::sleep(TURN).await;
-    let Some(phase) = phase.upgrade() else { return };
-    let mut phase = phase.lock();
-    if !matches!(*phase, Phase::Relaying(_)) {
-        return;
-    }
-    let (sender, receiver) = oneshot::channel();
-    let settling = Box::pin(async move { receiver.await.ok().flatten() });
-    if let Phase::Relaying(flow) = std::mem::replace(&mut *phase, Phase::Settling(settling)) {
-        tasks.spawn(async move { drop(sender.send(end(*flow, Some(Failure::ClientGone)).await)) });
     }
 }
 

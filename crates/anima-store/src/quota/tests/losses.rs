@@ -103,7 +103,8 @@ impl World {
 async fn a_redis_that_forgets_never_lets_a_budget_be_overspent() {
     let Some((_proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
     let pattern = format!("{prefix}:*");
-    let options = Options { prefix, ..Options::default() };
+    let timeout = std::time::Duration::from_secs(30);
+    let options = Options { timeout, prefix, ..Options::default() };
     let redis = Redis::open(&url, options).unwrap();
     assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
     for seed in 0..4 {

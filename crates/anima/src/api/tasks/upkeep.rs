@@ -51,23 +51,42 @@ async fn round(plane: &Plane, sweeps: bool) -> Result<(), Error> {
     let (tasks, now) = (&plane.tasks, plane.relay.clock.now());
     let upkeep = &tasks.stores.upkeep;
     for orphan in upkeep.orphans(now).await? {
-        resolve(plane, &orphan, now).await?;
+        alone("end an orphan", resolve(plane, &orphan, now).await);
     }
     let message = "The task waited for its turn until its time was over.";
     let late = tasks.ending(State::Expired, ("task_expired", message), now);
     ended(plane, State::Expired, upkeep.expire(late).await?);
-    for due in upkeep.refunds().await? {
-        give_back(plane, due).await?;
-    }
+    give_back_all(plane).await?;
     let open = upkeep.open().await?;
     plane.relay.metrics.tasks.open(&open);
     for (kid, _, _) in open.iter().filter(|(_, state, _)| *state == State::Accepted) {
-        cancel_if_gone(plane, kid, now).await?;
+        alone("cancel the tasks of a key", cancel_if_gone(plane, kid, now).await);
     }
     if sweeps {
         upkeep.sweep(now, now.plus_millis(-KNOWN_MS)).await?;
     }
     Ok(())
+}
+
+/// What fails for one task waits for the next round, and holds up no other.
+fn alone(what: &'static str, outcome: Result<(), Error>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, what, "failed to keep a task in order");
+    }
+}
+
+/// Gives back every charge that is due, one page after the other: those at the front may have to
+/// wait for long.
+async fn give_back_all(plane: &Plane) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = plane.tasks.stores.upkeep.refunds(after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+        for due in page {
+            alone("give back a charge", give_back(plane, due).await);
+        }
+    }
 }
 
 fn ended(plane: &Plane, state: State, count: u64) {

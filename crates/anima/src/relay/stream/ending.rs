@@ -4,6 +4,7 @@
 //! be booked twice.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use crate::outbound::Body as Upstream;
 const TAIL: Duration = Duration::from_secs(1);
 
 /// Books a stream that reached its end, and gives the event to close it with.
-pub(super) async fn end(flow: Flow, failure: Option<Failure>) -> Option<Bytes> {
+pub(super) async fn end(flow: Box<Flow>, failure: Option<Failure>) -> Option<Bytes> {
     let id = id_text(flow.call.arrival.id);
     let decoder = &flow.decoder;
     let event = |failure: Failure| decoder.failure_event(failure, neutral_message(failure), &id);
@@ -34,14 +35,15 @@ pub(super) async fn end(flow: Flow, failure: Option<Failure>) -> Option<Bytes> {
     let last = failure.map_or_else(|| Some(decoder.terminator()), event);
     let unbooked = event(Failure::Unbooked);
     let outcome = failure.map_or("ok", Failure::reason);
-    let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = flow;
+    let Flow { relay, call, open, failed, mut trial, mut decision, upstream, decoder, .. } = *flow;
     trial.refer(decoder.upstream_ref());
     let changed = trial.report(true, failure.map(classified).as_ref());
     decision.trace.ended(outcome, trial.started.elapsed(), changed);
     let mut delivered = delivered(decoder, failure.map_or(Part::Whole, part)).await;
     // Half a sound is of no use, and how much of it came cannot be told from its bytes.
     delivered.empty |= last.is_none() && delivered.part == Part::Broken;
-    let settling = settle::served(&relay, &call, open, (failed, trial, delivered, outcome));
+    // Pinned here: handed over by value it would be kept twice.
+    let settling = pin!(settle::served(&relay, &call, open, (failed, trial, delivered, outcome)));
     let settled = beside(settling, upstream).await;
     decision.outcome = outcome;
     decision.total = call.arrival.instant.elapsed();
@@ -64,9 +66,8 @@ pub(super) async fn end(flow: Flow, failure: Option<Failure>) -> Option<Bytes> {
 
 /// Runs a settlement while the rest of the upstream's body is read, so that the connection can be
 /// used again.
-async fn beside<T>(settling: impl Future<Output = T>, upstream: Upstream) -> T {
+async fn beside<T>(mut settling: Pin<&mut impl Future<Output = T>>, upstream: Upstream) -> T {
     let tail = tokio::time::timeout(TAIL, read_out(upstream));
-    let mut settling = std::pin::pin!(settling);
     tokio::select! {
         biased;
         settled = &mut settling => settled,
@@ -79,7 +80,7 @@ async fn read_out(mut upstream: Upstream) {
 }
 
 /// Takes over a stream whose client has left.
-pub(super) async fn abandoned(mut flow: Flow) {
+pub(super) async fn abandoned(mut flow: Box<Flow>) {
     flow.relay.metrics.drains.inc();
     if flow.trial.on_disconnect == OnDisconnect::Drain && !flow.decoder.is_done() {
         let cut = flow.entered.wake();
@@ -89,7 +90,7 @@ pub(super) async fn abandoned(mut flow: Flow) {
         }
     }
     let outcome = Failure::ClientGone.reason();
-    let Flow { relay, call, open, failed, mut trial, mut decision, decoder, .. } = flow;
+    let Flow { relay, call, open, failed, mut trial, mut decision, decoder, .. } = *flow;
     trial.refer(decoder.upstream_ref());
     let left = (!decoder.is_done()).then(|| classified(Failure::ClientGone));
     let changed = trial.report(true, left.as_ref());

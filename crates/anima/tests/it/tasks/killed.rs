@@ -92,7 +92,7 @@ async fn all_ended(stores: &Stores) -> Vec<Task> {
     let until = Instant::now() + RESOLVED_WITHIN;
     loop {
         let open = stores.tasks.upkeep.open().await.unwrap();
-        let due = stores.tasks.upkeep.refunds().await.unwrap();
+        let due = stores.tasks.upkeep.refunds(None).await.unwrap();
         if open.is_empty() && due.is_empty() {
             break;
         }
