@@ -2,9 +2,9 @@
 //!
 //! Always o200k: exact for current OpenAI models and within a quarter for others, which is good
 //! enough for an estimate and never more than an estimate. Invariant: the work is bounded, since
-//! only [`COUNTED_BYTES_MAX`] bytes of a call meet the tokenizer. Its tables are built when they are
-//! first needed, in some 140 ms, and not at the start: they take 80 MiB, and a node whose providers
-//! all report their usage never needs them. Source: `f-tokens` F.1, F.2, F.5.
+//! only [`COUNTED_BYTES_MAX`] bytes of a call meet the tokenizer. Its tables are built when they
+//! are first needed, in some 140 ms, and not at the start: they take 80 MiB, and a node whose
+//! providers all report their usage never needs them. Source: `f-tokens` F.1, F.2, F.5.
 
 use bpe_openai::o200k_base;
 

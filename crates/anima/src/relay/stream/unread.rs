@@ -2,7 +2,7 @@
 //!
 //! Their bodies are not polled then, and would hold the money, the channel's place and the lease
 //! for ever: nothing but this notices that their time is over or that they are cut. One task looks
-//! at all of them, since a task for each would cost a short stream a tenth of its time. Invariant: a
+//! at all of them: a task for each would cost a short stream a tenth of its time. Invariant: a
 //! stream that is read ends by itself; it is given [`TURN`] to do so.
 
 use std::sync::{Arc, Weak};
