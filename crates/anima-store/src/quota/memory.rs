@@ -54,6 +54,12 @@ impl MemoryQuotas {
         self.shard(tag).map(|shard| MutexGuard::map(shard, |shard| &mut shard.book))
     }
 
+    /// Where others wait for one of these.
+    pub(super) fn behind(&self, bounds: &[Bound]) -> Option<Tag> {
+        let waits = |tag: &Tag| self.shard(tag).is_some_and(|shard| shard.waits(tag));
+        bounds.iter().map(|bound| &bound.tag).find(|tag| waits(tag)).cloned()
+    }
+
     /// The shards of some bounds, each once and in order.
     fn places(&self, bounds: &[Bound]) -> Vec<usize> {
         let mut places: Vec<usize> = bounds.iter().map(|bound| self.place(&bound.tag)).collect();

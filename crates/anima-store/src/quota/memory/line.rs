@@ -12,7 +12,7 @@ use uuid::Uuid;
 use anima_core::clock::Timestamp;
 use anima_core::queue::Line;
 use anima_core::queue::line::{Attended, Called, Joined, Joining};
-use anima_core::quota::{Ask, Book, Bound, Tag};
+use anima_core::quota::{Ask, Book, Tag};
 
 use super::MemoryQuotas;
 use crate::pubsub::Subscription;
@@ -70,23 +70,15 @@ impl Calls {
     }
 }
 
-impl MemoryQuotas {
-    /// Where others wait for one of these.
-    pub(in crate::quota) fn behind(&self, bounds: &[Bound]) -> Option<Tag> {
-        let waits = |tag: &Tag| self.shard(tag).is_some_and(|shard| shard.waits(tag));
-        bounds.iter().map(|bound| &bound.tag).find(|tag| waits(tag)).cloned()
-    }
-
-    fn within<T>(
-        &self,
-        tag: &Tag,
-        work: impl FnOnce(&mut Line, &mut Book) -> (T, Called),
-    ) -> Result<T, Unavailable> {
-        let shard = self.shard(tag).map(|mut shard| shard.within(tag, work));
-        let (said, called) = shard.ok_or_else(|| Unavailable("no such shard".to_owned()))?;
-        self.calls.note(called);
-        Ok(said)
-    }
+fn within<T>(
+    quotas: &MemoryQuotas,
+    tag: &Tag,
+    work: impl FnOnce(&mut Line, &mut Book) -> (T, Called),
+) -> Result<T, Unavailable> {
+    let shard = quotas.shard(tag).map(|mut shard| shard.within(tag, work));
+    let (said, called) = shard.ok_or_else(|| Unavailable("no such shard".to_owned()))?;
+    quotas.calls.note(called);
+    Ok(said)
 }
 
 #[async_trait]
@@ -104,7 +96,7 @@ impl LineStore for MemoryQuotas {
         joining: Joining<'_>,
         now: Timestamp,
     ) -> Result<Joined, Unavailable> {
-        let joined = self.within(tag, |line, book| line.join(book, (NODE, joining), now))?;
+        let joined = within(self, tag, |line, book| line.join(book, (NODE, joining), now))?;
         if joined == Joined::Called {
             self.calls.0.lock().retain(|id| *id != joining.id);
         }
@@ -112,7 +104,7 @@ impl LineStore for MemoryQuotas {
     }
 
     async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
-        self.within(tag, |line, book| line.leave(book, id, now))
+        within(self, tag, |line, book| line.leave(book, id, now))
     }
 
     async fn attend(
@@ -121,7 +113,7 @@ impl LineStore for MemoryQuotas {
         ids: &[Uuid],
         now: Timestamp,
     ) -> Result<Attended, Unavailable> {
-        self.within(tag, |line, book| line.attend(book, (NODE, ids), now))
+        within(self, tag, |line, book| line.attend(book, (NODE, ids), now))
     }
 
     fn called(&self) -> Vec<Uuid> {

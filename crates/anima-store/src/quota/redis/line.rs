@@ -31,10 +31,9 @@ static ATTEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/attend.lua")))
 });
 
-impl RedisQuotas {
-    fn topic(&self) -> Topic {
-        Topic::node(&self.node.to_string())
-    }
+/// Where a node hears of its calls.
+fn topic_of(node: Uuid) -> Topic {
+    Topic::node(&node.to_string())
 }
 
 /// -1 is: nobody knows.
@@ -64,7 +63,7 @@ impl LineStore for RedisQuotas {
             joining.tenant.to_string(),
             self.node.to_string(),
             turn(joining.weight).to_string(),
-            self.redis.topic(&self.topic()),
+            self.redis.topic(&topic_of(self.node)),
             joining.most.to_string(),
             joining.ahead_max.to_string(),
         ];
@@ -125,6 +124,6 @@ impl LineStore for RedisQuotas {
     }
 
     async fn calls(&self) -> Option<Subscription> {
-        Some(self.pubsub.as_ref()?.subscribe(&self.topic()).await)
+        Some(self.pubsub.as_ref()?.subscribe(&topic_of(self.node)).await)
     }
 }

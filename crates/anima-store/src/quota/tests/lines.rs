@@ -120,6 +120,13 @@ async fn who_comes_back_has_its_old_place(place: &Place) {
     assert_eq!(absent(place, &[2, 3], NODE_US + 4).await, [2]);
 }
 
+/// What calls of a key ask for: slots of the app, a rate of their own and one of the app.
+fn asks(app: &Arc<str>, (key, units): (&Arc<str>, i64)) -> [Bound; 3] {
+    let own = Bound { units, ..rate(key, Scope::Key, 600, 9) };
+    let own = Bound { tag: Tag::App(Arc::clone(app)), ..own };
+    [slots(app, Scope::App, 3), own, rate(app, Scope::App, 1_200, 30)]
+}
+
 /// The same steps by the backend and by the line, which must say the same of each.
 async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
     let (rng, app, tag) = (SeededRng::new(seed), &place.app, tag(place));
@@ -127,11 +134,7 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
     let (mut book, mut line, node) = (Book::default(), Line::default(), Uuid::nil());
     let tenants: Vec<Arc<str>> = ["k1", "k2", "k3", "k4"].map(Arc::from).into();
     let (mut now, mut waiting, mut open) = (0, BTreeSet::new(), BTreeSet::new());
-    let all = |tenant: usize, units| {
-        let own = Bound { units, ..rate(&tenants[tenant], Scope::Key, 600, 9) };
-        let own = Bound { tag: tag.clone(), ..own };
-        [slots(app, Scope::App, 3), own, rate(app, Scope::App, 1_200, 30)]
-    };
+    let all = |tenant: usize, units| asks(app, (&tenants[tenant], units));
     for step in 1..400_u128 {
         now += pick(if pick(40) == 0 { 6_000_000 } else { 200_000 });
         let (id, tenant) = (Uuid::from_u128(step), usize::try_from(pick(4)).unwrap());

@@ -3,9 +3,9 @@
 //! `ANIMA_TEST_WAITERS` says how many; the figures of `docs/limits.md` are what this prints.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::*;
 use crate::quota::line::LineStore as _;
@@ -21,7 +21,7 @@ fn waiters() -> u128 {
 }
 
 async fn fleet(redis: &Redis) -> Fleet {
-    let (hears, heard) = mpsc::unbounded_channel();
+    let (sender, heard) = mpsc::unbounded_channel();
     let mut nodes = vec![];
     for n in 0..3_usize {
         let pubsub: Arc<dyn PubSub> = Arc::new(RedisPubSub::new(redis.clone()));
@@ -29,14 +29,14 @@ async fn fleet(redis: &Redis) -> Fleet {
         let own = RedisQuotas::new(redis.clone(), id, Arc::default()).hearing(&pubsub);
         let store = Arc::new(own.in_callers_time());
         let mut calls = store.calls().await.unwrap();
-        let hears = hears.clone();
+        let sender = sender.clone();
         tokio::spawn(async move {
             // The connection goes with the task.
             let _pubsub = pubsub;
             loop {
                 let Delivery::Message(id) = calls.next().await else { continue };
                 let id = Uuid::parse_str(std::str::from_utf8(&id).unwrap()).unwrap();
-                if hears.send((n, id, Instant::now())).is_err() {
+                if sender.send((n, id, Instant::now())).is_err() {
                     return;
                 }
             }

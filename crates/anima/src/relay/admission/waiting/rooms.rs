@@ -3,7 +3,7 @@
 //! Not the order: that is the line's. Invariant: there is a room, and a task that attends to it, for
 //! each line in which calls of this node wait.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ impl Room {
 
 #[derive(Debug, Default)]
 struct Inside {
-    rooms: HashMap<Tag, Arc<Room>>,
-    seats: HashMap<Uuid, Seat>,
+    rooms: BTreeMap<Tag, Arc<Room>>,
+    seats: BTreeMap<Uuid, Seat>,
 }
 
 /// All who wait on this node.
