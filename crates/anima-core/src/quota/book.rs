@@ -150,8 +150,8 @@ impl Book {
         }
     }
 
-    /// Takes what `standing` said could be taken; a slot that the ticket has is kept for this lease.
-    /// A shadow limit that is over takes nothing, as if it had refused.
+    /// Takes what `standing` said could be taken; a slot that the ticket has is kept for this
+    /// lease. A shadow limit that is over takes nothing, as if it had refused.
     pub fn take(&mut self, bound: &Bound, standing: Standing, ask: Ask<'_>) {
         let again = self.has_taken(ask.id, &bound.counter);
         if standing.pass != Pass::Yes || (again && !matches!(bound.check, Check::Slots { .. })) {

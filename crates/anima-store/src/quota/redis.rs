@@ -15,15 +15,17 @@ use redis::Script;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, Seen, more_standing, purse_standing, rated, slots};
-use anima_core::quota::{Ask, Bound, Check, Pass, Span, Standing, Tag, Verdict, verdict};
+use anima_core::quota::book::{Level, Seen};
+use anima_core::quota::{Ask, Bound, Check, Span, Standing, Tag, Verdict, verdict};
 
+use self::answers::{more, standing};
 use super::line::InTurn;
 use super::{PurseStore, QuotaStore, Ticket, Unavailable};
 use crate::pubsub::PubSub;
 use crate::redis::{Error, Redis};
 use crate::redis_keys::{self, Key};
 
+mod answers; // what scripts found, as the book says it
 mod line; // who waits for them
 
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
@@ -348,31 +350,6 @@ fn describe(bound: &Bound, now: Timestamp, arguments: &mut Vec<String>) {
 
 fn kept_ms(span: Span, now: Timestamp) -> i64 {
     if span.is_ever() { EVER_MS } else { (span.to.since(now) / 1_000).max(0) + KEPT_MS }
-}
-
-/// What the script found, as the book says it.
-fn standing(bound: &Bound, (again, state): (bool, i64), now_us: i64) -> Standing {
-    match bound.check {
-        Check::Slots { limit } => slots(limit, state, again),
-        Check::Rate(rate) => rated(rate, (state, now_us), bound.units, again),
-        Check::Purse { limit, .. } if state < 0 => {
-            Standing { pass: Pass::Unseeded, limit, remaining: 0, reset_us: 0, warn: false }
-        }
-        Check::Purse { limit, span } => {
-            let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
-            purse_standing(limit, state, bound.units, (reset_us, again))
-        }
-    }
-}
-
-/// What the script found of a purse that a ticket is to hold more of, as the book says it.
-fn more(bound: &Bound, (held, state): (i64, i64), now_us: i64) -> Standing {
-    let Check::Purse { limit, span } = bound.check else { return Standing::FREE };
-    if state < 0 {
-        return Standing { pass: Pass::Unseeded, limit, remaining: 0, reset_us: 0, warn: false };
-    }
-    let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
-    more_standing((limit, state), (held, bound.units), reset_us)
 }
 
 #[async_trait]

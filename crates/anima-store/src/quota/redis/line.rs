@@ -1,4 +1,4 @@
-//! The lines of all nodes, in Redis: whatever gives something back hands it over in the same script.
+//! The lines of all nodes, in Redis: what is given back is handed over by the same script.
 //!
 //! The script writes the lease of the one that it calls and tells its node, so that a slot is never
 //! free while somebody waits for it. A message that is lost is found when the node attends next.

@@ -1,7 +1,7 @@
 //! Who waits on this node, and where each of them is told that its turn has come.
 //!
-//! Not the order: that is the line's. Invariant: there is a room, and a task that attends to it, for
-//! each line in which calls of this node wait.
+//! Not the order: that is the line's. Invariant: there is a room, and a task that attends to it,
+//! for each line in which calls of this node wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
