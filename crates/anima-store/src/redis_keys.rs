@@ -131,8 +131,8 @@ pub fn quota_ticket(tag: &Tag, call: Uuid) -> Key {
     Key::made(format!("{}:ticket:{}", quota_tag(tag), call.simple()))
 }
 
-/// Who waits under a tag: a sorted set of tenants by their turn, one of calls by tenant and arrival,
-/// a hash of what each call waits for, a hash of where tenants stand, and a sorted set of the nodes
+/// Who waits under a tag: a sorted set of tenants by their turn, one of calls by tenant and
+/// arrival, a hash of what each call waits for, a hash of where tenants stand, and a sorted set of the nodes
 /// that wait with them, by when they are taken for dead, microseconds.
 pub fn quota_line(tag: &Tag) -> [Key; 5] {
     let tag = quota_tag(tag);
