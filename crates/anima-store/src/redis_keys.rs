@@ -132,8 +132,8 @@ pub fn quota_ticket(tag: &Tag, call: Uuid) -> Key {
 }
 
 /// Who waits under a tag: a sorted set of tenants by their turn, one of calls by tenant and
-/// arrival, a hash of what each call waits for, a hash of where tenants stand, and a sorted set of the nodes
-/// that wait with them, by when they are taken for dead, microseconds.
+/// arrival, a hash of what each call waits for, a hash of where tenants stand, and a sorted set
+/// of the nodes that wait with them, by when they are taken for dead, microseconds.
 pub fn quota_line(tag: &Tag) -> [Key; 5] {
     let tag = quota_tag(tag);
     ["heads", "line", "seats", "meta", "nodes"].map(|part| Key::made(format!("{tag}:wq:{part}")))
