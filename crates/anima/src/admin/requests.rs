@@ -126,6 +126,7 @@ fn money_of(booked: &StoryAttempt) -> Value {
         "usage": serde_json::from_str::<Value>(&booked.usage).unwrap_or_default(),
         "usage_source": booked.usage_source,
         "cost": cost,
+        "upstream_ref": booked.upstream_ref,
     })
 }
 

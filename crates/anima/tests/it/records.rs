@@ -51,6 +51,7 @@ async fn a_record_tells_how_a_call_went_and_what_it_cost(app: &TestApp) {
         assert_eq!((&second["channel"], &second["served"]), (&json!("backup"), &json!(true)));
         assert!(second["cost"]["price"]["version_no"].is_i64(), "{shown:#}");
         assert!(second["duration_ms"].is_u64() && second["usage"].is_object(), "{shown:#}");
+        assert!(second["upstream_ref"].is_string(), "{shown:#}");
         let hold = &shown["hold"];
         assert_eq!((&hold["state"], &hold["multiplier"]), (&json!("settled"), &json!("1")));
         let postings = shown["postings"].as_array().unwrap();

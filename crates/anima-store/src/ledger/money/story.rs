@@ -69,6 +69,8 @@ pub struct StoryAttempt {
     pub usage_source: String,
     /// What it costs us; `None` when nothing.
     pub cost: Option<StoryCost>,
+    /// The provider's own id of it.
+    pub upstream_ref: Option<String>,
     /// When it began.
     pub started_at: Timestamp,
     /// When its first byte came.
@@ -101,7 +103,8 @@ const HOLD: &str = "
 const ATTEMPTS: &str = "
     SELECT a.n, a.channel, a.credential, a.model, a.outcome, CASE WHEN a.served THEN 1 ELSE 0 END,
            CAST(a.usage AS TEXT), a.usage_source, a.cost, a.cost_currency, c.code, c.version_no,
-           CASE WHEN a.cost_estimate THEN 1 ELSE 0 END, a.started_at, a.first_byte_at, a.ended_at
+           CASE WHEN a.cost_estimate THEN 1 ELSE 0 END, a.started_at, a.first_byte_at, a.ended_at,
+           a.upstream_ref
     FROM attempt a LEFT JOIN price_ref c ON c.id = a.cost_price_id
     WHERE a.hold = $1 ORDER BY a.n";
 
@@ -164,6 +167,7 @@ fn attempt(record: &Record) -> Result<StoryAttempt, Error> {
         usage: text(6)?,
         usage_source: text(7)?,
         cost,
+        upstream_ref: record.maybe_text(16)?.map(str::to_owned),
         started_at: Timestamp::from_micros(record.int(13)?),
         first_byte_at: record.maybe_int(14)?.map(Timestamp::from_micros),
         ended_at: Timestamp::from_micros(record.int(15)?),

@@ -2,7 +2,11 @@
 //!
 //! Invariant: every query in the document runs on both databases and gives the figures it claims.
 
-use anima_core::ledger::{Account, AttemptCost, Close, Component, Leg, Settlement};
+use std::collections::BTreeSet;
+
+use anima_core::ledger::{
+    Account, AttemptCost, Close, Component, EntryKind, Leg, Normal, Settlement,
+};
 use anima_core::money::Currency;
 use anima_core::usage::{Meter, Usage, UsageSource};
 
@@ -90,4 +94,41 @@ pub(super) async fn each_query_gives_what_the_document_says(place: &impl Place) 
             assert!(shown.contains(&format!("\"{figure}\"")), "{figure} is not in {shown}");
         }
     }
+}
+
+/// The cells of a section's table, without its head.
+fn table(section: &str) -> Vec<Vec<&'static str>> {
+    let text = DOCUMENT.split(&format!("## {section}\n")).nth(1).unwrap();
+    let rows = text.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with('|'));
+    rows.skip(2).map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// The numbers in a text.
+fn numbers(text: &str) -> BTreeSet<i16> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn the_documents_chart_is_the_programs() {
+    let rows = table("Chart of accounts");
+    let codes: BTreeSet<_> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!((rows.len(), codes.len()), (16, 16), "accounts are missing or twice");
+    for row in rows {
+        let account = Account::parse(row[0].trim_matches('`')).expect(row[0]);
+        let normal = if account.normal() == Normal::Debit { "debit" } else { "credit" };
+        assert_eq!((row[1], row[2]), (account.class().to_string().as_str(), normal), "{account}");
+    }
+}
+
+#[test]
+fn the_documents_events_are_all_kinds_with_all_components() {
+    let rows = table("What each event posts");
+    let of = |column: usize| -> BTreeSet<i16> {
+        rows.iter().flat_map(|row| numbers(row[column])).collect()
+    };
+    assert_eq!(of(1), EntryKind::ALL.iter().map(|kind| kind.number()).collect());
+    assert_eq!(of(4), Component::ALL.iter().map(|component| component.number()).collect());
+    let sides = rows.iter().flat_map(|row| [row[2], row[3]]);
+    let codes = sides.flat_map(|side| side.split('`').skip(1).step_by(2));
+    codes.for_each(|code| assert!(Account::parse(code).is_some(), "{code}"));
 }

@@ -123,6 +123,7 @@ fn attempt() -> Value {
             "price": price(),
             "estimate": { "type": "boolean", "description": "It rests on our own count" },
         }})),
+        "upstream_ref": nullable(&text("The provider's own id of it")),
     }})
 }
 
