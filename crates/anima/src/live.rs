@@ -77,6 +77,18 @@ impl moka::Expiry<Box<str>, Arc<Lookup>> for Remembered {
     ) -> Option<Duration> {
         Some(if found.record.is_some() { KEY_TTL } else { UNKNOWN_TTL })
     }
+
+    /// What was invalidated stays in the table for a while, and what is read then takes its place:
+    /// its time begins anew, or reads would end too soon when everything is down.
+    fn expire_after_update(
+        &self,
+        kid: &Box<str>,
+        found: &Arc<Lookup>,
+        now: std::time::Instant,
+        _left: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(kid, found, now)
+    }
 }
 
 /// What a request pins at the door.

@@ -122,3 +122,20 @@ async fn a_key_is_read_once_until_it_is_forgotten() {
     assert_eq!(fixture.look_up().await.unwrap(), 2);
     assert!(fixture.reads.try_recv().is_ok() && fixture.reads.try_recv().is_err());
 }
+
+/// moka keeps what was invalidated for a while, and takes what is read then for an update.
+#[test]
+fn a_key_that_is_read_again_has_its_whole_time_again() {
+    use moka::Expiry as _;
+    let found = |record: Option<KeyRecord>| {
+        let record = record.map(Arc::new);
+        Arc::new(Lookup { record, forgotten: 0, confirmed: AtomicBool::new(false) })
+    };
+    let again = |record| {
+        let (now, left) = (std::time::Instant::now(), Some(Duration::from_secs(1)));
+        Remembered.expire_after_update(&"7f".into(), &found(record), now, left)
+    };
+    let record = KeyRecord { secrets: vec![], key: vec![], app: vec![] };
+    assert_eq!(again(Some(record)), Some(KEY_TTL));
+    assert_eq!(again(None), Some(UNKNOWN_TTL));
+}
