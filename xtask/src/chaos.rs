@@ -21,7 +21,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     cargo::step(&["build", "--profile", &profile, "--locked", "-p", "anima", "-p", "anima-crash"])?;
     let redis = redis_program()?;
     let scratch = scratch_parent();
-    let mut services = Services::start(&[Kind::Postgres], &scratch)?;
+    let is_embedded = rest.iter().any(|word| word == "embedded");
+    let servers: &[Kind] = if is_embedded { &[] } else { &[Kind::Postgres] };
+    let mut services = Services::start(servers, &scratch)?;
     // Cargo calls the folder of its profile `dev` so.
     let folder = cargo::target_folder(if profile == "dev" { "debug" } else { &profile });
     let mut harness = Command::new(folder.join("anima-crash"));

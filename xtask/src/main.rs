@@ -38,7 +38,8 @@ usage: cargo xtask VERB
   bench [ARGS]     measures the gateway; --quick for a minute's worth, --out FILE for the table
   clients [ARGS]   the official SDKs against every dialect; --client, --provider, --feature, --out
   crash [ARGS]     kills gateways under load and audits their books; --kills N, --storage S
-  chaos [ARGS]     breaks what three nodes stand on, pulls every hatch; --quick, --only S, --out F
+  chaos [ARGS]     breaks what three nodes stand on, pulls every hatch; `embedded`: of one node on
+                   SQLite; --quick, --only S, --out F
   sim [ARGS]       simulates the ledger's protocol; --seeds N, --seed S to replay one
   fuzz [ARGS]      fuzzes every decoder; --seconds N each, --target T, --seed S, --input FILE
   openapi          writes docs/openapi.json anew";

@@ -181,19 +181,6 @@ impl Books {
         ])
     }
 
-    /// The same, of a PostgreSQL.
-    ///
-    /// # Errors
-    /// As before.
-    pub(crate) async fn of_server(url: &str) -> Result<Self> {
-        Self::of([
-            from_server(url, HOLDS).await?,
-            from_server(url, ATTEMPTS).await?,
-            from_server(url, LEGS).await?,
-            from_server(url, WALLETS).await?,
-        ])
-    }
-
     fn of([holds, attempts, legs, wallets]: [Vec<Row>; 4]) -> Result<Self> {
         let mut books = Self::default();
         for row in holds {
@@ -246,21 +233,13 @@ pub(crate) async fn open_holds(place: &Place) -> Result<i64> {
     counted(&rows(place, OPEN).await?)
 }
 
-/// The same, of a PostgreSQL.
-///
-/// # Errors
-/// When the database cannot be read.
-pub(crate) async fn open_holds_at(url: &str) -> Result<i64> {
-    counted(&from_server(url, OPEN).await?)
-}
-
 /// How many requests of a key were charged.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub(crate) async fn sold_to(url: &str, kid: &str) -> Result<i64> {
+pub(crate) async fn sold_to(place: &Place, kid: &str) -> Result<i64> {
     let of = format!("SELECT count(*) FROM hold WHERE kid = '{kid}' AND settled > 0");
-    counted(&from_server(url, &of).await?)
+    counted(&rows(place, &of).await?)
 }
 
 fn counted(rows: &[Row]) -> Result<i64> {
@@ -271,9 +250,9 @@ fn counted(rows: &[Row]) -> Result<i64> {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub(crate) async fn sold_at(url: &str) -> Result<BTreeMap<String, i64>> {
+pub(crate) async fn sold_at(place: &Place) -> Result<BTreeMap<String, i64>> {
     let mut versions = BTreeMap::new();
-    for row in from_server(url, SOLD_AT).await? {
+    for row in rows(place, SOLD_AT).await? {
         versions.insert(text(&row, 0)?, number(&row, 1)?.context("a sale without a price")?);
     }
     Ok(versions)
@@ -285,7 +264,7 @@ pub(crate) async fn sold_at(url: &str) -> Result<BTreeMap<String, i64>> {
 /// # Errors
 /// When the database cannot be read.
 pub(crate) async fn attempts_at(
-    url: &str,
+    place: &Place,
     channel: &str,
     (from_us, to_us): (i64, i64),
 ) -> Result<Vec<(String, i64)>> {
@@ -293,7 +272,7 @@ pub(crate) async fn attempts_at(
         "SELECT lower(hex(hold)), n FROM attempt
          WHERE channel = '{channel}' AND started_at >= {from_us} AND started_at <= {to_us}"
     );
-    let rows = from_server(url, &of).await?;
+    let rows = rows(place, &of).await?;
     let read =
         |row: &Row| Ok((text(row, 0)?, number(row, 1)?.context("an attempt without a number")?));
     rows.iter().map(read).collect()
@@ -303,8 +282,8 @@ pub(crate) async fn attempts_at(
 ///
 /// # Errors
 /// When the database cannot be read, or one is no JSON.
-pub(crate) async fn decisions(url: &str) -> Result<Vec<serde_json::Value>> {
-    let rows = from_server(url, "SELECT record FROM decision_record").await?;
+pub(crate) async fn decisions(place: &Place) -> Result<Vec<serde_json::Value>> {
+    let rows = rows(place, "SELECT record FROM decision_record").await?;
     let read = |row: &Row| serde_json::from_str(&text(row, 0)?).context("a record is no JSON");
     rows.iter().map(read).collect()
 }

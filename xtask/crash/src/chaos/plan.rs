@@ -57,6 +57,7 @@ impl Plan {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "routing" => plan.group = Group::Routing,
+                "embedded" => (plan.group, plan.nodes) = (Group::Embedded, 1),
                 "--quick" => plan.quicken(),
                 "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),
                 "--calls-per-second" => plan.calls_per_second = number(word, value()?)?,
@@ -73,6 +74,8 @@ impl Plan {
         }
         ensure!(plan.calls_per_second > 0, "--calls-per-second must be more than 0");
         ensure!(plan.nodes > 0, "--nodes must be more than 0");
+        let is_shared = plan.group != Group::Embedded || plan.nodes == 1;
+        ensure!(is_shared, "one process at a time serves the embedded database");
         scenario::chosen(&plan)?;
         plan.command = command("chaos", arguments, plan.seed);
         Ok(plan)
@@ -83,6 +86,7 @@ impl Plan {
         match self.group {
             Group::Configuration => "chaos",
             Group::Routing => "chaos routing",
+            Group::Embedded => "chaos embedded",
         }
     }
 
@@ -135,7 +139,16 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for line in ["--kill 3", "--kills many", "--only flood", "--nodes 0", "--out"] {
+        assert_eq!(parse("embedded").unwrap().nodes, 1);
+        for line in [
+            "embedded --nodes 2",
+            "embedded --only both-down",
+            "--kill 3",
+            "--kills many",
+            "--only flood",
+            "--nodes 0",
+            "--out",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -46,7 +46,7 @@ pub(crate) async fn at_an_instant(world: &mut World) -> Result<Vec<Line>> {
     }
     let (replies, _) = load.stop().await?;
     world.settled().await?;
-    let sold = books::sold_at(&world.stores.database.url).await?;
+    let sold = books::sold_at(&world.stores.database).await?;
     let (mut wrong, mut judged, mut under_way) = (0, vec![0; world.plan.nodes], 0);
     for reply in &replies {
         let Some(expected) = expected(reply, start_us, (before, after)) else {

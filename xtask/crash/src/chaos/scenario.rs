@@ -32,6 +32,8 @@ pub(crate) enum Group {
     Configuration,
     /// Fallback and circuits.
     Routing,
+    /// What of the first applies to one node on SQLite, in process.
+    Embedded,
 }
 
 macro_rules! scenarios {
@@ -57,6 +59,15 @@ const CONFIGURATION: &[Scenario] = scenarios! {
     "sigterm" shutdown::with_running_streams;
 };
 
+const EMBEDDED: &[Scenario] = scenarios! {
+    "kills" kills::with_messages;
+    "price" prices::at_an_instant;
+    "admins" admins::two_at_once;
+    "hatches" hatches::every_one;
+    "hatches-restart" hatches::survive_restarts;
+    "sigterm" shutdown::with_running_streams;
+};
+
 const ROUTING: &[Scenario] = scenarios! {
     "storms" routing::of_every_kind;
     "first-fails" routing::fails;
@@ -75,6 +86,7 @@ pub(crate) fn chosen(plan: &Plan) -> Result<Vec<Scenario>> {
     let all = match plan.group {
         Group::Configuration => CONFIGURATION,
         Group::Routing => ROUTING,
+        Group::Embedded => EMBEDDED,
     };
     if let Some(unknown) = plan.only.iter().find(|only| all.iter().all(|s| s.name != **only)) {
         let known: Vec<_> = all.iter().map(|scenario| scenario.name).collect();

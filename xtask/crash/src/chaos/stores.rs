@@ -11,13 +11,14 @@ use anima_simulator::proxy::{Mode, Proxy};
 
 use super::plan::Plan;
 use super::redis::Redis;
-use crate::place::Behind;
+use super::scenario::Group;
+use crate::place::{Behind, Place};
 
 /// Both stores.
 #[derive(Debug)]
 pub(crate) struct Stores {
-    /// The database: its own URL, the server, and the proxy in front.
-    pub(crate) database: Behind,
+    /// The database: a PostgreSQL behind its proxy, or the file of the embedded default.
+    pub(crate) database: Place,
     pub(crate) redis: Redis,
     /// In front of Redis.
     pub(crate) redis_proxy: Proxy,
@@ -29,21 +30,30 @@ impl Stores {
     /// # Errors
     /// When either does not answer.
     pub(crate) async fn start(plan: &Plan, scratch: &Path) -> Result<Self> {
-        let database = Behind::make(&plan.postgres, plan.seed).await?;
+        let database = if plan.group == Group::Embedded {
+            Place::Sqlite(scratch.join("anima.db"))
+        } else {
+            Place::Postgres(Box::new(Behind::make(&plan.postgres, plan.seed).await?))
+        };
         let redis = Redis::start(&plan.redis, scratch).await?;
         let redis_proxy = Proxy::start(redis.address).await?;
         Ok(Self { database, redis, redis_proxy })
     }
 
-    /// What nodes are told.
+    /// What nodes are told: on the embedded default of no Redis.
     pub(crate) fn redis_url(&self) -> String {
+        if self.database.postgres().is_none() {
+            return String::new();
+        }
         format!("redis://{}/0", self.redis_proxy.address())
     }
 
     /// What happens to bytes on the way to Redis, and to the database.
     pub(crate) fn set(&self, redis: Mode, database: Mode) {
         self.redis_proxy.set(redis);
-        self.database.proxy.set(database);
+        if let Some(behind) = self.database.postgres() {
+            behind.proxy.set(database);
+        }
     }
 
     /// Both are there, and nothing stands in the way.

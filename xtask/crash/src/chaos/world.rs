@@ -66,7 +66,7 @@ impl World {
         let kit = Kit {
             program: plan.program.clone(),
             scratch: scratch.to_path_buf(),
-            database_url: stores.database.through.clone(),
+            database_url: stores.database.database_url(),
             environment: vec![("ANIMA_REDIS_URL", stores.redis_url())],
         };
         let mut fleet = Fleet::plan(kit, plan.nodes)?;
@@ -213,7 +213,7 @@ impl World {
     pub(crate) async fn settled(&self) -> Result<i64> {
         let until = Instant::now() + QUIET_WITHIN;
         loop {
-            let open = books::open_holds_at(&self.stores.database.url).await?;
+            let open = books::open_holds(&self.stores.database).await?;
             if open == 0 || Instant::now() > until {
                 return Ok(open);
             }

@@ -31,7 +31,7 @@ pub(crate) async fn against_the_truth(world: &mut World) -> Result<Vec<Line>> {
     let open = world.settled().await?;
     let mut truth = world.provider.truth(TRUTH_WITHIN).await?;
     swallowed(world, &mut truth).await?;
-    let books = Books::of_server(&world.stores.database.url).await?;
+    let books = Books::read(&world.stores.database).await?;
     let audit = audit::audit_of(&[APP], &books, &truth, &world.day.seen)?;
     let mut lines = vec![Line::check("billing: no hold is open", open == 0, &open.to_string())];
     for class in Class::ALL {
@@ -76,7 +76,7 @@ async fn swallowed(world: &World, truth: &mut Vec<Call>) -> Result<()> {
         let arrived: BTreeSet<String> =
             truth.iter().filter_map(|call| call.attempt_id.clone()).collect();
         let Some(like) = truth.iter().find(|call| of(call)).cloned() else { continue };
-        let made = books::attempts_at(&world.stores.database.url, channel, (*from_us, *to_us));
+        let made = books::attempts_at(&world.stores.database, channel, (*from_us, *to_us));
         let mut lost = Vec::new();
         for (request, n) in made.await? {
             let attempt_id = format!("{request}-{n}");

@@ -29,7 +29,7 @@ struct Told {
 /// # Errors
 /// When records or metrics cannot be read.
 pub(crate) async fn tell_all(world: &mut World) -> Result<Vec<Line>> {
-    let told = told(&books::decisions(&world.stores.database.url).await?)?;
+    let told = told(&books::decisions(&world.stores.database).await?)?;
     let openings: Vec<(Place, Opening)> = std::mem::take(&mut world.day.openings)
         .into_iter()
         .flat_map(|(place, all)| all.into_iter().map(move |one| (place.clone(), one)))
