@@ -132,7 +132,8 @@ fn a_key_that_is_read_again_has_its_whole_time_again() {
         Arc::new(Lookup { record, forgotten: 0, confirmed: AtomicBool::new(false) })
     };
     let again = |record| {
-        let (now, left) = (std::time::Instant::now(), Some(Duration::from_secs(1)));
+        let now = tokio::time::Instant::now().into_std();
+        let left = Some(Duration::from_secs(1));
         Remembered.expire_after_update(&"7f".into(), &found(record), now, left)
     };
     let record = KeyRecord { secrets: vec![], key: vec![], app: vec![] };

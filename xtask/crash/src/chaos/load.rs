@@ -98,6 +98,11 @@ impl Load {
         self.record.lock().iter().filter(|reply| reply.sent >= since).cloned().collect()
     }
 
+    /// How many calls have ended.
+    pub(crate) fn count(&self) -> usize {
+        self.record.lock().len()
+    }
+
     /// Forgets what was recorded so far: a long scenario looks often.
     pub(crate) fn forget(&self) {
         self.record.lock().clear();
