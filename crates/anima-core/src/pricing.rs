@@ -78,6 +78,12 @@ impl PriceList {
             .map(|r| r.rate)
     }
 
+    /// What a million of a meter costs at first, in the list's currency; `None` without a rate.
+    pub fn per_million(&self, meter: Meter) -> Option<i64> {
+        let (rate, _) = self.rate_or_whole(meter, 0, None)?;
+        ExactSum::default().add(1_000_000, rate).ok()?.round(Multiplier::ONE).ok()
+    }
+
     /// Whether a call that uses these meters can be priced by the list as it stands.
     ///
     /// A meter that is only a part of another needs no rate of its own.

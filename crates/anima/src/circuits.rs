@@ -201,7 +201,8 @@ impl Circuits {
         let now = self.clock.now();
         let spread = usize::try_from(self.rng.next_u64() >> 33).unwrap_or(0);
         let Some(Known(health)) = self.known(route) else { return vec![] };
-        if health.channel.mode(now).is_some() {
+        let calm = !health.channel.watchful.load(Ordering::Acquire);
+        if calm || health.channel.mode(now).is_some() {
             let count = codes.len().max(1);
             return (0..codes.len()).map(|n| (n + spread) % count).collect();
         }

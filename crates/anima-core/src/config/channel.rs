@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FaultRule;
+use crate::clock::Timestamp;
+
 /// A channel's body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +34,9 @@ pub struct Channel {
     /// What happens to a running call when its client leaves.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
+    /// Faults of the operator's own, to rehearse with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultRule>,
     /// The provider's own settings.
     #[serde(default)]
     pub settings: serde_json::Map<String, serde_json::Value>,
@@ -103,6 +109,16 @@ pub struct Breaker {
     pub max_open_ms: u32,
     /// Probes allowed while half open, over all nodes.
     pub half_open_permits: u32,
+    /// Until then the circuits judge and show what they would do, and leave no call out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_only_until: Option<Timestamp>,
+}
+
+impl Breaker {
+    /// Whether the circuits only judge.
+    pub fn only_measures(&self, now: Timestamp) -> bool {
+        self.metrics_only_until.is_some_and(|until| now < until)
+    }
 }
 
 impl Default for Breaker {
@@ -118,6 +134,7 @@ impl Default for Breaker {
             open_ms: 5_000,
             max_open_ms: 300_000,
             half_open_permits: 3,
+            metrics_only_until: None,
         }
     }
 }

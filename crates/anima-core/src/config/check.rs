@@ -3,10 +3,14 @@
 //! Invariant: what passes here compiles into a snapshot without error.
 
 use super::{
-    Alias, Amount, App, Breaker, Channel, FxRate, Key, Limit, LimitKind, Price, Quota, Side,
-    TokenGroup, Window,
+    Alias, Amount, App, Breaker, Channel, FaultRule, FxRate, Key, Limit, LimitKind, Price, Quota,
+    Side, TokenGroup, Window,
 };
 use crate::money::{Currency, Money};
+
+/// Rules of a channel at most, and the longest delay of one.
+const FAULTS_MAX: usize = 8;
+const FAULT_DELAY_MS_MAX: u32 = 600_000;
 
 /// A member that is wrong, and what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,8 +68,23 @@ impl Check for Channel {
             ensure((1..=100).contains(&rate), member, "1 to 100 percent")?;
         }
         check_breaker(&self.breaker)?;
+        check_faults(&self.faults)?;
         ensure(self.max_concurrency != Some(0), "max_concurrency", "at least 1, or null")
     }
+}
+
+fn check_faults(rules: &[FaultRule]) -> Result<(), Problem> {
+    ensure(rules.len() <= FAULTS_MAX, "faults", "8 rules at most")?;
+    for (n, rule) in rules.iter().enumerate() {
+        let member = |name: &str| format!("faults[{n}].{name}");
+        let percent = (1..=100).contains(&rule.percent);
+        ensure(percent, &member("percent"), "1 to 100 percent")?;
+        let delay = rule.delay_ms <= FAULT_DELAY_MS_MAX;
+        ensure(delay, &member("delay_ms"), "at most 600000 milliseconds")?;
+        let does = rule.delay_ms > 0 || rule.fail.is_some();
+        ensure(does, &member("fail"), "a way to fail, or a `delay_ms` above 0")?;
+    }
+    Ok(())
 }
 
 fn check_breaker(breaker: &Breaker) -> Result<(), Problem> {

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
-use anima_core::config::{Channel, Resource};
+use anima_core::config::{Channel, FAULT_AHEAD_MS, Resource};
 use anima_store::config::{Actor, Row};
 use anima_wire::adapter;
 
@@ -69,6 +69,10 @@ impl Collection for Channels {
             return Err(Problem::invalid("settings", &format!("an object with `{name}`")));
         }
         address::check(&channel.base_url, channel.allow_private_network)?;
+        let latest = admin.clock.now().plus_millis(FAULT_AHEAD_MS);
+        if channel.faults.iter().any(|rule| rule.until > latest) {
+            return Err(Problem::invalid("faults", "rules whose `until` is within seven days"));
+        }
         // A stored secret is sent only where it was meant for: who may change an address may not
         // read secrets by it.
         let mut stored = draft.origin.map(credentials::stored).unwrap_or_default();

@@ -234,6 +234,9 @@ impl ChannelHealth {
 
     /// The operator's word that holds now.
     pub(super) fn mode(&self, now: Timestamp) -> Option<(Mode, Option<Timestamp>)> {
+        if !self.watchful.load(Ordering::Acquire) {
+            return None;
+        }
         let manual = self.manual.lock();
         manual.as_ref().filter(|m| m.is_in_force(now)).map(|m| (m.mode, m.until))
     }

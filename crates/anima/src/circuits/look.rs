@@ -26,14 +26,15 @@ pub(super) fn look(route: &RouteEntry, health: &ModelHealth, now: Timestamp) -> 
     if mode.is_some() {
         return Seen::default();
     }
+    let measures = route.channel.body.breaker.only_measures(now);
     let (whole, opening) = channel.whole.state(now);
-    if whole == State::Open {
+    if whole == State::Open && !measures {
         let seen = skip(SkipReason::ChannelCircuitOpen, opening.map(|(until, _)| until));
         return Seen { circuit: whole, ..seen };
     }
     let (state, opening) = health.unit.state(now);
     let circuit = if whole == State::Closed { state } else { whole };
-    if state == State::Open {
+    if state == State::Open && !measures {
         let slow = opening.is_some_and(|(_, cause)| cause == Cause::SlowRate);
         let seen = skip(SkipReason::CircuitOpen, opening.map(|(until, _)| until));
         return Seen { slow, circuit: state, ..seen };

@@ -57,8 +57,22 @@ pub(super) fn anyway(health: &ModelHealth) -> (Admitted, Admitted) {
 }
 
 impl Circuits {
-    /// Lets a call through as the circuits allow, with a permit of each that is half open.
+    /// Lets a call through as the circuits allow, and where they only judge anyway.
     pub(super) async fn proper(
+        &self,
+        health: &ModelHealth,
+        asking: Asking,
+        settings: &Breaker,
+    ) -> Result<(Admitted, Admitted), SkipReason> {
+        let allowed = self.allowed(health, asking, settings).await;
+        if settings.only_measures(asking.now) {
+            return Ok(allowed.unwrap_or_else(|_refused| anyway(health)));
+        }
+        allowed
+    }
+
+    /// With a permit of each circuit that is half open.
+    async fn allowed(
         &self,
         health: &ModelHealth,
         asking: Asking,

@@ -22,6 +22,7 @@ pub struct Routing {
     retries: IntCounterVec,
     credentials_out: IntGaugeVec,
     records: IntCounterVec,
+    faults: IntCounterVec,
     /// Tries that the retry budget refused.
     pub retries_refused: IntCounter,
 }
@@ -80,20 +81,24 @@ impl Routing {
                 "Decisions about calls that are over, by what became of their record.",
                 &["outcome"],
             )?,
+            faults: counter(
+                "faults_injected_total",
+                "Calls that an operator's fault rule took, by what it did.",
+                &["channel", "fault"],
+            )?,
             retries_refused: IntCounter::with_opts(opts(
                 "retries_refused_total",
                 "Tries of the same channel that the retry budget refused.",
             ))?,
         };
-        registry.register(Box::new(routing.state.clone()))?;
-        registry.register(Box::new(routing.manual.clone()))?;
-        registry.register(Box::new(routing.transitions.clone()))?;
-        registry.register(Box::new(routing.skips.clone()))?;
-        registry.register(Box::new(routing.last_resort.clone()))?;
-        registry.register(Box::new(routing.fallbacks.clone()))?;
-        registry.register(Box::new(routing.retries.clone()))?;
-        registry.register(Box::new(routing.credentials_out.clone()))?;
-        registry.register(Box::new(routing.records.clone()))?;
+        for gauge in [&routing.state, &routing.manual, &routing.credentials_out] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        let Self { transitions, skips, last_resort, fallbacks, retries, records, faults, .. } =
+            &routing;
+        for counter in [transitions, skips, last_resort, fallbacks, retries, records, faults] {
+            registry.register(Box::new(counter.clone()))?;
+        }
         registry.register(Box::new(routing.retries_refused.clone()))?;
         Ok(routing)
     }
@@ -147,6 +152,11 @@ impl Routing {
     /// database, or `above_rate`.
     pub fn recorded(&self, outcome: &str, count: u64) {
         self.records.with_label_values(&[outcome]).inc_by(count);
+    }
+
+    /// Counts a call that a fault rule took.
+    pub fn injected(&self, channel: &str, fault: &str) {
+        self.faults.with_label_values(&[channel, fault]).inc();
     }
 
     /// Says how many credentials are out.

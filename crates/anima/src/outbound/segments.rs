@@ -5,6 +5,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +20,8 @@ const JOIN_BELOW: usize = 16 * 1024;
 pub struct Segments {
     reversed: Vec<Bytes>,
     remaining: u64,
+    /// Set when the first slice is taken.
+    begun: Option<Arc<AtomicBool>>,
 }
 
 impl Segments {
@@ -33,7 +37,13 @@ impl Segments {
             slices = vec![joined.freeze()];
         }
         slices.reverse();
-        Self { reversed: slices, remaining: total as u64 }
+        Self { reversed: slices, remaining: total as u64, begun: None }
+    }
+
+    /// Says in `begun` when the body begins to leave: until then the other side has none of it.
+    #[must_use]
+    pub fn telling(self, begun: Arc<AtomicBool>) -> Self {
+        Self { begun: Some(begun), ..self }
     }
 }
 
@@ -45,6 +55,9 @@ impl Body for Segments {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(begun) = self.begun.take() {
+            begun.store(true, Ordering::Relaxed);
+        }
         let next = self.reversed.pop();
         if let Some(slice) = &next {
             self.remaining = self.remaining.saturating_sub(slice.len() as u64);

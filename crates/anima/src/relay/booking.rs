@@ -227,6 +227,7 @@ pub(super) async fn failed(
 ) -> Attempt {
     let mut attempt = record(trial, End { outcome: failure.reason(), served: false, at: now });
     match failure.row().cost {
+        _ if !trial.is_sent() => {}
         Cost::Nothing => {}
         Cost::EstimatedInput | Cost::Delivered => {
             let input = if meters(call.request.endpoint).contains(&Meter::InputTokens) {

@@ -201,6 +201,10 @@ fn refusal(call: &Call, plan: &Plan, now: Timestamp) -> Refusal {
         let message = format!("Every provider of the model `{model}` asks to wait.");
         return Refusal::new(Failure::RateLimited, message).retry_after(wait_ms);
     }
+    if has(SkipReason::AbovePriceLimit) {
+        let message = "No channel is left below the limits of the x-anima-max-price header.";
+        return Refusal::new(Failure::NoHealthyChannel, message).retry_after(wait_ms);
+    }
     if has(SkipReason::Steered) {
         let message = "No channel is left that the x-anima-only and x-anima-ignore headers allow.";
         return Refusal::new(Failure::NoHealthyChannel, message).retry_after(wait_ms);

@@ -2,7 +2,8 @@
 //!
 //! `x-anima-deadline-ms` is for everyone; `x-anima-only`, `x-anima-ignore` and `x-anima-order` name
 //! channels, which are the operator's business, so a setting must allow them. The timeouts that the
-//! vendors' own libraries announce shorten a call, too. Invariant: a header only ever takes away.
+//! vendors' own libraries announce shorten a call, too. `x-anima-max-price` leaves out what costs
+//! more. Invariant: a header only ever takes away.
 //! Source: `wire-conventions` 4.1 and 4.6.
 
 use std::time::Duration;
@@ -10,8 +11,11 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use anima_core::failure::Failure;
+use anima_core::money::{Money, decimal};
+use anima_core::pricing::PriceList;
 use anima_core::routing::{Seen, SkipReason};
 use anima_core::snapshot::RouteEntry;
+use anima_core::usage::Meter;
 
 use crate::http::reply::Refusal;
 
@@ -27,12 +31,61 @@ pub struct Steering {
     pub ignore: Vec<String>,
     /// These first, in this order.
     pub order: Vec<String>,
+    /// What may be paid at a channel.
+    pub ceiling: Ceiling,
     /// The whole call takes no longer than this.
     pub within: Option<Duration>,
     /// The caller's library gives up when nothing has come by then.
     pub first_byte_within: Option<Duration>,
     /// Say how the call was routed.
     pub trace: bool,
+}
+
+/// What a million tokens may cost at a channel, as decimals in the currency of its cost price.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ceiling {
+    input: Option<String>,
+    output: Option<String>,
+}
+
+impl Ceiling {
+    fn read(headers: &HeaderMap, allowed: bool) -> Result<Self, Refusal> {
+        const NAME: &str = "x-anima-max-price";
+        let Some(list) = text(headers, NAME) else { return Ok(Self::default()) };
+        if !allowed {
+            return Err(refused(&format!("The header {NAME} is not allowed on this gateway.")));
+        }
+        let wrong = || {
+            refused(&format!(
+                "The header {NAME} must be what a million tokens may cost, such as \
+                 `input=2.5,output=10`; one of both is enough."
+            ))
+        };
+        let mut ceiling = Self::default();
+        for part in list.split(',') {
+            let (kind, amount) = part.split_once('=').ok_or_else(wrong)?;
+            let amount = amount.trim();
+            if !decimal(amount).is_ok_and(|(digits, _)| digits >= 0) {
+                return Err(wrong());
+            }
+            let of = match kind.trim() {
+                "input" => &mut ceiling.input,
+                "output" => &mut ceiling.output,
+                _ => return Err(wrong()),
+            };
+            *of = Some(amount.to_owned());
+        }
+        Ok(ceiling)
+    }
+
+    /// Whether a channel asks for more, or for an amount that cannot be compared.
+    fn is_passed_by(&self, cost: &PriceList) -> bool {
+        let limits = [(&self.input, Meter::InputTokens), (&self.output, Meter::OutputTokens)];
+        limits.into_iter().any(|(most, meter)| {
+            let (Some(most), Some(asked)) = (most, cost.per_million(meter)) else { return false };
+            !Money::parse(most, cost.currency).is_ok_and(|most| asked <= most.units)
+        })
+    }
 }
 
 /// What the operator allows callers to say.
@@ -69,6 +122,7 @@ impl Steering {
             only: names("x-anima-only")?,
             ignore: names("x-anima-ignore")?,
             order: names("x-anima-order")?,
+            ceiling: Ceiling::read(headers, allowed.steering)?,
             within,
             first_byte_within: library_timeout(headers),
             trace,
@@ -116,6 +170,10 @@ pub(super) fn apply(steering: &Steering, route: &RouteEntry, seen: Seen) -> Seen
     if (!steering.only.is_empty() && !named(&steering.only)) || named(&steering.ignore) {
         return Seen { skip: Some(SkipReason::Steered), until: None, slow: false, ..seen };
     }
+    if route.cost.as_ref().is_some_and(|cost| steering.ceiling.is_passed_by(cost)) {
+        let skip = Some(SkipReason::AbovePriceLimit);
+        return Seen { skip, until: None, slow: false, ..seen };
+    }
     let place = steering.order.iter().position(|name| name == code);
     Seen { rank: place.unwrap_or(steering.order.len()), ..seen }
 }
@@ -141,6 +199,22 @@ mod tests {
         let sent = headers(&[("x-anima-order", "a")]);
         assert!(Steering::read(&sent, none).unwrap_err().message.contains("x-anima-order"));
         assert!(Steering::read(&headers(&[("x-anima-ignore", " ,")]), ALL).is_err());
+    }
+
+    #[test]
+    fn a_price_limit_is_one_or_two_decimals() {
+        let read = |value| Steering::read(&headers(&[("x-anima-max-price", value)]), ALL);
+        let ceiling = read("input=2.5, output=10").unwrap().ceiling;
+        assert_eq!(
+            (ceiling.input.as_deref(), ceiling.output.as_deref()),
+            (Some("2.5"), Some("10"))
+        );
+        assert_eq!(read("output=0").unwrap().ceiling.input, None);
+        for wrong in ["", "5", "input=", "input=-1", "input=cheap", "image=1", "input=1;output=2"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let none = Allowed { steering: false, trace: true };
+        assert!(Steering::read(&headers(&[("x-anima-max-price", "input=1")]), none).is_err());
     }
 
     #[test]

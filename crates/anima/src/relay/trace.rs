@@ -54,6 +54,7 @@ pub(super) struct Tried {
     took: Option<Duration>,
     outcome: &'static str,
     status: Option<u16>,
+    injected: bool,
     asked_ms: Option<u64>,
     /// The circuit whose state changed by it.
     changed: Change,
@@ -86,6 +87,7 @@ impl Tried {
             took: Some(trial.started.elapsed()),
             outcome,
             status: trial.status,
+            injected: trial.is_injected,
             asked_ms: None,
             changed: Change::default(),
         }
@@ -119,6 +121,7 @@ impl Tried {
             "duration_ms": self.took.map(ms),
             "outcome": self.outcome,
             "status": self.status,
+            "injected": self.injected,
             "retry_after_ms": self.asked_ms,
             "circuit_change": self.changed.get().map(|change| json!({
                 "to": change.to,

@@ -4,6 +4,7 @@
 //! (`stream`). Invariant: every way out names what the attempt may have cost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +56,10 @@ pub(super) struct Trial {
     pub(super) content_type: Option<HeaderValue>,
     /// The status that the provider answered with.
     pub(super) status: Option<u16>,
+    /// A fault rule of the operator's took it.
+    pub(super) is_injected: bool,
+    /// Set when the request begins to leave.
+    sent: Arc<AtomicBool>,
     /// What it reports to the circuits; gone once it has.
     ticket: Option<Ticket>,
 }
@@ -94,6 +99,8 @@ impl Trial {
             dropped: Dropped::default(),
             content_type: None,
             status: None,
+            is_injected: false,
+            sent: Arc::new(AtomicBool::new(false)),
             ticket: Some(ticket),
         }
     }
@@ -110,6 +117,11 @@ impl Trial {
         let first_byte = if streams { waited } else { Duration::ZERO };
         let asked_ms = end.and_then(|classified| classified.retry_after_ms);
         ticket.end(End { failure, first_byte, asked_ms })
+    }
+
+    /// Whether the provider may have any of the request. What nobody sent costs nothing.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Notes the provider's own id of the call: bounded, since the provider chooses it.
@@ -320,7 +332,8 @@ impl Trial {
         let region = encoded.region.as_deref();
         let sent = Sent { uri: &uri, body: &encoded.body, at_s, region };
         adapter.authorize(&mut headers, secret, &sent).ok()?;
-        let mut request = Request::new(Segments::new(encoded.body));
+        let body = Segments::new(encoded.body).telling(Arc::clone(&self.sent));
+        let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::testapp::{
-    Backend, Client, Neighbour, Rates, TestApp, eventually, price, prompt, variable,
+    BACKUP_SECRET, Backend, Client, Neighbour, Rates, TestApp, eventually, price, prompt, variable,
 };
 
 /// What each request met: when it was sent, and its status.
@@ -243,4 +243,47 @@ async fn a_price_changes_on_every_node_at_its_instant() {
     eprintln!("price change: {} calls, {early} before and {late} after, 0 wrong", asked.len());
     assert!(early > 0 && late > 0);
     fleet.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_send_the_probes_of_one() {
+    let Some(fleet) = Fleet::start(false).await else { return };
+    if variable("ANIMA_TEST_REDIS_URL").is_some() {
+        Box::pin(probed(&fleet)).await;
+    }
+    fleet.finish().await;
+}
+
+async fn probed(fleet: &Fleet) {
+    let app = &fleet.app;
+    app.channel("backup", BACKUP_SECRET, json!({})).await;
+    let breaker = json!({"consecutive_failures": 5, "open_ms": 2_500, "half_open_permits": 3});
+    app.patch("/channels/main", json!({ "breaker": breaker })).await;
+    app.alias("two", "chat", &[("main", "sim-chat"), ("backup", "sim-other")]).await;
+    let fails = json!([{"match": {"model": "sim-chat"}, "do": "status:500+latency:200"}]);
+    app.script(&fails);
+    let ask = async |client: &Client| {
+        let headers = [("x-api-key", app.key.as_str())];
+        let body = prompt("two").to_string().into();
+        let sent = client.open(Method::POST, "/v1/chat/completions", &headers, body).await;
+        let reply = sent.whole().await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.header("x-anima-attempts") == "1"
+    };
+    let heard = || app.upstream.calls().iter().filter(|call| call.model == "sim-chat").count();
+    for client in fleet.clients() {
+        eventually("every node leaves it alone", async || ask(client).await.then_some(())).await;
+    }
+    let before = heard();
+    let clients = fleet.clients();
+    eventually("it is probed", async || {
+        futures_util::future::join_all(clients.iter().cycle().take(12).map(|c| ask(c))).await;
+        (heard() > before).then_some(())
+    })
+    .await;
+    for _ in 0..5 {
+        futures_util::future::join_all(clients.iter().cycle().take(12).map(|c| ask(c))).await;
+    }
+    let probes = heard() - before;
+    assert!((1..=3).contains(&probes), "{probes} probes of one open period");
 }

@@ -1,5 +1,7 @@
 //! Which way calls go when upstreams fail: circuits, chains, waits, steering.
 
+use anima::clock::SystemClock;
+use anima_core::clock::Clock as _;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -14,6 +16,9 @@ on_both! {
     when_everything_is_open_a_few_trickle_through;
     a_deadline_of_the_caller_ends_the_call;
     a_channel_switched_off_in_the_middle_of_a_call_is_not_fallen_back_to;
+    a_refusal_of_the_content_goes_on_only_where_it_may;
+    rehearsed_faults_fall_back_cost_nothing_and_end;
+    circuits_that_only_measure_leave_no_channel_out;
     callers_steer_where_they_may ("caller_steering = \"on\"\ncaller_trace = \"on\"");
 }
 
@@ -177,6 +182,9 @@ async fn callers_steer_where_they_may(app: &TestApp) {
         ("x-anima-ignore", "main", 200, "sim-other"),
         ("x-anima-order", "backup,main", 200, "sim-other"),
         ("x-anima-only", "nowhere", 503, ""),
+        ("x-anima-max-price", "output=1000000", 200, "sim-chat"),
+        ("x-anima-max-price", "input=0, output=0", 503, ""),
+        ("x-anima-max-price", "cheap", 400, ""),
         ("x-anima-trace", "1", 200, "sim-chat"),
     ] {
         let headers = [("x-api-key", app.key.as_str()), (name, value)];
@@ -187,4 +195,82 @@ async fn callers_steer_where_they_may(app: &TestApp) {
         let traced = reply.header("x-anima-trace").contains("\"outcome\":\"ok\"");
         assert_eq!(traced, name == "x-anima-trace", "{name}: {reply:?}");
     }
+}
+
+async fn a_refusal_of_the_content_goes_on_only_where_it_may(app: &TestApp) {
+    app.channel("backup", BACKUP_SECRET, json!({})).await;
+    app.alias("other", "chat", &[("backup", "sim-other")]).await;
+    app.alias("strict", "chat", &[("main", "sim-chat"), ("backup", "sim-chat")]).await;
+    app.patch("/aliases/strict", json!({"fallbacks": {"error": ["other"]}})).await;
+    app.alias("lenient", "chat", &[("main", "sim-chat"), ("backup", "sim-chat")]).await;
+    app.patch("/aliases/lenient", json!({"fallbacks": {"content_policy": ["other"]}})).await;
+    let refused = json!([{"match": {"model": "sim-chat"},
+        "do": "status:400:code=content_policy_violation"}]);
+    app.script(&refused);
+    for stream in [false, true] {
+        let ask = async |alias: &str| {
+            if stream { app.ask_stream(alias).await } else { app.ask(alias).await }
+        };
+        let reply = ask("strict").await;
+        assert_eq!(reply.refusal(), (400, "content_policy_violation".into()), "{reply:?}");
+        let reply = ask("lenient").await;
+        assert_eq!((reply.status, reply.header("x-anima-served-model")), (200, "sim-other"));
+        assert_eq!(reply.header("x-anima-attempts"), "2", "no other channel refuses it again");
+    }
+    let state = &circuit(app, "main").await["circuits"][1]["state"];
+    assert_eq!(state, "closed", "and it is no failure of the channel");
+}
+
+/// An instant so far from now.
+fn from_now(ms: i64) -> Value {
+    json!(SystemClock.now().plus_millis(ms))
+}
+
+async fn rehearsed_faults_fall_back_cost_nothing_and_end(app: &TestApp) {
+    two(app, json!({})).await;
+    let rule = |until| json!({"faults": [{"percent": 100, "fail": "error", "until": until}]});
+    app.patch("/channels/main", rule(from_now(60_000))).await;
+    let before = app.upstream.calls().len();
+    let reply = app.ask("two").await;
+    assert_eq!((reply.status, reply.header("x-anima-served-model")), (200, "sim-other"));
+    assert_eq!(app.upstream.calls().len(), before + 1, "nothing was sent to the first channel");
+    let waste = app.legs(&reply).await.into_iter().filter(|leg| leg.component == "waste").count();
+    assert_eq!(waste, 0, "and nothing is booked for it");
+    let path = format!("/requests/{}", reply.request_id());
+    let record = app.admin(Method::GET, &path, &Value::Null).await;
+    assert_eq!(record["attempts"][0]["injected"], true, "{record:#}");
+    let counted = "anima_faults_injected_total{channel=\"main\",fault=\"error\"} 1";
+    assert!(app.metrics().await.contains(counted));
+    app.patch("/channels/main", rule(from_now(-1))).await;
+    assert_eq!(app.ask("two").await.header("x-anima-served-model"), "sim-chat");
+    let row = app.admin(Method::GET, "/channels/main", &Value::Null).await;
+    for (faults, member) in [
+        (json!([{"percent": 0, "fail": "error", "until": from_now(1)}]), "faults[0].percent"),
+        (json!([{"percent": 5, "until": from_now(1)}]), "faults[0].fail"),
+        (json!([{"percent": 5, "fail": "error"}]), "until"),
+        (json!([{"percent": 5, "fail": "error", "until": from_now(8 * 86_400_000)}]), "faults"),
+    ] {
+        let body = json!({"version_no": row["version_no"], "faults": faults});
+        let refused = app.admin_try(Method::PATCH, "/channels/main", &body).await;
+        assert!((400..=422).contains(&refused.status), "{refused:?}");
+        assert!(refused.text().contains(member), "{refused:?}");
+    }
+}
+
+async fn circuits_that_only_measure_leave_no_channel_out(app: &TestApp) {
+    let until = from_now(60_000);
+    let breaker = json!({"consecutive_failures": 2, "open_ms": 60_000,
+        "metrics_only_until": until});
+    two(app, breaker).await;
+    fail_main(app, "status:500");
+    for _ in 0..5 {
+        assert_eq!(app.ask("two").await.header("x-anima-attempts"), "2");
+    }
+    assert_eq!(
+        circuit(app, "main").await["circuits"][1]["state"],
+        "open",
+        "it judges all the same"
+    );
+    app.patch("/channels/main", json!({"breaker": {"metrics_only_until": null}})).await;
+    assert_eq!(app.ask("two").await.header("x-anima-attempts"), "1", "and then it counts");
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use anima_core::config::{Breaker, Resource, RetryBudget, Timeouts};
 use anima_core::usage::Meter;
 
-use super::schemas::{amount, code, integer, list, text, word};
+use super::schemas::{amount, code, instant, integer, list, nullable, text, word};
 
 /// A resource's body.
 #[derive(Debug)]
@@ -74,8 +74,21 @@ fn channel() -> Value {
             "description": "Needed for loopback and private addresses",
         },
         "on_disconnect": with_default(word(&["drain", "cancel"], "On hang-up"), json!("drain")),
+        "faults": list(fault(), "Faults of the operator's own, to rehearse with"),
         "settings": { "type": "object", "description": "The provider's own" },
     })
+}
+
+fn fault() -> Value {
+    let ways = ["unreachable", "connection_lost", "error", "overloaded", "rate_limited", "timeout"];
+    let members = json!({
+        "percent": { "type": "integer", "minimum": 1, "maximum": 100 },
+        "delay_ms": integer(0, "Waits so long before the call"),
+        "fail": word(&ways, "Then fails so, and nothing is sent; without, it is sent"),
+        "model": text("One model of the channel; all without"),
+        "until": instant("Ends then by itself; within seven days"),
+    });
+    object(&members, &["percent", "until"])
 }
 
 fn timeouts() -> Value {
@@ -101,6 +114,7 @@ fn breaker() -> Value {
         "open_ms": integer(0, "How long the circuit stays open at first"),
         "max_open_ms": integer(0, "How long it stays open at most"),
         "half_open_permits": integer(0, "Probes while half open"),
+        "metrics_only_until": nullable(&instant("Until then circuits only judge")),
     });
     with_default(object(&members, &[]), json!(Breaker::default()))
 }
@@ -184,7 +198,7 @@ fn fx_rate() -> Value {
 fn quota() -> Value {
     let raised = json!({
         "limit": { "anyOf": [integer(0, "A count"), amount("Cost only")] },
-        "until": super::schemas::instant("From here on `limit` itself is in force again"),
+        "until": instant("From here on `limit` itself is in force again"),
     });
     let limit = json!({
         "kind": word(&["concurrency", "requests", "tokens", "cost"], "What is limited"),
@@ -232,7 +246,7 @@ fn key() -> Value {
         "queue_mode": queue_mode(),
         "wait_timeout_ms": integer(0, "WAIT only: how long a call may wait"),
         "max_queue": integer(0, "WAIT only: how many may wait"),
-        "expires_at": super::schemas::instant("The key is dead from here on"),
+        "expires_at": instant("The key is dead from here on"),
         "allowed_ips": list(text("An address or a CIDR block"), "Who may use it; empty is all"),
     })
 }

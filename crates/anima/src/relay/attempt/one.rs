@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use anima_core::config::OnDisconnect;
+use anima_core::config::{FaultKind, FaultRule, OnDisconnect};
 use anima_core::failure::{Class, Failure};
 use anima_core::routing::SkipReason;
 use anima_core::snapshot::RouteEntry;
@@ -147,7 +147,11 @@ impl Course<'_> {
         let policy = Policy { private, connect_ms: trial.timeouts.connect_ms };
         let out = (&relay.outbound, policy, relay.limits.answer_bytes_max);
         let asked = (adapter, encoded, credential.1.as_str());
-        let outcome = match trial.send(call, upstream, asked, out).await {
+        let sent = match self.rehearse(route, &mut trial).await {
+            Some(failure) => Outcome::Failed(classified(failure)),
+            None => trial.send(call, upstream, asked, out).await,
+        };
+        let outcome = match sent {
             Outcome::Whole(answer, body) => Ok(Kind::Whole(answer, body)),
             Outcome::Stream(body) => self.begin(&mut trial, upstream, body).await,
             Outcome::Failed(failed) => Err(failed),
@@ -163,6 +167,31 @@ impl Course<'_> {
             }
             Err(failed) => self.failed((trial, begun), failed).await,
         }
+    }
+
+    /// Does what a fault rule of the operator's says, if one takes the call. How it fails then.
+    async fn rehearse(&self, route: &RouteEntry, trial: &mut Trial) -> Option<Failure> {
+        let rules = &route.channel.body.faults;
+        if rules.is_empty() {
+            return None;
+        }
+        let (relay, call) = (self.relay, self.call);
+        let bits = relay.rng.next_u64();
+        let rule = FaultRule::of(rules, &route.model, relay.clock.now(), bits)?;
+        relay.metrics.routing.injected(&trial.channel, rule.name());
+        trial.is_injected = true;
+        let over = trial.started + Duration::from_millis(rule.delay_ms.into());
+        let by = trial.first_byte_by(call);
+        tokio::select! {
+            () = tokio::time::sleep_until(over.min(by)) => {}
+            () = call.arrival.gone.cancelled() => return Some(Failure::ClientGone),
+        }
+        if over >= by {
+            return Some(trial.too_late(call));
+        }
+        let fails = rule.fail.map(FaultKind::failure);
+        trial.is_injected = fails.is_some();
+        fails
     }
 
     /// Whoever has to end this call in our place knows of its first candidate from the hold. Of
