@@ -30,6 +30,7 @@ mod fleet;
 mod health;
 mod look;
 mod probes;
+mod seats;
 mod show;
 mod ticket;
 
@@ -41,6 +42,7 @@ use fleet::credentials::{Named, Told};
 use health::{ChannelHealth, ModelHealth, Unit};
 use look::{look, state_of};
 use probes::{Asking, Side};
+use seats::Seat;
 
 /// Models of a channel that must be open for all of it to be (`reliability` 3.2).
 const MODELS_OPEN: usize = 3;
@@ -174,9 +176,7 @@ impl Circuits {
         };
         let load = health.load();
         let channel = &health.channel;
-        if let Some(most) = route.channel.body.max_concurrency
-            && channel.inflight.load(Ordering::Relaxed) >= most
-        {
+        if seats::is_full(channel, route.channel.body.max_concurrency) {
             let circuit = state_of(health, now);
             return Seen { skip: Some(SkipReason::Full), load, circuit, ..Seen::default() };
         }
@@ -239,6 +239,8 @@ impl Circuits {
         let asking = Asking { token: self.rng.next_u64(), now, until };
         let settings = route.channel.body.breaker;
         let mode = health.channel.mode(now).map(|(mode, _)| mode);
+        // First, and whatever an operator says of the circuits: that is not what a provider takes.
+        let seat = Seat::take(health, route.channel.body.max_concurrency)?;
         let (whole, model) = match (mode, way) {
             (Some(Mode::ForcedOpen), _) => return Err(SkipReason::ForcedOpen),
             (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) | (None, Way::Forced) => {
@@ -256,8 +258,8 @@ impl Circuits {
             (None, Way::Proper) => self.proper(health, asking, &settings).await?,
         };
         health.inflight.fetch_add(1, Ordering::Relaxed);
-        health.channel.inflight.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {
+            _seat: seat,
             circuits: Arc::clone(self),
             health: Arc::clone(health),
             credential: Arc::clone(credential),

@@ -27,6 +27,11 @@ impl Bench {
     }
 
     fn with(models: &[&str], probes: Probes, seed: u64) -> Self {
+        Self::with_room(models, None, (probes, seed))
+    }
+
+    /// The same, where the channel takes only so many calls at once.
+    fn with_room(models: &[&str], most: Option<u32>, (probes, seed): (Probes, u64)) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000_000)));
         let row = |code: &str, body: serde_json::Value| {
             json!({"code": code, "app": null, "version_no": 1, "enabled": true, "body": body,
@@ -35,6 +40,7 @@ impl Bench {
         let routes: Vec<_> =
             models.iter().map(|model| json!({"channel": "main", "model": model})).collect();
         let channel = json!({"provider": "openai_compatible", "base_url": "http://x/v1",
+            "max_concurrency": most,
             "credentials": [{"code": "a", "sealed": ""}, {"code": "b", "sealed": ""}]});
         let alias = json!({"kind": "chat", "routes": routes});
         let tables = Tables {
@@ -395,4 +401,50 @@ async fn one_node_with_trouble_of_its_own_opens_nothing_for_the_others() {
         fleet.exchange().await;
     }
     assert!(fleet.nodes.iter().all(|bench| bench.seen(0).is_none()));
+}
+
+#[test]
+fn a_channel_never_has_more_calls_than_seats() {
+    let bench = Bench::with_room(&["a", "b"], Some(3), (Probes::in_process(), 7));
+    let running = std::sync::atomic::AtomicU32::new(0);
+    let passed = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8_usize)
+            .map(|n| {
+                let (bench, running) = (&bench, &running);
+                scope.spawn(move || {
+                    let mut passed = 0;
+                    for _ in 0..2_000 {
+                        // Models of a channel share its seats.
+                        let Ok(ticket) = bench.enter(n % 2, Way::Proper) else { continue };
+                        let before = running.fetch_add(1, Ordering::SeqCst);
+                        assert!(before < 3, "{before} run already");
+                        std::thread::yield_now();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        drop(ticket);
+                        passed += 1;
+                    }
+                    passed
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>()
+    });
+    assert!(passed >= 3, "{passed} passed");
+    let seats: Vec<_> = (0..3).map(|_| bench.enter(0, Way::Proper).unwrap()).collect();
+    assert_eq!(bench.seen(1), Some(SkipReason::Full), "all seats are free again, and now taken");
+    for way in [Way::Proper, Way::LastResort, Way::Forced] {
+        assert_eq!(bench.enter(1, way).err(), Some(SkipReason::Full));
+    }
+    drop(seats);
+    assert_eq!(bench.seen(1), None);
+}
+
+#[test]
+fn a_call_that_a_circuit_refuses_leaves_its_seat() {
+    let bench = Bench::with_room(&["m"], Some(1), (Probes::in_process(), 7));
+    bench.trip(0);
+    for _ in 0..3 {
+        assert_eq!(bench.enter(0, Way::Proper).err(), Some(SkipReason::CircuitOpen));
+    }
+    assert!(bench.enter(0, Way::LastResort).is_ok());
 }

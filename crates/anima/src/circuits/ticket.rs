@@ -15,10 +15,13 @@ use super::Circuits;
 use super::fleet::credentials::Told;
 use super::health::ModelHealth;
 use super::probes::{Asking, Side};
+use super::seats::Seat;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Ticket {
+    /// Comes back with it.
+    pub(super) _seat: Seat,
     pub(super) circuits: Arc<Circuits>,
     pub(super) health: Arc<ModelHealth>,
     pub(super) credential: Arc<str>,
@@ -106,7 +109,6 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let health = &self.health;
         health.inflight.fetch_sub(1, Ordering::Relaxed);
-        health.channel.inflight.fetch_sub(1, Ordering::Relaxed);
         if self.trickles {
             health.trickling.fetch_sub(1, Ordering::Relaxed);
         }

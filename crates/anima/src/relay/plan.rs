@@ -196,7 +196,9 @@ fn refusal(call: &Call, plan: &Plan, now: Timestamp) -> Refusal {
         let message = format!("The model `{model}` has no cost price. The operator must add one.");
         return Refusal::new(Failure::ModelUnpriced, message).param(Some("model"));
     }
-    let wait_ms = plan.soonest_ms(now).unwrap_or(5_000);
+    // A seat is soon free again; what else is in the way lasts.
+    let usual_ms = if has(SkipReason::Full) { 1_000 } else { 5_000 };
+    let wait_ms = plan.soonest_ms(now).unwrap_or(usual_ms);
     if has(SkipReason::CoolingDown) {
         let message = format!("Every provider of the model `{model}` asks to wait.");
         return Refusal::new(Failure::RateLimited, message).retry_after(wait_ms);
