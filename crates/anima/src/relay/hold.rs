@@ -119,6 +119,28 @@ pub async fn place(relay: &Relay, call: &mut Arc<Call>, plan: &Plan) -> Result<O
     })
 }
 
+/// Whether the wallet covers now what a call that is made later costs at least. It is asked again,
+/// and the money held, when the call is made.
+///
+/// # Errors
+/// [`Failure::InsufficientFunds`]. A ledger that cannot be asked is asked when the call is made.
+pub async fn covered(relay: &Relay, call: &Call) -> Result<(), Refusal> {
+    let Ok(mut balance) = relay.ledger.balance(&call.caller.app, call.caller.currency).await else {
+        return Ok(());
+    };
+    balance.floor = call.caller.floor;
+    let wanted = wanted_output(call, &relay.limits);
+    let least = match call.request.endpoint.generates() {
+        true => wanted.min(relay.limits.min_output_tokens.max(1)),
+        false => wanted,
+    };
+    let available = balance.available();
+    if amount(call, least)? <= available && available >= 0 {
+        return Ok(());
+    }
+    Err(refusal(call, amount(call, wanted)?, &ledger::Error::InsufficientFunds { available }))
+}
+
 fn hold_of(call: &Call, amount: i64, exposure: Option<Exposure>) -> Hold {
     let keep = call.deadline.duration_since(call.arrival.instant) + GRACE;
     let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);

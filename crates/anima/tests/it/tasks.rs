@@ -26,6 +26,7 @@ on_both! {
     only_what_waits_can_be_cancelled ("task_workers = 0");
     a_key_sees_its_own_tasks_only ("task_workers = 0");
     a_key_that_is_disabled_has_its_tasks_cancelled ("task_workers = 0");
+    a_task_that_the_wallet_does_not_cover_is_refused_at_once ("task_workers = 0");
     so_many_may_wait_and_no_more ("task_workers = 0");
     a_provider_that_fails_fails_the_task_and_nothing_is_charged;
     a_call_that_may_have_been_sent_is_never_sent_again ("task_workers = 0");
@@ -234,6 +235,17 @@ async fn a_key_that_is_disabled_has_its_tasks_cancelled(app: &TestApp) {
     .await;
     app.switch(&path, true).await;
     assert_eq!(task(app, &key, &id).await["error"]["code"], "task_cancelled");
+}
+
+async fn a_task_that_the_wallet_does_not_cover_is_refused_at_once(app: &TestApp) {
+    app.app("poor", "0", json!({})).await;
+    let (_, key) = app.mint("poor", json!({"queue_mode": "ASYNC"})).await;
+    let reply = app.ask_as(&key, "chat").await;
+    assert_eq!(reply.refusal(), (429, "insufficient_quota".to_owned()));
+    let listed = as_key(app, &key, Method::GET, "/v1/tasks").await.json();
+    assert_eq!(listed["data"], json!([]), "{listed}");
+    app.create("/apps/poor/topups", &json!({"amount": "1"})).await;
+    sent(app, &key).await;
 }
 
 async fn so_many_may_wait_and_no_more(app: &TestApp) {

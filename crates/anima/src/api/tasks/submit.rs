@@ -69,6 +69,10 @@ async fn stored(
     let fingerprint = |parts: &[&[u8]]| tasks.secrets.fingerprint(parts);
     let request = parcel.to_bytes();
     let content_hash = fingerprint(&[b"task", &request]);
+    let covered = relay.dependencies.while_up(hold::covered(relay, call)).await;
+    let covered = covered.unwrap_or_else(|| Err(hold::database_down()));
+    // What is not covered makes no task, and finds the one that its idempotency key has made.
+    let room = call.caller.terms.max_tasks.unwrap_or(tasks.bounds.queue_max);
     let accepted = Accepted {
         id,
         kid: Arc::clone(kid),
@@ -82,7 +86,7 @@ async fn stored(
         webhook: url.map(|url| seal(Part::Webhook, url.as_bytes())).transpose()?,
         at: call.arrival.at,
         expires_at: call.arrival.at.plus_millis(tasks.bounds.wait_ms),
-        most: call.caller.terms.max_tasks.unwrap_or(tasks.bounds.queue_max),
+        most: if covered.is_ok() { room } else { 0 },
     };
     let created = relay.dependencies.while_up(tasks.stores.tasks.create(accepted)).await;
     match created {
@@ -98,6 +102,7 @@ async fn stored(
             Err(Refusal::new(Failure::IdempotencyConflict, message))
         }
         Some(Ok(Created::Full)) => {
+            covered?;
             let message = "As many tasks of this API key wait as may. Try again later.";
             Err(Refusal::new(Failure::QueueFull, message).retry_after(5_000))
         }
