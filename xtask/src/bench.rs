@@ -18,6 +18,7 @@ use crate::servers::Kind;
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.split_first() {
         Some((part, rest)) if part == "ledger" => ledger(rest),
+        Some((part, [])) if part == "admission" => admission(),
         Some((part, [])) if part == "wire" => judged("anima-wire", "wire_bench"),
         Some((part, [])) if part == "plan" => judged("anima", "plan_bench"),
         _ => gateway(arguments),
@@ -42,6 +43,24 @@ fn ledger(arguments: &[String]) -> Result<()> {
     services.stop()?;
     let status = status?;
     ensure!(status.success(), "the benchmark ended with {status}");
+    Ok(())
+}
+
+/// The counters of limits alone, in process and on a Redis of their own.
+fn admission() -> Result<()> {
+    let example = "admission_bench";
+    let build = ["build", "--release", "--locked", "-p", "anima-store", "--example", example];
+    cargo::step(&build)?;
+    let mut services = Services::start(&[Kind::Redis], &std::env::temp_dir())?;
+    let program = cargo::target_folder("release").join("examples").join(example);
+    let mut bench = std::process::Command::new(program);
+    if let Some(url) = services.address("ANIMA_TEST_REDIS_URL") {
+        bench.args(["--redis", url]);
+    }
+    let status = services.run(&mut bench);
+    services.stop()?;
+    let status = status?;
+    ensure!(status.success(), "a figure is missed, or the benchmark ended with {status}");
     Ok(())
 }
 

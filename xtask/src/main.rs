@@ -33,6 +33,7 @@ usage: cargo xtask VERB
   tidy             the house rules of STYLE.md that no lint can hold
   fix              formats, and applies what clippy can repair
   bench ledger     measures the ledger alone; --seconds, --rounds, --stored, --out FILE
+  bench admission  measures the counters of limits, and judges the figures
   bench wire       measures reading, converting and streaming, and judges the figures
   bench plan       measures the choice among 50 channels, and judges the figures
   bench [ARGS]     measures the gateway; --quick for a minute's worth, --out FILE for the table
