@@ -16,7 +16,7 @@ use anima_core::config::{LimitKind, OnOutage, Window};
 use anima_core::quota::{Ask, Bound, Check, Counter, Rate, RuleName, Scope, Span, Tag, Verdict};
 use anima_store::quota::memory::MemoryQuotas;
 use anima_store::quota::redis::RedisQuotas;
-use anima_store::quota::{PurseStore as _, QuotaStore, Ticket};
+use anima_store::quota::{QuotaStore, Ticket};
 use anima_store::redis::{Options, Redis};
 use uuid::Uuid;
 

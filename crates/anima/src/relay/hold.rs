@@ -130,9 +130,10 @@ pub async fn covered(relay: &Relay, call: &Call) -> Result<(), Refusal> {
     };
     balance.floor = call.caller.floor;
     let wanted = wanted_output(call, &relay.limits);
-    let least = match call.request.endpoint.generates() {
-        true => wanted.min(relay.limits.min_output_tokens.max(1)),
-        false => wanted,
+    let least = if call.request.endpoint.generates() {
+        wanted.min(relay.limits.min_output_tokens.max(1))
+    } else {
+        wanted
     };
     let available = balance.available();
     if amount(call, least)? <= available && available >= 0 {
