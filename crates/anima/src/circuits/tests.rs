@@ -403,30 +403,29 @@ async fn one_node_with_trouble_of_its_own_opens_nothing_for_the_others() {
     assert!(fleet.nodes.iter().all(|bench| bench.seen(0).is_none()));
 }
 
+/// Takes a seat of three again and again: how often there was one.
+fn laps(bench: &Bench, n: usize, running: &std::sync::atomic::AtomicU32) -> u32 {
+    let mut passed = 0;
+    for _ in 0..2_000 {
+        // Models of a channel share its seats.
+        let Ok(ticket) = bench.enter(n % 2, Way::Proper) else { continue };
+        let before = running.fetch_add(1, Ordering::SeqCst);
+        assert!(before < 3, "{before} run already");
+        std::thread::yield_now();
+        running.fetch_sub(1, Ordering::SeqCst);
+        drop(ticket);
+        passed += 1;
+    }
+    passed
+}
+
 #[test]
 fn a_channel_never_has_more_calls_than_seats() {
     let bench = Bench::with_room(&["a", "b"], Some(3), (Probes::in_process(), 7));
     let running = std::sync::atomic::AtomicU32::new(0);
+    let (all, at) = (&bench, &running);
     let passed = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8_usize)
-            .map(|n| {
-                let (bench, running) = (&bench, &running);
-                scope.spawn(move || {
-                    let mut passed = 0;
-                    for _ in 0..2_000 {
-                        // Models of a channel share its seats.
-                        let Ok(ticket) = bench.enter(n % 2, Way::Proper) else { continue };
-                        let before = running.fetch_add(1, Ordering::SeqCst);
-                        assert!(before < 3, "{before} run already");
-                        std::thread::yield_now();
-                        running.fetch_sub(1, Ordering::SeqCst);
-                        drop(ticket);
-                        passed += 1;
-                    }
-                    passed
-                })
-            })
-            .collect();
+        let threads: Vec<_> = (0..8_usize).map(|n| scope.spawn(move || laps(all, n, at))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>()
     });
     assert!(passed >= 3, "{passed} passed");
