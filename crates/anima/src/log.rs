@@ -129,7 +129,7 @@ where
         let mut members = Members(Vec::with_capacity(LINE_BYTES));
         event.record(&mut members);
         members.0.extend_from_slice(b"}\n");
-        text.write_str(str::from_utf8(&members.0).map_err(|_| fmt::Error)?)
+        text.write_str(str::from_utf8(&members.0).map_err(|_not_text| fmt::Error)?)
     }
 }
 
@@ -141,7 +141,8 @@ impl Members {
     fn add(&mut self, field: &Field, value: impl serde::Serialize) {
         self.0.extend_from_slice(b",\"");
         // Names are identifiers, raw ones too: nothing in them is to be escaped.
-        self.0.extend_from_slice(field.name().trim_start_matches("r#").as_bytes());
+        let name = field.name();
+        self.0.extend_from_slice(name.strip_prefix("r#").unwrap_or(name).as_bytes());
         self.0.extend_from_slice(b"\":");
         if serde_json::to_writer(&mut self.0, &value).is_err() {
             self.0.extend_from_slice(b"null");

@@ -62,8 +62,10 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     let paid = charged.saturating_sub(refunded);
     let excess = paid.saturating_sub(owed.into());
     let mut legs = if excess < 0 {
-        let more = units(excess.saturating_neg().min(may_take.into()))?.max(0);
-        more_legs(booked, settlement, (owed, estimate), (charged, paid, more))?
+        // Above what was charged, and not above what is left of it: a refund is not taken back.
+        let lacks = i128::from(owed).saturating_sub(charged);
+        let more = units(lacks.min(may_take.into()))?.max(0);
+        more_legs(booked, settlement, (owed, estimate), (charged, more))?
     } else {
         less_legs(booked, settlement, (charged, excess, estimate))?
     };
@@ -77,28 +79,24 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     Ok(legs)
 }
 
-/// The legs that take `more` units, which are at most what is owed above what is `paid`.
+/// The legs that take `more` units, which are at most what is owed above what was `charged`.
 fn more_legs(
     booked: &[Leg],
     settlement: &Settlement,
     sale: (i64, bool),
-    (charged, paid, more): (i128, i128, i64),
+    (charged, more): (i128, i64),
 ) -> Result<Vec<Leg>, Error> {
     if more == 0 {
         // Nor is anything converted: the two sides' roundings would differ by a unit.
         return Ok(Vec::new());
     }
-    // What is booked of the two sides of a conversion, but for what was refunded.
-    let kept = |sum: i128| {
-        let part = sum.checked_mul(paid).ok_or(Error::Overflow)?;
-        units(part.checked_div(charged).unwrap_or(0))
-    };
+    // What is booked of the two sides of a conversion.
     let sold = flows(booked, Component::Sale);
     let at_rate = sold.iter().filter(|((_, sink, _), _)| **sink == Account::FxPosition);
-    let at_rate = kept(sum(at_rate.map(|(_, amount)| *amount))?)?;
+    let at_rate = units(sum(at_rate.map(|(_, amount)| *amount))?)?;
     let in_price = flows(booked, Component::Fx);
-    let in_price = kept(sum(in_price.iter().map(|(_, amount)| *amount))?)?;
-    let total = units(paid.checked_add(more.into()).ok_or(Error::Overflow)?)?;
+    let in_price = units(sum(in_price.iter().map(|(_, amount)| *amount))?)?;
+    let total = units(charged.checked_add(more.into()).ok_or(Error::Overflow)?)?;
     Ok(further_legs(settlement, sale, (total, more), (in_price, at_rate)))
 }
 

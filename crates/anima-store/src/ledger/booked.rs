@@ -12,7 +12,7 @@ use anima_core::money::Currency;
 
 use super::digest::Digest;
 use super::directory::Directory;
-use super::plan::Booked;
+use super::plan::{Booked, BookedTrueup};
 
 /// One leg about a hold, with its journal and its accounts.
 #[derive(Debug)]
@@ -33,6 +33,14 @@ pub(super) struct BookedLeg {
     pub(super) estimate: bool,
 }
 
+/// What customers got back by the legs of a correction, in units of the sale's currency.
+pub(super) fn given_back(legs: &[Leg]) -> i64 {
+    let is_customer = |account: &Account| matches!(account, Account::Wallet(_) | Account::Promo(_));
+    let sale = legs.iter().filter(|leg| leg.component == Component::Sale);
+    sale.map(|leg| if is_customer(&leg.debit) { leg.amount.saturating_neg() } else { leg.amount })
+        .fold(0, i64::saturating_add)
+}
+
 /// Sorts legs and numbers of attempts by their holds.
 ///
 /// # Errors
@@ -45,11 +53,17 @@ pub(super) fn read(
     let mut all: HashMap<Uuid, Booked> = HashMap::new();
     for row in legs {
         let booked = all.entry(row.subject).or_default();
-        let is_known = booked.trueups.iter().any(|(_, journal, _)| *journal == row.journal);
-        if row.kind == EntryKind::Trueup.number() && !is_known {
-            booked.trueups.push((row.seq, row.journal, row.digest));
+        let (seq, journal, digest) = (row.seq, row.journal, row.digest);
+        let is_trueup = row.kind == EntryKind::Trueup.number();
+        let leg = leg(row, directory)?;
+        if is_trueup {
+            let given_back = given_back(std::slice::from_ref(&leg));
+            match booked.trueups.iter_mut().find(|trueup| trueup.journal == journal) {
+                Some(known) => known.given_back = known.given_back.saturating_add(given_back),
+                None => booked.trueups.push(BookedTrueup { seq, journal, digest, given_back }),
+            }
         }
-        booked.legs.push(leg(row, directory)?);
+        booked.legs.push(leg);
     }
     for (hold, n) in attempts {
         all.entry(hold).or_default().attempts.push(n);

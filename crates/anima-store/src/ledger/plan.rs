@@ -72,13 +72,23 @@ pub(super) struct Known {
     pub(super) booked: HashMap<Uuid, Booked>,
 }
 
+/// A correction that is booked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BookedTrueup {
+    pub(super) seq: i16,
+    pub(super) journal: Uuid,
+    pub(super) digest: Digest,
+    /// What the customer got back by it; below zero what was charged more.
+    pub(super) given_back: i64,
+}
+
 /// What stands in the books about one hold.
 #[derive(Debug, Default)]
 pub(super) struct Booked {
     /// All its legs, in the order of their journals.
     pub(super) legs: Vec<Leg>,
-    /// Its corrections: seq, journal and digest.
-    pub(super) trueups: Vec<(i16, Uuid, Digest)>,
+    /// Its corrections.
+    pub(super) trueups: Vec<BookedTrueup>,
     /// Numbers of the attempts that are recorded.
     pub(super) attempts: Vec<i16>,
 }

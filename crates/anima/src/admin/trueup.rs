@@ -203,8 +203,9 @@ async fn sold(
         Some(rate) => admin.live.fx_rate(rate).await?,
         None => None,
     };
-    // Without the rate nobody can say what was too much.
-    let Some(rate) = rate else { return Ok(KEPT) };
+    // Without the rate nobody can say what was too much, and the key must not be used up for less.
+    let detail = "the rate that the request pinned cannot be read: report the cost instead";
+    let rate = rate.ok_or_else(|| Problem::new(Code::UnknownReference, detail))?;
     let converted = rate.convert(units);
     let converted = converted.map_err(|_wide| Problem::invalid("attempts", "usage that fits"))?;
     let close = Close::Settle { sale: converted.owed, estimate };

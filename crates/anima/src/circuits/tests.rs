@@ -422,12 +422,14 @@ fn laps(bench: &Bench, n: usize, running: &std::sync::atomic::AtomicU32) -> u32 
 #[test]
 fn a_channel_never_has_more_calls_than_seats() {
     let bench = Bench::with_room(&["a", "b"], Some(3), (Probes::in_process(), 7));
-    let running = std::sync::atomic::AtomicU32::new(0);
-    let (all, at) = (&bench, &running);
-    let passed = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8_usize).map(|n| scope.spawn(move || laps(all, n, at))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>()
+    let [running, passed] = [const { std::sync::atomic::AtomicU32::new(0) }; 2];
+    let (all, at, counted) = (&bench, &running, &passed);
+    std::thread::scope(|scope| {
+        for n in 0..8_usize {
+            scope.spawn(move || counted.fetch_add(laps(all, n, at), Ordering::SeqCst));
+        }
     });
+    let passed = passed.into_inner();
     assert!(passed >= 3, "{passed} passed");
     let seats: Vec<_> = (0..3).map(|_| bench.enter(0, Way::Proper).unwrap()).collect();
     assert_eq!(bench.seen(1), Some(SkipReason::Full), "all seats are free again, and now taken");

@@ -132,7 +132,7 @@ fn a_key_that_is_read_again_has_its_whole_time_again() {
         Arc::new(Lookup { record, forgotten: 0, confirmed: AtomicBool::new(false) })
     };
     let again = |record| {
-        let now = tokio::time::Instant::now().into_std();
+        let now = Instant::now().into_std();
         let left = Some(Duration::from_secs(1));
         Remembered.expire_after_update(&"7f".into(), &found(record), now, left)
     };

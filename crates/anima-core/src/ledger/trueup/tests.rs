@@ -219,6 +219,22 @@ fn what_was_refunded_is_not_given_back_again() {
 }
 
 #[test]
+fn what_was_refunded_is_not_taken_back_when_more_is_owed() {
+    let mut legs = booked(&settlement(Some(90), Vec::new()));
+    legs.push(Leg {
+        debit: Account::Refunds,
+        credit: Account::Wallet("acme".into()),
+        amount: 90,
+        component: Component::Refund,
+        ..legs[0].clone()
+    });
+    let more = |sale| shown(&true_up(&legs, &settlement(Some(sale), Vec::new()), 1_000).unwrap());
+    assert_eq!(more(90), [""; 0], "a report that confirms it takes nothing");
+    assert_eq!(more(60), [""; 0]);
+    assert_eq!(more(95), ["wallet:acme revenue 5"]);
+}
+
+#[test]
 fn paid_money_comes_back_before_promotional() {
     let first = settlement(Some(60), Vec::new());
     let paid = booked(&first).remove(0);

@@ -273,15 +273,24 @@ const REFUNDS: &str = "
         SELECT hold, sum(to_money + to_promo) AS amount FROM refund GROUP BY hold
     ), refunded AS (
         SELECT hold FROM posted UNION SELECT hold FROM recorded
+    ), charged AS (
+        SELECT f.hold, sum(CASE WHEN d.class IN (2010, 2020) THEN l.amount ELSE 0 END)
+                       - sum(CASE WHEN c.class IN (2010, 2020) THEN l.amount ELSE 0 END) AS amount
+        FROM refunded f
+        JOIN journal j ON j.subject = f.hold
+        JOIN leg l ON l.journal = j.id AND l.component = 1
+        JOIN account d ON d.id = l.debit_id
+        JOIN account c ON c.id = l.credit_id
+        GROUP BY f.hold
     )
-    SELECT 'hold ' || lower(hex(f.hold)) || ': charged ' || COALESCE(h.settled, 0)
+    SELECT 'hold ' || lower(hex(f.hold)) || ': charged ' || COALESCE(h.amount, 0)
            || ', refunds posted ' || COALESCE(p.amount, 0)
            || ', recorded ' || COALESCE(r.amount, 0)
     FROM refunded f
-    LEFT JOIN hold h ON h.id = f.hold
+    LEFT JOIN charged h ON h.hold = f.hold
     LEFT JOIN posted p ON p.hold = f.hold
     LEFT JOIN recorded r ON r.hold = f.hold
-    WHERE COALESCE(p.amount, 0) > COALESCE(h.settled, 0)
+    WHERE COALESCE(p.amount, 0) > COALESCE(h.amount, 0)
        OR COALESCE(p.amount, 0) <> COALESCE(r.amount, 0)
     LIMIT 10";
 

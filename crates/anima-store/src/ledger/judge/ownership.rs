@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use anima_core::ledger::{Account, Component, EntryKind, Extension, Leg, true_up, true_up_named};
+use anima_core::ledger::{Account, EntryKind, Extension, Leg, true_up, true_up_named};
 
 use super::{Judge, moved, too_large};
+use crate::ledger::booked::given_back;
 use crate::ledger::digest::{is_same_report, journal_id};
 use crate::ledger::operation::PreparedCorrection;
-use crate::ledger::plan::{AttemptRow, Booked, JournalRow, ReturnRow, State};
+use crate::ledger::plan::{AttemptRow, Booked, BookedTrueup, JournalRow, ReturnRow, State};
 use crate::ledger::{Error, SaleCorrection, TruedUp};
 
 pub(super) fn extend(judge: &mut Judge<'_, '_>, extension: &Extension) -> Result<(), Error> {
@@ -103,12 +104,11 @@ fn correct<'a>(
     (may_take, floor): (Option<i64>, i64),
 ) -> (Booked, Result<TruedUp, Error>) {
     let settle = &correction.settle;
-    let earlier = booked.trueups.iter().find(|(_, _, digest)| *digest == settle.digest);
-    if let Some((_, journal, _)) = earlier {
-        let journal = Some(*journal);
-        return (booked, Ok(TruedUp { journal, ..REPLAY }));
+    let earlier = booked.trueups.iter().find(|trueup| trueup.digest == settle.digest);
+    if let Some(&BookedTrueup { journal, given_back, .. }) = earlier {
+        return (booked, Ok(TruedUp { journal: Some(journal), given_back, replayed: true }));
     }
-    let other = |(_, _, digest): &(i16, Uuid, _)| is_same_report(digest, &settle.digest);
+    let other = |trueup: &BookedTrueup| is_same_report(&trueup.digest, &settle.digest);
     if correction.is_report && booked.trueups.iter().any(other) {
         return (booked, Err(Error::Conflict));
     }
@@ -119,7 +119,7 @@ fn correct<'a>(
     };
     let legs = legs.map_err(|_overflow| too_large());
     let posted = legs.and_then(|legs| {
-        let seq = booked.trueups.iter().map(|(seq, ..)| *seq).max().unwrap_or(0);
+        let seq = booked.trueups.iter().map(|trueup| trueup.seq).max().unwrap_or(0);
         let seq = seq.checked_add(1).ok_or_else(too_large)?;
         let attempts = judge.attempts(settle)?;
         let journal = post_correction(judge, &legs, correction, (seq, floor))?;
@@ -127,8 +127,10 @@ fn correct<'a>(
     });
     let verdict = posted.map(|(legs, attempts, seq, journal)| {
         later_attempts(judge, &mut booked, attempts);
-        booked.trueups.extend(journal.map(|journal| (seq, journal, settle.digest)));
         let given_back = given_back(&legs);
+        let digest = settle.digest;
+        let posted = journal.map(|journal| BookedTrueup { seq, journal, digest, given_back });
+        booked.trueups.extend(posted);
         booked.legs.extend(legs);
         TruedUp { journal, given_back, replayed: false }
     });
@@ -185,11 +187,3 @@ fn later_attempts<'a>(
 }
 
 const REPLAY: TruedUp = TruedUp { journal: None, given_back: 0, replayed: true };
-
-/// What customers got back, in units of the sale's currency.
-fn given_back(legs: &[Leg]) -> i64 {
-    let is_customer = |account: &Account| matches!(account, Account::Wallet(_) | Account::Promo(_));
-    let sale = legs.iter().filter(|leg| leg.component == Component::Sale);
-    sale.map(|leg| if is_customer(&leg.debit) { leg.amount.saturating_neg() } else { leg.amount })
-        .fold(0, i64::saturating_add)
-}

@@ -109,6 +109,12 @@ const LATEST: &str = "
     WHERE channel = $1 AND currency = $2 AND day = $3
     ORDER BY seq DESC LIMIT 1";
 
+/// Channel, currency, day, amount, reference.
+const NOTED: &str = "
+    SELECT 1 FROM invoice_day
+    WHERE channel = $1 AND currency = $2 AND day = $3 AND amount = $4 AND reference = $5
+    LIMIT 1";
+
 /// Channel, currency, day, number, amount, reference, instant.
 const NOTE: &str = "
     INSERT INTO invoice_day (channel, currency, day, seq, amount, reference, noted_at)
@@ -138,9 +144,18 @@ impl Invoice {
         amount: i64,
     ) -> Result<InvoicedDay, Failed> {
         let key = || [(&*self.channel).into(), self.currency.code().into(), Value::from(day)];
-        let (seq, noted) = match session.first(LATEST, &key()).await? {
-            None => (0, false),
-            Some(row) => (row.int(0)?, row.int(1)? == amount && row.text(2)? == self.reference),
+        let (mut billed, mut reference) = (amount, self.reference.clone());
+        let same = key().into_iter().chain([amount.into(), self.reference.as_str().into()]);
+        let noted = session.first(NOTED, &same.collect::<Vec<_>>()).await?.is_some();
+        let latest = session.first(LATEST, &key()).await?;
+        let seq = match &latest {
+            // Sent again, late: what came after it stands.
+            Some(row) if noted => {
+                (billed, reference) = (row.int(1)?, row.text(2)?.to_owned());
+                row.int(0)?
+            }
+            Some(row) => row.int(0)?,
+            None => 0,
         };
         if !noted {
             let values =
@@ -155,10 +170,10 @@ impl Invoice {
             channel: self.channel.to_string(),
             currency: self.currency,
             day,
-            billed: amount,
+            billed,
             confirmed: 0,
             estimated: 0,
-            reference: self.reference.clone(),
+            reference,
             noted_at: self.at,
         })
     }

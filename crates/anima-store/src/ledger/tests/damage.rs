@@ -71,7 +71,7 @@ const DAMAGES: &[Damage] = &[
     damage(
         "a settlement's journal is gone",
         "DELETE FROM journal WHERE kind = 1",
-        &["I1", "I5", "I7", "I14"],
+        &["I1", "I5", "I7", "I8", "I14"],
     ),
     Damage {
         what: "a call is sold twice",
@@ -144,7 +144,11 @@ const DAMAGES: &[Damage] = &[
         "UPDATE hold SET uncollected = 5 WHERE settled = 90",
         &["I5", "I9"],
     ),
-    damage("a sale became a loss", "UPDATE leg SET component = 11 WHERE component = 1", &["I5"]),
+    damage(
+        "a sale became a loss",
+        "UPDATE leg SET component = 11 WHERE component = 1",
+        &["I5", "I8"],
+    ),
     damage("a release became a sale", "UPDATE journal SET kind = 1 WHERE kind = 2", &["I5"]),
     damage(
         "a release was charged",

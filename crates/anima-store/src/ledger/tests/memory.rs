@@ -14,12 +14,13 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Account, Attempt, Component, EntryKind, Exposure, Leg, Phase, PriceRef};
 use anima_core::money::{Currency, Multiplier};
 
+use crate::ledger::booked::given_back;
 use crate::ledger::control::OVERDUE;
 use crate::ledger::digest::Digest;
 use crate::ledger::directory::Directory;
 use crate::ledger::judge::Judge;
 use crate::ledger::operation::{Item, Operation, Verdict};
-use crate::ledger::plan::{Booked, GateKey, Known, Plan, State, StoredHold, Wallet};
+use crate::ledger::plan::{Booked, BookedTrueup, GateKey, Known, Plan, State, StoredHold, Wallet};
 use crate::ledger::{Claimed, Error, trail};
 
 pub(super) mod unlocked; // batches that are judged without locks
@@ -50,6 +51,7 @@ pub(super) struct HoldRow {
 pub(super) struct LegRow {
     pub(super) subject: Uuid,
     pub(super) kind: i16,
+    seq: i16,
     pub(super) leg: Leg,
 }
 
@@ -178,10 +180,16 @@ impl Memory {
         let legs = self.legs.iter().filter(|row| row.subject == hold).map(|row| row.leg.clone());
         let trueup = |key: &GateKey| key.0 == hold && key.1 == EntryKind::Trueup.number();
         let trueups = self.gates.iter().filter(|(key, _)| trueup(key));
+        let trueups = trueups.map(|(key, &(journal, digest))| {
+            let is_its = |row: &&LegRow| (row.subject, row.kind, row.seq) == *key;
+            let legs = self.legs.iter().filter(is_its).map(|row| row.leg.clone());
+            let given_back = given_back(&legs.collect::<Vec<_>>());
+            BookedTrueup { seq: key.2, journal, digest, given_back }
+        });
         let attempts = self.attempts.range((hold, i16::MIN)..=(hold, i16::MAX));
         Booked {
             legs: legs.collect(),
-            trueups: trueups.map(|(key, gate)| (key.2, gate.0, gate.1)).collect(),
+            trueups: trueups.collect(),
             attempts: attempts.map(|(key, _)| key.1).collect(),
         }
     }
@@ -211,7 +219,7 @@ impl Memory {
             self.gates.insert(journal.key, (journal.id, journal.digest));
         }
         for row in &plan.legs {
-            let (subject, kind, _) = keys[&row.journal];
+            let (subject, kind, seq) = keys[&row.journal];
             let account = |id| self.accounts[&id].0.clone();
             let leg = Leg {
                 debit: account(row.debit_id),
@@ -223,7 +231,7 @@ impl Memory {
                 price: row.price_id.map(|id| self.prices[&id].clone()),
                 estimate: row.estimate,
             };
-            self.legs.push(LegRow { subject, kind, leg });
+            self.legs.push(LegRow { subject, kind, seq, leg });
         }
         for row in &plan.attempts {
             self.attempts.insert((row.hold, row.attempt.n), row.attempt.clone());

@@ -63,25 +63,30 @@ impl Watched {
         if now.saturating_duration_since(over) < TURN {
             return true;
         }
-        phase.leave();
+        leave(&mut phase);
         false
     }
 }
 
-impl Phase {
-    /// Ends the relaying for a client that is as good as gone. Should it read on, it gets the end.
-    fn leave(&mut self) {
-        let (sender, receiver) = oneshot::channel();
-        let settling = Box::pin(async move { receiver.await.ok().flatten() });
-        if let Self::Relaying(flow) = std::mem::replace(self, Self::Settling(settling)) {
-            let tasks = flow.relay.tasks.clone();
-            tasks.spawn(async move { drop(sender.send(left(flow).await)) });
-        }
+/// Ends the relaying for a client that is as good as gone. Should it read on, it gets the end.
+fn leave(phase: &mut Phase) {
+    let (sender, receiver) = oneshot::channel();
+    let settling = Box::pin(async move { receiver.await.ok().flatten() });
+    if let Phase::Relaying(flow) = std::mem::replace(phase, Phase::Settling(settling)) {
+        let tasks = flow.relay.tasks.clone();
+        tasks.spawn(async move { drop(sender.send(left(flow).await)) });
     }
 }
 
 async fn left(flow: Box<Flow>) -> Option<bytes::Bytes> {
-    end(flow, Some(Failure::ClientGone)).await
+    let failure = if flow.entered.is_cut() {
+        Failure::CutOff
+    } else if flow.entered.is_woken() {
+        Failure::ShuttingDown
+    } else {
+        Failure::ClientGone
+    };
+    end(flow, Some(failure)).await
 }
 
 /// Looks again and again, until the task is aborted.

@@ -94,3 +94,23 @@ pub(super) async fn a_correction_counts_against_what_is_left_to_refund(desk: Arc
     let shown = shown(&*desk.ledger, Uuid::from_u128(1)).await;
     assert!(shown.contains(&"revenue wallet:acme 30 USD".to_owned()), "{shown:?}");
 }
+
+/// What a late report charged more is part of what can be refunded, and a report that only says it
+/// again takes nothing of the refund back.
+pub(super) async fn a_late_charge_can_be_refunded_and_is_not_taken_back(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    settled(&desk, 1, "acme", 90).await;
+    let report = |sale, key| Correction {
+        settlement: settle(&hold(1, "acme", 90), sale),
+        sale: SaleCorrection::BothWays,
+        report: Some(Uuid::from_u128(key)),
+        reference: "late usage".to_owned(),
+    };
+    assert_eq!(desk.ledger.true_up(report(95, 1)).await.unwrap().given_back, -5);
+    let all = desk.money.refund(refund(1, "acme", None, 1)).await.unwrap();
+    assert_eq!((all.to_money, all.left), (95, 0));
+    assert_eq!(desk.ledger.true_up(report(95, 2)).await.unwrap().given_back, 0);
+    assert_eq!(wallet(&desk, "acme").await, (1_000, 0, 0));
+    let again = desk.ledger.true_up(report(95, 1)).await.unwrap();
+    assert_eq!((again.given_back, again.replayed), (-5, true), "the first answer again");
+}

@@ -199,6 +199,9 @@ pub(super) async fn an_invoice_is_compared_with_all_that_its_day_cost(desk: Arc<
     // A corrected figure counts, and only that.
     let days = desk.money.note_invoice(bill(&[(day, 2_100)])).await.unwrap();
     assert_eq!(compared(&days), [(2_100, 1_600, 400, true)]);
+    // Also when the first is sent again, late.
+    let days = desk.money.note_invoice(bill(&[(day, 2_010)])).await.unwrap();
+    assert_eq!(compared(&days), [(2_100, 1_600, 400, true)]);
     let all = desk.money.invoices(Some("openai"), 10).await.unwrap();
     assert_eq!(compared(&all), [(0, 0, 0, false), (2_100, 1_600, 400, true)]);
     assert_eq!((all[1].day, all[1].reference.as_str(), all[1].noted_at), (day, "bill 7", NOON));
