@@ -69,7 +69,7 @@ pub struct Seen {
     pub until: Option<Timestamp>,
     /// What its circuit does, that of the channel as a whole first.
     pub circuit: State,
-    /// It is left out only because it is slow.
+    /// It is left out only because it is slow, or let in only as a probe for that reason.
     pub slow: bool,
     /// Others go first for a moment.
     pub yields: bool,
@@ -112,6 +112,8 @@ pub struct Skip {
 pub struct Plan {
     /// Indices into the alias's routes, first choice first. No index twice.
     pub candidates: Vec<usize>,
+    /// Those of the candidates that are let in although they are slow.
+    pub readmitted: Vec<usize>,
     /// The rest.
     pub skips: Vec<Skip>,
 }
@@ -157,10 +159,10 @@ pub fn plan(
             Some(reason) => {
                 let Seen { until, circuit, .. } = seen;
                 plan.skips.push(Skip { route, reason, until, circuit });
-                if seen.slow {
-                    slow.push(place);
-                }
             }
+        }
+        if seen.slow {
+            slow.push(place);
         }
     }
     readmit(&mut plan, &mut places, slow);
@@ -179,18 +181,24 @@ pub fn plan(
 }
 
 /// Takes slow routes back until at most half of the weight is left out for slowness: slow answers
-/// are better than too few channels (`reliability` 3.2).
+/// are better than too few channels (`reliability` 3.2). Those that only probes may try are as good
+/// as left out.
 fn readmit(plan: &mut Plan, places: &mut Vec<Place>, mut slow: Vec<Place>) {
     let sum = |places: &[Place]| places.iter().map(|p| u64::from(p.weight)).sum::<u64>();
+    let is_in = |places: &[Place], place: &Place| places.iter().any(|p| p.route == place.route);
     let mut ejected = sum(&slow);
-    let total = sum(places) + ejected;
+    let fit = places.iter().filter(|place| !is_in(&slow, place));
+    let total = fit.map(|place| u64::from(place.weight)).sum::<u64>() + ejected;
     slow.sort_unstable_by(|a, b| b.priority.cmp(&a.priority).then(a.load.cmp(&b.load)));
     let mut back = slow.into_iter();
     while ejected * 2 > total {
         let Some(place) = back.next() else { return };
         ejected -= u64::from(place.weight);
-        plan.skips.retain(|skip| skip.route != place.route);
-        places.push(place);
+        plan.readmitted.push(place.route);
+        if !is_in(places, &place) {
+            plan.skips.retain(|skip| skip.route != place.route);
+            places.push(place);
+        }
     }
 }
 
@@ -320,8 +328,32 @@ mod tests {
         let slow = |_: usize, _: &RouteEntry| Seen { skip, slow: true, ..Seen::default() };
         let made = plan(&alias, 1, slow);
         assert_eq!((made.candidates.len(), made.skips.len()), (2, 1));
+        let mut readmitted = made.readmitted.clone();
+        readmitted.sort_unstable();
+        let mut candidates = made.candidates.clone();
+        candidates.sort_unstable();
+        assert_eq!(readmitted, candidates, "the plan says whom it took back");
         let failing = |_: usize, _: &RouteEntry| Seen { skip, ..Seen::default() };
         assert_eq!(plan(&alias, 1, failing).candidates.len(), 0, "failures have no such bound");
+    }
+
+    #[test]
+    fn a_slow_route_that_probes_may_try_is_taken_back_too() {
+        let alias = alias(&[(0, 1), (0, 1), (0, 1)], &[]);
+        // One is open, one half open, one fit.
+        let seen = |fit: bool| {
+            move |n: usize, _: &RouteEntry| Seen {
+                skip: (n == 0).then_some(SkipReason::CircuitOpen),
+                slow: n < 2 || !fit,
+                load: [9, 1, 5][n],
+                ..Seen::default()
+            }
+        };
+        let made = plan(&alias, 1, seen(true));
+        assert_eq!((made.readmitted, made.skips.len()), (vec![1], 1));
+        let made = plan(&alias, 1, seen(false));
+        assert_eq!((made.readmitted, made.skips.len()), (vec![1, 2], 1), "and each once");
+        assert_eq!(made.candidates.len(), 2);
     }
 
     #[test]

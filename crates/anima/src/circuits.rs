@@ -62,6 +62,8 @@ struct Known(Arc<ModelHealth>);
 pub enum Way {
     /// As circuits allow.
     Proper,
+    /// The same, but a model that is only slow lets it through.
+    Readmitted,
     /// As one of few, although every circuit is open.
     LastResort,
     /// Whatever the circuits say: an operator wants it so.
@@ -255,7 +257,9 @@ impl Circuits {
                 self.metrics.routing.last_resort(&health.channel.code);
                 probes::anyway(health)
             }
-            (None, Way::Proper) => self.proper(health, asking, &settings).await?,
+            (None, Way::Proper | Way::Readmitted) => {
+                self.proper(health, (asking, way), &settings).await?
+            }
         };
         health.inflight.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {

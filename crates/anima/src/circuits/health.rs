@@ -79,6 +79,12 @@ impl Unit {
         }
     }
 
+    /// Whether it is not closed for slowness alone.
+    pub(super) fn is_slow(&self) -> bool {
+        let opening = self.circuit.lock().opening();
+        opening.is_some_and(|opening| opening.cause == Cause::SlowRate)
+    }
+
     /// What a call is let through as whatever the state is.
     pub(super) fn admit_anyway(&self) -> Admitted {
         Admitted { epoch: self.circuit.lock().epoch(), probe: false }

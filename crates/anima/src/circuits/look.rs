@@ -34,17 +34,17 @@ pub(super) fn look(route: &RouteEntry, health: &ModelHealth, now: Timestamp) -> 
     }
     let (state, opening) = health.unit.state(now);
     let circuit = if whole == State::Closed { state } else { whole };
+    let slow = !measures && opening.is_some_and(|(_, cause)| cause == Cause::SlowRate);
     if state == State::Open && !measures {
-        let slow = opening.is_some_and(|(_, cause)| cause == Cause::SlowRate);
         let seen = skip(SkipReason::CircuitOpen, opening.map(|(until, _)| until));
         return Seen { slow, circuit: state, ..seen };
     }
     let codes = route.channel.body.credentials.iter().map(|c| c.code.as_str());
     match channel.credentials.lock().usable(codes, &health.model, now) {
         Usable::Yes | Usable::No(SkipReason::NoCredential, _) => {
-            Seen { circuit, ..Seen::default() }
+            Seen { slow, circuit, ..Seen::default() }
         }
-        Usable::Yielding => Seen { yields: true, circuit, ..Seen::default() },
+        Usable::Yielding => Seen { yields: true, slow, circuit, ..Seen::default() },
         Usable::No(reason, until) => Seen { circuit, ..skip(reason, until) },
     }
 }

@@ -16,7 +16,7 @@ use anima_core::routing::SkipReason;
 use anima_store::probes::{Asked, Returned};
 
 use super::health::{Gate, ModelHealth, Unit};
-use super::{Change, Circuits, Ticket, roll_up};
+use super::{Change, Circuits, Ticket, Way, roll_up};
 
 /// A call that asks to be let through: its token, and until when it may keep a permit.
 #[derive(Debug, Clone, Copy)]
@@ -61,10 +61,10 @@ impl Circuits {
     pub(super) async fn proper(
         &self,
         health: &ModelHealth,
-        asking: Asking,
+        (asking, way): (Asking, Way),
         settings: &Breaker,
     ) -> Result<(Admitted, Admitted), SkipReason> {
-        let allowed = self.allowed(health, asking, settings).await;
+        let allowed = self.allowed(health, (asking, way), settings).await;
         if settings.only_measures(asking.now) {
             return Ok(allowed.unwrap_or_else(|_refused| anyway(health)));
         }
@@ -75,7 +75,7 @@ impl Circuits {
     async fn allowed(
         &self,
         health: &ModelHealth,
-        asking: Asking,
+        (asking, way): (Asking, Way),
         settings: &Breaker,
     ) -> Result<(Admitted, Admitted), SkipReason> {
         let whole = &health.channel.whole;
@@ -85,6 +85,9 @@ impl Circuits {
         })?;
         match self.admit(&health.unit, asking, settings).await {
             Ok(inner) => Ok((outer, inner)),
+            Err(_shut) if way == Way::Readmitted && health.unit.is_slow() => {
+                Ok((outer, health.unit.admit_anyway()))
+            }
             Err(reason) => {
                 if outer.probe {
                     whole.probing.fetch_sub(1, Ordering::Relaxed);

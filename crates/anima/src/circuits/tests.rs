@@ -128,6 +128,42 @@ fn three_open_models_open_the_channel() {
     assert_eq!(bench.enter(3, Way::Proper).err(), Some(SkipReason::ChannelCircuitOpen));
 }
 
+/// Opens a route's circuit because its first bytes are late.
+fn slow_down(bench: &Bench, n: usize) {
+    for _ in 0..20 {
+        let ticket = bench.enter(n, Way::Proper).unwrap();
+        ticket.end(End { failure: None, first_byte: Duration::from_mins(1), asked_ms: None });
+    }
+}
+
+#[test]
+fn a_slow_route_that_the_plan_takes_back_is_let_in() {
+    let bench = Bench::new(&["m"]);
+    slow_down(&bench, 0);
+    assert_eq!(bench.enter(0, Way::Proper).err(), Some(SkipReason::CircuitOpen));
+    let see = |_: usize, route: &RouteEntry| bench.circuits.see(route, bench.clock.now());
+    let planned = || {
+        let plan = anima_core::routing::plan(bench.snapshot.alias("chat").unwrap(), 1, see);
+        (plan.candidates, plan.readmitted)
+    };
+    assert_eq!(planned(), (vec![0], vec![0]), "it is all that there is");
+    let ticket = bench.enter(0, Way::Readmitted).unwrap();
+    assert!(!ticket.is_probe());
+    ticket.end(End { failure: None, first_byte: Duration::ZERO, asked_ms: None });
+    assert_eq!(bench.circuits.state_of(bench.route(0)), State::Open, "and it says nothing");
+    bench.clock.advance_millis(6_100);
+    assert_eq!(planned(), (vec![0], vec![0]), "nor are three probes enough of it");
+    let calls: Vec<_> = (0..5).map(|_| bench.enter(0, Way::Readmitted).unwrap()).collect();
+    assert_eq!(calls.iter().filter(|call| call.is_probe()).count(), 3);
+}
+
+#[test]
+fn a_failing_route_is_not_let_in_as_a_slow_one() {
+    let bench = Bench::new(&["m"]);
+    bench.trip(0);
+    assert_eq!(bench.enter(0, Way::Readmitted).err(), Some(SkipReason::CircuitOpen));
+}
+
 #[test]
 fn an_operators_word_wins_over_what_was_found_out() {
     let bench = Bench::new(&["m"]);

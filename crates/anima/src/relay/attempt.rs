@@ -235,7 +235,7 @@ impl Course<'_> {
         for route in &part.order.candidates {
             let candidate = Candidate { link, route: *route };
             loop {
-                match self.attempt(candidate, Way::Proper).await {
+                match self.attempt(candidate, plan.way(candidate)).await {
                     Step::OtherCredential => {}
                     Step::NextCandidate => break,
                     end @ (Step::Answered(_) | Step::NextLink | Step::Stop) => return end,
@@ -271,7 +271,7 @@ impl Course<'_> {
                 break;
             }
             let before = self.state.failed.len();
-            match self.attempt(candidate, Way::Proper).await {
+            match self.attempt(candidate, self.plan.way(candidate)).await {
                 Step::OtherCredential | Step::NextCandidate => {}
                 end @ (Step::Answered(_) | Step::NextLink | Step::Stop) => return end,
             }
@@ -294,6 +294,9 @@ impl Course<'_> {
             let seen = self.relay.circuits.see(route, now);
             let rest = match seen.skip {
                 None => Duration::ZERO,
+                Some(_) if seen.slow && self.plan.way(candidate) == Way::Readmitted => {
+                    Duration::ZERO
+                }
                 Some(SkipReason::CoolingDown) => micros(seen.until?.since(now)),
                 Some(_) => return None,
             };

@@ -20,7 +20,7 @@ use anima_wire::adapter;
 use super::admit::{covers, serves};
 use super::call::Call;
 use super::{Relay, steer};
-use crate::circuits::Circuits;
+use crate::circuits::{Circuits, Way};
 use crate::http::reply::Refusal;
 use crate::live::Upstream;
 
@@ -78,6 +78,13 @@ impl Plan {
     /// A candidate's route.
     pub fn route(&self, candidate: Candidate) -> Option<&RouteEntry> {
         self.links.get(candidate.link)?.alias.routes.get(candidate.route)
+    }
+
+    /// How a candidate asks to be let through.
+    pub fn way(&self, candidate: Candidate) -> Way {
+        let link = self.links.get(candidate.link);
+        let slow = link.is_some_and(|link| link.order.readmitted.contains(&candidate.route));
+        if slow { Way::Readmitted } else { Way::Proper }
     }
 
     /// The links to go to after a failure of a class in a link, in order.
