@@ -244,10 +244,11 @@ impl Circuits {
         // First, and whatever an operator says of the circuits: that is not what a provider takes.
         let seat = Seat::take(health, route.channel.body.max_concurrency)?;
         let (whole, model) = match (mode, way) {
-            (Some(Mode::ForcedOpen), _) => return Err(SkipReason::ForcedOpen),
-            (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) | (None, Way::Forced) => {
+            // What was said about the model goes before what was said about its channel.
+            (_, Way::Forced) | (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) => {
                 probes::anyway(health)
             }
+            (Some(Mode::ForcedOpen), _) => return Err(SkipReason::ForcedOpen),
             (None, Way::LastResort) => {
                 let most = |n| (n < TRICKLE).then_some(n + 1);
                 let order = (Ordering::AcqRel, Ordering::Acquire);

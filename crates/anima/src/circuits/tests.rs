@@ -177,6 +177,7 @@ fn an_operators_word_wins_over_what_was_found_out() {
     bench.circuits.set_manual("main", Some(word(Mode::ForcedOpen)));
     assert_eq!(bench.seen(0), Some(SkipReason::ForcedOpen));
     assert_eq!(bench.enter(0, Way::LastResort).err(), Some(SkipReason::ForcedOpen));
+    assert!(bench.enter(0, Way::Forced).is_ok(), "the model's own word goes before");
     bench.clock.advance_millis(1_000);
     assert_eq!(bench.seen(0), None, "it has expired");
     bench.trip(0);

@@ -21,7 +21,7 @@ use anima_wire::request;
 
 use super::Relay;
 use super::call::Call;
-use super::plan::{Candidate, Plan, Start, micros};
+use super::plan::{Candidate, Plan, Start, micros, see};
 use super::progress::Progress;
 use super::trace::{Late, Trace};
 use super::trial::{Trial, classified};
@@ -291,7 +291,7 @@ impl Course<'_> {
         let open = self.plan.candidates().filter(|candidate| !vain.contains(candidate));
         let open = open.filter_map(|candidate| {
             let route = self.plan.route(candidate)?;
-            let seen = self.relay.circuits.see(route, now);
+            let seen = see(self.relay, self.call, (route, now));
             let rest = match seen.skip {
                 None => Duration::ZERO,
                 Some(_) if seen.slow && self.plan.way(candidate) == Way::Readmitted => {

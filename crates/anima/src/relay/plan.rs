@@ -162,17 +162,21 @@ fn link(relay: &Relay, call: &Call, (alias, now): (&Arc<AliasEntry>, Timestamp))
             let circuit = relay.circuits.state_of(route);
             return Seen { skip: Some(reason), circuit, ..Seen::default() };
         }
-        let seen = match forced(call, route) {
-            Some(Forced::Open) => {
-                let circuit = relay.circuits.state_of(route);
-                Seen { skip: Some(SkipReason::ForcedOpen), circuit, ..Seen::default() }
-            }
-            Some(Forced::Closed) => Seen::default(),
-            None => relay.circuits.see(route, now),
-        };
-        steer::apply(&call.steering, route, seen)
+        steer::apply(&call.steering, route, see(relay, call, (route, now)))
     });
     Link { alias: Arc::clone(alias), order }
+}
+
+/// What is known about a route's health, the operator's word first.
+pub(super) fn see(relay: &Relay, call: &Call, (route, now): (&RouteEntry, Timestamp)) -> Seen {
+    match forced(call, route) {
+        Some(Forced::Open) => {
+            let circuit = relay.circuits.state_of(route);
+            Seen { skip: Some(SkipReason::ForcedOpen), circuit, ..Seen::default() }
+        }
+        Some(Forced::Closed) => Seen::default(),
+        None => relay.circuits.see(route, now),
+    }
 }
 
 /// What to do when nothing may be tried now: wait for the first rest that ends soon enough, else
