@@ -136,17 +136,19 @@ impl Circuits {
         words.collect()
     }
 
-    /// Forgets all that was found out about a channel: circuits close, credentials are used again.
-    /// The operator's word stays; see [`Circuits::set_manual`].
-    pub fn reset(&self, channel: &str) {
+    /// Forgets all that was found out about a channel, or about one model of it: circuits close,
+    /// credentials are used again. The operator's word stays; see [`Circuits::set_manual`].
+    pub fn reset(&self, channel: &str, only: Option<&str>) {
         let health = self.channel(channel);
         let now = self.clock.now();
-        for (credential, model) in health.forget_credentials() {
+        for (credential, model) in health.forget_credentials(only) {
             self.tell((&health.code, &credential, model.as_ref()), Told::well(now));
         }
-        self.reset_unit(&health.whole, (channel, None), now);
+        if only.is_none() {
+            self.reset_unit(&health.whole, (channel, None), now);
+        }
         let models: Vec<_> = health.models.lock().values().cloned().collect();
-        for model in models {
+        for model in models.iter().filter(|model| only.is_none_or(|only| *model.model == *only)) {
             self.reset_unit(&model.unit, (channel, Some(&model.model)), now);
         }
         health.look_again(now);
@@ -156,7 +158,7 @@ impl Circuits {
     pub fn reset_all(&self) {
         let channels = self.channels.load_full();
         for code in channels.keys() {
-            self.reset(code);
+            self.reset(code, None);
         }
     }
 

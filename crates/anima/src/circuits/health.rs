@@ -365,11 +365,19 @@ impl ChannelHealth {
         later
     }
 
-    /// Forgets what is known of all credentials. Which there were, with the models of rests.
-    pub(super) fn forget_credentials(&self) -> Vec<(Arc<str>, Option<Arc<str>>)> {
-        let Credentials { faults, rests } = std::mem::take(&mut *self.credentials.lock());
-        let out = faults.into_keys().map(|code| (code, None));
-        out.chain(rests.into_keys().map(|(code, model)| (code, Some(model)))).collect()
+    /// Forgets what is known of all credentials, or only their rests for one model. Which there
+    /// were, with the models of rests.
+    pub(super) fn forget_credentials(
+        &self,
+        only: Option<&str>,
+    ) -> Vec<(Arc<str>, Option<Arc<str>>)> {
+        let mut credentials = self.credentials.lock();
+        let Credentials { faults, rests } = &mut *credentials;
+        let faults = faults.extract_if(.., |_, _| only.is_none());
+        let meant = |model: &str| only.is_none_or(|only| model == only);
+        let rests = rests.extract_if(.., |(_, model), _| meant(model));
+        let faults = faults.map(|(code, _)| (code, None));
+        faults.chain(rests.map(|((code, model), _)| (code, Some(model)))).collect()
     }
 }
 

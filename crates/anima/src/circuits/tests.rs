@@ -186,7 +186,7 @@ fn an_operators_word_wins_over_what_was_found_out() {
     assert!(bench.enter(0, Way::Proper).is_ok());
     bench.circuits.set_manual("main", None);
     assert_eq!(bench.seen(0), Some(SkipReason::CircuitOpen));
-    bench.circuits.reset("main");
+    bench.circuits.reset("main", None);
     assert_eq!(bench.seen(0), None);
 }
 
@@ -241,6 +241,42 @@ fn what_is_under_way_is_counted_until_its_ticket_is_gone() {
     assert_eq!((shown.len(), shown[0].circuits.len()), (1, 2));
 }
 
+#[test]
+fn a_reset_of_one_model_leaves_the_rest_of_its_channel_alone() {
+    let bench = Bench::new(&["m", "n", "o", "p"]);
+    (0..3).for_each(|n| bench.trip(n));
+    bench.circuits.reset("main", Some("m"));
+    assert_eq!(bench.seen(3), Some(SkipReason::ChannelCircuitOpen));
+    assert_eq!(bench.enter(0, Way::Proper).err(), Some(SkipReason::ChannelCircuitOpen));
+    let shown = bench.circuits.show(&bench.snapshot).remove(0).circuits;
+    let open = |c: &ShownCircuit| (c.state == State::Open).then(|| c.model.clone());
+    let open: Vec<_> = shown.iter().filter_map(open).collect();
+    assert_eq!(open, [None, Some("n".to_owned()), Some("o".to_owned())]);
+}
+
+#[test]
+fn a_reset_of_one_model_ends_the_rests_of_credentials_for_it_alone() {
+    let bench = Bench::new(&["m", "n"]);
+    let rest = |n, credential: &str| {
+        let credential = credential.into();
+        let entering = bench.circuits.enter(bench.route(n), &credential, (Way::Proper, HOUR));
+        let failure = Some(Failure::RateLimited);
+        let end = End { failure, first_byte: Duration::ZERO, asked_ms: Some(30_000) };
+        entering.now_or_never().unwrap().unwrap().end(end);
+    };
+    for (n, credential) in [(0, "a"), (0, "b"), (1, "a"), (1, "b")] {
+        rest(n, credential);
+    }
+    bench.circuits.reset("main", Some("m"));
+    assert_eq!((bench.seen(0), bench.seen(1)), (None, Some(SkipReason::CoolingDown)));
+    bench.call(0, Some(Failure::CredentialRefused));
+    bench.circuits.reset("main", Some("m"));
+    let usable = bench.circuits.credentials(bench.route(0), &["a", "b"]);
+    assert_eq!(usable, [1], "a refused credential is no model's");
+    bench.circuits.reset("main", None);
+    assert_eq!((bench.seen(0), bench.seen(1)), (None, None));
+}
+
 #[tokio::test]
 async fn nodes_follow_what_one_of_them_found_out() {
     let state = anima_store::shared::Shared::in_process().state;
@@ -255,7 +291,7 @@ async fn nodes_follow_what_one_of_them_found_out() {
     assert_eq!(other.seen(0), Some(SkipReason::CircuitOpen));
     assert!(other.circuits.changes.lock().is_empty(), "what was taken over is not told again");
     other.clock.advance_millis(1);
-    other.circuits.reset("main");
+    other.circuits.reset("main", None);
     exchange(&other).await;
     exchange(&one).await;
     assert_eq!(one.seen(0), None, "a reset reaches every node");
@@ -386,7 +422,7 @@ async fn nodes_share_what_providers_say_about_credentials() {
         assert_eq!(seen.until, Some(until), "30 s are not shortened by a later 5 s");
     }
     fleet.advance(10);
-    other.circuits.reset("main");
+    other.circuits.reset("main", None);
     fleet.exchange().await;
     assert_eq!(usable(one).len(), 2, "a reset reaches every node");
     end(one, "a", Some(Failure::CredentialRefused), None);

@@ -26,13 +26,18 @@ pub(super) fn set(circuits: &Circuits, hatches: &Hatches, now: Timestamp) {
     }
 }
 
-/// Forgets what was found out about a channel that was given back to its breaker.
+/// Forgets what was found out about a channel, or one model, that was given back to its breaker.
 pub(super) fn reset(circuits: &Circuits, hatches: &Hatches, notice: &Notice) {
-    if let Notice::Circuit { channel, model: None } = notice
-        && !hatches.circuits.iter().any(|c| c.channel == *channel)
-    {
-        circuits.reset(channel);
+    if let Some((channel, model)) = given_back(hatches, notice) {
+        circuits.reset(channel, model);
     }
+}
+
+/// The circuit that a notice is about, when there is no word about it any more.
+fn given_back<'a>(hatches: &Hatches, notice: &'a Notice) -> Option<(&'a str, Option<&'a str>)> {
+    let Notice::Circuit { channel, model } = notice else { return None };
+    let has_word = hatches.circuits.iter().any(|c| c.channel == *channel && c.model == *model);
+    (!has_word).then_some((&**channel, model.as_deref()))
 }
 
 fn word(circuit: &ManualCircuit) -> Manual {
@@ -56,6 +61,31 @@ mod tests {
 
     use super::*;
 
+    fn circuit(model: Option<&str>, state: Forced, now: Timestamp) -> ManualCircuit {
+        ManualCircuit {
+            channel: "main".to_owned(),
+            model: model.map(str::to_owned),
+            state,
+            reason: "r".to_owned(),
+            actor: "ada".to_owned(),
+            set_at: now,
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn what_has_no_word_any_more_is_given_back_and_nothing_else() {
+        let kept = circuit(Some("m"), Forced::Closed, Timestamp::default());
+        let hatches = Hatches { circuits: vec![kept], ..Hatches::default() };
+        let notice = |model: Option<&str>| Notice::Circuit {
+            channel: "main".to_owned(),
+            model: model.map(str::to_owned),
+        };
+        assert_eq!(given_back(&hatches, &notice(None)), Some(("main", None)));
+        assert_eq!(given_back(&hatches, &notice(Some("n"))), Some(("main", Some("n"))));
+        assert_eq!(given_back(&hatches, &notice(Some("m"))), None);
+    }
+
     #[test]
     fn a_word_is_set_once_and_taken_back() {
         let now = Timestamp::from_micros(1_000_000);
@@ -65,18 +95,8 @@ mod tests {
             (clock, Arc::new(SeededRng::new(1)), metrics),
             anima_store::probes::Probes::in_process(),
         );
-        let circuit = |model: Option<&str>, state| ManualCircuit {
-            channel: "main".to_owned(),
-            model: model.map(str::to_owned),
-            state,
-            reason: "r".to_owned(),
-            actor: "ada".to_owned(),
-            set_at: now,
-            expires_at: None,
-        };
-        let one = circuit(Some("m"), Forced::Open);
-        let mut hatches =
-            Hatches { circuits: vec![circuit(None, Forced::Open), one], ..Hatches::default() };
+        let words = vec![circuit(None, Forced::Open, now), circuit(Some("m"), Forced::Open, now)];
+        let mut hatches = Hatches { circuits: words, ..Hatches::default() };
         set(&circuits, &hatches, now);
         assert_eq!(circuits.manuals()["main"].mode, Mode::ForcedOpen);
         hatches.circuits[0].state = Forced::Closed;

@@ -59,11 +59,12 @@ pub(super) async fn force(admin: &Admin, lever: Lever, call: &Call) -> Result<Re
             "set_at": now, "expires_at": expires_at,
         })),
     });
+    let model = wish.model.clone();
     let hatch = Hatch::Circuit { channel, model: wish.model, state, expires_at };
     let pulled = pull(admin, hatch, &actor, (call, body)).await?;
     if lever == Lever::Reset {
         // Back to automatic, and from a clean sheet; other nodes follow by what circuits share.
-        admin.circuits.reset(&call.names.code);
+        admin.circuits.reset(&call.names.code, model.as_deref());
     }
     Ok(pulled)
 }
