@@ -207,14 +207,13 @@ impl Circuit {
             None => {
                 self.window.add(verdict.counts()?, at, settings);
                 let (cause, evidence) = self.verdict(at, settings)?;
-                self.evidence = evidence;
-                Some(self.trip(cause, report, settings))
+                Some(self.trip_on(cause, evidence, report, settings))
             }
             Some(opening) if admitted.probe => {
                 let slow_again = opening.cause == Cause::SlowRate && verdict.slow;
                 let reopens = failed || slow_again;
                 let cause = if slow_again { Cause::SlowRate } else { Cause::ProbeFailed };
-                reopens.then(|| self.trip(cause, report, settings))
+                reopens.then(|| self.open(cause, report, settings))
             }
             Some(_) => None,
         }
@@ -239,8 +238,13 @@ impl Circuit {
         closes.then(|| self.close(Cause::ProbesPassed, now))
     }
 
-    /// Opens the circuit for a reason outside its window.
+    /// Opens the circuit for a reason outside its window, which is all the evidence that there is
+    /// to be had: other nodes follow.
     pub fn trip(&mut self, cause: Cause, report: Report, settings: &Breaker) -> Transition {
+        self.trip_on(cause, EVIDENCE, report, settings)
+    }
+
+    fn open(&mut self, cause: Cause, report: Report, settings: &Breaker) -> Transition {
         let Report { asked_ms, at, bits, .. } = report;
         if self.open.is_none() {
             let forgotten = at.since(self.closed_at).max(0) / (DECAY_MS * 1_000);
@@ -256,7 +260,7 @@ impl Circuit {
         Transition { to: State::Open, cause, until: Some(until) }
     }
 
-    /// Opens the circuit on what so many calls of all nodes together say.
+    /// Opens the circuit on what so many calls say.
     pub fn trip_on(
         &mut self,
         cause: Cause,
@@ -265,7 +269,7 @@ impl Circuit {
         settings: &Breaker,
     ) -> Transition {
         self.evidence = evidence;
-        self.trip(cause, report, settings)
+        self.open(cause, report, settings)
     }
 
     /// Closes the circuit and forgets the calls that opened it.

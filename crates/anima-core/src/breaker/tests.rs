@@ -192,6 +192,18 @@ fn another_nodes_opening_is_followed_when_it_rests_on_enough_calls() {
 }
 
 #[test]
+fn an_opening_for_a_reason_outside_the_window_is_followed_too() {
+    let settings = Breaker::default();
+    for cause in [Cause::ModelsOpen, Cause::ModelUnknown] {
+        let mut circuit = Circuit::default();
+        circuit.trip(cause, report(Some(Failure::ServerError), 1, &settings), &settings);
+        let mut other = Circuit::default();
+        let change = other.adopt(circuit.share(), at(2), &settings).unwrap();
+        assert_eq!((change.to, change.cause), (State::Open, cause));
+    }
+}
+
+#[test]
 fn states_and_shared_circuits_read_back_as_they_were_written() {
     let shared = opened(&Breaker::default()).share();
     let text = serde_json::to_string(&shared).unwrap();

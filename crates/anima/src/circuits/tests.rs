@@ -297,6 +297,21 @@ async fn nodes_follow_what_one_of_them_found_out() {
     assert_eq!(one.seen(0), None, "a reset reaches every node");
 }
 
+#[tokio::test]
+async fn nodes_follow_a_channel_of_open_models_and_a_model_that_is_unknown() {
+    let state = anima_store::shared::Shared::in_process().state;
+    let models = ["a", "b", "c", "d"];
+    let (one, other) = (Bench::new(&models), Bench::new(&models));
+    one.call(3, Some(Failure::UpstreamModelUnknown));
+    fleet::exchange(&one.circuits, Some(&one.snapshot), &*state).await.unwrap();
+    fleet::exchange(&other.circuits, Some(&other.snapshot), &*state).await.unwrap();
+    assert_eq!((other.seen(3), other.seen(0)), (Some(SkipReason::CircuitOpen), None));
+    (0..2).for_each(|n| one.trip(n));
+    fleet::exchange(&one.circuits, Some(&one.snapshot), &*state).await.unwrap();
+    fleet::exchange(&other.circuits, Some(&other.snapshot), &*state).await.unwrap();
+    assert_eq!(other.seen(3), Some(SkipReason::ChannelCircuitOpen));
+}
+
 /// Nodes that share their probes and what they tell one another.
 struct Fleet {
     nodes: Vec<Bench>,
