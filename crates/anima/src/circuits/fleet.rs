@@ -5,8 +5,9 @@
 //! node goes by its own evidence. Not here: probe permits (`super::probes`).
 //! Invariant: what was taken over is not told again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -113,6 +114,7 @@ pub(super) async fn exchange(
         }
     }
     let now = circuits.clock.now();
+    let mut found = BTreeSet::new();
     for (name, value) in state.fields(&hash).await? {
         let known = serde_json::from_str::<Place>(&name).ok();
         let told = serde_json::from_slice::<Shared>(&value).ok();
@@ -126,9 +128,29 @@ pub(super) async fn exchange(
             let channel = snapshot.and_then(|snapshot| snapshot.channel(&place.0));
             let settings = channel.map_or_else(Breaker::default, |entry| entry.body.breaker);
             circuits.adopt(&place, told, &settings);
+            found.insert(place);
         }
     }
+    tell_again(circuits, &found, now);
     credentials::exchange(circuits, state).await
+}
+
+/// Has told once more what is open here and is not to be found: what is shared came back empty, and
+/// is made anew of what each node knows (`reliability` 2.3).
+fn tell_again(circuits: &Circuits, found: &BTreeSet<Place>, now: Timestamp) {
+    let mut lost = Vec::new();
+    for (code, health) in &**circuits.channels.load() {
+        let models = health.models.lock();
+        let units = models.values().map(|model| (Some(Arc::clone(&model.model)), &model.unit));
+        for (model, unit) in units.chain([(None, &health.whole)]) {
+            let place = (Arc::clone(code), model);
+            if unit.open.load(Ordering::Acquire) && !found.contains(&place) {
+                let own = unit.circuit.lock().share();
+                lost.extend((own.open.is_some() && !is_stale(own, now)).then_some(place));
+            }
+        }
+    }
+    circuits.changes.lock().extend(lost);
 }
 
 fn field(place: &Place) -> String {

@@ -365,6 +365,24 @@ impl ChannelHealth {
         later
     }
 
+    /// What other nodes should know of credentials, with the models of rests.
+    pub(super) fn known_of_credentials(
+        &self,
+        now: Timestamp,
+    ) -> Vec<(Arc<str>, Option<Arc<str>>, Told)> {
+        if !self.watchful.load(Ordering::Acquire) {
+            return vec![];
+        }
+        let credentials = self.credentials.lock();
+        let out = credentials.faults.iter();
+        let out = out.map(|(code, fault)| (Arc::clone(code), None, Told::fault(*fault)));
+        let rests = credentials.rests.iter().filter(|(_, rest)| !rest.soft && now < rest.until);
+        let rests = rests.map(|((code, model), rest)| {
+            (Arc::clone(code), Some(Arc::clone(model)), Told::rest(*rest))
+        });
+        out.chain(rests).collect()
+    }
+
     /// Forgets what is known of all credentials, or only their rests for one model. Which there
     /// were, with the models of rests.
     pub(super) fn forget_credentials(

@@ -450,6 +450,34 @@ async fn nodes_share_what_providers_say_about_credentials() {
 }
 
 #[tokio::test]
+async fn what_is_shared_is_made_anew_when_it_came_back_empty() {
+    let mut fleet = Fleet::new(2);
+    let end = |bench: &Bench, credential: &str, failure, asked_ms| {
+        let credential = credential.into();
+        let entering = bench.circuits.enter(bench.route(0), &credential, (Way::Proper, HOUR));
+        let end = End { failure, first_byte: Duration::ZERO, asked_ms };
+        entering.now_or_never().unwrap().unwrap().end(end);
+    };
+    let one = &fleet.nodes[0];
+    end(one, "a", Some(Failure::CredentialRefused), None);
+    end(one, "b", Some(Failure::RateLimited), Some(30_000));
+    one.trip(0);
+    fleet.exchange().await;
+    fleet.state = anima_store::shared::Shared::in_process().state;
+    fleet.exchange().await;
+    let late = Bench::new(&["m"]);
+    fleet::exchange(&late.circuits, Some(&late.snapshot), &*fleet.state).await.unwrap();
+    assert_eq!(late.seen(0), Some(SkipReason::CircuitOpen));
+    assert!(late.circuits.credentials(late.route(0), &["a", "b"]).is_empty());
+    fleet.exchange().await;
+    let told = |bench: &Bench| {
+        let credentials = bench.circuits.credential_changes.lock().len();
+        (bench.circuits.changes.lock().len(), credentials)
+    };
+    assert_eq!(told(&fleet.nodes[0]), (0, 0), "what is found is not told again");
+}
+
+#[tokio::test]
 async fn thin_traffic_over_many_nodes_opens_a_circuit() {
     let fleet = Fleet::new(8);
     let mut troubled = vec![fleet::counts::Troubled::new(); 8];

@@ -3,6 +3,7 @@
 //! The later word counts, and a rest is never made shorter by another. Invariant: what no node
 //! needs any more is removed by whoever reads it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -88,15 +89,37 @@ pub(super) async fn exchange(circuits: &Circuits, state: &dyn SharedState) -> Re
         }
     }
     let now = circuits.clock.now();
+    let mut found = BTreeSet::new();
     for (field, value) in state.fields(&hash).await? {
         let named = serde_json::from_str::<Named>(&field).ok();
         let told = serde_json::from_slice::<Told>(&value).ok();
         match named.zip(told) {
-            Some((named, told)) if !told.is_stale(now) => adopt(circuits, named, told),
+            Some((named, told)) if !told.is_stale(now) => {
+                found.insert(named.clone());
+                adopt(circuits, named, told);
+            }
             _ => state.remove_field(&hash, &field).await?,
         }
     }
+    tell_again(circuits, &found, now);
     Ok(())
+}
+
+/// Has told once more which rest and which are out that are not to be found: see the same of
+/// circuits.
+fn tell_again(circuits: &Circuits, found: &BTreeSet<Named>, now: Timestamp) {
+    let mut lost = Vec::new();
+    for (code, health) in &**circuits.channels.load() {
+        let known = health.known_of_credentials(now).into_iter();
+        let named = known.map(|(credential, model, told)| {
+            ((Arc::clone(code), credential, model), told)
+        });
+        lost.extend(named.filter(|(named, told)| !found.contains(named) && !told.is_stale(now)));
+    }
+    let mut changes = circuits.credential_changes.lock();
+    for (named, told) in lost {
+        changes.entry(named).or_insert(told);
+    }
 }
 
 /// Takes over what another node found out, or has it told what this node knows that is later.
