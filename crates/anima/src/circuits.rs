@@ -46,8 +46,6 @@ use seats::Seat;
 
 /// Models of a channel that must be open for all of it to be (`reliability` 3.2).
 const MODELS_OPEN: usize = 3;
-/// Calls let through at once to the least bad route when every one is open (`reliability` 3.2).
-const TRICKLE: u32 = 3;
 /// A route whose model is unknown to its provider is tried again after this long.
 const UNKNOWN_MODEL_MS: u64 = 600_000;
 /// A permit is kept this much longer than its call may take, for what comes after its end.
@@ -242,28 +240,9 @@ impl Circuits {
         let until = now.plus_millis(i64::try_from(keep_ms).unwrap_or(i64::MAX));
         let asking = Asking { token: self.rng.next_u64(), now, until };
         let settings = route.channel.body.breaker;
-        let mode = health.channel.mode(now).map(|(mode, _)| mode);
         // First, and whatever an operator says of the circuits: that is not what a provider takes.
         let seat = Seat::take(health, route.channel.body.max_concurrency)?;
-        let (whole, model) = match (mode, way) {
-            // What was said about the model goes before what was said about its channel.
-            (_, Way::Forced) | (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) => {
-                probes::anyway(health)
-            }
-            (Some(Mode::ForcedOpen), _) => return Err(SkipReason::ForcedOpen),
-            (None, Way::LastResort) => {
-                let most = |n| (n < TRICKLE).then_some(n + 1);
-                let order = (Ordering::AcqRel, Ordering::Acquire);
-                if health.trickling.fetch_update(order.0, order.1, most).is_err() {
-                    return Err(SkipReason::ProbesTaken);
-                }
-                self.metrics.routing.last_resort(&health.channel.code);
-                probes::anyway(health)
-            }
-            (None, Way::Proper | Way::Readmitted) => {
-                self.proper(health, (asking, way), &settings).await?
-            }
-        };
+        let ((whole, model), trickles) = self.let_in(health, (asking, way), &settings).await?;
         health.inflight.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {
             _seat: seat,
@@ -274,7 +253,7 @@ impl Circuits {
             whole,
             model,
             asking,
-            trickles: way == Way::LastResort && mode.is_none(),
+            trickles,
             reported: false,
         })
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 
-use anima_core::breaker::{Admitted, Transition};
+use anima_core::breaker::{Admitted, Mode, Transition};
 use anima_core::clock::Timestamp;
 use anima_core::config::Breaker;
 use anima_core::routing::SkipReason;
@@ -17,6 +17,9 @@ use anima_store::probes::{Asked, Returned};
 
 use super::health::{Gate, ModelHealth, Unit};
 use super::{Change, Circuits, Ticket, Way, roll_up};
+
+/// Calls let through at once to the least bad route when every one is open (`reliability` 3.2).
+const TRICKLE: u32 = 3;
 
 /// A call that asks to be let through: its token, and until when it may keep a permit.
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +55,43 @@ impl Side {
 }
 
 /// Lets a call through whatever the circuits say; what it reports counts for no probe.
-pub(super) fn anyway(health: &ModelHealth) -> (Admitted, Admitted) {
+fn anyway(health: &ModelHealth) -> (Admitted, Admitted) {
     (health.channel.whole.admit_anyway(), health.unit.admit_anyway())
 }
 
 impl Circuits {
+    /// Lets a call through in its way, and says whether it is one of few that trickle.
+    pub(super) async fn let_in(
+        &self,
+        health: &ModelHealth,
+        (asking, way): (Asking, Way),
+        settings: &Breaker,
+    ) -> Result<((Admitted, Admitted), bool), SkipReason> {
+        let mode = health.channel.mode(asking.now).map(|(mode, _)| mode);
+        match (mode, way) {
+            // What was said about the model goes before what was said about its channel.
+            (_, Way::Forced) | (Some(Mode::ForcedClosed | Mode::MetricsOnly), _) => {
+                Ok((anyway(health), false))
+            }
+            (Some(Mode::ForcedOpen), _) => Err(SkipReason::ForcedOpen),
+            (None, Way::LastResort) => self.trickle(health).map(|admitted| (admitted, true)),
+            (None, Way::Proper | Way::Readmitted) => {
+                Ok((self.proper(health, (asking, way), settings).await?, false))
+            }
+        }
+    }
+
+    /// Lets a call through as one of few.
+    fn trickle(&self, health: &ModelHealth) -> Result<(Admitted, Admitted), SkipReason> {
+        let most = |n| (n < TRICKLE).then_some(n + 1);
+        let taken = health.trickling.fetch_update(Ordering::AcqRel, Ordering::Acquire, most);
+        taken.map_err(|_most| SkipReason::ProbesTaken)?;
+        self.metrics.routing.last_resort(&health.channel.code);
+        Ok(anyway(health))
+    }
+
     /// Lets a call through as the circuits allow, and where they only judge anyway.
-    pub(super) async fn proper(
+    async fn proper(
         &self,
         health: &ModelHealth,
         (asking, way): (Asking, Way),
