@@ -62,7 +62,7 @@ pub enum Way {
     Proper,
     /// The same, but a model that is only slow lets it through.
     Readmitted,
-    /// As one of few, although every circuit is open.
+    /// As one of few where a circuit is open, else as circuits allow.
     LastResort,
     /// Whatever the circuits say: an operator wants it so.
     Forced,
@@ -191,11 +191,9 @@ impl Circuits {
     }
 
     /// Whether every circuit of a route may be overruled as a last resort: it is open of itself.
+    /// One that is half open has its probes for that.
     pub fn is_tripped(skip: SkipReason) -> bool {
-        matches!(
-            skip,
-            SkipReason::CircuitOpen | SkipReason::ChannelCircuitOpen | SkipReason::ProbesTaken
-        )
+        matches!(skip, SkipReason::CircuitOpen | SkipReason::ChannelCircuitOpen)
     }
 
     /// The places of a route's usable credentials among `codes`, best first.

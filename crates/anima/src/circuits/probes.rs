@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 
-use anima_core::breaker::{Admitted, Mode, Transition};
+use anima_core::breaker::{Admitted, Mode, State, Transition};
 use anima_core::clock::Timestamp;
 use anima_core::config::Breaker;
 use anima_core::routing::SkipReason;
@@ -59,6 +59,11 @@ fn anyway(health: &ModelHealth) -> (Admitted, Admitted) {
     (health.channel.whole.admit_anyway(), health.unit.admit_anyway())
 }
 
+/// Whether no probe of a place may run yet. Once they may, nothing runs beside them.
+fn is_open(health: &ModelHealth, now: Timestamp) -> bool {
+    [&health.channel.whole, &health.unit].iter().any(|unit| unit.state(now).0 == State::Open)
+}
+
 impl Circuits {
     /// Lets a call through in its way, and says whether it is one of few that trickle.
     pub(super) async fn let_in(
@@ -74,8 +79,10 @@ impl Circuits {
                 Ok((anyway(health), false))
             }
             (Some(Mode::ForcedOpen), _) => Err(SkipReason::ForcedOpen),
-            (None, Way::LastResort) => self.trickle(health).map(|admitted| (admitted, true)),
-            (None, Way::Proper | Way::Readmitted) => {
+            (None, Way::LastResort) if is_open(health, asking.now) => {
+                Ok((self.trickle(health)?, true))
+            }
+            (None, Way::Proper | Way::Readmitted | Way::LastResort) => {
                 Ok((self.proper(health, (asking, way), settings).await?, false))
             }
         }

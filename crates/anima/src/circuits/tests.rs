@@ -201,6 +201,17 @@ fn a_few_trickle_through_as_a_last_resort() {
 }
 
 #[test]
+fn nothing_trickles_beside_the_probes_of_a_circuit_that_is_half_open() {
+    let bench = Bench::new(&["m"]);
+    bench.trip(0);
+    bench.clock.advance_millis(6_000);
+    let probes: Vec<_> = (0..3).map(|_| bench.enter(0, Way::LastResort).unwrap()).collect();
+    assert!(probes.iter().all(Ticket::is_probe), "they are what may try it");
+    assert_eq!(bench.enter(0, Way::LastResort).err(), Some(SkipReason::ProbesTaken));
+    assert!(!Circuits::is_tripped(SkipReason::ProbesTaken), "and nobody asks again");
+}
+
+#[test]
 fn credentials_are_out_one_by_one_and_forgiven_when_accepted() {
     let bench = Bench::new(&["m"]);
     bench.call(0, Some(Failure::CredentialRefused));

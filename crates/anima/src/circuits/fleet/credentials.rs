@@ -111,9 +111,8 @@ fn tell_again(circuits: &Circuits, found: &BTreeSet<Named>, now: Timestamp) {
     let mut lost = Vec::new();
     for (code, health) in &**circuits.channels.load() {
         let known = health.known_of_credentials(now).into_iter();
-        let named = known.map(|(credential, model, told)| {
-            ((Arc::clone(code), credential, model), told)
-        });
+        let named =
+            known.map(|(credential, model, told)| ((Arc::clone(code), credential, model), told));
         lost.extend(named.filter(|(named, told)| !found.contains(named) && !told.is_stale(now)));
     }
     let mut changes = circuits.credential_changes.lock();
