@@ -328,9 +328,8 @@ mod tests {
         let slow = |_: usize, _: &RouteEntry| Seen { skip, slow: true, ..Seen::default() };
         let made = plan(&alias, 1, slow);
         assert_eq!((made.candidates.len(), made.skips.len()), (2, 1));
-        let mut readmitted = made.readmitted.clone();
+        let (mut readmitted, mut candidates) = (made.readmitted, made.candidates);
         readmitted.sort_unstable();
-        let mut candidates = made.candidates.clone();
         candidates.sort_unstable();
         assert_eq!(readmitted, candidates, "the plan says whom it took back");
         let failing = |_: usize, _: &RouteEntry| Seen { skip, ..Seen::default() };
