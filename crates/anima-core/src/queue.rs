@@ -1,21 +1,30 @@
 //! Whose turn it is: a start-time fair queue of calls that wait.
 //!
 //! First come, first served inside a tenant; among tenants each gets its share, however many calls
-//! it lets wait. A waiter's tag is the later of the queue's virtual time and its tenant's last tag
-//! plus one turn; the virtual time is the tag that was served last. Not here: whether the one whose
-//! turn it is may run (`quota`). Invariant: a waiter is served, removed or expired exactly once,
-//! and one that is not served gives its turn back to its tenant. Source: `reliability` 2.4.
+//! it lets wait. A tenant stands where its last turn ended, or, if it comes anew, at the queue's
+//! virtual time: where the tenant stood that was served last. Not here: whether the one whose turn
+//! it is may run ([`line`]). Invariant: a waiter is served or removed exactly once, and one that is
+//! removed costs its tenant nothing. Source: `reliability` 2.4.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub mod line; // the queue of one tag: who in it may run
+
+pub use line::Line;
+
 /// What one turn costs a tenant of weight 1.
 const TURN: u64 = 1_000;
 
 /// How long a waiter may be overtaken by smaller ones before it stops the line, microseconds.
 pub const PATIENCE_US: i64 = 2_000_000;
+
+/// What a turn costs a tenant of some weight: a higher weight is a larger share.
+pub fn turn(weight: u32) -> u64 {
+    TURN / u64::from(weight.max(1)).min(TURN)
+}
 
 /// One call that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,14 +33,16 @@ pub struct Waiter {
     pub id: Uuid,
     /// Whose share it takes.
     pub tenant: Arc<str>,
-    /// When it began to wait, microseconds.
+    /// The node that waits with it.
+    pub node: Uuid,
+    /// When it began to wait, microseconds: its place inside its tenant.
     pub since_us: i64,
     /// When it stops waiting, microseconds.
     pub deadline_us: i64,
 }
 
-/// Tag and order of arrival.
-type Place = (u64, u64);
+/// Inside a tenant: when it came, and the call.
+type Place = (i64, Uuid);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seat {
@@ -41,122 +52,131 @@ struct Seat {
     passed_over_us: Option<i64>,
 }
 
+/// Those of one tenant. Never empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Share {
+    tag: u64,
+    seats: BTreeMap<Place, Seat>,
+}
+
 /// The queue. See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Queue {
-    seats: BTreeMap<Place, Seat>,
-    places: BTreeMap<Uuid, Place>,
-    /// The tag that each tenant's next waiter begins at. Tenants that are behind are not kept.
+    tenants: BTreeMap<Arc<str>, Share>,
+    /// Tenants by where they stand, then by who came first.
+    order: BTreeSet<(u64, i64, Arc<str>)>,
+    places: BTreeMap<Uuid, (Arc<str>, i64)>,
+    /// Where tenants begin that come again.
     finish: BTreeMap<Arc<str>, u64>,
-    /// How many of each tenant wait.
-    counts: BTreeMap<Arc<str>, usize>,
     virtual_time: u64,
-    arrivals: u64,
 }
 
 impl Queue {
-    /// Lets a call wait. A higher weight is a larger share. `false` when it waits already.
-    pub fn push(&mut self, waiter: Waiter, weight: u32) -> bool {
+    /// Lets a call wait, whose turn costs so much. `false` when it waits already.
+    pub fn push(&mut self, waiter: Waiter, turn: u64) -> bool {
         if self.places.contains_key(&waiter.id) {
             return false;
         }
-        let turn = TURN / u64::from(weight.max(1)).min(TURN);
-        let begun = self.finish.get(&waiter.tenant).copied().unwrap_or(0);
-        let tag = begun.max(self.virtual_time);
-        self.finish.insert(Arc::clone(&waiter.tenant), tag.saturating_add(turn));
-        *self.counts.entry(Arc::clone(&waiter.tenant)).or_default() += 1;
-        self.arrivals += 1;
-        let place = (tag, self.arrivals);
-        self.places.insert(waiter.id, place);
-        self.seats.insert(place, Seat { waiter, turn, passed_over_us: None });
+        let tenant = Arc::clone(&waiter.tenant);
+        let tag = self.step_out(&tenant).unwrap_or_else(|| {
+            self.finish.get(&tenant).copied().unwrap_or(0).max(self.virtual_time)
+        });
+        self.places.insert(waiter.id, (Arc::clone(&tenant), waiter.since_us));
+        let share = self.tenants.entry(Arc::clone(&tenant)).or_default();
+        let place = (waiter.since_us, waiter.id);
+        share.seats.insert(place, Seat { waiter, turn, passed_over_us: None });
+        self.step_in(&tenant, tag);
         true
     }
 
-    /// Takes out a call that does not wait any more. Its turn is its tenant's again.
+    /// Takes out a call that does not wait any more.
     pub fn remove(&mut self, id: Uuid) -> Option<Waiter> {
-        let seat = self.take(id)?;
-        if let Some(finish) = self.finish.get_mut(&seat.waiter.tenant) {
-            *finish = finish.saturating_sub(seat.turn);
-        }
+        let (tag, seat) = self.take(id)?;
+        self.step_in(&seat.waiter.tenant, tag);
         Some(seat.waiter)
     }
 
     /// Takes out a call whose turn it is.
     pub fn serve(&mut self, id: Uuid) -> Option<Waiter> {
-        let tag = self.places.get(&id)?.0;
-        let seat = self.take(id)?;
+        let (tag, seat) = self.take(id)?;
         self.virtual_time = self.virtual_time.max(tag);
-        if self.seats.is_empty() {
-            self.finish.clear();
-        }
+        self.step_in(&seat.waiter.tenant, tag.saturating_add(seat.turn));
         Some(seat.waiter)
     }
 
-    fn take(&mut self, id: Uuid) -> Option<Seat> {
-        let place = self.places.remove(&id)?;
-        let seat = self.seats.remove(&place)?;
-        if let Some(count) = self.counts.get_mut(&seat.waiter.tenant) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&seat.waiter.tenant);
-            }
+    fn take(&mut self, id: Uuid) -> Option<(u64, Seat)> {
+        let (tenant, since_us) = self.places.remove(&id)?;
+        let tag = self.step_out(&tenant)?;
+        let seat = self.tenants.get_mut(&tenant)?.seats.remove(&(since_us, id))?;
+        Some((tag, seat))
+    }
+
+    /// Takes a tenant out of the order: where it stood.
+    fn step_out(&mut self, tenant: &Arc<str>) -> Option<u64> {
+        let share = self.tenants.get(tenant)?;
+        let (since_us, _) = *share.seats.first_key_value()?.0;
+        self.order.remove(&(share.tag, since_us, Arc::clone(tenant)));
+        Some(share.tag)
+    }
+
+    /// Puts a tenant back into the order, or forgets it when none of it waits. An empty queue has
+    /// no past.
+    fn step_in(&mut self, tenant: &Arc<str>, tag: u64) {
+        let Some(share) = self.tenants.get_mut(tenant) else { return };
+        if let Some(((since_us, _), _)) = share.seats.first_key_value() {
+            share.tag = tag;
+            self.order.insert((tag, *since_us, Arc::clone(tenant)));
+            return;
         }
-        Some(seat)
+        self.tenants.remove(tenant);
+        self.finish.insert(Arc::clone(tenant), tag);
+        if self.tenants.is_empty() {
+            *self = Self::default();
+        }
     }
 
     /// The first of each tenant, in the order in which they are to be tried; at most so many.
     pub fn heads(&self, most: usize) -> Vec<Uuid> {
-        let mut seen = BTreeSet::new();
-        let firsts = self.seats.values().filter(|seat| seen.insert(&seat.waiter.tenant));
-        firsts.take(most).map(|seat| seat.waiter.id).collect()
+        let first =
+            |tenant: &Arc<str>| Some(self.tenants.get(tenant)?.seats.first_key_value()?.0.1);
+        self.order.iter().take(most).filter_map(|(_, _, tenant)| first(tenant)).collect()
     }
 
     /// Notes that the turn of a call came and it could not run. `true` when it has been passed over
     /// for so long that nobody behind it may be tried.
     pub fn pass_over(&mut self, id: Uuid, now_us: i64) -> bool {
-        let seat = self.places.get(&id).and_then(|place| self.seats.get_mut(place));
+        let Some((tenant, since_us)) = self.places.get(&id) else { return false };
+        let share = self.tenants.get_mut(tenant);
+        let seat = share.and_then(|share| share.seats.get_mut(&(*since_us, id)));
         let Some(seat) = seat else { return false };
         let since = *seat.passed_over_us.get_or_insert(now_us);
         now_us.saturating_sub(since) >= PATIENCE_US
     }
 
-    /// Takes out everyone whose time is over.
-    pub fn expire(&mut self, now_us: i64) -> Vec<Waiter> {
-        let mut over = Vec::new();
-        while let Some(id) = self.first_over(now_us) {
-            over.extend(self.remove(id));
-        }
-        over
+    /// One who waits.
+    pub fn find(&self, id: Uuid) -> Option<&Waiter> {
+        let (tenant, since_us) = self.places.get(&id)?;
+        Some(&self.tenants.get(tenant)?.seats.get(&(*since_us, id))?.waiter)
     }
 
-    fn first_over(&self, now_us: i64) -> Option<Uuid> {
-        let over = |seat: &&Seat| seat.waiter.deadline_us <= now_us;
-        self.seats.values().find(over).map(|seat| seat.waiter.id)
-    }
-
-    /// Everyone who waits, in order.
+    /// Everyone who waits, by tenant.
     pub fn iter(&self) -> impl Iterator<Item = &Waiter> {
-        self.seats.values().map(|seat| &seat.waiter)
+        self.tenants.values().flat_map(|share| share.seats.values().map(|seat| &seat.waiter))
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.seats.len()
+        self.places.len()
     }
 
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.seats.is_empty()
+        self.places.is_empty()
     }
 
     /// How many of a tenant wait.
     pub fn len_of(&self, tenant: &str) -> usize {
-        self.counts.get(tenant).copied().unwrap_or(0)
-    }
-
-    /// When the next one's time is over, microseconds.
-    pub fn next_deadline_us(&self) -> Option<i64> {
-        self.seats.values().map(|seat| seat.waiter.deadline_us).min()
+        self.tenants.get(tenant).map_or(0, |share| share.seats.len())
     }
 }
 
@@ -167,8 +187,9 @@ mod tests {
     use super::*;
 
     fn waiter(id: u128, tenant: &str) -> Waiter {
-        let (since_us, deadline_us) = (0, 1_000_000);
-        Waiter { id: Uuid::from_u128(id), tenant: tenant.into(), since_us, deadline_us }
+        let since_us = i64::try_from(id).unwrap();
+        let (id, node) = (Uuid::from_u128(id), Uuid::nil());
+        Waiter { id, tenant: tenant.into(), node, since_us, deadline_us: i64::MAX }
     }
 
     fn order(queue: &mut Queue) -> Vec<u128> {
@@ -184,9 +205,9 @@ mod tests {
     fn a_tenant_is_served_in_the_order_of_arrival() {
         let mut queue = Queue::default();
         for id in 0..20 {
-            assert!(queue.push(waiter(id, "a"), 1));
+            assert!(queue.push(waiter(id, "a"), turn(1)));
         }
-        assert!(!queue.push(waiter(3, "a"), 1), "it waits already");
+        assert!(!queue.push(waiter(3, "a"), turn(1)), "it waits already");
         assert_eq!(order(&mut queue), (0..20).collect::<Vec<_>>());
     }
 
@@ -195,11 +216,11 @@ mod tests {
     fn a_tenant_that_floods_pushes_nobody_back() {
         let mut queue = Queue::default();
         for id in 0..300 {
-            queue.push(waiter(id, "flood"), 1);
+            queue.push(waiter(id, "flood"), turn(1));
         }
         for n in 0..10 {
-            queue.push(waiter(1_000 + n, "plain"), 1);
-            queue.push(waiter(2_000 + n, "heavy"), 2);
+            queue.push(waiter(1_000 + n, "plain"), turn(1));
+            queue.push(waiter(2_000 + n, "heavy"), turn(2));
         }
         let served = order(&mut queue);
         let last =
@@ -210,26 +231,49 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_gives_its_turn_back() {
+    fn who_leaves_costs_its_tenant_nothing() {
         let mut queue = Queue::default();
         for id in 0..5 {
-            queue.push(waiter(id, "a"), 1);
+            queue.push(waiter(id, "a"), turn(1));
         }
-        for id in 0..5 {
+        for id in 0..4 {
             assert!(queue.remove(Uuid::from_u128(id)).is_some());
         }
-        queue.push(waiter(10, "b"), 1);
-        queue.push(waiter(11, "a"), 1);
-        queue.push(waiter(12, "b"), 1);
-        assert_eq!(order(&mut queue), [10, 11, 12]);
+        queue.push(waiter(10, "b"), turn(1));
+        queue.push(waiter(11, "a"), turn(1));
+        queue.push(waiter(12, "b"), turn(1));
+        assert_eq!(order(&mut queue), [4, 10, 11, 12]);
         assert!(queue.remove(Uuid::from_u128(10)).is_none(), "once");
+    }
+
+    #[test]
+    fn who_comes_after_others_left_does_not_overtake_its_own() {
+        let mut queue = Queue::default();
+        for id in 0..3 {
+            queue.push(waiter(id, "a"), turn(1));
+        }
+        queue.remove(Uuid::from_u128(0));
+        queue.remove(Uuid::from_u128(1));
+        queue.push(waiter(3, "a"), turn(1));
+        assert_eq!(order(&mut queue), [2, 3]);
+    }
+
+    #[test]
+    fn who_comes_back_has_its_old_place() {
+        let mut queue = Queue::default();
+        for (id, tenant) in [(1, "a"), (2, "b"), (3, "a")] {
+            queue.push(waiter(id, tenant), turn(1));
+        }
+        let lost = queue.remove(Uuid::from_u128(1)).unwrap();
+        queue.push(lost, turn(1));
+        assert_eq!(order(&mut queue), [1, 2, 3]);
     }
 
     #[test]
     fn the_first_of_each_tenant_is_tried_and_patience_ends() {
         let mut queue = Queue::default();
         for (id, tenant) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
-            queue.push(waiter(id, tenant), 1);
+            queue.push(waiter(id, tenant), turn(1));
         }
         let ids = |list: &[u128]| list.iter().map(|id| Uuid::from_u128(*id)).collect::<Vec<_>>();
         assert_eq!(queue.heads(8), ids(&[1, 3, 4]));
@@ -239,38 +283,33 @@ mod tests {
         assert!(queue.pass_over(Uuid::from_u128(1), PATIENCE_US + 10));
     }
 
-    #[test]
-    fn who_waited_too_long_is_out() {
-        let mut queue = Queue::default();
-        queue.push(waiter(1, "a"), 1);
-        queue.push(Waiter { deadline_us: 5, ..waiter(2, "a") }, 1);
-        assert_eq!(queue.next_deadline_us(), Some(5));
-        let over: Vec<_> = queue.expire(5).iter().map(|waiter| waiter.id.as_u128()).collect();
-        assert_eq!((over, queue.len(), queue.len_of("a")), (vec![2], 1, 1));
-    }
-
     proptest! {
         #[test]
-        fn everyone_is_served_or_removed_once(
+        fn everyone_is_served_or_removed_once_and_in_order(
             steps in prop::collection::vec((0_u8..3, 0_u128..40, 0_usize..4, 1_u32..4), 1..300),
         ) {
-            let (mut queue, mut waiting) = (Queue::default(), BTreeSet::new());
+            let (mut queue, mut waiting) = (Queue::default(), BTreeMap::new());
             for (what, id, tenant, weight) in steps {
                 let tenant = ["a", "b", "c", "d"][tenant];
                 match what {
                     0 => {
-                        let fresh = waiting.insert(id);
-                        prop_assert_eq!(queue.push(waiter(id, tenant), weight), fresh);
+                        let fresh = !waiting.contains_key(&id);
+                        waiting.entry(id).or_insert(tenant);
+                        prop_assert_eq!(queue.push(waiter(id, tenant), turn(weight)), fresh);
                     }
                     1 => {
-                        let was = waiting.remove(&id);
+                        let was = waiting.remove(&id).is_some();
                         prop_assert_eq!(queue.remove(Uuid::from_u128(id)).is_some(), was);
                     }
                     _ => {
-                        if let Some(head) = queue.heads(1).first() {
-                            waiting.remove(&head.as_u128());
-                            let head = *head;
-                            prop_assert!(queue.serve(head).is_some());
+                        if let Some(head) = queue.heads(1).first().copied() {
+                            let tenant = waiting.remove(&head.as_u128()).unwrap();
+                            let served = queue.serve(head).unwrap();
+                            prop_assert_eq!(&*served.tenant, tenant);
+                            let earlier = |(id, of): (&u128, &&str)| {
+                                *of == tenant && *id < head.as_u128()
+                            };
+                            prop_assert!(!waiting.iter().any(earlier));
                         }
                     }
                 }

@@ -21,8 +21,10 @@ use anima_core::clock::Timestamp;
 use anima_core::quota::book::{Level, Seen};
 use anima_core::quota::{Ask, Bound, Counter, Span, Tag, Verdict};
 
+use self::line::LineStore;
 use crate::config;
 
+pub mod line; // who waits for them
 pub mod memory; // the counters of one process
 pub mod outage; // what a node does while the shared counters are away
 pub mod redis; // the counters of all nodes
@@ -76,7 +78,7 @@ pub trait PurseStore: Send + Sync + fmt::Debug {
 
 /// Counters. See the module.
 #[async_trait]
-pub trait QuotaStore: PurseStore {
+pub trait QuotaStore: PurseStore + LineStore {
     /// Takes all that is asked for, or nothing.
     ///
     /// # Errors

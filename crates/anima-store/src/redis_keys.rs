@@ -131,6 +131,14 @@ pub fn quota_ticket(tag: &Tag, call: Uuid) -> Key {
     Key::made(format!("{}:ticket:{}", quota_tag(tag), call.simple()))
 }
 
+/// Who waits under a tag: a sorted set of tenants by their turn, one of calls by tenant and
+/// arrival, a hash of what each call waits for, a hash of where tenants stand, and a sorted set
+/// of the nodes that wait with them, by when they are taken for dead, microseconds.
+pub fn quota_line(tag: &Tag) -> [Key; 5] {
+    let tag = quota_tag(tag);
+    ["heads", "line", "seats", "meta", "nodes"].map(|part| Key::made(format!("{tag}:wq:{part}")))
+}
+
 /// String: a charge that was taken from a purse already.
 pub fn quota_charge(tag: &Tag, charge: Uuid) -> Key {
     Key::made(format!("{}:charge:{}", quota_tag(tag), charge.simple()))
@@ -160,7 +168,9 @@ mod tests {
     #[test]
     fn every_key_has_exactly_one_hash_tag() {
         let [out, opening] = probes("[\"{x}\",null]");
+        let [heads, ..] = quota_line(&Tag::App("acme".into()));
         let keys = [
+            heads,
             out,
             opening,
             credentials(),

@@ -258,6 +258,7 @@ fn counters(shared: &Shared, node: Uuid) -> Arc<dyn QuotaStore> {
         Some(redis) => {
             let nodes = Arc::default();
             let all = RedisQuotas::new(redis.clone(), node, Arc::clone(&nodes));
+            let all = all.hearing(&shared.pubsub);
             Arc::new(SharedQuotas::new(Arc::new(all), node, nodes))
         }
         None => Arc::new(MemoryQuotas::default()),

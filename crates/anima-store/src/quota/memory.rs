@@ -6,14 +6,17 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::quota::book::{Level, Seen};
 use anima_core::quota::{Ask, Book, Bound, Check, Standing, Tag, Verdict, verdict};
 
+use self::line::{Calls, Shard};
 use super::{PurseStore, QuotaStore, Ticket, Unavailable};
+
+mod line; // who waits for them
 
 /// Shards. Many more than cores, so that two apps seldom meet in one.
 const SHARDS: usize = 64;
@@ -25,14 +28,15 @@ const KEPT_US: i64 = 3_600_000_000;
 /// The counters. See the module.
 #[derive(Debug)]
 pub struct MemoryQuotas {
-    shards: Vec<Mutex<Book>>,
+    shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
+    calls: Calls,
 }
 
 impl Default for MemoryQuotas {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new() }
+        Self { shards, hasher: RandomState::new(), calls: Calls::default() }
     }
 }
 
@@ -42,8 +46,18 @@ impl MemoryQuotas {
         usize::try_from(hash % SHARDS as u64).unwrap_or(0)
     }
 
-    fn book(&self, tag: &Tag) -> Option<MutexGuard<'_, Book>> {
+    fn shard(&self, tag: &Tag) -> Option<MutexGuard<'_, Shard>> {
         self.shards.get(self.place(tag)).map(Mutex::lock)
+    }
+
+    fn book(&self, tag: &Tag) -> Option<MappedMutexGuard<'_, Book>> {
+        self.shard(tag).map(|shard| MutexGuard::map(shard, |shard| &mut shard.book))
+    }
+
+    /// Where others wait for one of these.
+    pub(super) fn behind(&self, bounds: &[Bound]) -> Option<Tag> {
+        let waits = |tag: &Tag| self.shard(tag).is_some_and(|shard| shard.waits(tag));
+        bounds.iter().map(|bound| &bound.tag).find(|tag| waits(tag)).cloned()
     }
 
     /// The shards of some bounds, each once and in order.
@@ -61,15 +75,15 @@ impl MemoryQuotas {
         judge: impl Fn(&mut Book, &Bound) -> Standing,
         take: impl Fn(&mut Book, &Bound, Standing),
     ) -> Verdict {
-        let mut books: Vec<(usize, MutexGuard<'_, Book>)> = self
+        let mut shards: Vec<(usize, MutexGuard<'_, Shard>)> = self
             .places(ask.bounds)
             .into_iter()
             .filter_map(|place| Some((place, self.shards.get(place)?.lock())))
             .collect();
         let mut in_book = |bound: &Bound, work: &mut dyn FnMut(&mut Book)| {
             let place = self.place(&bound.tag);
-            if let Some((_, book)) = books.iter_mut().find(|(at, _)| *at == place) {
-                work(book);
+            if let Some((_, shard)) = shards.iter_mut().find(|(at, _)| *at == place) {
+                work(&mut shard.book);
             }
         };
         let mut standings = Vec::with_capacity(ask.bounds.len());
@@ -130,8 +144,11 @@ impl QuotaStore for MemoryQuotas {
     async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {
         let mut closed = false;
         for place in self.places(&ticket.bounds) {
-            if let Some(shard) = self.shards.get(place) {
-                closed |= shard.lock().close(ticket.id, &ticket.bounds, now.micros());
+            let Some(shard) = self.shards.get(place) else { continue };
+            let mut shard = shard.lock();
+            closed |= shard.book.close(ticket.id, &ticket.bounds, now.micros());
+            for bound in ticket.bounds.iter().filter(|bound| self.place(&bound.tag) == place) {
+                self.calls.note(shard.hand_off(&bound.tag, now));
             }
         }
         Ok(closed)
@@ -146,7 +163,7 @@ impl QuotaStore for MemoryQuotas {
         for ticket in tickets {
             for place in self.places(&ticket.bounds) {
                 if let Some(shard) = self.shards.get(place) {
-                    shard.lock().renew(&[ticket.id], (now.micros(), lease_us));
+                    shard.lock().book.renew(&[ticket.id], (now.micros(), lease_us));
                 }
             }
         }
@@ -172,7 +189,7 @@ impl QuotaStore for MemoryQuotas {
 
     async fn sweep(&self, now: Timestamp) {
         for shard in &self.shards {
-            shard.lock().sweep(now.micros(), KEPT_US);
+            shard.lock().book.sweep(now.micros(), KEPT_US);
         }
     }
 }

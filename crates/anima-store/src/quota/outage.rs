@@ -26,6 +26,7 @@ use super::memory::MemoryQuotas;
 use super::{PurseStore, QuotaStore, Ticket, Unavailable};
 
 mod debts; // what the shared counters do not know yet
+mod line; // who waits
 
 /// How long a node goes on alone after the shared counters are back, so that all nodes have told
 /// them what they spent before any of them asks: a node notices within a second and tells at once.
@@ -67,7 +68,7 @@ impl SharedQuotas {
     }
 
     /// The shared counters do not answer.
-    fn leave(&self) {
+    fn leave_shared(&self) {
         let _debts = self.debts.lock();
         if !self.away.swap(true, Ordering::AcqRel) {
             tracing::warn!("the shared counters are away: limits are enforced by node share");
@@ -215,7 +216,7 @@ impl PurseStore for SharedQuotas {
         if !self.is_away() {
             match self.shared.seed(purse, spent).await {
                 Ok(()) => return Ok(()),
-                Err(_logged) => self.leave(),
+                Err(_logged) => self.leave_shared(),
             }
         }
         let spent = match purse.check {
@@ -240,7 +241,7 @@ impl QuotaStore for SharedQuotas {
         if !self.is_away() || self.comes_back(ask.now, ask.lease_us).await {
             match self.shared.admit(ask).await {
                 Ok(verdict) => return Ok(verdict),
-                Err(_logged) => self.leave(),
+                Err(_logged) => self.leave_shared(),
             }
         }
         match self.admit_alone(ask).await? {
@@ -253,7 +254,7 @@ impl QuotaStore for SharedQuotas {
         if !self.is_away() {
             match self.shared.extend(ask).await {
                 Ok(verdict) => return Ok(verdict),
-                Err(_logged) => self.leave(),
+                Err(_logged) => self.leave_shared(),
             }
         }
         match self.extend_alone(ask).await? {

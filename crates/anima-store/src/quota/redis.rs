@@ -15,15 +15,23 @@ use redis::Script;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, Seen, more_standing, purse_standing, rated, slots};
-use anima_core::quota::{Ask, Bound, Check, Pass, Span, Standing, Tag, Verdict, verdict};
+use anima_core::quota::book::{Level, Seen};
+use anima_core::quota::{Ask, Bound, Check, Span, Standing, Tag, Verdict, verdict};
 
+use self::answers::{more, standing};
+use super::line::InTurn;
 use super::{PurseStore, QuotaStore, Ticket, Unavailable};
+use crate::pubsub::PubSub;
 use crate::redis::{Error, Redis};
 use crate::redis_keys::{self, Key};
 
+mod answers; // what scripts found, as the book says it
+mod line; // who waits for them
+
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
-static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/close.lua")));
+static CLOSE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("scripts/line.lua"), include_str!("scripts/close.lua")))
+});
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
 static EXTEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/extend.lua")));
 static ALIVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/alive.lua")));
@@ -46,6 +54,8 @@ pub struct RedisQuotas {
     node: Uuid,
     /// How many of them there were when this one last said that it lives.
     nodes: Arc<AtomicI64>,
+    /// Where it hears of those whose turn has come.
+    pubsub: Option<Arc<dyn PubSub>>,
     /// What scripts are told of the time: 0 for the server's own. Tests move theirs.
     time: fn(Timestamp) -> i64,
 }
@@ -59,14 +69,30 @@ impl From<Error> for Unavailable {
 /// What the script said of one tag: whether it was taken, the time, and two numbers per bound.
 struct Said {
     taken: bool,
+    /// Others wait.
+    behind: bool,
     now_us: i64,
     states: Vec<(bool, i64)>,
+}
+
+/// What is done with what a tag says, as the script is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judging {
+    Look = 0,
+    Take = 1,
+    InTurn = 2,
 }
 
 impl RedisQuotas {
     /// The counters behind a connection, for a node. `nodes` is told how many count here.
     pub fn new(redis: Redis, node: Uuid, nodes: Arc<AtomicI64>) -> Self {
-        Self { redis, node, nodes, time: |_| 0 }
+        Self { redis, node, nodes, pubsub: None, time: |_| 0 }
+    }
+
+    /// Hears over this of those whose turn has come.
+    #[must_use]
+    pub fn hearing(self, pubsub: &Arc<dyn PubSub>) -> Self {
+        Self { pubsub: Some(Arc::clone(pubsub)), ..self }
     }
 
     /// Says that this node lives, and learns how many do.
@@ -81,20 +107,30 @@ impl RedisQuotas {
     /// The same, with the caller's time.
     #[cfg(test)]
     pub(super) fn with_callers_time(redis: Redis) -> Self {
-        Self { time: Timestamp::micros, ..Self::new(redis, Uuid::nil(), Arc::default()) }
+        Self::new(redis, Uuid::nil(), Arc::default()).in_callers_time()
     }
 
-    async fn judge(&self, ask: Ask<'_>, tag: &Tag, take: bool) -> Result<Said, Unavailable> {
+    /// The same, of a node.
+    #[cfg(test)]
+    pub(super) fn in_callers_time(self) -> Self {
+        Self { time: Timestamp::micros, ..self }
+    }
+
+    async fn judge(&self, ask: Ask<'_>, tag: &Tag, how: Judging) -> Result<Said, Unavailable> {
         let mut keys = vec![redis_keys::quota_ticket(tag, ask.id)];
         let mut arguments = vec![
             ask.id.to_string(),
             (self.time)(ask.now).to_string(),
             ask.lease_us.to_string(),
-            i64::from(take).to_string(),
+            (how as u8).to_string(),
         ];
         for bound in ask.bounds.iter().filter(|bound| bound.tag == *tag) {
             keys.extend(keys_of(bound));
             describe(bound, ask.now, &mut arguments);
+        }
+        if how == Judging::InTurn {
+            let [heads, ..] = redis_keys::quota_line(tag);
+            keys.push(heads);
         }
         let said: Vec<i64> = self.redis.script(&ADMIT, &keys, arguments).await?;
         let (head, states) = said.split_at_checked(2).unwrap_or_default();
@@ -104,9 +140,45 @@ impl RedisQuotas {
         });
         Ok(Said {
             taken: head.first() == Some(&1),
+            behind: head.first() == Some(&2),
             now_us: head.last().copied().unwrap_or_else(|| ask.now.micros()),
             states: states.collect(),
         })
+    }
+
+    /// Takes all of an ask or nothing, one tag after the other.
+    async fn admit_as(&self, ask: Ask<'_>, how: Judging) -> Result<InTurn, Unavailable> {
+        let (mut said, mut taken) = (Vec::new(), Vec::new());
+        let (mut pass, mut behind) = (true, None);
+        for tag in tags(ask.bounds) {
+            let one = self.judge(ask, tag, if pass { how } else { Judging::Look }).await?;
+            pass &= one.taken;
+            if one.taken {
+                taken.push(tag);
+            }
+            if one.behind {
+                behind = Some(InTurn::Behind(tag.clone()));
+                break;
+            }
+            said.push((tag, one));
+        }
+        if !pass {
+            for tag in taken {
+                self.give_back(ask, tag).await?;
+            }
+        }
+        if let Some(behind) = behind {
+            return Ok(behind);
+        }
+        let mut place = vec![0_usize; said.len()];
+        let standings = ask.bounds.iter().filter_map(|bound| {
+            let n = said.iter().position(|(tag, _)| **tag == bound.tag)?;
+            let (at, (_, one)) = (place.get_mut(n)?, said.get(n)?);
+            let state = one.states.get(*at).copied()?;
+            *at += 1;
+            Some(standing(bound, state, one.now_us))
+        });
+        Ok(InTurn::Judged(verdict(ask.bounds, standings.collect())))
     }
 
     /// Gives back what an ask took of a tag.
@@ -154,7 +226,8 @@ impl RedisQuotas {
         tag: &Tag,
         now: Timestamp,
     ) -> Result<bool, Unavailable> {
-        let mut keys = vec![redis_keys::quota_ticket(tag, ticket.id)];
+        let mut keys = Vec::from(redis_keys::quota_line(tag));
+        keys.push(redis_keys::quota_ticket(tag, ticket.id));
         let mut arguments = vec![ticket.id.to_string(), (self.time)(now).to_string()];
         for bound in ticket.bounds.iter().filter(|bound| bound.tag == *tag) {
             keys.extend(keys_of(bound));
@@ -174,7 +247,7 @@ impl RedisQuotas {
 
     async fn level_of(&self, bound: &Bound, now: Timestamp) -> Result<Option<Level>, Unavailable> {
         let ask = Ask { id: Uuid::nil(), bounds: std::slice::from_ref(bound), now, lease_us: 0 };
-        let said = self.judge(ask, &bound.tag, false).await?;
+        let said = self.judge(ask, &bound.tag, Judging::Look).await?;
         let state = said.states.first().map_or(-1, |(_, state)| *state);
         self.level(bound, (state, said.now_us)).await
     }
@@ -279,31 +352,6 @@ fn kept_ms(span: Span, now: Timestamp) -> i64 {
     if span.is_ever() { EVER_MS } else { (span.to.since(now) / 1_000).max(0) + KEPT_MS }
 }
 
-/// What the script found, as the book says it.
-fn standing(bound: &Bound, (again, state): (bool, i64), now_us: i64) -> Standing {
-    match bound.check {
-        Check::Slots { limit } => slots(limit, state, again),
-        Check::Rate(rate) => rated(rate, (state, now_us), bound.units, again),
-        Check::Purse { limit, .. } if state < 0 => {
-            Standing { pass: Pass::Unseeded, limit, remaining: 0, reset_us: 0, warn: false }
-        }
-        Check::Purse { limit, span } => {
-            let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
-            purse_standing(limit, state, bound.units, (reset_us, again))
-        }
-    }
-}
-
-/// What the script found of a purse that a ticket is to hold more of, as the book says it.
-fn more(bound: &Bound, (held, state): (i64, i64), now_us: i64) -> Standing {
-    let Check::Purse { limit, span } = bound.check else { return Standing::FREE };
-    if state < 0 {
-        return Standing { pass: Pass::Unseeded, limit, remaining: 0, reset_us: 0, warn: false };
-    }
-    let reset_us = if span.is_ever() { 0 } else { span.to.micros() - now_us };
-    more_standing((limit, state), (held, bound.units), reset_us)
-}
-
 #[async_trait]
 impl PurseStore for RedisQuotas {
     async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
@@ -352,30 +400,10 @@ impl PurseStore for RedisQuotas {
 #[async_trait]
 impl QuotaStore for RedisQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
-        let (mut said, mut taken) = (Vec::new(), Vec::new());
-        let mut pass = true;
-        for tag in tags(ask.bounds) {
-            let one = self.judge(ask, tag, pass).await?;
-            pass &= one.taken;
-            if one.taken {
-                taken.push(tag);
-            }
-            said.push((tag, one));
+        match self.admit_as(ask, Judging::Take).await? {
+            InTurn::Judged(verdict) => Ok(verdict),
+            InTurn::Behind(_) => Err(Unavailable("others wait, and nobody asked".to_owned())),
         }
-        if !pass {
-            for tag in taken {
-                self.give_back(ask, tag).await?;
-            }
-        }
-        let mut place = vec![0_usize; said.len()];
-        let standings = ask.bounds.iter().filter_map(|bound| {
-            let n = said.iter().position(|(tag, _)| **tag == bound.tag)?;
-            let (at, (_, one)) = (place.get_mut(n)?, said.get(n)?);
-            let state = one.states.get(*at).copied()?;
-            *at += 1;
-            Some(standing(bound, state, one.now_us))
-        });
-        Ok(verdict(ask.bounds, standings.collect()))
     }
 
     async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {

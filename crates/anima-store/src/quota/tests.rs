@@ -17,6 +17,7 @@ use super::redis::RedisQuotas;
 use super::{QuotaStore, Ticket};
 use crate::redis::{Options, Redis};
 
+mod lines; // who waits
 mod losses; // a Redis that forgets
 
 const LEASE: i64 = 30_000_000;

@@ -12,8 +12,9 @@ use anima_core::clock::{Clock, Timestamp};
 use anima_core::config::{LimitKind, QueueMode};
 use anima_core::failure::Failure;
 use anima_core::quota::rule::Take;
-use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict};
+use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Tag, Verdict};
 use anima_core::usage::{Meter, Usage};
+use anima_store::quota::line::InTurn;
 use anima_store::quota::{QuotaStore, Spend, Unavailable};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,15 @@ pub struct Admission {
     tasks: TaskTracker,
 }
 
+/// Whether a call goes before those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It does: it does not wait itself, or its turn has come.
+    Mine,
+    /// It joins them.
+    Behind,
+}
+
 /// What admission said.
 #[derive(Debug)]
 pub(super) struct Entered {
@@ -120,12 +130,16 @@ impl Admission {
     }
 
     /// Asks for everything, seeding what must be.
-    async fn ask(&self, call: &Call, bounds: &[Bound]) -> Result<Verdict, Refusal> {
+    async fn ask(&self, call: &Call, bounds: &[Bound], turn: Turn) -> Result<InTurn, Refusal> {
         let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
         for _ in 0..SEEDS {
             let ask = Ask { id: call.arrival.id, bounds, now: self.clock.now(), lease_us };
-            let verdict = self.store.admit(ask).await.map_err(|error| unreachable_now(&error))?;
-            let Verdict::Unseeded(which) = verdict else { return Ok(verdict) };
+            let said = match turn {
+                Turn::Mine => self.store.admit(ask).await.map(InTurn::Judged),
+                Turn::Behind => self.store.admit_in_turn(ask).await,
+            };
+            let said = said.map_err(|error| unreachable_now(&error))?;
+            let InTurn::Judged(Verdict::Unseeded(which)) = said else { return Ok(said) };
             for bound in which.iter().filter_map(|n| bounds.get(*n)) {
                 self.seed(bound).await?;
             }
@@ -234,24 +248,22 @@ pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Entered {
         Ok(take) => take,
         Err(refusal) => return Entered::at_once(Err(refusal), None),
     };
-    let waits = terms.mode == QueueMode::Wait;
-    if waits && let Some(tag) = admission.rooms.behind(call) {
-        let refusal = behind_others(admission, call);
-        return queue(admission, call, Coming { take, tag, refusal, expected: None }).await;
-    }
-    let (refusal, told, in_the_way) = match attempt(relay, call, take).await {
+    let turn = if terms.mode == QueueMode::Wait { Turn::Behind } else { Turn::Mine };
+    let Refused { refusal, told, why } = match attempt(relay, call, take, turn).await {
         Ok(told) => return Entered::at_once(Ok(()), told),
         Err(refused) => *refused,
     };
-    let Some((bound, standing, take)) = in_the_way.filter(|_| waits) else {
-        return Entered::at_once(Err(refusal), told);
+    let (tag, take, expected) = match why {
+        Why::Behind(tag, take) => (tag, take, behind(admission, call, take)),
+        Why::Bound(bound, standing, take)
+            if turn == Turn::Behind && waiting::is_worth_it(&bound, &standing) =>
+        {
+            let expected = expected(admission, call, &bound, standing);
+            (bound.tag, take, expected)
+        }
+        Why::Bound(..) | Why::Unknown => return Entered::at_once(Err(refusal), told),
     };
-    let kind = bound.counter.rule.kind;
-    if kind == LimitKind::Cost || !matches!(standing.pass, Pass::After(_) | Pass::WhenFree) {
-        return Entered::at_once(Err(refusal), told);
-    }
-    let expected = expected(admission, call, &bound, standing);
-    let coming = Coming { take, tag: bound.tag, refusal, expected };
+    let coming = Coming { take, tag, refusal, expected };
     let entered = queue(admission, call, coming).await;
     Entered { limits: entered.limits.or(told), ..entered }
 }
@@ -269,29 +281,52 @@ fn limit_whole_answer(relay: &Relay, call: &mut Arc<Call>) {
     }
 }
 
-/// Why a call was refused, where the limits stand, and the bound in the way with what was asked.
-type Refused = (Refusal, Option<RateLimits>, Option<(Bound, Standing, Take)>);
+/// What is in a call's way, and what it asked for.
+enum Why {
+    Bound(Bound, Standing, Take),
+    /// Others wait under this tag.
+    Behind(Tag, Take),
+    Unknown,
+}
+
+/// Why a call was refused, and where the limits stand.
+struct Refused {
+    refusal: Refusal,
+    told: Option<RateLimits>,
+    why: Why,
+}
+
+impl Refused {
+    fn unknown(refusal: Refusal) -> Box<Self> {
+        Box::new(Self { refusal, told: None, why: Why::Unknown })
+    }
+}
 
 /// Asks once, or a few times where a budget lowers the answer.
 async fn attempt(
     relay: &Relay,
     call: &mut Arc<Call>,
     mut take: Take,
+    turn: Turn,
 ) -> Result<Option<RateLimits>, Box<Refused>> {
     let admission = &relay.admission;
     for left in (0..=CLAMPS).rev() {
         let now = admission.clock.now();
         let bounds = call.caller.terms.bounds(now, call.caller.currency, take);
-        let verdict = admission.ask(call, &bounds).await;
-        match verdict.map_err(|refusal| Box::new((refusal, None, None)))? {
-            Verdict::Admitted(standings) => {
+        let said = admission.ask(call, &bounds, turn).await.map_err(Refused::unknown)?;
+        match said {
+            InTurn::Behind(tag) => {
+                let refusal = behind_others(admission, call);
+                return Err(Box::new(Refused { refusal, told: None, why: Why::Behind(tag, take) }));
+            }
+            InTurn::Judged(Verdict::Admitted(standings)) => {
                 admission.note(call, &bounds, &standings);
                 let told = RateLimits::of(&bounds, &standings, now);
                 let ticket = Ticket::new(admission, call, bounds);
                 Arc::make_mut(call).ticket = Some(Arc::new(ticket));
                 return Ok(Some(told));
             }
-            Verdict::Refused(n, standings) => {
+            InTurn::Judged(Verdict::Refused(n, standings)) => {
                 let least = bounds.get(n).zip(standings.get(n));
                 if left > 0
                     && let Some(lowered) = least.and_then(|l| lowered(call, relay, take, l))
@@ -301,14 +336,13 @@ async fn attempt(
                 }
                 let told = RateLimits::of(&bounds, &standings, now);
                 let refusal = refuse(admission, call, least);
-                let in_the_way = least.map(|(bound, standing)| (bound.clone(), *standing, take));
-                return Err(Box::new((refusal, Some(told), in_the_way)));
+                let why = least.map_or(Why::Unknown, |(b, s)| Why::Bound(b.clone(), *s, take));
+                return Err(Box::new(Refused { refusal, told: Some(told), why }));
             }
-            Verdict::Unseeded(_) => break,
+            InTurn::Judged(Verdict::Unseeded(_)) => break,
         }
     }
-    let refusal = unreachable_now(&Unavailable("no verdict".to_owned()));
-    Err(Box::new((refusal, None, None)))
+    Err(Refused::unknown(unreachable_now(&Unavailable("no verdict".to_owned()))))
 }
 
 /// Lets a call wait for its turn.
@@ -357,6 +391,19 @@ fn expected(
     }
 }
 
+/// How long each call of a key that waits behind others of it does so, where its slots are the
+/// least that it needs.
+fn behind(admission: &Admission, call: &Call, take: Take) -> Option<(Duration, Duration)> {
+    let service = admission.learned.service(&call.caller.kid)?;
+    let bounds = call.caller.terms.bounds(admission.clock.now(), call.caller.currency, take);
+    let slots = bounds.iter().filter(|bound| !bound.counter.rule.shadow);
+    let least = slots.filter_map(|bound| match bound.check {
+        Check::Slots { limit } => u32::try_from(limit.max(1)).ok(),
+        Check::Rate(_) | Check::Purse { .. } => None,
+    });
+    least.min().map(|slots| (Duration::ZERO, service / slots))
+}
+
 fn refuse(admission: &Admission, call: &Call, least: Option<(&Bound, &Standing)>) -> Refusal {
     let Some((bound, standing)) = least else {
         return unreachable_now(&Unavailable("no limit was named".to_owned()));
@@ -386,9 +433,13 @@ fn lowered(
     Some(Take { cost, ..take })
 }
 
-/// Keeps what running calls took, for as long as the node lives.
+/// Keeps what running calls took, and calls those whose turn has come, for as long as the node
+/// lives.
 pub async fn run(relay: Arc<Relay>) {
-    let admission = &relay.admission;
+    tokio::join!(keep(&relay.admission), waiting::hear(&relay.admission));
+}
+
+async fn keep(admission: &Admission) {
     let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -27,16 +27,16 @@ fn bound(kind: LimitKind, check: Check) -> Bound {
     }
 }
 
-pub(in crate::quota) fn slots(limit: i64) -> Bound {
+pub(crate) fn slots(limit: i64) -> Bound {
     bound(LimitKind::Concurrency, Check::Slots { limit })
 }
 
-pub(in crate::quota) fn rate(limit: i64, period_s: i64, burst: i64) -> Bound {
+pub(crate) fn rate(limit: i64, period_s: i64, burst: i64) -> Bound {
     let rate = Rate { limit, period_us: period_s * 1_000_000, burst };
     bound(LimitKind::Requests, Check::Rate(rate))
 }
 
-pub(in crate::quota) fn purse(limit: i64) -> Bound {
+pub(crate) fn purse(limit: i64) -> Bound {
     bound(LimitKind::Cost, Check::Purse { limit, span: span(0, 1_000_000_000) })
 }
 

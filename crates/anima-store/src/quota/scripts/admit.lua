@@ -1,14 +1,17 @@
 -- Judges every bound of one tag, then takes all of them or none. The arithmetic is that of
 -- `anima_core::quota::book`; times are microseconds.
--- KEYS: the ticket; then for each bound its counter, and for a purse its holds and their amounts.
--- ARGV: id, now (0: this server's), lease, 1 to take or 0 to look, then for each bound
+-- KEYS: the ticket; then for each bound its counter, and for a purse its holds and their amounts;
+--   for 2 the tenants that wait under the tag.
+-- ARGV: id, now (0: this server's), lease, 1 to take, 2 to take unless others wait, or 0 to look,
+--   then for each bound
 --   's', shadow, limit | 'r', shadow, cost, burst, period | 'p', shadow, limit, units, from, keep ms
--- Gives: taken, now, then for each bound whether it had been taken before and its state before.
+-- Gives: taken (2: others wait, and no more), now, then for each bound whether it had been taken before and its state before.
 local id, now, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if now == 0 then
     local time = redis.call('TIME')
     now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
+if ARGV[4] == '2' and redis.call('EXISTS', KEYS[#KEYS]) == 1 then return {2, now} end
 local out, writes, pass, key, at = {0, now}, {}, true, 2, 5
 local function stamp(number) return string.format('%.0f', number) end
 while at <= #ARGV do
@@ -18,10 +21,10 @@ while at <= #ARGV do
     if kind == 's' then
         redis.call('ZREMRANGEBYSCORE', counter, '-inf', stamp(now))
         state = redis.call('ZCARD', counter)
+        -- One whose lease is over may be another's by now.
+        again = again and redis.call('ZSCORE', counter, id)
         fits = again or state < tonumber(ARGV[at + 2])
-        if fits and not again then
-            table.insert(writes, {'s', counter})
-        end
+        if fits then table.insert(writes, {'s', counter}) end
         at, key = at + 3, key + 1
     elseif kind == 'r' then
         state = tonumber(redis.call('GET', counter) or '0')

@@ -1,18 +1,15 @@
--- Closes a ticket of one tag with what was really used. Gives 1, or 0 when it was closed before.
--- KEYS: as for `admit`. ARGV: id, now (0: this server's), then for each bound
+-- Closes a ticket of one tag with what was really used, and hands over what it gives back. Gives 1,
+-- or 0 when it was closed before.
+-- KEYS: as `line`, then as for `admit`. ARGV: id, now (0: this server's), then for each bound
 --   's' | 'r', actual cost | 'p', actual units
-local id, now = ARGV[1], tonumber(ARGV[2])
-if now == 0 then
-    local time = redis.call('TIME')
-    now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-end
-if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HEXISTS', KEYS[1], 'closed') == 1 then
+local id, now, ticket = ARGV[1], instant(ARGV[2]), KEYS[6]
+if redis.call('EXISTS', ticket) == 0 or redis.call('HEXISTS', ticket, 'closed') == 1 then
     return 0
 end
-local key, at = 2, 3
+local key, at = 7, 3
 while at <= #ARGV do
     local kind, counter = ARGV[at], KEYS[key]
-    local taken = redis.call('HGET', KEYS[1], counter)
+    local taken = redis.call('HGET', ticket, counter)
     if kind == 's' then
         if taken then redis.call('ZREM', counter, id) end
         at, key = at + 1, key + 1
@@ -49,7 +46,8 @@ while at <= #ARGV do
     end
 end
 -- A renewal that is on its way must not take its slots again.
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'closed', '1')
-redis.call('PEXPIRE', KEYS[1], 60000)
+redis.call('DEL', ticket)
+redis.call('HSET', ticket, 'closed', '1')
+redis.call('PEXPIRE', ticket, 60000)
+if redis.call('EXISTS', HEADS) == 1 then hand_off(now) end
 return 1

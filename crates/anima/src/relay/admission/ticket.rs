@@ -156,7 +156,7 @@ impl Ticket {
             if let Err(error) = store.close(&ticket, now).await {
                 tracing::warn!(request_id = %id, %error, "failed to close a ticket: it expires");
             }
-            rooms.wake(&ticket.bounds);
+            rooms.call(&store.called());
         });
         // Counters of this process answer at once.
         if (&mut closing).now_or_never().is_none()

@@ -1,70 +1,47 @@
 //! Calls that wait for their turn (queue mode WAIT).
 //!
-//! One room for each app or token group whose limit stands in the way, and one task for each room
-//! that has waiters: it takes what is given back for the next in line and hands it over, so that
-//! nobody polls and nobody overtakes. It is woken when a call ends and when a rate lets one pass,
-//! and at the latest every 250 ms, for what other nodes give back and keys that changed. Invariant:
-//! a waiter gets one answer; what was taken for one that has left is given back. Source:
-//! `reliability` 2.4.
+//! The line of each app or token group is kept beside its counters, by all nodes together where
+//! they share them: what is given back is taken there for the next in line, and its node is told.
+//! Here is the node's side: a task for each line in which calls of this node wait says every 250 ms
+//! that they do, which finds what a lost message would have said. Invariant: a call that stops
+//! waiting is out of the line, and what was taken for it is given back. Source: `reliability` 2.4.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use anima_core::config::QueueMode;
+use anima_core::config::{LimitKind, QueueMode};
 use anima_core::failure::Failure;
-use anima_core::queue::{Queue, Waiter};
+use anima_core::queue::line::{self, Joined, Joining};
 use anima_core::quota::rule::Take;
-use anima_core::quota::{Bound, Pass, Scope, Standing, Tag, Verdict};
+use anima_core::quota::{Bound, Check, Pass, Standing, Tag, Verdict};
+use anima_store::pubsub::Delivery;
+use anima_store::quota;
+use anima_store::quota::line::InTurn;
 
 use super::super::call::Call;
-use super::Admission;
-use super::report::Waiting;
 use super::ticket::Ticket;
+use super::{Admission, Turn};
 use crate::http::caller;
 use crate::http::rate_limits::RateLimits;
 use crate::http::reply::Refusal;
 use crate::http::terms::Terms;
 
-/// The longest that a room is not looked at (`reliability` 2.4).
+mod rooms; // who waits on this node
+
+pub(super) use rooms::Rooms;
+use rooms::{Room, Said, Seat};
+
+/// The longest that a line is not looked at (`reliability` 2.4).
 const SAFETY: Duration = Duration::from_millis(250);
-/// How many are tried when the first in line cannot run (`reliability` 2.4).
-const DEPTH: usize = 8;
+/// The shortest time between two looks of a node at a line.
+const LEAST: Duration = Duration::from_millis(1);
 
 /// What a waiter is told.
 type Answer = Result<(Ticket, RateLimits), Refusal>;
-
-#[derive(Debug)]
-struct Seat {
-    call: Arc<Call>,
-    take: Take,
-    terms: Arc<Terms>,
-    /// What the call would be told if it did not wait.
-    refusal: Refusal,
-    answer: oneshot::Sender<Answer>,
-}
-
-#[derive(Debug, Default)]
-struct Line {
-    queue: Queue,
-    seats: HashMap<Uuid, Seat>,
-}
-
-#[derive(Debug)]
-struct Room {
-    tag: Tag,
-    line: Mutex<Line>,
-    wake: Notify,
-}
-
-/// All rooms that have waiters.
-#[derive(Debug, Default)]
-pub(super) struct Rooms(Mutex<HashMap<Tag, Arc<Room>>>);
 
 /// A call that is to wait.
 #[derive(Debug)]
@@ -78,82 +55,263 @@ pub(super) struct Coming {
     pub(super) expected: Option<(Duration, Duration)>,
 }
 
-impl Rooms {
-    /// Looks at the rooms of some bounds again, because something was given back.
-    pub(super) fn wake(&self, bounds: &[Bound]) {
-        let rooms = self.0.lock();
-        if rooms.is_empty() {
-            return;
-        }
-        for room in bounds.iter().filter_map(|bound| rooms.get(&bound.tag)) {
-            room.wake.notify_one();
-        }
-    }
+/// What came of asking when its turn came.
+enum Asked {
+    Admitted(Box<(Ticket, RateLimits)>),
+    /// This is in its way now.
+    Waits(Tag),
+}
 
-    /// The room in which a call has to wait behind others, if there is one.
-    pub(super) fn behind(&self, call: &Call) -> Option<Tag> {
-        let rooms = self.0.lock();
-        if rooms.is_empty() {
-            return None;
-        }
-        let group = call.caller.group.as_ref().map(|g| Tag::TokenGroup(Arc::clone(&g.code)));
-        let own = [Some(Tag::App(Arc::clone(&call.caller.app))), group];
-        own.into_iter().flatten().find(|tag| rooms.contains_key(tag))
-    }
-
-    /// Everyone who waits, those of one key together.
-    pub(super) fn waiting(&self) -> Vec<Waiting> {
-        let rooms: Vec<Arc<Room>> = self.0.lock().values().cloned().collect();
-        let mut all = Vec::new();
-        for room in rooms {
-            let line = room.line.lock();
-            let mut of_room: BTreeMap<&Arc<str>, (usize, i64)> = BTreeMap::new();
-            for waiter in line.queue.iter() {
-                let (calls, since_us) =
-                    of_room.entry(&waiter.tenant).or_insert((0, waiter.since_us));
-                *calls += 1;
-                *since_us = (*since_us).min(waiter.since_us);
-            }
-            all.extend(of_room.into_iter().map(|(kid, (calls, since_us))| Waiting {
-                tag: room.tag.clone(),
-                kid: Arc::clone(kid),
-                calls,
-                since_us,
-            }));
-        }
-        all
-    }
-
-    /// Takes a room away that nobody waits in.
-    fn close(&self, room: &Room) -> bool {
-        let mut rooms = self.0.lock();
-        let empty = room.line.lock().queue.is_empty();
-        if empty {
-            rooms.remove(&room.tag);
-        }
-        empty
-    }
+/// A call on its way through lines. Whoever drops it takes the call out.
+struct Waiter<'a> {
+    admission: &'a Arc<Admission>,
+    call: &'a Arc<Call>,
+    terms: Arc<Terms>,
+    take: Take,
+    tag: Tag,
+    since_us: i64,
+    until: Instant,
+    /// It may be in line, or have been called.
+    inside: bool,
 }
 
 /// Waits for a call's turn: its ticket, or why it has none.
 pub(super) async fn wait(admission: &Arc<Admission>, call: &Arc<Call>, coming: Coming) -> Answer {
-    let now = Instant::now();
-    let until = call.deadline.min(now + call.caller.terms.wait);
-    let (answer, mut answered) = oneshot::channel();
-    let room = enter(admission, call, coming, (until.saturating_duration_since(now), answer))?;
-    let gone = &call.arrival.gone;
-    tokio::select! {
-        biased;
-        answer = &mut answered => answer.unwrap_or_else(|_closed| Err(timed_out(now, None))),
-        () = gone.cancelled() => {
-            drop(room.leave(call.arrival.id));
-            Err(Refusal::new(Failure::ClientGone, "The client left while its call waited."))
+    let began = Instant::now();
+    let terms = Arc::clone(&call.caller.terms);
+    let until = call.deadline.min(began + terms.wait);
+    let Coming { take, tag, refusal, mut expected } = coming;
+    let (since_us, inside) = (0, false);
+    let mut waiter = Waiter { admission, call, terms, take, tag, since_us, until, inside };
+    loop {
+        let (said, mut hear) = mpsc::unbounded_channel();
+        let room = waiter.sit(said);
+        if !waiter.join(&room, expected.take()).await?
+            && let Some(terms) = waiter.listen(&mut hear, &refusal, began).await?
+        {
+            waiter.change(terms)?;
+            continue;
         }
-        () = tokio::time::sleep_until(until) => {
-            let left = room.leave(call.arrival.id);
-            Err(timed_out(now, left.and_then(|seat| seat.refusal.retry_after_ms)))
+        match waiter.ask().await? {
+            Asked::Admitted(answer) => {
+                waiter.inside = false;
+                return Ok(*answer);
+            }
+            Asked::Waits(tag) => waiter.tag = tag,
         }
     }
+}
+
+impl Waiter<'_> {
+    fn bounds(&self, terms: &Terms) -> Vec<Bound> {
+        terms.bounds(self.admission.clock.now(), self.call.caller.currency, self.take)
+    }
+
+    /// What it waits for under these terms.
+    fn awaited(&self, terms: &Terms) -> Vec<Bound> {
+        line::awaited(&self.bounds(terms), &self.tag)
+    }
+
+    /// Is known to be waiting here, before anybody can call it.
+    fn sit(&self, said: mpsc::UnboundedSender<Said>) -> Arc<Room> {
+        let seat = Seat {
+            tag: self.tag.clone(),
+            kid: Arc::clone(&self.call.caller.kid),
+            since_us: self.admission.clock.now().micros(),
+            is_task: self.call.deferral.is_some(),
+            joined: false,
+            said,
+        };
+        let (room, is_new) = self.admission.rooms.sit(self.call.arrival.id, seat);
+        if is_new {
+            tokio::spawn(drive(Arc::clone(self.admission), Arc::clone(&room)));
+        }
+        room
+    }
+
+    /// Joins the line. `true` when its turn has come already.
+    async fn join(
+        &mut self,
+        room: &Room,
+        expected: Option<(Duration, Duration)>,
+    ) -> Result<bool, Refusal> {
+        let within = self.until.saturating_duration_since(Instant::now());
+        let bounds = self.awaited(&self.terms);
+        let joining = Joining {
+            id: self.call.arrival.id,
+            tenant: &self.call.caller.kid,
+            since_us: self.since_us,
+            within_us: i64::try_from(within.as_micros()).unwrap_or(i64::MAX / 4),
+            weight: 1,
+            most: i64::try_from(self.terms.max_queue).unwrap_or(i64::MAX / 4),
+            ahead_max: ahead_max(expected, within),
+            bounds: &bounds,
+        };
+        self.inside = true;
+        let admission = self.admission;
+        let joined = admission.store.join(&self.tag, joining, admission.clock.now()).await;
+        admission.rooms.call(&admission.store.called());
+        match joined.map_err(|error| super::unreachable_now(&error))? {
+            Joined::Called => Ok(true),
+            Joined::Waits(since_us, next_us) => {
+                self.since_us = since_us;
+                admission.rooms.joined(joining.id);
+                room.look_after(next_us);
+                Ok(false)
+            }
+            Joined::Full(ahead) => Err(full(expected, ahead)),
+            Joined::Vain(ahead) => Err(vain(expected, ahead, within)),
+        }
+    }
+
+    /// Waits until its turn comes, or its key's terms are others: these.
+    async fn listen(
+        &self,
+        hear: &mut mpsc::UnboundedReceiver<Said>,
+        refusal: &Refusal,
+        began: Instant,
+    ) -> Result<Option<Arc<Terms>>, Refusal> {
+        loop {
+            let said = tokio::select! {
+                biased;
+                said = hear.recv() => said,
+                () = self.call.arrival.gone.cancelled() => {
+                    let message = "The client left while its call waited.";
+                    return Err(Refusal::new(Failure::ClientGone, message));
+                }
+                () = tokio::time::sleep_until(self.until) => {
+                    return Err(timed_out(began, refusal.retry_after_ms));
+                }
+            };
+            match said {
+                Some(Said::YourTurn) => return Ok(None),
+                Some(Said::Changed(terms)) => {
+                    if self.awaited(&terms) != self.awaited(&self.terms) {
+                        return Ok(Some(terms));
+                    }
+                }
+                Some(Said::Over(why)) => {
+                    return Err(why.map_or_else(|| refusal.clone(), |why| *why));
+                }
+                None => return Err(timed_out(began, refusal.retry_after_ms)),
+            }
+        }
+    }
+
+    /// Goes by other terms from here on, unless it can never run under them.
+    fn change(&mut self, terms: Arc<Terms>) -> Result<(), Refusal> {
+        let bounds = self.bounds(&terms);
+        let never = |bound: &&Bound| match bound.check {
+            Check::Slots { limit } => limit <= 0,
+            Check::Rate(rate) => rate.cost_us(bound.units) > rate.burst_us(),
+            Check::Purse { .. } => false,
+        };
+        if let Some(bound) = bounds.iter().filter(|b| !b.counter.rule.shadow).find(never) {
+            let standing = Standing { pass: Pass::Never, ..Standing::FREE };
+            return Err(super::refuse(self.admission, self.call, Some((bound, &standing))));
+        }
+        self.terms = terms;
+        Ok(())
+    }
+
+    /// Asks for everything, part of which was taken for it when it was called.
+    async fn ask(&self) -> Result<Asked, Refusal> {
+        let (admission, call) = (self.admission, self.call);
+        let bounds = self.bounds(&self.terms);
+        let (n, standings) = match admission.ask(call, &bounds, Turn::Mine).await? {
+            InTurn::Judged(Verdict::Admitted(standings)) => {
+                admission.note(call, &bounds, &standings);
+                let told = RateLimits::of(&bounds, &standings, admission.clock.now());
+                let ticket = Ticket::new(admission, call, bounds);
+                return Ok(Asked::Admitted(Box::new((ticket, told))));
+            }
+            InTurn::Judged(Verdict::Refused(n, standings)) => (n, standings),
+            InTurn::Judged(Verdict::Unseeded(_)) | InTurn::Behind(_) => {
+                return Err(super::refuse(admission, call, None));
+            }
+        };
+        let in_the_way = bounds.get(n).zip(standings.get(n));
+        match in_the_way.filter(|(bound, standing)| is_worth_it(bound, standing)) {
+            Some((bound, _)) => {
+                give_back(admission, call.arrival.id, &bounds).await;
+                Ok(Asked::Waits(bound.tag.clone()))
+            }
+            None => Err(super::refuse(admission, call, in_the_way)),
+        }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    /// A call that stops waiting, whatever the reason.
+    fn drop(&mut self) {
+        let (admission, id) = (Arc::clone(self.admission), self.call.arrival.id);
+        admission.rooms.stand_up(id);
+        if !self.inside {
+            return;
+        }
+        let (tag, bounds) = (self.tag.clone(), self.awaited(&self.terms));
+        let tasks = admission.tasks.clone();
+        let leaving = async move {
+            let now = admission.clock.now();
+            match admission.store.leave(&tag, id, now).await {
+                Ok(true) => admission.rooms.call(&admission.store.called()),
+                // It was called, or is not known.
+                Ok(false) => give_back(&admission, id, &bounds).await,
+                Err(error) => tracing::warn!(%error, "failed to leave a line: its time ends"),
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            tasks.spawn_on(leaving, &runtime);
+        }
+    }
+}
+
+/// Gives back what was taken for a call when it was called.
+async fn give_back(admission: &Admission, id: Uuid, bounds: &[Bound]) {
+    let none = |bound: &Bound| Bound { units: 0, ..bound.clone() };
+    let ticket = quota::Ticket { id, bounds: bounds.iter().map(none).collect() };
+    if let Err(error) = admission.store.close(&ticket, admission.clock.now()).await {
+        tracing::warn!(%error, "failed to give a turn back: its claim ends");
+    }
+    admission.rooms.call(&admission.store.called());
+}
+
+/// Whether waiting helps against a limit.
+pub(super) fn is_worth_it(bound: &Bound, standing: &Standing) -> bool {
+    bound.counter.rule.kind != LimitKind::Cost
+        && matches!(standing.pass, Pass::After(_) | Pass::WhenFree)
+}
+
+/// How many of its key may be ahead of a call that may wait so long.
+fn ahead_max(expected: Option<(Duration, Duration)>, within: Duration) -> i64 {
+    let Some((first, each)) = expected else { return i64::MAX / 4 };
+    let Some(left) = within.checked_sub(first) else { return -1 };
+    let turns = left.as_micros().checked_div(each.as_micros());
+    turns.and_then(|turns| i64::try_from(turns).ok()).unwrap_or(i64::MAX / 4)
+}
+
+/// How long a call waits that has so many ahead, milliseconds.
+fn expected_ms(expected: Option<(Duration, Duration)>, ahead: i64) -> Option<u64> {
+    let (first, each) = expected?;
+    let turns = u32::try_from(ahead).unwrap_or(u32::MAX);
+    let wait = first.saturating_add(each.saturating_mul(turns));
+    Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn full(expected: Option<(Duration, Duration)>, ahead: i64) -> Refusal {
+    let message = "As many calls of this API key wait as may. Try again later.";
+    let retry_ms = expected_ms(expected, ahead).unwrap_or(1_000);
+    Refusal::new(Failure::QueueFull, message).retry_after(retry_ms)
+}
+
+fn vain(expected: Option<(Duration, Duration)>, ahead: i64, within: Duration) -> Refusal {
+    let wait_ms = expected_ms(expected, ahead).unwrap_or(1_000);
+    let message = format!(
+        "The call's turn would come in about {:.1} s, and it may wait {:.1} s. Try again later.",
+        Duration::from_millis(wait_ms).as_secs_f64(),
+        within.as_secs_f64()
+    );
+    Refusal::new(Failure::DeadlineUnreachable, message).retry_after(wait_ms)
 }
 
 fn timed_out(since: Instant, retry_after_ms: Option<u64>) -> Refusal {
@@ -164,230 +322,83 @@ fn timed_out(since: Instant, retry_after_ms: Option<u64>) -> Refusal {
     Refusal::new(Failure::QueueTimeout, message).retry_after(retry_after_ms.unwrap_or(1_000))
 }
 
-/// Says why a call need not begin to wait, if that is so: too many do, or it would be in vain.
-fn hopeless(
-    terms: &Terms,
-    ahead: usize,
-    expected: Option<(Duration, Duration)>,
-    within: Duration,
-) -> Option<Refusal> {
-    let turns = u32::try_from(ahead).unwrap_or(u32::MAX);
-    let expected = expected.map(|(first, each)| first.saturating_add(each.saturating_mul(turns)));
-    let ms = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-    if ahead >= terms.max_queue {
-        let message = "As many calls of this API key wait as may. Try again later.";
-        let refusal = Refusal::new(Failure::QueueFull, message);
-        return Some(refusal.retry_after(expected.map_or(1_000, ms)));
-    }
-    let expected = expected.filter(|expected| *expected > within)?;
-    let message = format!(
-        "The call's turn would come in about {:.1} s, and it may wait {:.1} s. Try again later.",
-        expected.as_secs_f64(),
-        within.as_secs_f64()
-    );
-    Some(Refusal::new(Failure::DeadlineUnreachable, message).retry_after(ms(expected)))
-}
-
-/// Takes a seat, if there is one and the wait is not in vain.
-fn enter(
-    admission: &Arc<Admission>,
-    call: &Arc<Call>,
-    coming: Coming,
-    (within, answer): (Duration, oneshot::Sender<Answer>),
-) -> Result<Arc<Room>, Refusal> {
-    let Coming { take, tag, refusal, expected } = coming;
-    let terms = Arc::clone(&call.caller.terms);
-    let mut rooms = admission.rooms.0.lock();
-    let known = rooms.get(&tag).cloned();
-    let kid = &call.caller.kid;
-    let ahead = known.as_ref().map_or(0, |room| room.line.lock().queue.len_of(kid));
-    if let Some(refusal) = hopeless(&terms, ahead, expected, within) {
-        return Err(refusal);
-    }
-    let is_new = known.is_none();
-    let room = known.unwrap_or_else(|| {
-        let (line, wake) = (Mutex::default(), Notify::new());
-        Arc::new(Room { tag: tag.clone(), line, wake })
-    });
-    let since_us = admission.clock.now().micros();
-    let within_us = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
-    let deadline_us = since_us.saturating_add(within_us);
-    let (id, tenant) = (call.arrival.id, Arc::clone(kid));
-    {
-        let mut line = room.line.lock();
-        line.queue.push(Waiter { id, tenant, since_us, deadline_us }, 1);
-        line.seats.insert(id, Seat { call: Arc::clone(call), take, terms, refusal, answer });
-    }
-    if is_new {
-        rooms.insert(tag, Arc::clone(&room));
-        tokio::spawn(drive(Arc::clone(admission), Arc::clone(&room)));
-    } else {
-        room.wake.notify_one();
-    }
-    drop(rooms);
-    Ok(room)
-}
-
-/// Serves a room until nobody waits in it.
+/// Attends to a line for as long as calls of this node wait in it.
 async fn drive(admission: Arc<Admission>, room: Arc<Room>) {
     let mut seen = admission.live.changes();
     loop {
         let changes = admission.live.changes();
         if changes != seen {
             seen = changes;
-            room.review(&admission).await;
+            review(&admission, &room).await;
         }
-        let next = room.serve(&admission).await;
+        let ids = admission.rooms.in_line(&room.tag);
+        let next = match admission.store.attend(&room.tag, &ids, admission.clock.now()).await {
+            Ok(attended) => {
+                admission.rooms.call(&attended.absent);
+                attended.next_us
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to attend to a line");
+                None
+            }
+        };
+        admission.rooms.call(&admission.store.called());
         if admission.rooms.close(&room) {
             return;
         }
-        tokio::select! {
-            () = room.wake.notified() => {}
-            () = tokio::time::sleep(next) => {}
-        }
+        let next = next.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros);
+        room.pause(next.unwrap_or(SAFETY).clamp(LEAST, SAFETY)).await;
     }
 }
 
-/// What came of trying one in line.
-enum Tried {
-    /// It has its answer.
-    Answered,
-    /// It waits on, for so long at least, and those behind it may be tried.
-    Waits(Duration),
-    /// It waits on and stops the line.
-    Stops(Duration),
-}
-
-impl Room {
-    /// Takes out a call that does not wait any more.
-    fn leave(&self, id: Uuid) -> Option<Seat> {
-        let mut line = self.line.lock();
-        line.queue.remove(id);
-        line.seats.remove(&id)
-    }
-
-    /// Answers a call whose turn it is.
-    fn answer(&self, id: Uuid, answer: Answer) {
-        let seat = {
-            let mut line = self.line.lock();
-            line.queue.serve(id);
-            line.seats.remove(&id)
-        };
-        // Of one that has left, the answer is dropped, and with it its ticket.
-        if let Some(seat) = seat {
-            drop(seat.answer.send(answer));
-        }
-    }
-
-    /// The first in line, with all that is needed to ask for them.
-    fn heads(&self) -> Vec<(Arc<Call>, Take, Arc<Terms>)> {
-        let line = self.line.lock();
-        let seat = |id: Uuid| {
-            let seat = line.seats.get(&id)?;
-            Some((Arc::clone(&seat.call), seat.take, Arc::clone(&seat.terms)))
-        };
-        line.queue.heads(DEPTH).into_iter().filter_map(seat).collect()
-    }
-
-    /// Takes for those in line what is there. Gives how long it may take until there is more.
-    async fn serve(&self, admission: &Arc<Admission>) -> Duration {
-        loop {
-            let (mut next, mut answered) = (SAFETY, false);
-            for (call, take, terms) in self.heads() {
-                match self.attempt(admission, (&call, take, &terms)).await {
-                    Tried::Answered => answered = true,
-                    Tried::Waits(wait) => {
-                        next = next.min(wait);
-                        continue;
-                    }
-                    Tried::Stops(wait) => next = next.min(wait),
-                }
-                break;
+/// Looks at the keys of those who wait: their limits and their mode may have changed.
+async fn review(admission: &Admission, room: &Room) {
+    for kid in admission.rooms.keys(&room.tag) {
+        match caller::terms(&admission.live, admission.clock.now(), &kid).await {
+            Ok(terms) => {
+                let of_task = Arc::new(terms.of_task());
+                let waits = terms.mode == QueueMode::Wait;
+                let terms = Arc::new(terms);
+                admission.rooms.tell(&room.tag, &kid, |is_task| match (is_task, waits) {
+                    (true, _) => Said::Changed(Arc::clone(&of_task)),
+                    (false, true) => Said::Changed(Arc::clone(&terms)),
+                    (false, false) => Said::Over(None),
+                });
             }
-            if !answered {
-                return next;
-            }
-        }
-    }
-
-    async fn attempt(
-        &self,
-        admission: &Arc<Admission>,
-        (call, take, terms): (&Arc<Call>, Take, &Terms),
-    ) -> Tried {
-        let (id, now) = (call.arrival.id, admission.clock.now());
-        let bounds = terms.bounds(now, call.caller.currency, take);
-        match admission.ask(call, &bounds).await {
-            Ok(Verdict::Admitted(standings)) => {
-                admission.note(call, &bounds, &standings);
-                let told = RateLimits::of(&bounds, &standings, now);
-                self.answer(id, Ok((Ticket::new(admission, call, bounds), told)));
-                Tried::Answered
-            }
-            Ok(Verdict::Refused(n, standings)) => {
-                let Some(in_the_way) = bounds.get(n).zip(standings.get(n)) else {
-                    return Tried::Waits(SAFETY);
-                };
-                if in_the_way.1.pass == Pass::Never {
-                    // It never fits, and nobody behind it should wait for that.
-                    self.answer(id, Err(super::refuse(admission, call, Some(in_the_way))));
-                    return Tried::Answered;
-                }
-                self.passed_over(id, now.micros(), in_the_way)
-            }
-            Ok(Verdict::Unseeded(_)) => Tried::Waits(SAFETY),
+            // What cannot be read stays as it is.
+            Err(refusal) if refusal.failure == Failure::AuthUnavailable => {}
             Err(refusal) => {
-                self.answer(id, Err(refusal));
-                Tried::Answered
+                let over = |_is_task| Said::Over(Some(Box::new(refusal.clone())));
+                admission.rooms.tell(&room.tag, &kid, over);
             }
         }
     }
+}
 
-    fn passed_over(&self, id: Uuid, now_us: i64, (bound, standing): (&Bound, &Standing)) -> Tried {
-        let wait = match standing.pass {
-            Pass::After(us) => Duration::from_micros(u64::try_from(us).unwrap_or(0)).min(SAFETY),
-            Pass::Yes | Pass::WhenFree | Pass::Never | Pass::Unseeded => SAFETY,
-        };
-        let tired = self.line.lock().queue.pass_over(id, now_us);
-        // A limit of its own key is in nobody else's way.
-        let stops = tired && bound.counter.scope != Scope::Key;
-        if stops { Tried::Stops(wait) } else { Tried::Waits(wait) }
-    }
-
-    /// Looks at the keys of those who wait: their limits and their mode may have changed.
-    async fn review(&self, admission: &Arc<Admission>) {
-        let kids: std::collections::BTreeSet<Arc<str>> =
-            self.line.lock().queue.iter().map(|waiter| Arc::clone(&waiter.tenant)).collect();
-        for kid in kids {
-            match caller::terms(&admission.live, admission.clock.now(), &kid).await {
-                Ok(terms) if terms.mode == QueueMode::Wait => self.renew(&kid, &Arc::new(terms)),
-                Ok(_other_mode) => self.dismiss(&kid, None),
-                // What cannot be read stays as it is.
-                Err(refusal) if refusal.failure == Failure::AuthUnavailable => {}
-                Err(refusal) => self.dismiss(&kid, Some(&refusal)),
+/// Hears, for as long as the node lives, of calls whose turn came where another node gave back.
+pub(super) async fn hear(admission: &Admission) {
+    let Some(mut calls) = admission.store.calls().await else { return };
+    loop {
+        match calls.next().await {
+            Delivery::Message(id) => {
+                let id = std::str::from_utf8(&id).ok().and_then(|id| Uuid::parse_str(id).ok());
+                admission.rooms.call(id.as_slice());
             }
+            Delivery::Missed => admission.rooms.look(),
         }
     }
+}
 
-    fn renew(&self, kid: &str, terms: &Arc<Terms>) {
-        let mut line = self.line.lock();
-        for seat in line.seats.values_mut().filter(|seat| *seat.call.caller.kid == *kid) {
-            seat.terms = Arc::clone(terms);
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Ends the wait of a key's calls: with what each would have been told at the door, or with
-    /// what is wrong with the key.
-    fn dismiss(&self, kid: &str, refusal: Option<&Refusal>) {
-        let mut line = self.line.lock();
-        let of_key = |seat: &Seat| *seat.call.caller.kid == *kid;
-        let out: Vec<Uuid> =
-            line.seats.iter().filter(|(_, seat)| of_key(seat)).map(|(id, _)| *id).collect();
-        for id in out {
-            line.queue.remove(id);
-            if let Some(seat) = line.seats.remove(&id) {
-                drop(seat.answer.send(Err(refusal.cloned().unwrap_or(seat.refusal))));
-            }
-        }
+    #[test]
+    fn a_call_that_may_wait_for_ten_turns_may_be_the_eleventh() {
+        let second = Duration::from_secs(1);
+        assert_eq!(ahead_max(Some((second, second)), second * 11), 10);
+        assert_eq!(ahead_max(Some((second * 2, second)), second), -1);
+        assert_eq!(expected_ms(Some((second, second)), 10), Some(11_000));
+        assert!(ahead_max(None, second) > 1_000_000);
     }
 }

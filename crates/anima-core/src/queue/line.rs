@@ -1,0 +1,385 @@
+//! The line of one tag: who waits for its limits, and who of them may run.
+//!
+//! Whatever changes the line or gives something back ends with [`Line::hand_off`], which takes for
+//! the next in line what is there, under a claim that its call has to renew. The twin of the
+//! script `line.lua`. Invariant: nobody behind is called before one ahead that could run; who is
+//! called was taken everything that it waited for. Source: `reliability` 2.4.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Queue, Waiter, turn};
+use crate::clock::Timestamp;
+use crate::quota::{Ask, Book, Bound, Check, Pass, Scope, Standing};
+
+/// How many are tried when the first in line cannot run.
+const DEPTH: usize = 8;
+/// How many are called in one go.
+const CALLS_MAX: usize = 64;
+/// How long what is taken for a called one waits for it, microseconds.
+pub const CLAIM_US: i64 = 5_000_000;
+/// A node that was not heard of for this long is dead, and those that wait on it are out,
+/// microseconds.
+pub const NODE_US: i64 = 5_000_000;
+
+/// A call that is to wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Joining<'a> {
+    /// The call.
+    pub id: Uuid,
+    /// Whose share it takes.
+    pub tenant: &'a Arc<str>,
+    /// When it began to wait, if it comes back; 0: now.
+    pub since_us: i64,
+    /// How long it waits, microseconds.
+    pub within_us: i64,
+    /// A higher weight is a larger share.
+    pub weight: u32,
+    /// How many of its tenant may wait.
+    pub most: i64,
+    /// How many of its tenant may be ahead of it, or its turn comes too late.
+    pub ahead_max: i64,
+    /// What it waits for: slots and rates of the line's tag.
+    pub bounds: &'a [Bound],
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// What it waits for was taken for it.
+    Called,
+    /// It waits, since then, and it may be looked at again after so many microseconds.
+    Waits(i64, Option<i64>),
+    /// As many of its tenant wait as may.
+    Full(i64),
+    /// So many of its tenant are ahead that its turn comes too late.
+    Vain(i64),
+}
+
+/// What a node is told of its waiters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attended {
+    /// Those that are not in the line: called, or lost.
+    pub absent: Vec<Uuid>,
+    /// After so many microseconds somebody may run. `None`: when something is given back.
+    pub next_us: Option<i64>,
+}
+
+/// Whom a hand-off called, and when to look again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Called {
+    /// The calls.
+    pub ids: Vec<Uuid>,
+    /// As [`Attended::next_us`].
+    pub next_us: Option<i64>,
+}
+
+/// The line. See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Line {
+    queue: Queue,
+    asks: BTreeMap<Uuid, Vec<Bound>>,
+    /// When each node is taken for dead, microseconds.
+    nodes: BTreeMap<Uuid, i64>,
+}
+
+/// What one in line is told.
+enum Tried {
+    Runs(Vec<Standing>),
+    /// In how many microseconds its rates let it pass, if that is all; and whether a limit is in
+    /// the way that is not its key's own.
+    Waits(Option<i64>, bool),
+}
+
+/// What a waiter may wait for under a tag: budgets are asked when its turn comes, and shadows stand
+/// in nobody's way.
+pub fn awaited(bounds: &[Bound], tag: &crate::quota::Tag) -> Vec<Bound> {
+    let waits = |bound: &&Bound| {
+        bound.tag == *tag
+            && !bound.counter.rule.shadow
+            && !matches!(bound.check, Check::Purse { .. })
+    };
+    bounds.iter().filter(waits).cloned().collect()
+}
+
+impl Line {
+    /// Lets a call wait, or gives it what it asks for. One that waits already asks for this now.
+    pub fn join(
+        &mut self,
+        book: &mut Book,
+        (node, joining): (Uuid, Joining<'_>),
+        now: Timestamp,
+    ) -> (Joined, Called) {
+        let now_us = now.micros();
+        self.hear(node, now_us);
+        self.bury(now_us);
+        let id = joining.id;
+        let since_us = if joining.since_us == 0 { now_us } else { joining.since_us };
+        if self.queue.find(id).is_none() {
+            let ahead = i64::try_from(self.queue.len_of(joining.tenant)).unwrap_or(i64::MAX);
+            if ahead >= joining.most {
+                return (Joined::Full(ahead), Called::default());
+            }
+            if ahead > joining.ahead_max {
+                return (Joined::Vain(ahead), Called::default());
+            }
+            let deadline_us = now_us.saturating_add(joining.within_us);
+            let tenant = Arc::clone(joining.tenant);
+            let waiter = Waiter { id, tenant, node, since_us, deadline_us };
+            self.queue.push(waiter, turn(joining.weight));
+        }
+        self.asks.insert(id, joining.bounds.to_vec());
+        let called = self.hand_off(book, now);
+        let since_us = self.queue.find(id).map(|waiter| waiter.since_us);
+        let joined = since_us.map_or(Joined::Called, |since| Joined::Waits(since, called.next_us));
+        (joined, called)
+    }
+
+    /// Takes out a call that does not wait any more. `false` when it was not in line.
+    pub fn leave(&mut self, book: &mut Book, id: Uuid, now: Timestamp) -> (bool, Called) {
+        self.asks.remove(&id);
+        let was = self.queue.remove(id).is_some();
+        (was, self.hand_off(book, now))
+    }
+
+    /// Says that a node lives, and which of these calls do not wait here.
+    pub fn attend(
+        &mut self,
+        book: &mut Book,
+        (node, ids): (Uuid, &[Uuid]),
+        now: Timestamp,
+    ) -> (Attended, Called) {
+        self.hear(node, now.micros());
+        let called = self.hand_off(book, now);
+        let absent = ids.iter().filter(|id| self.queue.find(**id).is_none()).copied().collect();
+        (Attended { absent, next_us: called.next_us }, called)
+    }
+
+    /// Takes what is there for those whose turn it is.
+    pub fn hand_off(&mut self, book: &mut Book, now: Timestamp) -> Called {
+        self.bury(now.micros());
+        let mut ids = Vec::new();
+        loop {
+            match self.step(book, now) {
+                Step::Called(id) => ids.push(id),
+                Step::Removed => {}
+                Step::Done(next_us) => return Called { ids, next_us },
+            }
+            if ids.len() >= CALLS_MAX {
+                return Called { ids, next_us: Some(0) };
+            }
+        }
+    }
+
+    fn step(&mut self, book: &mut Book, now: Timestamp) -> Step {
+        let mut next_us: Option<i64> = None;
+        for id in self.queue.heads(DEPTH) {
+            let over = |waiter: &Waiter| waiter.deadline_us <= now.micros();
+            if self.queue.find(id).is_none_or(over) {
+                self.queue.remove(id);
+                self.asks.remove(&id);
+                return Step::Removed;
+            }
+            match self.attempt(book, id, now) {
+                Tried::Runs(standings) => {
+                    self.take(book, (id, &standings), now);
+                    return Step::Called(id);
+                }
+                Tried::Waits(wait, shared) => {
+                    let both = [next_us, wait].into_iter().flatten();
+                    next_us = both.min();
+                    // A limit of its own key is in nobody else's way.
+                    if self.queue.pass_over(id, now.micros()) && shared {
+                        break;
+                    }
+                }
+            }
+        }
+        Step::Done(next_us)
+    }
+
+    fn attempt(&self, book: &mut Book, id: Uuid, now: Timestamp) -> Tried {
+        let bounds = self.asks.get(&id).map_or(&[][..], Vec::as_slice);
+        let ask = Ask { id, bounds, now, lease_us: CLAIM_US };
+        let standings: Vec<Standing> = bounds.iter().map(|bound| book.judge(bound, ask)).collect();
+        let refused = || bounds.iter().zip(&standings).filter(|(_, s)| s.pass != Pass::Yes);
+        if refused().next().is_none() {
+            return Tried::Runs(standings);
+        }
+        let wait = |(_, standing): (&Bound, &Standing)| match standing.pass {
+            Pass::After(us) => Some(us),
+            Pass::Yes | Pass::WhenFree | Pass::Never | Pass::Unseeded => None,
+        };
+        let waits: Option<Vec<i64>> = refused().map(wait).collect();
+        let shared = refused().any(|(bound, _)| bound.counter.scope != Scope::Key);
+        Tried::Waits(waits.and_then(|waits| waits.into_iter().max()), shared)
+    }
+
+    fn take(&mut self, book: &mut Book, (id, standings): (Uuid, &[Standing]), now: Timestamp) {
+        let bounds = self.asks.remove(&id).unwrap_or_default();
+        let ask = Ask { id, bounds: &bounds, now, lease_us: CLAIM_US };
+        for (bound, standing) in bounds.iter().zip(standings) {
+            book.take(bound, *standing, ask);
+        }
+        self.queue.serve(id);
+    }
+
+    fn hear(&mut self, node: Uuid, now_us: i64) {
+        self.nodes.insert(node, now_us.saturating_add(NODE_US));
+    }
+
+    /// Takes out those whose node is dead.
+    fn bury(&mut self, now_us: i64) {
+        let before = self.nodes.len();
+        let dead: Vec<Uuid> = self
+            .nodes
+            .iter()
+            .filter(|(_, expires_us)| **expires_us <= now_us)
+            .map(|(node, _)| *node)
+            .collect();
+        self.nodes.retain(|_, expires_us| *expires_us > now_us);
+        if self.nodes.len() == before {
+            return;
+        }
+        let of_dead = |waiter: &&Waiter| dead.contains(&waiter.node);
+        let out: Vec<Uuid> = self.queue.iter().filter(of_dead).map(|waiter| waiter.id).collect();
+        for id in out {
+            self.queue.remove(id);
+            self.asks.remove(&id);
+        }
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Who waits.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+/// What one look at the line came to.
+enum Step {
+    Called(Uuid),
+    Removed,
+    Done(Option<i64>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Tag;
+    use crate::quota::book::tests::{rate, slots};
+
+    const NODE: Uuid = Uuid::from_u128(77);
+
+    fn at(us: i64) -> Timestamp {
+        Timestamp::from_micros(1_000_000 + us)
+    }
+
+    fn join(
+        line: &mut Line,
+        book: &mut Book,
+        (id, tenant): (u128, &str),
+        asks: &[Bound],
+    ) -> Joined {
+        let joining = Joining {
+            id: Uuid::from_u128(id),
+            tenant: &tenant.into(),
+            since_us: 0,
+            within_us: 60_000_000,
+            weight: 1,
+            most: 100,
+            ahead_max: i64::MAX,
+            bounds: asks,
+        };
+        let now = at(i64::try_from(id).unwrap());
+        line.join(book, (NODE, joining), now).0
+    }
+
+    fn free(line: &mut Line, book: &mut Book, id: u128, (asks, us): (&[Bound], i64)) -> Vec<u128> {
+        book.close(Uuid::from_u128(id), asks, at(us).micros());
+        line.hand_off(book, at(us)).ids.iter().map(Uuid::as_u128).collect()
+    }
+
+    #[test]
+    fn what_is_given_back_is_taken_for_the_next_in_line() {
+        let (mut line, mut book, one) = (Line::default(), Book::default(), [slots(1)]);
+        assert_eq!(join(&mut line, &mut book, (1, "a"), &one), Joined::Called);
+        assert!(matches!(join(&mut line, &mut book, (2, "a"), &one), Joined::Waits(_, None)));
+        assert!(matches!(join(&mut line, &mut book, (3, "b"), &one), Joined::Waits(..)));
+        assert_eq!(free(&mut line, &mut book, 1, (&one, 10)), [2]);
+        assert_eq!(book.level(&one[0], at(10).micros()).unwrap().used, 1);
+        assert_eq!(free(&mut line, &mut book, 2, (&one, 11)), [3]);
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn a_claim_that_nobody_renews_goes_to_the_next() {
+        let (mut line, mut book, one) = (Line::default(), Book::default(), [slots(1)]);
+        for id in 1..=2 {
+            join(&mut line, &mut book, (id, "a"), &one);
+        }
+        let (attended, _) = line.attend(&mut book, (NODE, &[Uuid::from_u128(2)]), at(CLAIM_US - 1));
+        assert!(attended.absent.is_empty());
+        let (attended, _) = line.attend(&mut book, (NODE, &[Uuid::from_u128(2)]), at(CLAIM_US + 2));
+        assert_eq!(attended.absent, [Uuid::from_u128(2)]);
+    }
+
+    #[test]
+    fn a_rate_says_when_to_look_again() {
+        let (mut line, mut book) = (Line::default(), Book::default());
+        let slow = [rate(1, 1, 1)];
+        assert_eq!(join(&mut line, &mut book, (1, "a"), &slow), Joined::Called);
+        let Joined::Waits(_, Some(next_us)) = join(&mut line, &mut book, (2, "a"), &slow) else {
+            panic!()
+        };
+        let called = line.hand_off(&mut book, at(2 + next_us));
+        assert_eq!(called.ids, [Uuid::from_u128(2)]);
+    }
+
+    #[test]
+    fn those_of_a_dead_node_are_out() {
+        let (mut line, mut book, one) = (Line::default(), Book::default(), [slots(1)]);
+        for id in 1..=3 {
+            join(&mut line, &mut book, (id, "a"), &one);
+        }
+        line.hand_off(&mut book, at(NODE_US + 3));
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn no_more_wait_than_may_and_none_in_vain() {
+        let (mut line, mut book, one) = (Line::default(), Book::default(), [slots(1)]);
+        for id in 1..=3 {
+            join(&mut line, &mut book, (id, "a"), &one);
+        }
+        let tenant = "a".into();
+        let joining = Joining {
+            id: Uuid::from_u128(4),
+            tenant: &tenant,
+            since_us: 0,
+            within_us: 1,
+            weight: 1,
+            most: 2,
+            ahead_max: 1,
+            bounds: &one,
+        };
+        let full = line.join(&mut book, (NODE, joining), at(4)).0;
+        assert_eq!(full, Joined::Full(2));
+        let vain = line.join(&mut book, (NODE, Joining { most: 9, ..joining }), at(4)).0;
+        assert_eq!(vain, Joined::Vain(2));
+    }
+
+    #[test]
+    fn what_is_awaited_is_of_the_tag_and_no_budget() {
+        let mut other = slots(1);
+        other.tag = Tag::TokenGroup("g".into());
+        let bounds = [slots(1), other, crate::quota::book::tests::purse(5)];
+        assert_eq!(awaited(&bounds, &bounds[0].tag), [slots(1)]);
+    }
+}

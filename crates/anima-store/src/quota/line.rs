@@ -1,0 +1,81 @@
+//! Who waits for limits, on all nodes or in one process (queue mode WAIT).
+//!
+//! Contract, for every backend:
+//! - A call is in a tag's line once. What is given back under a tag is taken for the next in its
+//!   line at once, in the same step; the call has [`CLAIM_US`] to ask for it again and keep it.
+//! - Waiters of a node that does not [`LineStore::attend`] for [`NODE_US`] are out.
+//! - Whether a node hears of a call at once ([`LineStore::calls`], [`LineStore::called`]) is not
+//!   promised; what it attends to is.
+//! - It agrees with [`anima_core::queue::Line`] on every sequence.
+//!
+//! A line that is lost is built again by its waiters, each at its old place.
+//!
+//! [`CLAIM_US`]: anima_core::queue::line::CLAIM_US
+//! [`NODE_US`]: anima_core::queue::line::NODE_US
+
+use std::fmt;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+use anima_core::queue::line::{Attended, Joined, Joining};
+use anima_core::quota::{Ask, Tag, Verdict};
+
+use super::Unavailable;
+use crate::pubsub::Subscription;
+
+/// What a call is told that does not overtake those who wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InTurn {
+    /// Nobody waits.
+    Judged(Verdict),
+    /// Others wait under this tag. Nothing was taken.
+    Behind(Tag),
+}
+
+/// Lines. See the module.
+#[async_trait]
+pub trait LineStore: Send + Sync + fmt::Debug {
+    /// Takes all that is asked for, or nothing, unless others wait for it.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable>;
+
+    /// Lets a call wait in a tag's line.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn join(
+        &self,
+        tag: &Tag,
+        joining: Joining<'_>,
+        now: Timestamp,
+    ) -> Result<Joined, Unavailable>;
+
+    /// Takes a call out of a tag's line. `false` when it was not in it.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached: it is out when its time is over.
+    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable>;
+
+    /// Says that this node lives, and which of its calls are not in a tag's line any more.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn attend(
+        &self,
+        tag: &Tag,
+        ids: &[Uuid],
+        now: Timestamp,
+    ) -> Result<Attended, Unavailable>;
+
+    /// The calls of this node whose turn has come since this was last asked, as far as they were
+    /// called in this process.
+    fn called(&self) -> Vec<Uuid>;
+
+    /// Hears of calls of this node whose turn has come, whoever called them: messages with an id.
+    /// `None` where [`LineStore::called`] knows all of them.
+    async fn calls(&self) -> Option<Subscription>;
+}

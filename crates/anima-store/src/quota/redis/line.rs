@@ -1,0 +1,129 @@
+//! The lines of all nodes, in Redis: what is given back is handed over by the same script.
+//!
+//! The script writes the lease of the one that it calls and tells its node, so that a slot is never
+//! free while somebody waits for it. A message that is lost is found when the node attends next.
+//! Invariant: a line touches keys of its tag alone. Source: `reliability` 2.4.
+
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use redis::Script;
+use uuid::Uuid;
+
+use anima_core::clock::Timestamp;
+use anima_core::queue::line::{Attended, Joined, Joining};
+use anima_core::queue::turn;
+use anima_core::quota::{Ask, Check, Scope, Tag};
+
+use super::{Judging, RedisQuotas, keys_of};
+use crate::pubsub::Subscription;
+use crate::quota::Unavailable;
+use crate::quota::line::{InTurn, LineStore};
+use crate::redis_keys::{self, Topic};
+
+static JOIN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/join.lua")))
+});
+static LEAVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/leave.lua")))
+});
+static ATTEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/attend.lua")))
+});
+
+/// Where a node hears of its calls.
+fn topic_of(node: Uuid) -> Topic {
+    Topic::node(&node.to_string())
+}
+
+/// -1 is: nobody knows.
+fn known(next_us: Option<&i64>) -> Option<i64> {
+    next_us.copied().filter(|us| *us >= 0)
+}
+
+#[async_trait]
+impl LineStore for RedisQuotas {
+    async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
+        self.admit_as(ask, Judging::InTurn).await
+    }
+
+    async fn join(
+        &self,
+        tag: &Tag,
+        joining: Joining<'_>,
+        now: Timestamp,
+    ) -> Result<Joined, Unavailable> {
+        let mut keys = Vec::from(redis_keys::quota_line(tag));
+        keys.push(redis_keys::quota_ticket(tag, joining.id));
+        let mut arguments = vec![
+            joining.id.to_string(),
+            (self.time)(now).to_string(),
+            joining.within_us.to_string(),
+            joining.since_us.to_string(),
+            joining.tenant.to_string(),
+            self.node.to_string(),
+            turn(joining.weight).to_string(),
+            self.redis.topic(&topic_of(self.node)),
+            joining.most.to_string(),
+            joining.ahead_max.to_string(),
+        ];
+        for bound in joining.bounds {
+            let own = i64::from(bound.counter.scope == Scope::Key).to_string();
+            match bound.check {
+                Check::Slots { limit } => {
+                    arguments.extend(["s".to_owned(), own, limit.to_string()]);
+                }
+                Check::Rate(rate) => arguments.extend([
+                    "r".to_owned(),
+                    own,
+                    rate.cost_us(bound.units).to_string(),
+                    rate.burst_us().to_string(),
+                    rate.period_us.to_string(),
+                ]),
+                Check::Purse { .. } => continue,
+            }
+            keys.extend(keys_of(bound));
+        }
+        let said: Vec<i64> = self.redis.script(&JOIN, &keys, arguments).await?;
+        let [what, ahead, since_us, next_us] = said.as_slice() else {
+            return Err(Unavailable("a line gave no answer".to_owned()));
+        };
+        Ok(match what {
+            0 => Joined::Called,
+            1 => Joined::Waits(*since_us, known(Some(next_us))),
+            2 => Joined::Full(*ahead),
+            _ => Joined::Vain(*ahead),
+        })
+    }
+
+    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
+        let arguments = [id.to_string(), (self.time)(now).to_string()];
+        let keys = redis_keys::quota_line(tag);
+        let was: i64 = self.redis.script(&LEAVE, &keys, arguments.as_slice()).await?;
+        Ok(was == 1)
+    }
+
+    async fn attend(
+        &self,
+        tag: &Tag,
+        ids: &[Uuid],
+        now: Timestamp,
+    ) -> Result<Attended, Unavailable> {
+        let mut arguments = vec![self.node.to_string(), (self.time)(now).to_string()];
+        arguments.extend(ids.iter().map(Uuid::to_string));
+        let keys = redis_keys::quota_line(tag);
+        let said: Vec<i64> = self.redis.script(&ATTEND, &keys, arguments).await?;
+        let (next, absent) = said.split_first().unzip();
+        let place = |place: &i64| ids.get(usize::try_from(place - 1).ok()?).copied();
+        let absent = absent.map_or_else(Vec::new, |a| a.iter().filter_map(place).collect());
+        Ok(Attended { absent, next_us: known(next) })
+    }
+
+    fn called(&self) -> Vec<Uuid> {
+        Vec::new()
+    }
+
+    async fn calls(&self) -> Option<Subscription> {
+        Some(self.pubsub.as_ref()?.subscribe(&topic_of(self.node)).await)
+    }
+}

@@ -1,0 +1,250 @@
+//! The contract of lines, run against every backend.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anima_core::queue::Line;
+use anima_core::queue::line::{CLAIM_US, Joined, Joining, NODE_US};
+
+use super::super::line::InTurn;
+use super::*;
+use crate::pubsub::redis::RedisPubSub;
+use crate::pubsub::{Delivery, PubSub};
+
+mod fleet; // three nodes and a thousand waiters
+
+/// Everything that a backend promises of its lines.
+pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
+    what_is_given_back_goes_to_the_next_in_line(&place().await).await;
+    a_claim_that_nobody_keeps_goes_to_the_next(&place().await).await;
+    who_comes_does_not_overtake(&place().await).await;
+    who_comes_back_has_its_old_place(&place().await).await;
+    for seed in 1..=6 {
+        a_random_sequence_is_as_in_the_line(&place().await, seed).await;
+    }
+}
+
+fn tag(place: &Place) -> Tag {
+    Tag::App(Arc::clone(&place.app))
+}
+
+fn joining<'a>((id, tenant): (u128, &'a Arc<str>), bounds: &'a [Bound]) -> Joining<'a> {
+    Joining {
+        id: Uuid::from_u128(id),
+        tenant,
+        since_us: 0,
+        within_us: 60_000_000,
+        weight: 1,
+        most: 1_000,
+        ahead_max: i64::MAX,
+        bounds,
+    }
+}
+
+async fn join(place: &Place, id: u128, (bounds, us): (&[Bound], i64)) -> Joined {
+    let tenant = "k1".into();
+    place.store.join(&tag(place), joining((id, &tenant), bounds), at(us)).await.unwrap()
+}
+
+/// Which of these are not in line.
+async fn absent(place: &Place, ids: &[u128], us: i64) -> Vec<u128> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| Uuid::from_u128(*id)).collect();
+    let attended = place.store.attend(&tag(place), &ids, at(us)).await.unwrap();
+    attended.absent.iter().map(Uuid::as_u128).collect()
+}
+
+async fn what_is_given_back_goes_to_the_next_in_line(place: &Place) {
+    let one = [slots(&place.app, Scope::App, 1)];
+    assert!(admitted(&admit(place, 1, &one, 0).await));
+    for id in 2..=4 {
+        let us = i64::try_from(id).unwrap();
+        assert_eq!(join(place, id, (&one, us)).await, Joined::Waits(at(us).micros(), None));
+    }
+    assert!(absent(place, &[2, 3, 4], 5).await.is_empty());
+    assert!(close(place, 1, &one, 6).await);
+    assert_eq!(absent(place, &[2, 3, 4], 6).await, [2]);
+    assert_eq!(used(place, &one[0], 6).await, 1, "it was taken in the same step");
+    assert!(admitted(&admit(place, 2, &one, 7).await), "it is the caller's own");
+    assert!(!admitted(&admit(place, 9, &one, 7).await));
+    assert!(place.store.leave(&tag(place), Uuid::from_u128(3), at(8)).await.unwrap());
+    assert!(!place.store.leave(&tag(place), Uuid::from_u128(3), at(8)).await.unwrap(), "once");
+    assert!(close(place, 2, &one, 9).await);
+    assert_eq!(absent(place, &[3, 4], 9).await, [3, 4]);
+    assert!(close(place, 4, &one, 9).await, "what was taken for one that left is given back");
+    assert_eq!(used(place, &one[0], 9).await, 0);
+}
+
+async fn a_claim_that_nobody_keeps_goes_to_the_next(place: &Place) {
+    let one = [slots(&place.app, Scope::App, 1)];
+    assert_eq!(join(place, 1, (&one, 0)).await, Joined::Called);
+    join(place, 2, (&one, 1)).await;
+    assert!(absent(place, &[2], CLAIM_US - 1).await.is_empty());
+    assert_eq!(absent(place, &[2], CLAIM_US).await, [2]);
+    assert!(admitted(&admit(place, 2, &one, CLAIM_US + 1).await));
+    assert!(!admitted(&admit(place, 1, &one, CLAIM_US + 1).await), "it is another's now");
+    assert_eq!(used(place, &one[0], CLAIM_US * 3).await, 1, "and kept for a whole lease");
+}
+
+async fn who_comes_does_not_overtake(place: &Place) {
+    let one = [slots(&place.app, Scope::Key, 1)];
+    assert!(admitted(&admit(place, 1, &one, 0).await));
+    join(place, 2, (&one, 1)).await;
+    let other = [slots(&place.app, Scope::App, 10)];
+    let ask = Ask { id: Uuid::from_u128(3), bounds: &other, now: at(2), lease_us: LEASE };
+    let said = place.store.admit_in_turn(ask).await.unwrap();
+    assert_eq!(said, InTurn::Behind(tag(place)));
+    assert_eq!(used(place, &other[0], 2).await, 0);
+    // Of another key, it need not wait for what is in the way of the first.
+    let tenant = "k2".into();
+    let joined = place.store.join(&tag(place), joining((3, &tenant), &other), at(3)).await;
+    assert_eq!(joined.unwrap(), Joined::Called);
+    assert!(place.store.leave(&tag(place), Uuid::from_u128(2), at(4)).await.unwrap());
+    let ask = Ask { id: Uuid::from_u128(4), ..ask };
+    let said = place.store.admit_in_turn(ask).await.unwrap();
+    assert!(matches!(said, InTurn::Judged(Verdict::Admitted(_))));
+}
+
+async fn who_comes_back_has_its_old_place(place: &Place) {
+    let one = [slots(&place.app, Scope::App, 1)];
+    assert!(admitted(&admit(place, 1, &one, 0).await));
+    join(place, 2, (&one, 1)).await;
+    // The node was silent for too long, and somebody else looked.
+    assert!(!place.store.leave(&tag(place), Uuid::from_u128(9), at(NODE_US + 1)).await.unwrap());
+    assert_eq!(absent(place, &[2], NODE_US + 1).await, [2]);
+    join(place, 3, (&one, NODE_US + 2)).await;
+    let tenant = "k1".into();
+    let back = Joining { since_us: at(1).micros(), ..joining((2, &tenant), &one) };
+    let joined = place.store.join(&tag(place), back, at(NODE_US + 3)).await.unwrap();
+    assert_eq!(joined, Joined::Waits(at(1).micros(), None));
+    assert!(close(place, 1, &one, NODE_US + 4).await);
+    assert_eq!(absent(place, &[2, 3], NODE_US + 4).await, [2]);
+}
+
+/// What calls of a key ask for: slots of the app, a rate of their own and one of the app.
+fn asks(app: &Arc<str>, (key, units): (&Arc<str>, i64)) -> [Bound; 3] {
+    let own = Bound { units, ..rate(key, Scope::Key, 600, 9) };
+    let own = Bound { tag: Tag::App(Arc::clone(app)), ..own };
+    [slots(app, Scope::App, 3), own, rate(app, Scope::App, 1_200, 30)]
+}
+
+/// The same steps by the backend and by the line, which must say the same of each.
+async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
+    let (rng, app, tag) = (SeededRng::new(seed), &place.app, tag(place));
+    let pick = |most: u64| i64::try_from(rng.next_u64() % most).unwrap();
+    let (mut book, mut line, node) = (Book::default(), Line::default(), Uuid::nil());
+    let tenants: Vec<Arc<str>> = ["k1", "k2", "k3", "k4"].map(Arc::from).into();
+    let (mut now, mut waiting, mut open) = (0, BTreeSet::new(), BTreeSet::new());
+    let all = |tenant: usize, units| asks(app, (&tenants[tenant], units));
+    for step in 1..400_u128 {
+        now += pick(if pick(40) == 0 { 6_000_000 } else { 200_000 });
+        let (id, tenant) = (Uuid::from_u128(step), usize::try_from(pick(4)).unwrap());
+        match pick(8) {
+            0..4 => {
+                let bounds = all(tenant, pick(9) + 1);
+                let asked = Joining {
+                    since_us: if pick(6) == 0 { at(now - 300_000).micros() } else { 0 },
+                    within_us: 500_000 + pick(4_000_000),
+                    weight: u32::try_from(pick(3)).unwrap(),
+                    most: 6,
+                    ahead_max: 4 + pick(3),
+                    ..joining(
+                        (step, &tenants[tenant]),
+                        &bounds[usize::try_from(pick(2)).unwrap()..],
+                    )
+                };
+                let (expected, _) = line.join(&mut book, (node, asked), at(now));
+                let said = place.store.join(&tag, asked, at(now)).await.unwrap();
+                assert_eq!(said, expected, "seed {seed} step {step}");
+                match said {
+                    Joined::Called => drop(open.insert(id)),
+                    Joined::Waits(..) => drop(waiting.insert(id)),
+                    Joined::Full(_) | Joined::Vain(_) => {}
+                }
+            }
+            4 => {
+                let Some(id) = waiting.iter().nth(usize::try_from(pick(3)).unwrap()).copied()
+                else {
+                    continue;
+                };
+                let (expected, _) = line.leave(&mut book, id, at(now));
+                let said = place.store.leave(&tag, id, at(now)).await.unwrap();
+                assert_eq!(said, expected, "seed {seed} step {step}");
+                waiting.remove(&id);
+            }
+            _ => {
+                if let Some(id) = open.pop_first() {
+                    let used: Vec<Bound> = all(0, 1).into_iter().chain(all(1, 1)).collect();
+                    let expected = book.close(id, &used[..1], at(now).micros());
+                    if expected {
+                        line.hand_off(&mut book, at(now));
+                    }
+                    let ticket = Ticket { id, bounds: used[..1].into() };
+                    let said = place.store.close(&ticket, at(now)).await.unwrap();
+                    assert_eq!(said, expected, "seed {seed} step {step}");
+                }
+            }
+        }
+        let ids: Vec<Uuid> = waiting.iter().copied().collect();
+        let (expected, _) = line.attend(&mut book, (node, &ids), at(now));
+        let said = place.store.attend(&tag, &ids, at(now)).await.unwrap();
+        assert_eq!(said, expected, "seed {seed} step {step}");
+        for id in said.absent {
+            waiting.remove(&id);
+            open.insert(id);
+        }
+        let running = book.level(&all(0, 1)[0], at(now).micros()).unwrap().used;
+        assert!((0..=3).contains(&running), "{running} slots of three");
+        assert_eq!(used(place, &all(0, 1)[0], now).await, running, "seed {seed} step {step}");
+    }
+}
+
+#[tokio::test]
+async fn lines_of_one_process_keep_the_contract() {
+    conforms(async || Place { store: Arc::new(MemoryQuotas::default()), app: "acme".into() }).await;
+}
+
+async fn open() -> Option<(anima_simulator::proxy::Proxy, Redis)> {
+    let (proxy, url, prefix) = crate::tests::redis_proxy().await?;
+    let timeout = Duration::from_secs(20);
+    let redis = Redis::open(&url, Options { timeout, prefix, ..Options::default() }).unwrap();
+    assert!(redis.ready(Duration::from_secs(5)).await.unwrap());
+    Some((proxy, redis))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_in_redis_keep_the_contract() {
+    let Some((_proxy, redis)) = open().await else { return };
+    let count = std::sync::atomic::AtomicU32::new(0);
+    conforms(async || {
+        let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let store = Arc::new(RedisQuotas::with_callers_time(redis.clone()));
+        Place { store, app: format!("line{n}").into() }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_one_node_gives_back_is_the_next_ones_wherever_it_waits() {
+    let Some((_proxy, redis)) = open().await else { return };
+    let pubsub: Arc<dyn PubSub> = Arc::new(RedisPubSub::new(redis.clone()));
+    let node = |n: u128| {
+        let own = RedisQuotas::new(redis.clone(), Uuid::from_u128(n), Arc::default());
+        Place { store: Arc::new(own.hearing(&pubsub)), app: "acme".into() }
+    };
+    let (first, second) = (node(1), node(2));
+    let mut calls = second.store.calls().await.unwrap();
+    let one = [slots(&first.app, Scope::App, 1)];
+    assert!(admitted(&admit(&first, 1, &one, 0).await));
+    assert!(matches!(join(&second, 2, (&one, 0)).await, Joined::Waits(..)));
+    assert!(close(&first, 1, &one, 0).await);
+    let called = async {
+        loop {
+            if let Delivery::Message(id) = calls.next().await {
+                return id;
+            }
+        }
+    };
+    let id = tokio::time::timeout(Duration::from_secs(5), called).await.expect("a message");
+    assert_eq!(id, Uuid::from_u128(2).to_string().as_bytes());
+    assert_eq!(used(&first, &one[0], 0).await, 1);
+}
