@@ -88,8 +88,12 @@ fn the_same_call_again_takes_nothing_more() {
     let bounds = [rate(10, 60, 10), slots(1)];
     assert!(admitted(&book.admit(ask(1, &bounds, 0))));
     let before = book.clone();
-    assert!(admitted(&book.admit(ask(1, &bounds, 5))));
+    assert!(admitted(&book.admit(ask(1, &bounds, 0))));
     assert_eq!(book, before);
+    let Verdict::Admitted(standings) = book.admit(ask(1, &bounds, 5)) else { panic!() };
+    assert_eq!(standings[0].remaining, 9, "only the lease is longer");
+    assert!(!admitted(&book.admit(ask(2, &bounds, LEASE + 2))), "the slot is kept until then");
+    assert!(admitted(&book.admit(ask(2, &bounds, LEASE + 5))));
 }
 
 #[test]
