@@ -3,8 +3,8 @@
 //! First come, first served inside a tenant; among tenants each gets its share, however many calls
 //! it lets wait. A tenant stands where its last turn ended, or, if it comes anew, at the queue's
 //! virtual time: where the tenant stood that was served last. Not here: whether the one whose turn
-//! it is may run ([`mod@line`]). Invariant: a waiter is served or removed exactly once, and one that
-//! is removed costs its tenant nothing. Source: `reliability` 2.4.
+//! it is may run ([`mod@line`]). Invariant: a waiter is served or removed exactly once, and one
+//! that is removed costs its tenant nothing. Source: `reliability` 2.4.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
