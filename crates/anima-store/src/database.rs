@@ -125,6 +125,16 @@ pub struct Stores {
     pub spend: Arc<dyn Spend>,
     /// Work that its caller does not wait for.
     pub tasks: TaskStores,
+    /// What all of it stands in.
+    pub schema: Schema,
+}
+
+/// The schema of a database, on the link of its stores: who waits for it is told with everybody
+/// else when the database is found down.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    location: Location,
+    link: Link,
 }
 
 /// The task table, as each of those who work with it sees it.
@@ -173,28 +183,48 @@ pub async fn open(location: &Location, opener: &Opener) -> Result<Stores, OpenEr
             blocking(move || open_sqlite(&path, &opener)).await
         }
         Location::Postgres(url) => {
-            migrate(location).await?;
-            open_postgres(url, opener)
+            let schema = Schema::of(location);
+            schema.migrate().await?;
+            open_postgres(url, opener, schema)
         }
     }
 }
 
+/// The same for a node, which must not wait: a PostgreSQL that is not open by then is away, also
+/// when that is because another node migrates it.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn open_within(
+    location: &Location,
+    opener: &Opener,
+    within: Duration,
+) -> Result<Stores, OpenError> {
+    let opening = open(location, opener);
+    match location {
+        Location::Sqlite(_) => opening.await,
+        Location::Postgres(_) => tokio::time::timeout(within, opening)
+            .await
+            .unwrap_or_else(|_| Err(OpenError::Away(format!("it was not open within {within:?}")))),
+    }
+}
+
 /// The same for a node that starts while its database is away: nothing is asked of a PostgreSQL
-/// yet. Whoever writes waits until [`migrate`] has succeeded.
+/// yet. Whoever writes waits until [`Schema::migrate`] has succeeded.
 ///
 /// # Errors
 /// [`OpenError`].
 pub async fn open_unseen(location: &Location, opener: &Opener) -> Result<Stores, OpenError> {
     match location {
         Location::Sqlite(_) => open(location, opener).await,
-        Location::Postgres(url) => open_postgres(url, opener),
+        Location::Postgres(url) => open_postgres(url, opener, Schema::of(location)),
     }
 }
 
-fn open_postgres(url: &str, opener: &Opener) -> Result<Stores, OpenError> {
-    let link = Link::default();
-    let pool = postgres::pool(url, POOL, &link)?;
-    let ledger = ledger::postgres::open(url, pool.clone(), opener, &link)?;
+fn open_postgres(url: &str, opener: &Opener, schema: Schema) -> Result<Stores, OpenError> {
+    let link = &schema.link;
+    let pool = postgres::pool(url, POOL, link)?;
+    let ledger = ledger::postgres::open(url, pool.clone(), opener, link)?;
     Ok(Stores {
         config: Arc::new(PostgresConfig(pool.clone())),
         publish: Arc::new(PostgresConfig(pool.clone())),
@@ -204,10 +234,11 @@ fn open_postgres(url: &str, opener: &Opener) -> Result<Stores, OpenError> {
         spend: Arc::new(PostgresSpend(pool.clone())),
         nodes: Arc::new(PostgresNodes(pool.clone())),
         decisions: Arc::new(PostgresDecisions(pool.clone())),
-        tasks: TaskStores::of(TaskBooks::Postgres(postgres::pool(url, TASK_POOL, &link)?)),
+        tasks: TaskStores::of(TaskBooks::Postgres(postgres::pool(url, TASK_POOL, link)?)),
         idempotency: Arc::new(PostgresIdempotency(pool)),
         ledger: Arc::new(ledger),
-        probe: Arc::new(postgres::ServerProbe::new(url, &link)?),
+        probe: Arc::new(postgres::ServerProbe::new(url, link)?),
+        schema,
     })
 }
 
@@ -216,13 +247,27 @@ fn open_postgres(url: &str, opener: &Opener) -> Result<Stores, OpenError> {
 /// # Errors
 /// [`OpenError`].
 pub async fn migrate(location: &Location) -> Result<(), OpenError> {
-    match location {
-        Location::Sqlite(path) => {
-            let path = path.clone();
-            blocking(move || sqlite::migrate(&mut sqlite::open(&path)?)).await
-        }
-        Location::Postgres(url) => {
-            postgres::migrate(&postgres::pool(url, 1, &Link::default())?).await
+    Schema::of(location).migrate().await
+}
+
+impl Schema {
+    fn of(location: &Location) -> Self {
+        Self { location: location.clone(), link: Link::default() }
+    }
+
+    /// Brings it up to date. May take long, and so may the wait for another node that does.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn migrate(&self) -> Result<(), OpenError> {
+        match &self.location {
+            Location::Sqlite(path) => {
+                let path = path.clone();
+                blocking(move || sqlite::migrate(&mut sqlite::open(&path)?)).await
+            }
+            Location::Postgres(url) => {
+                postgres::migrate(&postgres::pool(url, 1, &self.link)?).await
+            }
         }
     }
 }
@@ -267,6 +312,7 @@ fn open_sqlite(path: &Path, opener: &Opener) -> Result<Stores, OpenError> {
         money: Arc::new(money::Books::Sqlite(path.to_owned())),
         auditor: Arc::new(money::Books::Sqlite(path.to_owned())),
         ledger: Arc::new(ledger::sqlite::open(path, opener)?),
+        schema: Schema::of(&Location::Sqlite(path.to_owned())),
     })
 }
 
@@ -357,6 +403,29 @@ mod tests {
         assert!(!error.to_string().contains("secret"), "{error}");
         let stores = open_unseen(&location, &opener()).await.unwrap();
         assert!(stores.ping().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_start_that_waits_for_a_migration_goes_on_and_hears_of_an_outage() {
+        const WAITS: &str =
+            "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+            WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted";
+        let Some(scratch) = crate::tests::postgres().await else {
+            return;
+        };
+        let pool = postgres::pool(&scratch.url(), 1, &Link::default()).unwrap();
+        let another = pool.get().await.unwrap();
+        another.batch_execute(postgres::LOCK).await.unwrap();
+        let location = Location::Postgres(scratch.url());
+        let stores = open_unseen(&location, &opener()).await.unwrap();
+        let told = tokio::time::timeout(HEALTHY * 2, stores.schema.migrate());
+        let (told, ()) = tokio::join!(told, async {
+            while another.query_one(WAITS, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
+            stores.probe.give_up();
+        });
+        assert!(matches!(told, Ok(Err(OpenError::Away(_)))), "{told:?}");
+        let opened = open_within(&location, &opener(), Duration::from_millis(100)).await;
+        assert!(matches!(opened, Err(OpenError::Away(_))));
     }
 
     #[tokio::test]

@@ -67,7 +67,7 @@ const WRITER_SESSION: &str = "
 const PATIENCE: &str = "SET statement_timeout = '30min'; SET lock_timeout = '30min'";
 
 /// "anima" in ASCII: the advisory lock that migrations hold.
-const LOCK: &str = "SELECT pg_advisory_lock(418447026529)";
+pub(crate) const LOCK: &str = "SELECT pg_advisory_lock(418447026529)";
 
 /// Makes a pool. It connects when it is first used.
 ///
@@ -118,8 +118,14 @@ fn pool_of(url: &str, size: usize, link: &Link, more: &'static str) -> Result<Po
         .recycle_timeout(Some(WAIT))
         .post_create(Hook::async_fn(move |client, _| {
             Box::pin(async move {
-                client.batch_execute(SESSION).await.map_err(HookError::Backend)?;
-                client.batch_execute(more).await.map_err(HookError::Backend)
+                let preparing = async {
+                    client.batch_execute(SESSION).await?;
+                    client.batch_execute(more).await
+                };
+                match tokio::time::timeout(CONNECT, preparing).await {
+                    Ok(prepared) => prepared.map_err(HookError::Backend),
+                    Err(_elapsed) => Err(HookError::message("no answer after the login")),
+                }
             })
         }))
         .build()
@@ -144,12 +150,11 @@ pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
     };
     client.batch_execute(PATIENCE).await.map_err(failed)?;
     client.batch_execute(LOCK).await.map_err(failed)?;
-    embedded::migrations::runner()
-        .set_grouped(true)
-        .run_async(&mut *client)
-        .await
-        .map(|_| ())
-        .map_err(|e| OpenError::Migration(Chain(&e).to_string()))
+    let migrated = embedded::migrations::runner().set_grouped(true).run_async(&mut *client).await;
+    migrated.map(|_| ()).map_err(|e| {
+        let words = Chain(&e).to_string();
+        if client.is_closed() { OpenError::Away(words) } else { OpenError::Migration(words) }
+    })
 }
 
 /// Whether a server that could not be reached may be reached later: nothing answered, or it said
@@ -162,11 +167,10 @@ fn may_come(error: &PoolError) -> bool {
         &SqlState::TOO_MANY_CONNECTIONS,
     ];
     let error = match error {
-        PoolError::Timeout(_) => return true,
+        // Our own hook's only words: that it waited.
+        PoolError::Timeout(_) | PoolError::PostCreateHook(HookError::Message(_)) => return true,
         PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => error,
-        PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-            return false;
-        }
+        PoolError::Closed | PoolError::NoRuntimeSpecified => return false,
     };
     if let Some(code) = error.code() {
         return FOR_NOW.contains(&code);
@@ -227,4 +231,37 @@ impl FromSql<'_> for At {
     }
 
     accepts!(TIMESTAMPTZ);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_after_the_login_is_away() {
+        const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut said = [0; 1_024];
+            assert_ne!(stream.read(&mut said).await.unwrap(), 0);
+            stream.write_all(LET_IN).await.unwrap();
+            assert_ne!(stream.read(&mut said).await.unwrap(), 0);
+            // The first statement is never answered: time passes.
+            tokio::time::pause();
+            std::future::pending::<()>().await;
+        };
+        let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable");
+        let pool = pool(&url, 1, &Link::default()).unwrap();
+        let migrated = tokio::select! {
+            migrated = timeout(CONNECT * 2, migrate(&pool)) => migrated,
+            () = server => panic!("it never ends"),
+        };
+        assert!(matches!(migrated, Ok(Err(OpenError::Away(_)))), "{migrated:?}");
+    }
 }

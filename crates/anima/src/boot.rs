@@ -110,7 +110,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         .map_err(|e| format!("setting `database_url`: {e}"))?;
     let (dependencies, second) = second_level::install(&mut stores, &shared, &secrets, &metrics);
     let ledger = (settings.billing == Billing::On).then(|| Arc::clone(&stores.ledger));
-    let late_token = opening.prepare(&location, ledger, settings.admin_token.given());
+    let late_token = opening.prepare(&stores.schema, ledger, settings.admin_token.given());
     let late = Arc::new(Late::new(&metrics));
     // The lease that `alive` asks for counts from here at the latest.
     let term = lease::Term::new(tokio::time::Instant::now());

@@ -33,6 +33,8 @@ pub struct Dependencies {
     shared: Shared,
     metrics: Arc<Metrics>,
     database_down: watch::Sender<bool>,
+    /// It did not answer when it was last looked at, opened or not.
+    database_away: watch::Sender<bool>,
     suspected: Notify,
     /// It is used from here on. Until then it counts as down, for its schema may be an old one.
     opened: AtomicBool,
@@ -58,8 +60,15 @@ impl Dependencies {
     /// All of them up, until looked at.
     pub fn new(probe: Arc<dyn Probe>, shared: Shared, metrics: Arc<Metrics>) -> Self {
         let database_down = watch::Sender::new(false);
-        let (suspected, opened) = (Notify::new(), AtomicBool::new(true));
-        let found = Self { probe, shared, metrics, database_down, suspected, opened };
+        let found = Self {
+            probe,
+            shared,
+            metrics,
+            database_down,
+            database_away: watch::Sender::new(false),
+            suspected: Notify::new(),
+            opened: AtomicBool::new(true),
+        };
         found.metrics.degraded("redis", found.redis_down());
         found
     }
@@ -74,6 +83,13 @@ impl Dependencies {
     /// Whether the database answers, opened or not.
     pub async fn database_answers(&self) -> bool {
         matches!(self.probe.answers(ANSWER).await, Ok(true))
+    }
+
+    /// Waits until a look finds that the database does not answer, opened or not.
+    pub async fn away(&self) {
+        let mut away = self.database_away.subscribe();
+        // Its sender is here, so that nothing else can end the wait.
+        drop(away.wait_for(|away| *away).await);
     }
 
     /// The database has been opened: from here on it is down only when it does not answer.
@@ -142,6 +158,7 @@ impl Dependencies {
         if is_away {
             self.probe.give_up();
         }
+        self.database_away.send_replace(is_away);
         self.note_redis();
         self.degraded()
     }
@@ -236,6 +253,18 @@ mod tests {
         assert_eq!(found.look().await, Some("database"));
         found.opened().await;
         assert_eq!(found.degraded(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_opens_it_is_told_when_it_goes_away_again() {
+        let (mood, found) = dependencies();
+        found.await_opening();
+        found.look().await;
+        assert!(tokio::time::timeout(ANSWER, found.away()).await.is_err(), "it answers");
+        let task = tokio::spawn(Arc::clone(&found).run());
+        mood.0.store(2, Ordering::SeqCst);
+        tokio::time::timeout(EVERY + ANSWER * 2, found.away()).await.expect("told in time");
+        task.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,13 +14,16 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use anima_core::clock::{Clock, mint_id};
-use anima_store::database::{self, Location, OpenError, Opener, Stores};
+use anima_store::database::{self, Location, OpenError, Opener, Schema, Stores};
 use anima_store::keys::{AdminToken, KeyStore, Role};
 use anima_store::ledger::LedgerStore;
 
 use super::FirstToken;
 use crate::relay::{Relay, lease, recovery};
 use crate::secrets::Secrets;
+
+/// How long a start waits for its database. Then it listens without, and says so.
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -42,7 +45,7 @@ pub(super) struct Opening {
 /// What opening needs.
 #[derive(Debug)]
 struct Later {
-    location: Location,
+    schema: Schema,
     /// The ledger without its spool; `None` when nothing is booked.
     ledger: Option<Arc<dyn LedgerStore>>,
     admin_token: Option<Zeroizing<String>>,
@@ -58,7 +61,7 @@ pub(super) async fn stores(
     opener: &Opener,
 ) -> Result<(Stores, Opening), OpenError> {
     let opening = Opening { opened: CancellationToken::new(), later: None };
-    match database::open(location, opener).await {
+    match database::open_within(location, opener, WITHIN).await {
         Ok(stores) => {
             opening.opened.cancel();
             Ok((stores, opening))
@@ -82,7 +85,7 @@ impl Opening {
     /// whoever holds the other end.
     pub(super) fn prepare(
         &mut self,
-        location: &Location,
+        schema: &Schema,
         ledger: Option<Arc<dyn LedgerStore>>,
         admin_token: Option<&str>,
     ) -> Option<oneshot::Receiver<Zeroizing<String>>> {
@@ -91,7 +94,7 @@ impl Opening {
         }
         let (minted, receiver) = oneshot::channel();
         let admin_token = admin_token.map(|text| Zeroizing::new(text.to_owned()));
-        self.later = Some(Later { location: location.clone(), ledger, admin_token, minted });
+        self.later = Some(Later { schema: schema.clone(), ledger, admin_token, minted });
         Some(receiver)
     }
 
@@ -106,7 +109,11 @@ impl Opening {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            match later.open(&relay, &tokens, &mut registered).await {
+            let opened = tokio::select! {
+                opened = later.open(&relay, &tokens, &mut registered) => opened,
+                () = relay.dependencies.away() => Err("it answers no more".to_owned()),
+            };
+            match opened {
                 Ok(minted) => break minted,
                 Err(why) if why != said || at.elapsed() > SAY_EVERY => {
                     tracing::error!(why, "failed to open the database; trying on");
@@ -135,7 +142,7 @@ impl Later {
         (keys, secrets): &Tokens,
         registered: &mut bool,
     ) -> Result<FirstToken, String> {
-        database::migrate(&self.location).await.map_err(|e| e.to_string())?;
+        self.schema.migrate().await.map_err(|e| e.to_string())?;
         if let Some(ledger) = &self.ledger {
             if !*registered {
                 let node = mint_id(relay.clock.now(), &*relay.rng);
