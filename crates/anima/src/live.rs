@@ -32,6 +32,8 @@ use crate::secrets::Secrets;
 
 mod compiled; // tables made ready to serve
 mod levers; // the operator's word, for the circuits
+mod lookup; // a key in memory, and for how long
+mod missed; // what changed while nobody looked
 mod parts; // what of memory a change touches
 pub mod propagation; // who has which change in force
 pub mod spread; // hears of changes, and looks for those it did not hear of
@@ -40,56 +42,12 @@ pub mod streams; // what streams now, so that it can be ended
 pub use compiled::{Upstream, credential_context};
 
 use compiled::{Compiled, compile, same_in_force};
+use lookup::{Lookup, Remembered};
 use parts::{Part, parts};
 use streams::Streams;
 
-/// Events read in one go; a node that is further behind loads everything (`reliability` 5).
-const EVENTS_MAX: u32 = 1_000;
-/// How long a key may be served from memory (SPEC 5: L1).
-const KEY_TTL: Duration = Duration::from_secs(30);
-/// How long "no such key" is remembered: long enough to stop a flood of wrong keys from reaching
-/// the database, short enough for a key that was just made on another node (`reliability` 5).
-const UNKNOWN_TTL: Duration = Duration::from_secs(5);
 /// Keys kept in memory; about 1 KiB each.
 const KEYS_MAX: u64 = 100_000;
-
-/// What a look-up found.
-#[derive(Debug)]
-struct Lookup {
-    record: Option<Arc<KeyRecord>>,
-    /// How many times keys had been forgotten when the store was asked.
-    forgotten: u64,
-    /// It was in memory when no key had been forgotten since: whatever forgets it from then on also
-    /// finds it.
-    confirmed: AtomicBool,
-}
-
-/// How long a look-up is remembered.
-#[derive(Debug)]
-struct Remembered;
-
-impl moka::Expiry<Box<str>, Arc<Lookup>> for Remembered {
-    fn expire_after_create(
-        &self,
-        _kid: &Box<str>,
-        found: &Arc<Lookup>,
-        _now: std::time::Instant,
-    ) -> Option<Duration> {
-        Some(if found.record.is_some() { KEY_TTL } else { UNKNOWN_TTL })
-    }
-
-    /// What was invalidated stays in the table for a while, and what is read then takes its place:
-    /// its time begins anew, or reads would end too soon when everything is down.
-    fn expire_after_update(
-        &self,
-        kid: &Box<str>,
-        found: &Arc<Lookup>,
-        now: std::time::Instant,
-        _left: Option<Duration>,
-    ) -> Option<Duration> {
-        self.expire_after_create(kid, found, now)
-    }
-}
 
 /// What a request pins at the door.
 #[derive(Debug, Clone)]
@@ -98,6 +56,8 @@ pub struct Pinned {
     pub snapshot: Arc<Snapshot>,
     /// Number of the last change in force.
     pub rev: i64,
+    /// What [`Live::changes`] was before.
+    pub changes: (i64, u64),
     hatches: Arc<Hatches>,
     compiled: Arc<Compiled>,
 }
@@ -200,6 +160,7 @@ impl Live {
 
     fn of(from: Sources, secrets: Arc<Secrets>, clock: Arc<dyn Clock>, kept: KeptConfig) -> Self {
         let compiled = compile(kept.tables, &secrets, clock.now());
+        let remembered = Remembered { node: from.node.clone() };
         Self {
             from,
             secrets,
@@ -208,7 +169,7 @@ impl Live {
             hatches: ArcSwap::from_pointee(kept.hatches),
             applied: AtomicI64::new(kept.rev),
             refreshing: tokio::sync::Mutex::new(()),
-            cache: Cache::builder().max_capacity(KEYS_MAX).expire_after(Remembered).build(),
+            cache: Cache::builder().max_capacity(KEYS_MAX).expire_after(remembered).build(),
             forgotten: AtomicU64::new(0),
             streams: Streams::default(),
             circuits: OnceLock::new(),
@@ -238,10 +199,12 @@ impl Live {
 
     /// The configuration in force at `now`.
     pub fn pin(&self, now: Timestamp) -> Option<Pinned> {
+        // First, so that what changes meanwhile is seen as a change.
+        let changes = self.changes();
         let compiled = self.compiled.load_full();
         let snapshot = Arc::clone(compiled.timeline.at(now)?);
         let rev = self.rev().max(snapshot.rev);
-        Some(Pinned { snapshot, rev, hatches: self.hatches.load_full(), compiled })
+        Some(Pinned { snapshot, rev, changes, hatches: self.hatches.load_full(), compiled })
     }
 
     /// Number of the last change in force here.
@@ -259,14 +222,18 @@ impl Live {
         self.hatches.load().gateway.enabled
     }
 
-    /// Reads everything again and swaps it in, whatever the revision says.
+    /// Reads everything again and swaps it in, whatever the revision says. For a node that serves
+    /// nothing yet: what switches said to running calls before is not done again.
     ///
     /// # Errors
     /// When the store cannot be read; what was in force stays in force.
     pub async fn refresh(&self) -> Result<(), Error> {
         let _one = self.refreshing.lock().await;
         let rev = self.from.config.rev().await?;
-        self.reload(rev).await
+        self.read_all().await?;
+        self.applied.store(rev, Ordering::Release);
+        self.keep();
+        Ok(())
     }
 
     /// Puts every change in force that there is, and acknowledges it.
@@ -282,18 +249,14 @@ impl Live {
             let applied = self.rev();
             let spent = self.compiled.load().timeline.is_spent(self.clock.now());
             if spent || rev != applied {
-                match self.events(applied, rev).await? {
+                match missed::events(&*self.from.publish, applied, rev).await? {
                     Some(events) if !spent => self.follow(&events).await?,
                     _ => self.reload(rev).await?,
                 }
             }
         }
         *self.current.lock() = asked;
-        if self.rev() != before
-            && let Err(error) = self.acknowledge().await
-        {
-            tracing::warn!(%error, "failed to acknowledge a change: the next look does");
-        }
+        self.acknowledge_since(before).await;
         Ok(())
     }
 
@@ -303,8 +266,13 @@ impl Live {
     /// # Errors
     /// When the store cannot be read.
     pub async fn compare(&self) -> Result<(), Error> {
-        let before = self.compiled.load_full();
-        self.refresh().await?;
+        let (before, applied) = (self.compiled.load_full(), self.rev());
+        {
+            let _one = self.refreshing.lock().await;
+            let rev = self.from.config.rev().await?;
+            self.reload(rev).await?;
+        }
+        self.acknowledge_since(applied).await;
         let after = self.compiled.load();
         let same = same_in_force(&before.tables, &after.tables, self.clock.now());
         if before.tables.rev == after.tables.rev && !same {
@@ -334,14 +302,13 @@ impl Live {
         self.from.publish.acknowledge(&self.from.node, self.rev(), self.clock.now()).await
     }
 
-    /// The changes between two revisions, if all of them can be had.
-    async fn events(&self, applied: i64, rev: i64) -> Result<Option<Vec<Event>>, Error> {
-        if rev <= applied || rev - applied > i64::from(EVENTS_MAX) {
-            return Ok(None);
+    /// The same when there is news since a revision.
+    async fn acknowledge_since(&self, before: i64) {
+        if self.rev() != before
+            && let Err(error) = self.acknowledge().await
+        {
+            tracing::warn!(%error, "failed to acknowledge a change: the next sign of life does");
         }
-        let events = self.from.publish.events(applied, EVENTS_MAX).await?;
-        let whole = events.iter().zip(applied + 1..).all(|(event, rev)| event.rev == rev);
-        Ok((whole && events.last().is_some_and(|last| last.rev >= rev)).then_some(events))
     }
 
     /// Loads what events say has changed. The number is raised last, so that nobody is told of a
@@ -351,10 +318,6 @@ impl Live {
         let wanted = |wanted: Part| notices().any(|notice| parts(notice).contains(&wanted));
         if wanted(Part::Hatches) {
             self.load_hatches().await?;
-            let hatches = self.hatches.load();
-            if let Some(circuits) = self.circuits.get() {
-                notices().for_each(|notice| levers::reset(circuits, &hatches, notice));
-            }
         }
         if wanted(Part::Tables) {
             self.load_tables().await?;
@@ -376,24 +339,56 @@ impl Live {
         if wanted(Part::Keys) {
             self.forget_keys();
         }
-        for notice in notices() {
-            let count = self.streams.cut(notice);
-            if count > 0 {
-                tracing::warn!(count, "ended streams that were cut by a switch");
-            }
-        }
+        notices().for_each(|notice| self.obey(notice));
         self.applied.store(events.last().map_or(0, |last| last.rev), Ordering::Release);
         self.keep();
         Ok(())
     }
 
-    /// Loads everything that there is at a revision or later.
+    /// Loads everything that there is at a revision or later, and does what switches have said
+    /// since the last one. Where that is not known any more, what runs through something that is
+    /// switched off ends: it may have been said to.
     async fn reload(&self, rev: i64) -> Result<(), Error> {
+        let missed = missed::notices(&*self.from.publish, self.rev(), rev).await?;
+        self.read_all().await?;
+        match missed {
+            Some(notices) => notices.iter().for_each(|notice| self.obey(notice)),
+            None => self.end_switched_off().await?,
+        }
+        self.applied.store(rev, Ordering::Release);
+        self.keep();
+        Ok(())
+    }
+
+    async fn read_all(&self) -> Result<(), Error> {
         self.load_hatches().await?;
         self.load_tables().await?;
         self.forget_keys();
-        self.applied.store(rev, Ordering::Release);
-        self.keep();
+        Ok(())
+    }
+
+    /// Does what a switch says to what runs, once what it says of new calls is in force.
+    fn obey(&self, notice: &Notice) {
+        if let Some(circuits) = self.circuits.get() {
+            levers::reset(circuits, &self.hatches.load(), notice);
+        }
+        let count = self.streams.cut(notice);
+        if count > 0 {
+            tracing::warn!(count, "ended streams that were cut by a switch");
+        }
+    }
+
+    async fn end_switched_off(&self) -> Result<(), Error> {
+        let now = self.clock.now();
+        if !self.is_open() {
+            self.obey(&Notice::Gateway { cut: true });
+        }
+        let Some(pinned) = self.pin(now) else { return Ok(()) };
+        for through in self.streams.running() {
+            let record = self.key(&through.kid).await.map_err(|error| (*error).clone())?;
+            let off = missed::switched_off(&through, &pinned.snapshot, record.as_deref(), now);
+            off.iter().for_each(|notice| self.obey(notice));
+        }
         Ok(())
     }
 

@@ -132,6 +132,11 @@ impl Streams {
         Entered { id, end, state: Arc::clone(&self.state) }
     }
 
+    /// What each of them goes through.
+    pub fn running(&self) -> Vec<Through> {
+        self.state.lock().running.values().map(|(through, _)| through.clone()).collect()
+    }
+
     /// Ends what a switch cuts, and says how many streams that were.
     pub fn cut(&self, notice: &Notice) -> usize {
         if !matches!(notice, Notice::Row { cut: true, .. } | Notice::Gateway { cut: true }) {

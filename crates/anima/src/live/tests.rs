@@ -1,6 +1,8 @@
 //! Keys in memory while they change, with a store that answers when told to.
 
 use anima_core::clock::ManualClock;
+use anima_store::config::Actor;
+use anima_store::config::publish::Hatch;
 use anima_store::database::{Location, Opener, open};
 use anima_store::keys::AdminToken;
 use anima_store::ledger::BatchObserver;
@@ -8,8 +10,10 @@ use anima_store::pubsub::memory::MemoryPubSub;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::streams::{Entered, Through};
 use super::*;
 
 #[derive(Debug)]
@@ -79,6 +83,26 @@ impl Fixture {
         Self { live: Arc::new(live), slow, reads, _folder: folder }
     }
 
+    /// A stream that began just now.
+    fn stream(&self) -> Entered {
+        let through = Through {
+            channel: "main".into(),
+            alias: "chat".into(),
+            kid: "k".into(),
+            app: "acme".into(),
+            group: None,
+            since: Instant::now(),
+        };
+        self.live.streams.enter(through, &CancellationToken::new())
+    }
+
+    /// Switches the data plane, without this node hearing of it.
+    async fn switch(&self, enabled: bool, cut: bool) -> i64 {
+        let actor = Actor { name: "ada".to_owned(), reason: String::new() };
+        let (hatch, now) = (Hatch::Gateway { enabled, cut }, self.live.clock.now());
+        self.live.from.publish.pull(hatch, &actor, now).await.unwrap()
+    }
+
     /// Starts a look-up; what it comes to is how many secrets it found.
     fn look_up(&self) -> tokio::task::JoinHandle<usize> {
         let live = Arc::clone(&self.live);
@@ -123,20 +147,31 @@ async fn a_key_is_read_once_until_it_is_forgotten() {
     assert!(fixture.reads.try_recv().is_ok() && fixture.reads.try_recv().is_err());
 }
 
-/// moka keeps what was invalidated for a while, and takes what is read then for an update.
-#[test]
-fn a_key_that_is_read_again_has_its_whole_time_again() {
-    use moka::Expiry as _;
-    let found = |record: Option<KeyRecord>| {
-        let record = record.map(Arc::new);
-        Arc::new(Lookup { record, forgotten: 0, confirmed: AtomicBool::new(false) })
-    };
-    let again = |record| {
-        let now = Instant::now().into_std();
-        let left = Some(Duration::from_secs(1));
-        Remembered.expire_after_update(&"7f".into(), &found(record), now, left)
-    };
-    let record = KeyRecord { secrets: vec![], key: vec![], app: vec![] };
-    assert_eq!(again(Some(record)), Some(KEY_TTL));
-    assert_eq!(again(None), Some(UNKNOWN_TTL));
+#[tokio::test]
+async fn a_cut_is_heard_of_also_where_everything_is_read_anew() {
+    let fixture = Fixture::open().await;
+    let (live, stream) = (&fixture.live, fixture.stream());
+    fixture.switch(false, true).await;
+    let rev = fixture.switch(true, false).await;
+    live.compare().await.unwrap();
+    assert!(stream.is_cut() && live.is_open());
+    let heard = live.from.publish.acknowledged(rev).await.unwrap();
+    assert!(heard.iter().all(|node| node.applied_at.is_some()) && heard.len() == 1, "{heard:?}");
+    let later = fixture.stream();
+    live.compare().await.unwrap();
+    assert!(!later.is_cut(), "it is done once");
+}
+
+#[tokio::test]
+async fn where_nobody_knows_what_was_cut_what_is_switched_off_ends() {
+    for enabled in [true, false] {
+        let fixture = Fixture::open().await;
+        fixture.slow.leave.add_permits(10);
+        let (live, stream) = (&fixture.live, fixture.stream());
+        let rev = fixture.switch(enabled, false).await;
+        // As after a restore: the number runs backward, and tells nothing.
+        live.applied.store(rev + 1, Ordering::Release);
+        live.catch_up().await.unwrap();
+        assert_eq!((stream.is_cut(), live.rev()), (!enabled, rev));
+    }
 }
