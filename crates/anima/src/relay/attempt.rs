@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use anima_core::clock::Timestamp;
 use anima_core::failure::{Class, Failure};
 use anima_core::ledger::Attempt;
 use anima_core::routing::SkipReason;
@@ -161,14 +162,7 @@ pub(super) async fn run(
     let step = match plan.start {
         Start::Proper => course.follow().await,
         Start::LastResort(candidate) => course.attempt(candidate, Way::LastResort).await,
-        Start::After(candidate, until) => {
-            let wait = micros(until.since(relay.clock.now()));
-            if let Step::Stop = course.rest(wait).await {
-                Step::Stop
-            } else {
-                course.attempt(candidate, Way::Proper).await
-            }
-        }
+        Start::After(candidate, until) => course.after(candidate, until).await,
     };
     let mut state = course.state;
     if let Step::Answered(answered) = step {
@@ -234,15 +228,35 @@ impl Course<'_> {
         let Some(part) = plan.links.get(link) else { return Step::NextLink };
         for route in &part.order.candidates {
             let candidate = Candidate { link, route: *route };
-            loop {
-                match self.attempt(candidate, plan.way(candidate)).await {
-                    Step::OtherCredential => {}
-                    Step::NextCandidate => break,
-                    end @ (Step::Answered(_) | Step::NextLink | Step::Stop) => return end,
-                }
+            match self.credentials(candidate).await {
+                Step::OtherCredential | Step::NextCandidate => {}
+                end @ (Step::Answered(_) | Step::NextLink | Step::Stop) => return end,
             }
         }
         Step::NextLink
+    }
+
+    /// A candidate with its credentials.
+    async fn credentials(&mut self, candidate: Candidate) -> Step {
+        let way = self.plan.way(candidate);
+        loop {
+            match self.attempt(candidate, way).await {
+                Step::OtherCredential => {}
+                end => return end,
+            }
+        }
+    }
+
+    /// The only candidate, when its rest is over.
+    async fn after(&mut self, candidate: Candidate, until: Timestamp) -> Step {
+        let wait = micros(until.since(self.relay.clock.now()));
+        if let Step::Stop = self.rest(wait).await {
+            return Step::Stop;
+        }
+        match self.credentials(candidate).await {
+            Step::OtherCredential | Step::NextCandidate | Step::NextLink => self.again().await,
+            end @ (Step::Answered(_) | Step::Stop) => end,
+        }
     }
 
     /// Candidates that failed once more, after a wait, when there is no other way.

@@ -13,6 +13,7 @@ on_both! {
     a_chain_that_leads_back_is_refused;
     a_second_credential_answers_when_the_first_is_refused;
     a_short_wait_that_the_provider_asks_for_is_waited;
+    what_fails_after_a_rest_is_tried_once_more;
     when_everything_is_open_a_few_trickle_through;
     a_deadline_of_the_caller_ends_the_call;
     a_channel_switched_off_in_the_middle_of_a_call_is_not_fallen_back_to;
@@ -147,6 +148,18 @@ async fn a_short_wait_that_the_provider_asks_for_is_waited(app: &TestApp) {
     let reply = app.ask("chat").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.header("x-anima-attempts"), "2");
+}
+
+async fn what_fails_after_a_rest_is_tried_once_more(app: &TestApp) {
+    app.patch("/aliases/chat", json!({"retry": {"max_attempts": 1}})).await;
+    app.script(&json!([
+        {"match": {"times": 1}, "do": "status:429:retry-after=1"},
+        {"match": {"times": 1}, "do": "status:500"},
+    ]));
+    assert_eq!(app.ask("chat").await.status, 429);
+    app.patch("/aliases/chat", json!({"retry": {"max_attempts": 2}})).await;
+    let reply = app.ask("chat").await;
+    assert_eq!((reply.status, reply.header("x-anima-attempts")), (200, "2"), "{reply:?}");
 }
 
 async fn when_everything_is_open_a_few_trickle_through(app: &TestApp) {
