@@ -25,6 +25,11 @@ async fn a_circuit_that_was_opened_by_hand_takes_no_call(app: &TestApp) {
     assert_eq!(opened["propagation"]["complete"], true, "{opened}");
     let refused = app.ask("chat").await;
     assert_eq!(refused.refusal(), (503, "no_healthy_channel".into()));
+    let model = json!({"reason": "this one is well", "model": "sim-chat"});
+    pull(app, "/circuits/main/close", model.clone()).await;
+    assert_eq!(app.ask("chat").await.status, 200, "the model's word goes before its channel's");
+    pull(app, "/circuits/main/reset", model).await;
+    assert_eq!(app.ask("chat").await.status, 503, "which holds for the rest of it");
     pull(app, "/circuits/main/reset", json!({"reason": "it is well"})).await;
     assert_eq!(app.ask("chat").await.status, 200);
     let one = json!({"reason": "r", "model": "another-model"});
