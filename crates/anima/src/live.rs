@@ -387,7 +387,9 @@ impl Live {
         for through in self.streams.running() {
             let record = self.key(&through.kid).await.map_err(|error| (*error).clone())?;
             let off = missed::switched_off(&through, &pinned.snapshot, record.as_deref(), now);
-            off.iter().for_each(|notice| self.obey(notice));
+            for notice in &off {
+                self.obey(notice);
+            }
         }
         Ok(())
     }

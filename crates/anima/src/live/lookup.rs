@@ -42,7 +42,7 @@ impl Remembered {
         let mut hasher = DefaultHasher::new();
         (&self.node, kid).hash(&mut hasher);
         let [part, ..] = hasher.finish().to_be_bytes();
-        longest - longest / SPREAD * u32::from(part) / u32::from(u8::MAX)
+        longest.saturating_sub(longest / SPREAD * u32::from(part) / u32::from(u8::MAX))
     }
 }
 
