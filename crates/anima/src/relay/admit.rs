@@ -88,10 +88,15 @@ pub fn resolve(caller: &Caller, model: &str, dialect: Dialect) -> Result<Arc<Ali
         return Err(Refusal::new(Failure::ModelUnknown, message).param(Some("model")));
     };
     if !alias.enabled {
-        let message = format!("The model `{model}` is suspended by the operator.");
-        return Err(Refusal::new(Failure::ServiceSuspended, message).param(Some("model")));
+        return Err(suspended(model));
     }
     Ok(Arc::clone(alias))
+}
+
+/// What a caller is told of a model that is switched off.
+pub(super) fn suspended(model: &str) -> Refusal {
+    let message = format!("The model `{model}` is suspended by the operator.");
+    Refusal::new(Failure::ServiceSuspended, message).param(Some("model"))
 }
 
 /// A model name as an error may show it: bounded.

@@ -20,6 +20,7 @@ on_both! {
     a_refusal_of_the_content_goes_on_only_where_it_may;
     rehearsed_faults_fall_back_cost_nothing_and_end;
     circuits_that_only_measure_leave_no_channel_out;
+    a_caller_switched_off_in_the_middle_of_a_call_gets_no_further_attempt;
     callers_steer_where_they_may ("caller_steering = \"on\"\ncaller_trace = \"on\"");
 }
 
@@ -80,6 +81,37 @@ async fn a_channel_switched_off_in_the_middle_of_a_call_is_not_fallen_back_to(ap
     assert!(models.iter().all(|model| model == "sim-chat"), "the other channel got {models:?}");
     app.switch("/channels/backup", true).await;
     assert_eq!(app.ask("two").await.header("x-anima-served-model"), "sim-other");
+}
+
+async fn a_caller_switched_off_in_the_middle_of_a_call_gets_no_further_attempt(app: &TestApp) {
+    app.channel("backup", BACKUP_SECRET, json!({})).await;
+    app.alias("other", "chat", &[("backup", "sim-other")]).await;
+    app.alias("chained", "chat", &[("main", "sim-chat")]).await;
+    let chained = json!({"fallbacks": {"error": ["other"]}, "retry": {"max_attempts": 3}});
+    app.patch("/aliases/chained", chained).await;
+    app.create("/token-groups", &json!({"code": "gold", "aliases": ["*"]})).await;
+    let (key_path, key) = app.mint("acme", json!({"token_group": "gold"})).await;
+    fail_main(app, "status:500+latency:1500");
+    for (path, refusal) in [
+        (&*key_path, (403, "key_disabled")),
+        ("/apps/acme", (403, "key_disabled")),
+        ("/token-groups/gold", (503, "service_suspended")),
+        ("/aliases/chained", (503, "service_suspended")),
+    ] {
+        let before = app.upstream.calls().len();
+        let switched = async {
+            crate::testapp::eventually("the first attempt is under way", async || {
+                (app.upstream.calls().len() > before).then_some(())
+            })
+            .await;
+            app.switch(path, false).await;
+        };
+        let (reply, ()) = tokio::join!(app.ask_as(&key, "chained"), switched);
+        assert_eq!(reply.refusal(), (refusal.0, refusal.1.to_owned()), "{path}: {reply:?}");
+        assert_eq!(app.upstream.calls().len(), before + 1, "{path}");
+        app.switch(path, true).await;
+    }
+    assert_eq!(app.ask_as(&key, "chained").await.header("x-anima-served-model"), "sim-other");
 }
 
 async fn a_chain_follows_the_class_of_the_failure(app: &TestApp) {

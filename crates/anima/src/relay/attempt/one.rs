@@ -17,6 +17,7 @@ use anima_core::snapshot::RouteEntry;
 use anima_store::config::publish::Forced;
 use anima_wire::adapter::{self, Adapter, Classified, Encoded};
 
+use super::super::admit::suspended;
 use super::super::booking;
 use super::super::call::Call;
 use super::super::plan::{Candidate, forced, upstream};
@@ -24,6 +25,8 @@ use super::super::trace::{Begun, Late, Tried};
 use super::super::trial::{Outcome, Trial, classified};
 use super::{Course, Kind, Started, Step, is_credentials, may_follow};
 use crate::circuits::{Change, Ticket, Way};
+use crate::http::caller;
+use crate::http::reply::Refusal;
 use crate::live::Upstream;
 use crate::outbound::{Body, Policy};
 
@@ -37,6 +40,12 @@ impl Course<'_> {
         let Some(route) = plan.route(candidate) else { return Step::NextCandidate };
         let Some(upstream) = upstream(&call, route) else { return Step::NextCandidate };
         if self.is_spent() {
+            return Step::Stop;
+        }
+        if let Some(refusal) = self.suspension().await {
+            let Refusal { failure, message, param, .. } = refusal;
+            self.state.last = Classified { message, ..classified(failure) };
+            self.state.param = param;
             return Step::Stop;
         }
         if let Some(failure) = self.ended(self.relay.circuits.latency(route)) {
@@ -67,6 +76,25 @@ impl Course<'_> {
         self.relay.metrics.routing.skipped(&route.channel.code, reason);
         let circuit = self.relay.circuits.state_of(route);
         self.state.trace.refused.push(Late { at, reason, circuit });
+    }
+
+    /// Why nothing of the call may be attempted any more: its key, app, token group or model was
+    /// switched off since it pinned its configuration. What cannot be read stays as it was.
+    async fn suspension(&self) -> Option<Refusal> {
+        let (live, asks) = (&self.relay.live, &self.call.caller);
+        if live.changes() == asks.pinned.changes {
+            return None;
+        }
+        let now = self.relay.clock.now();
+        if let Err(refusal) = caller::terms(live, now, &asks.kid).await
+            && refusal.failure != Failure::AuthUnavailable
+        {
+            return Some(refusal);
+        }
+        let asked = &self.call.alias.code;
+        let current = live.pin(now)?.snapshot;
+        let is_off = current.alias(asked).is_none_or(|alias| !alias.enabled);
+        is_off.then(|| suspended(asked))
     }
 
     /// What operators have switched off since the call pinned its configuration: prices stay as
