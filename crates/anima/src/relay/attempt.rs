@@ -240,9 +240,9 @@ impl Course<'_> {
     async fn credentials(&mut self, candidate: Candidate) -> Step {
         let way = self.plan.way(candidate);
         loop {
-            match self.attempt(candidate, way).await {
-                Step::OtherCredential => {}
-                end => return end,
+            let step = self.attempt(candidate, way).await;
+            if !matches!(step, Step::OtherCredential) {
+                return step;
             }
         }
     }

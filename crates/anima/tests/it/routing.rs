@@ -93,8 +93,8 @@ async fn a_caller_switched_off_in_the_middle_of_a_call_gets_no_further_attempt(a
     let (key_path, key) = app.mint("acme", json!({"token_group": "gold"})).await;
     fail_main(app, "status:500+latency:1500");
     for (path, refusal) in [
-        (&*key_path, (403, "key_disabled")),
-        ("/apps/acme", (403, "key_disabled")),
+        (&*key_path, (401, "invalid_api_key")),
+        ("/apps/acme", (401, "invalid_api_key")),
         ("/token-groups/gold", (503, "service_suspended")),
         ("/aliases/chained", (503, "service_suspended")),
     ] {
