@@ -29,6 +29,7 @@ use crate::settings::Settings;
 pub mod endpoints; // what callers ask about their tasks
 pub mod hooks; // their ends, told to whom it concerns
 mod parcel; // a call as it is stored
+mod pin; // what it is sold at, whenever it is made
 pub(super) mod submit; // a call becomes a task
 pub mod upkeep; // what nobody works at any more
 mod verdict; // what follows from how a run went

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use anima_core::config::Kind;
 use anima_core::failure::Failure;
-use anima_core::ledger::fx::FxRate;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::AliasEntry;
 use anima_core::usage::{Meter, Usage};
 use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint};
 
-use super::call::{Arrival, Call};
+use super::call::{Arrival, Call, Tariff};
 use super::steer::Steering;
 use crate::http::caller::Caller;
 use crate::http::reply::Refusal;
@@ -30,7 +29,7 @@ const SPOKEN_TOKENS_PER_CHARACTER: u64 = 3;
 /// Tokens of sound that a second comes to at most, and of the words that are heard in it.
 const HEARD_TOKENS_PER_SECOND: u64 = 16;
 
-/// Admits a call or says why not.
+/// Admits a call at the price of now, or says why not.
 ///
 /// # Errors
 /// [`Failure::ModelUnknown`], [`Failure::ServiceSuspended`], [`Failure::ModelMismatch`] or
@@ -38,7 +37,20 @@ const HEARD_TOKENS_PER_SECOND: u64 = 16;
 pub fn admit(
     caller: Caller,
     request: CallRequest,
+    how: (Arrival, Steering),
+) -> Result<Call, Refusal> {
+    admit_at(caller, request, how, None)
+}
+
+/// Admits a call at a price that was pinned before, or at that of now, or says why not.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_at(
+    caller: Caller,
+    request: CallRequest,
     (arrival, steering): (Arrival, Steering),
+    pinned: Option<Tariff>,
 ) -> Result<Call, Refusal> {
     let alias = resolve(&caller, &request.model, request.dialect)?;
     if !serves(alias.kind, request.endpoint) {
@@ -48,7 +60,10 @@ pub fn admit(
         );
         return Err(Refusal::new(Failure::ModelMismatch, message).param(Some("model")));
     }
-    let (sale, fx) = sale_price(&caller, &alias, request.endpoint)?;
+    let tariff = match pinned {
+        Some(pinned) => pinned,
+        None => sale_price(&caller, &alias, request.endpoint)?,
+    };
     let own = Duration::from_millis(alias.retry.deadline_ms.into());
     // What the caller's library waits for is the whole answer, unless that is a stream.
     let library = steering.first_byte_within;
@@ -61,8 +76,9 @@ pub fn admit(
         caller,
         request,
         alias,
-        sale,
-        fx,
+        sale: tariff.sale,
+        fx: tariff.fx,
+        multiplier: tariff.multiplier,
         deadline,
         ticket: None,
         answer_by,
@@ -187,19 +203,17 @@ pub fn most(request: &CallRequest) -> Usage {
     }
 }
 
-/// A price, and the rate at which it is paid when it is in another currency.
-type Priced = (Arc<PriceList>, Option<Arc<FxRate>>);
-
-fn sale_price(caller: &Caller, alias: &AliasEntry, endpoint: Endpoint) -> Result<Priced, Refusal> {
+fn sale_price(caller: &Caller, alias: &AliasEntry, endpoint: Endpoint) -> Result<Tariff, Refusal> {
     let group = caller.group.as_ref().map(|g| &*g.code);
+    let multiplier = caller.multiplier();
     let covers = |p: &&Arc<PriceList>| covers(p, endpoint);
     if let Some(price) = alias.sale_price(group, caller.currency).filter(covers) {
-        return Ok((Arc::clone(price), None));
+        return Ok(Tariff { sale: Arc::clone(price), fx: None, multiplier });
     }
     // A price in another currency, if there is a rate for it.
     let mut converted = alias.sale_prices(group).filter(covers).filter_map(|price| {
         let rate = caller.pinned.snapshot.fx(price.currency, caller.currency)?;
-        Some((Arc::clone(price), Some(Arc::clone(rate))))
+        Some(Tariff { sale: Arc::clone(price), fx: Some(Arc::clone(rate)), multiplier })
     });
     converted.next().ok_or_else(|| {
         let message = format!(

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use anima_core::clock::Timestamp;
 use anima_core::ledger::PriceRef;
 use anima_core::ledger::fx::FxRate;
-use anima_core::money;
+use anima_core::money::{self, Multiplier};
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::AliasEntry;
 use anima_wire::dialect::Dialect;
@@ -49,6 +49,17 @@ pub trait Deferral: Send + Sync + fmt::Debug {
     fn ended(&self, outcome: &'static str);
 }
 
+/// What a call is sold at.
+#[derive(Debug, Clone)]
+pub struct Tariff {
+    /// The customer's price.
+    pub sale: Arc<PriceList>,
+    /// The rate at which it is paid; `None` when it is in the wallet's currency.
+    pub fx: Option<Arc<FxRate>>,
+    /// The factor of the caller's group.
+    pub multiplier: Multiplier,
+}
+
 /// A call that was admitted.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -64,6 +75,8 @@ pub struct Call {
     pub sale: Arc<PriceList>,
     /// The rate at which it is paid, pinned; `None` when it is in the wallet's currency.
     pub fx: Option<Arc<FxRate>>,
+    /// The factor on it, pinned.
+    pub multiplier: Multiplier,
     /// No attempt outlives this.
     pub deadline: Instant,
     /// What it took of its limits, once it is admitted by them.

@@ -155,7 +155,7 @@ fn hold_of(call: &Call, amount: i64, exposure: Option<Exposure>) -> Hold {
         floor: call.caller.floor,
         sale_price: call.sale_ref(),
         fx: call.fx.as_ref().map(|rate| rate.reference.clone()),
-        multiplier: call.caller.multiplier(),
+        multiplier: call.multiplier,
         exposure,
         created_at: call.arrival.at,
         expires_at: call.arrival.at.plus_millis(keep_ms),
@@ -237,7 +237,7 @@ pub(super) fn amount(call: &Call, output_tokens: u64) -> Result<i64, Refusal> {
     let (request, usage) = (&call.request, worst_usage(call, output_tokens));
     // The provider decides which tier it really used, so a cheaper one that was asked for does not
     // lower the hold.
-    let multiplier = call.caller.multiplier();
+    let multiplier = call.multiplier;
     let charge = |tier| call.sale.charge(&usage, tier, multiplier).map(|c| c.units);
     let plain = charge(None);
     let asked = request.service_tier.as_deref().map_or(plain, |tier| charge(Some(tier)));

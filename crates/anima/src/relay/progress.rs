@@ -219,7 +219,7 @@ impl Progress {
             let usage = Usage::default().with(Meter::InputTokens, input);
             running.usage = sound_usage(&self.call.request)
                 .unwrap_or_else(|| usage.with(Meter::OutputTokens, output_tokens));
-            let multiplier = self.call.caller.multiplier();
+            let multiplier = self.call.multiplier;
             let charge = self.call.sale.charge(&running.usage, None, multiplier);
             let owed = charge.ok().and_then(|charge| self.call.owed(charge.units).ok());
             progress = owed.unwrap_or(0);

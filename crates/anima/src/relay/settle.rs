@@ -57,7 +57,7 @@ pub(super) async fn served(
     let close = if delivered.empty {
         Close::Release
     } else if let Some(sold) = booking::sold(call, &known, (delivered.part, &relay.limits)) {
-        let sale = booking::price(&call.sale, &sold, (tier, call.caller.multiplier()));
+        let sale = booking::price(&call.sale, &sold, (tier, call.multiplier));
         return sell(relay, call, open, attempts, (sale, known)).await;
     } else {
         Close::Settle { sale: 0, estimate: true }

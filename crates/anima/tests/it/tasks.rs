@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::testapp::{Reply, SALE, TestApp, eventually, nano, on_both, owed, prompt};
 
 mod killed; // workers that die
+mod prices; // that change between a 202 and its run
 
 on_both! {
     a_call_becomes_a_task_and_its_answer_is_read_later;

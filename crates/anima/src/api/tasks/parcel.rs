@@ -11,6 +11,7 @@ use anima_wire::dialect::Dialect;
 use anima_wire::request::Endpoint;
 
 use super::super::serve::Wanted;
+use super::pin::Pin;
 use crate::relay::call::endpoint_name;
 
 /// What can be stored. An endpoint that is not here is not served to keys in queue mode ASYNC.
@@ -35,6 +36,8 @@ pub(in crate::api) struct Parcel {
     pub(super) wanted: Wanted,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What it is sold at, whenever it is made. `None` in what older programs stored.
+    pub(super) pin: Option<Pin>,
 }
 
 /// The line before the body.
@@ -44,6 +47,8 @@ struct Head {
     named: Option<(String, bool)>,
     as_array: bool,
     headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pin: Option<Pin>,
 }
 
 impl Parcel {
@@ -53,7 +58,7 @@ impl Parcel {
         endpoint_of(name).filter(|found| *found == (wanted.endpoint, wanted.dialect))?;
         let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with(OURS));
         let headers = ours.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Some(Self { wanted: wanted.clone(), headers, body })
+        Some(Self { wanted: wanted.clone(), headers, body, pin: None })
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -65,6 +70,7 @@ impl Parcel {
             named: self.wanted.named.clone(),
             as_array: self.wanted.as_array,
             headers: self.headers.iter().filter_map(text).collect(),
+            pin: self.pin.clone(),
         };
         // Strings, a number and a flag always serialise.
         let mut bytes = serde_json::to_vec(&head).unwrap_or_default();
@@ -85,7 +91,8 @@ impl Parcel {
             Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
         };
         let headers = head.headers.into_iter().filter_map(header).collect();
-        Some(Self { wanted, headers, body: Bytes::copy_from_slice(body.get(1..)?) })
+        let (body, pin) = (Bytes::copy_from_slice(body.get(1..)?), head.pin);
+        Some(Self { wanted, headers, body, pin })
     }
 }
 
@@ -114,6 +121,21 @@ mod tests {
         assert_eq!((opened.body, opened.headers.len()), (body, 1));
         assert_eq!(opened.wanted.named, wanted.named);
         assert_eq!((opened.wanted.dialect, opened.wanted.as_array), (Dialect::Gemini, true));
+    }
+
+    #[test]
+    fn a_price_is_kept_and_what_was_stored_without_one_can_be_read() {
+        let parcel = |pin| Parcel {
+            pin,
+            ..Parcel::of(&Wanted::chat(Dialect::Anthropic), &HeaderMap::new(), Bytes::new())
+                .unwrap()
+        };
+        let pin = Pin::named(("chat-sale", 3), Some(("fx:usd-eur", 1)), 1_250_000);
+        let priced = parcel(Some(pin.clone())).to_bytes();
+        assert_eq!(Parcel::from_bytes(&priced).unwrap().pin, Some(pin));
+        let plain = parcel(None).to_bytes();
+        assert!(!String::from_utf8_lossy(&plain).contains("pin"));
+        assert_eq!(Parcel::from_bytes(&plain).unwrap().pin, None);
     }
 
     #[test]

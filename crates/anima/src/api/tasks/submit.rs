@@ -18,6 +18,7 @@ use anima_store::tasks::{Accepted, Created, Task};
 use super::super::Plane;
 use super::super::idempotency::{Entry, Fate};
 pub(in crate::api) use super::parcel::Parcel;
+use super::pin::Pin;
 use super::{Part, id_text, show};
 use crate::http::reply::{self, Facts, Refusal};
 use crate::outbound;
@@ -67,8 +68,9 @@ async fn stored(
     let url = webhook_url(plane, &parcel.headers)?;
     let seal = |part, plain: &[u8]| tasks.seal((part, id), plain).ok_or_else(defect);
     let fingerprint = |parts: &[&[u8]]| tasks.secrets.fingerprint(parts);
-    let request = parcel.to_bytes();
-    let content_hash = fingerprint(&[b"task", &request]);
+    // What was asked for is the same when it is asked for again after a change of its price.
+    let content_hash = fingerprint(&[b"task", &parcel.to_bytes()]);
+    let request = Parcel { pin: Some(Pin::of(call)), ..parcel.clone() }.to_bytes();
     let covered = relay.dependencies.while_up(hold::covered(relay, call)).await;
     let covered = covered.unwrap_or_else(|| Err(hold::database_down()));
     // What is not covered makes no task, and finds the one that its idempotency key has made.

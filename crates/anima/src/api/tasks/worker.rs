@@ -258,7 +258,7 @@ async fn make(plane: Arc<Plane>, claimed: Claimed, stop: CancellationToken) -> E
     called(&plane, call, &mark, facts).await
 }
 
-/// A stored call, admitted as of now.
+/// A stored call, admitted as of now at the price of when it was sent.
 async fn prepared(
     relay: &Relay,
     (claimed, parcel): (&Claimed, Parcel),
@@ -272,7 +272,12 @@ async fn prepared(
     let steering = Steering::read(&parcel.headers, relay.limits.allowed)?;
     let gone = CancellationToken::new();
     let arrival = Arrival { id, at, instant: Instant::now(), gone };
-    let call = admit::admit(Caller { terms, ..caller }, request, (arrival, steering))?;
+    let tariff = match &parcel.pin {
+        Some(pin) => Some(pin.tariff(&relay.live, (&caller, &request.model)).await?),
+        None => None,
+    };
+    let caller = Caller { terms, ..caller };
+    let call = admit::admit_at(caller, request, (arrival, steering), tariff)?;
     Ok(Call { deferral: Some(Arc::clone(mark) as Arc<dyn Deferral>), ..call })
 }
 
