@@ -1,8 +1,8 @@
 //! What a stored call is sold at: names of versions, which are never changed.
 //!
-//! Made when the call comes in, and read when it is made, so that a change of prices, of rates or of
-//! the caller's group in between is for the calls after it. What it costs us is not here: that is
-//! asked of the moment at which the provider works. Source: SPEC 8 (admission's version).
+//! Made when the call comes in, and read when it is made, so that a change of prices, of rates or
+//! of the caller's group in between is for the calls after it. What it costs us is not here: that
+//! is asked of the moment at which the provider works. Source: SPEC 8 (admission's version).
 
 use std::sync::Arc;
 

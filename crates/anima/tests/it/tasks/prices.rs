@@ -1,8 +1,8 @@
 //! Prices that change between the 202 of a task and its run.
 //!
-//! A circuit that is open by hand keeps tasks from running until the test has changed what it wants.
-//! Invariant: the customer pays what was in force at the 202, and the provider is owed what is in
-//! force when it works.
+//! A circuit that is open by hand keeps tasks from running until the test has changed what it
+//! wants. Invariant: the customer pays what was in force at the 202, and the provider is owed what
+//! is in force when it works.
 
 use http::Method;
 use serde_json::{Value, json};
