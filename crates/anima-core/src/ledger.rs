@@ -24,7 +24,7 @@ mod trueup; // corrections by later knowledge
 
 pub use chart::{Account, Component, EntryKind, Normal};
 pub use running::{Checkpoint, Exposure, Extension, Phase, Running};
-pub use trueup::{true_up, true_up_named};
+pub use trueup::{Room, true_up, true_up_named};
 
 /// One version of a price list, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

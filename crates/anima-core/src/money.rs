@@ -66,6 +66,22 @@ impl Currency {
             _ => 9,
         }
     }
+
+    /// Decimal places of the smallest coin, to which bills are rounded (ISO 4217).
+    const fn coin_decimals(self) -> u8 {
+        match &self.0 {
+            b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG"
+            | b"RWF" | b"UGX" | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
+            b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => 3,
+            _ => 2,
+        }
+    }
+
+    /// Half of the smallest coin, in units: what rounding to coins can take or add.
+    pub fn half_coin(self) -> i64 {
+        let finer = self.scale().saturating_sub(self.coin_decimals());
+        10_i64.checked_pow(finer.into()).and_then(|coin| coin.checked_div(2)).unwrap_or(0)
+    }
 }
 
 impl fmt::Debug for Currency {

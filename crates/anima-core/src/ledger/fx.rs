@@ -156,15 +156,15 @@ pub(super) fn lacking(settlement: &Settlement, owed: i64, paid: i64) -> (i64, Cu
     (lacking.max(0), currency)
 }
 
-/// The legs that take `more` units from the wallet for a sale of which `total` units are then
-/// paid, where the conversions of what is booked come to these two sides.
+/// The legs that take `more` units for a sale of which `total` units are then paid, at most `promo`
+/// of them of promotional credit, where the conversions of what is booked come to these two sides.
 pub(super) fn further_legs(
     settlement: &Settlement,
     (owed, estimate): (i64, bool),
-    (total, more): (i64, i64),
+    (total, more, promo): (i64, i64, i64),
     (sold, at_rate): (i64, i64),
 ) -> Vec<Leg> {
-    let sources = sources(&settlement.app, more, 0);
+    let sources = sources(&settlement.app, more, promo);
     let Some(conversion) = &settlement.conversion else {
         let (currency, price) = (settlement.currency, &settlement.sale_price);
         let revenue = [(Account::Revenue, more)];

@@ -18,12 +18,21 @@ use crate::money::{Currency, Error};
 /// Sums of amounts by the accounts that they are debited to and credited to, in order.
 type Flows<'a> = Vec<((&'a Account, &'a Account, Currency), i128)>;
 
+/// What a correction may take more of a customer, in units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// At most, in all.
+    pub all: i64,
+    /// What of it there is of promotional credit, which goes first.
+    pub promo: i64,
+}
+
 /// The legs that lead from what is `booked` about a hold, refunds and earlier corrections included,
-/// to what `settlement` says. At most `may_take` units more are taken from the wallet.
+/// to what `settlement` says. At most `may_take` more is taken, promotional credit first.
 ///
 /// # Errors
 /// [`Error::Overflow`] when a sum leaves 64 bits.
-pub fn true_up(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Leg>, Error> {
+pub fn true_up(booked: &[Leg], settlement: &Settlement, may_take: Room) -> Result<Vec<Leg>, Error> {
     let mut legs = sale(booked, settlement, may_take)?;
     legs.extend(costs(booked, settlement)?);
     Ok(legs)
@@ -37,7 +46,7 @@ pub fn true_up(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result
 pub fn true_up_named(
     booked: &[Leg],
     settlement: &Settlement,
-    may_take: Option<i64>,
+    may_take: Option<Room>,
 ) -> Result<Vec<Leg>, Error> {
     let mut legs = match may_take {
         Some(may_take) => sale(booked, settlement, may_take)?,
@@ -49,7 +58,7 @@ pub fn true_up_named(
     Ok(legs)
 }
 
-fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Leg>, Error> {
+fn sale(booked: &[Leg], settlement: &Settlement, may_take: Room) -> Result<Vec<Leg>, Error> {
     let (owed, estimate) = match settlement.close {
         Close::Settle { sale, estimate } => (sale, estimate),
         Close::Release => (0, false),
@@ -64,8 +73,8 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     let mut legs = if excess < 0 {
         // Above what was charged, and not above what is left of it: a refund is not taken back.
         let lacks = i128::from(owed).saturating_sub(charged);
-        let more = units(lacks.min(may_take.into()))?.max(0);
-        more_legs(booked, settlement, (owed, estimate), (charged, more))?
+        let more = units(lacks.min(may_take.all.into()))?.max(0);
+        more_legs(booked, settlement, (owed, estimate), (charged, more, may_take.promo))?
     } else {
         less_legs(booked, settlement, (charged, excess, estimate))?
     };
@@ -79,12 +88,13 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Le
     Ok(legs)
 }
 
-/// The legs that take `more` units, which are at most what is owed above what was `charged`.
+/// The legs that take `more` units, which are at most what is owed above what was `charged`; at most
+/// `promo` of them of promotional credit.
 fn more_legs(
     booked: &[Leg],
     settlement: &Settlement,
     sale: (i64, bool),
-    (charged, more): (i128, i64),
+    (charged, more, promo): (i128, i64, i64),
 ) -> Result<Vec<Leg>, Error> {
     if more == 0 {
         // Nor is anything converted: the two sides' roundings would differ by a unit.
@@ -97,7 +107,7 @@ fn more_legs(
     let in_price = flows(booked, Component::Fx);
     let in_price = units(sum(in_price.iter().map(|(_, amount)| *amount))?)?;
     let total = units(charged.checked_add(more.into()).ok_or(Error::Overflow)?)?;
-    Ok(further_legs(settlement, sale, (total, more), (in_price, at_rate)))
+    Ok(further_legs(settlement, sale, (total, more, promo), (in_price, at_rate)))
 }
 
 /// The legs that give back `excess` units of what was `charged`, as far as they were not refunded.

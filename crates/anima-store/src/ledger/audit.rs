@@ -19,6 +19,8 @@ use super::session::{Failed, Mode, Session, Value, Work};
 use super::{Error, Finding, TrialLine};
 
 mod checks; // the invariants that are queries
+mod corrections; // what of them is about corrections
+mod invoices; // what providers bill
 mod prices; // the one that computes
 
 /// Breaches that are listed at most, per invariant. Each query says the same with `LIMIT`.
@@ -72,20 +74,33 @@ const STATEMENTS: &[(&str, &str, Option<&str>)] = &[
         None,
     ),
     ("I6", "no hold is open a minute after its expiry, its owner's lease or its deadline", None),
-    ("I7", "each attempt belongs to a hold, and its cost is booked once", None),
+    (
+        "I7",
+        "each attempt belongs to a hold, and its cost is booked once, as it is known by now",
+        None,
+    ),
     (
         "I8",
         "what was refunded for a request is what was posted, and no more than was charged",
         None,
     ),
-    ("I9", "each amount is what the stored usage comes to at the pinned price", None),
+    (
+        "I9",
+        "each amount, corrected ones too, is what the stored usage comes to at the pinned price",
+        None,
+    ),
     ("I10", "no estimated payable is older than 7 days", None),
     (
         "I11",
         "shared spending counters equal the books",
         Some("they are not in the database; every node repairs its own (budget_repair_ms)"),
     ),
-    ("I12", "each invoiced day of a channel is within 0.5 % of what its calls cost", None),
+    (
+        "I12",
+        "each invoiced day of a channel is within 0.5 %, or half the currency's smallest coin, of \
+         what its calls cost",
+        None,
+    ),
     ("I13", "wallet slices and wallets are the customers' balance", Some("this version has none")),
     ("I14", "the days of each house account equal what was posted on them", None),
 ];
@@ -147,6 +162,7 @@ impl Audit {
         let mut found = match invariant {
             "I2" => both_sides_are_equal(&trial_balance(session).await?),
             "I9" => prices::recompute(session, self.first_id()).await?,
+            "I12" if self.scope == Scope::Everything => invoices::compare(session).await?,
             _ => Found::default(),
         };
         let recent = matches!(self.scope, Scope::Recent(_));
@@ -157,7 +173,7 @@ impl Audit {
                     checks::When::Everything => !recent,
                 }
         };
-        for check in checks::CHECKS.iter().filter(wanted) {
+        for check in checks::CHECKS.iter().chain(corrections::CHECKS).filter(wanted) {
             let more = self.check(session, check).await?;
             found.checked = found.checked.saturating_add(more.checked);
             found.breaches.extend(more.breaches);

@@ -40,6 +40,7 @@ mod tests;
 mod trial; // the trial balance of an earlier instant
 
 pub use estimates::Estimate;
+pub(super) use invoices::is_billed_off;
 pub use invoices::{Invoice, InvoicedDay, Invoices};
 pub use margin::{MarginLine, MarginOf};
 pub use payables::{Age, Payable};

@@ -143,13 +143,39 @@ pub(super) struct LegRow {
 }
 
 /// An attempt to be written.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct AttemptRow<'a> {
     pub(super) hold: Uuid,
     pub(super) attempt: &'a Attempt,
     /// As JSON.
     pub(super) usage: &'a str,
     pub(super) cost_price_id: Option<i64>,
+}
+
+/// What a correction says of a sale, to be written beside its journal.
+#[derive(Debug)]
+pub(super) struct CorrectionRow {
+    pub(super) hold: Uuid,
+    pub(super) seq: i16,
+    /// What is owed for the sale, in the wallet's currency. `None`: nothing is said of it.
+    pub(super) owed: Option<i64>,
+    /// The same in the price's currency. `None` where nothing is sold.
+    pub(super) priced: Option<i64>,
+    pub(super) estimate: bool,
+    /// The customer might be charged more.
+    pub(super) upward: bool,
+}
+
+/// What a correction says of an attempt, to be written beside its journal.
+#[derive(Debug)]
+pub(super) struct CorrectedRow<'a> {
+    pub(super) hold: Uuid,
+    pub(super) seq: i16,
+    pub(super) n: i16,
+    /// Nobody knew of it before.
+    pub(super) is_new: bool,
+    /// `None` for one that was booked and is not part of what is known now.
+    pub(super) attempt: Option<AttemptRow<'a>>,
 }
 
 /// What a settlement takes of one grant.
@@ -178,7 +204,10 @@ pub(super) struct Plan<'a> {
     pub(super) journals: Vec<JournalRow<'a>>,
     pub(super) legs: Vec<LegRow>,
     pub(super) attempts: Vec<AttemptRow<'a>>,
-    /// What settlements take of grants, and what corrections give back to them.
+    /// What corrections rest on.
+    pub(super) corrections: Vec<CorrectionRow>,
+    pub(super) corrected: Vec<CorrectedRow<'a>>,
+    /// What settlements and corrections take of grants, and what corrections give back to them.
     pub(super) uses: Vec<UseRow>,
     pub(super) returns: Vec<ReturnRow>,
     /// Debits and credits of house accounts, summed.

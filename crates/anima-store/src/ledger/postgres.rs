@@ -34,6 +34,7 @@ use crate::postgres::{self, Chain, Link};
 
 mod booked;
 mod control;
+mod corrections;
 mod credit;
 mod engine;
 mod failure;

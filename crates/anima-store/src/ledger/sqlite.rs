@@ -27,6 +27,7 @@ use crate::sqlite;
 
 mod booked;
 mod control;
+mod corrections;
 mod credit;
 mod engine;
 mod recovery;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use anima_core::ledger::{Attempt, AttemptCost, Close, Settlement, fx};
 use anima_core::money::{Money, Multiplier};
 use anima_core::pricing::PriceList;
-use anima_core::usage::Usage;
+use anima_core::usage::{Usage, UsageSource};
 use anima_store::config::Actor;
 use anima_store::ledger::money::Request;
 use anima_store::ledger::{Correction, Error as LedgerError, SaleCorrection};
@@ -182,7 +182,10 @@ async fn booked(
         }
     };
     let cost = Some(AttemptCost { amount, estimate, ..before.clone() });
-    Ok(Attempt { cost, ..attempt.clone() })
+    // What the correction rests on is kept with it; a cost that is told alone rests on no usage.
+    let usage_source = reported.usage.map_or(UsageSource::None, |_| UsageSource::Provider);
+    let usage = reported.usage.unwrap_or_default();
+    Ok(Attempt { cost, usage, usage_source, ..attempt.clone() })
 }
 
 /// What the customer owes for what is reported of what was sold.

@@ -11,6 +11,11 @@ use crate::ledger::fx::FxRate;
 use crate::ledger::{Attempt, AttemptCost, PriceRef, legs, recovery};
 use crate::usage::{Usage, UsageSource};
 
+/// With what a wallet without promotional credit gives.
+fn true_up(booked: &[Leg], settlement: &Settlement, may_take: i64) -> Result<Vec<Leg>, Error> {
+    super::true_up(booked, settlement, Room { all: may_take, promo: 0 })
+}
+
 fn price(code: &str) -> PriceRef {
     PriceRef { code: code.into(), version_no: 1 }
 }
@@ -89,6 +94,17 @@ fn a_cost_that_was_estimated_too_low_grows_and_the_sale_does_not() {
 }
 
 #[test]
+fn what_is_charged_later_is_taken_of_promotional_credit_first() {
+    let first = settlement(Some(70), Vec::new());
+    let now = settlement(Some(100), Vec::new());
+    let legs = |room| shown(&super::true_up(&booked(&first), &now, room).unwrap());
+    let both = legs(Room { all: 500, promo: 20 });
+    assert_eq!(both, ["promo:acme revenue 20", "wallet:acme revenue 10"]);
+    assert_eq!(legs(Room { all: 500, promo: 200 }), ["promo:acme revenue 30"]);
+    assert_eq!(legs(Room { all: 5, promo: 200 }), ["promo:acme revenue 5"]);
+}
+
+#[test]
 fn a_report_of_one_attempt_leaves_the_others_and_the_sale_alone() {
     let about = |n, amount| attempt(n, "upstream_error", n == 2, (amount, true));
     let books = booked(&settlement(Some(90), vec![about(1, 7), about(2, 40)]));
@@ -99,7 +115,7 @@ fn a_report_of_one_attempt_leaves_the_others_and_the_sale_alone() {
     );
     let sold = settlement(Some(70), vec![attempt(2, "ok", true, (40, false))]);
     assert_eq!(
-        shown(&true_up_named(&books, &sold, Some(0)).unwrap()),
+        shown(&true_up_named(&books, &sold, Some(Room::default())).unwrap()),
         ["revenue wallet:acme 20", "payable_estimated:up payable:up 40"]
     );
 }

@@ -110,14 +110,6 @@ pub(super) const CHECKS: &[Check] = &[
         takes: Takes::Now,
     },
     Check {
-        invariant: "I12",
-        when: When::Everything,
-        counted: "SELECT count(*) FROM invoice_day",
-        counts_from_first: false,
-        breaches: INVOICES,
-        takes: Takes::Nothing,
-    },
-    Check {
         invariant: "I14",
         when: When::Everything,
         counted: "SELECT count(*) FROM account WHERE class <> 2010",
@@ -307,28 +299,6 @@ const AGEING: &str = "
           FROM leg l JOIN account p ON p.id = l.debit_id
           WHERE p.class = 2031 GROUP BY l.debit_id) paid ON paid.debit_id = a.id
     WHERE old.credits > COALESCE(paid.debits, 0)
-    LIMIT 10";
-
-/// The last figure of each invoiced day beside all that is owed for the calls that began on it.
-const INVOICES: &str = "
-    WITH booked AS (
-        SELECT t.channel, l.currency, t.started_at / 86400000000 AS day,
-               sum(CASE WHEN l.credit_id = a.id THEN l.amount ELSE -l.amount END) AS amount
-        FROM attempt t
-        JOIN journal j ON j.subject = t.hold
-        JOIN leg l ON l.journal = j.id AND l.attempt = t.n
-        JOIN account a ON a.id IN (l.debit_id, l.credit_id) AND a.class IN (2030, 2031)
-        WHERE t.started_at >= (SELECT min(day) FROM invoice_day) * 86400000000
-        GROUP BY 1, 2, 3
-    )
-    SELECT i.channel || ' bills ' || i.amount || ' ' || i.currency || ' for day ' || i.day
-           || ' (' || i.reference || '), and the books say ' || COALESCE(b.amount, 0)
-    FROM invoice_day i
-    LEFT JOIN booked b ON b.channel = i.channel AND b.currency = i.currency AND b.day = i.day
-    WHERE i.seq = (SELECT max(n.seq) FROM invoice_day n
-                   WHERE n.channel = i.channel AND n.currency = i.currency AND n.day = i.day)
-      AND abs(i.amount - COALESCE(b.amount, 0)) > i.amount / 200
-    ORDER BY i.day, i.channel
     LIMIT 10";
 
 const DAYS: &str = "

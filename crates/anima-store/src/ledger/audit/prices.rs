@@ -19,14 +19,21 @@ use super::{BREACHES_LISTED, Found};
 use crate::ledger::Error;
 use crate::ledger::session::{Failed, Record, Session};
 
+mod corrected; // what corrections rest on
+
 /// Attempts that are read at a time.
 const PAGE: usize = 5_000;
 
 const LISTS: &str = "SELECT code, version_no, CAST(body AS TEXT) FROM price";
 
-/// Attempts after a hold and a number, with what they and their holds were booked for.
+/// Attempts after a hold and a number, with what they and their holds were booked for. The hold was
+/// not settled by what a correction brought later.
 const ATTEMPTS: &str = "
-    SELECT a.hold, a.n, CASE WHEN a.served THEN 1 ELSE 0 END, a.usage_source,
+    SELECT a.hold, a.n,
+           CASE WHEN a.served AND NOT EXISTS (
+               SELECT 1 FROM corrected_attempt k WHERE k.hold = a.hold AND k.n = a.n AND k.is_new
+           ) THEN 1 ELSE 0 END,
+           a.usage_source,
            CAST(a.usage AS TEXT), a.cost, CASE WHEN a.cost_estimate THEN 1 ELSE 0 END,
            c.code, c.version_no,
            h.settled, h.uncollected, h.currency, h.multiplier, s.code, s.version_no,
@@ -78,9 +85,11 @@ pub(super) async fn recompute(session: &mut Session<'_>, first: Uuid) -> Result<
             }
         }
         if rows.len() < PAGE {
-            return Ok(found);
+            break;
         }
     }
+    corrected::recompute(session, first, (&lists, &mut found)).await?;
+    Ok(found)
 }
 
 async fn lists(session: &mut Session<'_>) -> Result<Lists, Failed> {

@@ -31,7 +31,7 @@ impl Judge<'_, '_> {
         if promo == 0 { 0 } else { promo.saturating_sub(self.usable(account_id, at)) }
     }
 
-    /// Takes a settlement's part off the grants. The wallet is the caller's.
+    /// Takes the part of a settlement or of a correction off the grants. The wallet is the caller's.
     pub(super) fn take_credit(
         &mut self,
         hold: Uuid,
@@ -53,27 +53,32 @@ impl Judge<'_, '_> {
         self.known.wallets.get(&wallet)?.promo_id
     }
 
-    /// What a correction gives back to promotional credit, which its wallet then has again. The
-    /// grants' rows follow when the plan is written.
-    pub(super) fn returned_credit(
+    /// What a correction takes of promotional credit and gives back to it, in this order; its wallet
+    /// has less or more of it then. The grants' rows follow when the plan is written.
+    pub(super) fn moved_credit(
         &self,
         legs: &[Leg],
         wallets: &mut Vec<(i64, Wallet)>,
-    ) -> Result<i64, Error> {
-        let mut returned = 0_i64;
+    ) -> Result<(i64, i64), Error> {
+        let (mut taken, mut returned) = (0_i64, 0_i64);
         for leg in legs {
-            let (Account::Promo(app), currency) = (&leg.credit, leg.currency) else { continue };
-            let account_id = self.account(&Account::Wallet(Arc::clone(app)), currency)?;
+            let (app, amount) = match (&leg.debit, &leg.credit) {
+                (Account::Promo(app), _) => (app, leg.amount.saturating_neg()),
+                (_, Account::Promo(app)) => (app, leg.amount),
+                _ => continue,
+            };
+            let account_id = self.account(&Account::Wallet(Arc::clone(app)), leg.currency)?;
             if !wallets.iter().any(|(id, _)| *id == account_id) {
                 let known = self.known.wallets.get(&account_id).copied();
                 wallets.push((account_id, known.ok_or_else(|| super::not_loaded("a wallet"))?));
             }
             for (_, wallet) in wallets.iter_mut().filter(|(id, _)| *id == account_id) {
-                wallet.promo = wallet.promo.checked_add(leg.amount).ok_or_else(too_large)?;
+                wallet.promo = wallet.promo.checked_add(amount).ok_or_else(too_large)?;
                 wallet.changed = true;
             }
-            returned = returned.checked_add(leg.amount).ok_or_else(too_large)?;
+            let sum = if amount < 0 { &mut taken } else { &mut returned };
+            *sum = sum.checked_add(leg.amount).ok_or_else(too_large)?;
         }
-        Ok(returned)
+        Ok((taken, returned))
     }
 }

@@ -7,13 +7,18 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use anima_core::ledger::{Account, EntryKind, Extension, Leg, true_up, true_up_named};
+use anima_core::clock::Timestamp;
+use anima_core::ledger::{
+    Account, Close, EntryKind, Extension, Leg, Room, Settlement, true_up, true_up_named,
+};
 
 use super::{Judge, moved, too_large};
 use crate::ledger::booked::given_back;
 use crate::ledger::digest::{is_same_report, journal_id};
 use crate::ledger::operation::PreparedCorrection;
-use crate::ledger::plan::{AttemptRow, Booked, BookedTrueup, JournalRow, ReturnRow, State};
+use crate::ledger::plan::{
+    AttemptRow, Booked, BookedTrueup, CorrectedRow, CorrectionRow, JournalRow, ReturnRow, State,
+};
 use crate::ledger::{Error, SaleCorrection, TruedUp};
 
 pub(super) fn extend(judge: &mut Judge<'_, '_>, extension: &Extension) -> Result<(), Error> {
@@ -51,6 +56,16 @@ pub(super) fn extend(judge: &mut Judge<'_, '_>, extension: &Extension) -> Result
     Ok(())
 }
 
+/// What a correction is judged by.
+struct Terms {
+    account_id: i64,
+    /// When the call was: it may use the promotional credit of that time.
+    admitted_at: Timestamp,
+    floor: i64,
+    /// `None` where the sale stays as it is.
+    may_take: Option<Room>,
+}
+
 pub(super) fn correction<'a>(
     judge: &mut Judge<'_, 'a>,
     correction: &'a PreparedCorrection,
@@ -63,6 +78,7 @@ pub(super) fn correction<'a>(
     if stored.account_id != account_id {
         return Err(Error::Conflict);
     }
+    let admitted_at = stored.created_at;
     match stored.state {
         State::Open { node } if node == judge.node => {
             return Err(Error::Refused("the hold is open and ours: settle it".to_owned()));
@@ -78,12 +94,25 @@ pub(super) fn correction<'a>(
     let floor = judge.wallet(account_id)?.floor;
     let may_take = match correction.sale {
         SaleCorrection::Keep => None,
-        SaleCorrection::DownOnly => Some(0),
-        SaleCorrection::BothWays => Some(judge.wallet(account_id)?.money_above(floor).max(0)),
+        SaleCorrection::DownOnly => Some(Room::default()),
+        SaleCorrection::BothWays => Some(room(judge, (account_id, floor), admitted_at)?),
     };
-    let (booked, verdict) = correct(judge, booked, correction, (may_take, floor));
+    let terms = Terms { account_id, admitted_at, floor, may_take };
+    let (booked, verdict) = correct(judge, booked, correction, &terms);
     judge.known.booked.insert(settlement.hold, booked);
     verdict
+}
+
+/// What of a wallet may be taken later for a call, like what its settlement could have taken.
+fn room(
+    judge: &mut Judge<'_, '_>,
+    (account_id, floor): (i64, i64),
+    admitted_at: Timestamp,
+) -> Result<Room, Error> {
+    let expired = judge.expired(account_id, admitted_at);
+    let promo = judge.usable(account_id, admitted_at);
+    let above = judge.wallet(account_id)?.above(floor);
+    Ok(Room { all: above.saturating_sub(expired).max(0), promo })
 }
 
 /// Whether this batch closes the hold or posts about it, which is not among what was read.
@@ -101,7 +130,7 @@ fn correct<'a>(
     judge: &mut Judge<'_, 'a>,
     mut booked: Booked,
     correction: &'a PreparedCorrection,
-    (may_take, floor): (Option<i64>, i64),
+    terms: &Terms,
 ) -> (Booked, Result<TruedUp, Error>) {
     let settle = &correction.settle;
     let earlier = booked.trueups.iter().find(|trueup| trueup.digest == settle.digest);
@@ -113,19 +142,22 @@ fn correct<'a>(
         return (booked, Err(Error::Conflict));
     }
     let legs = if correction.is_report {
-        true_up_named(&booked.legs, &settle.settlement, may_take)
+        true_up_named(&booked.legs, &settle.settlement, terms.may_take)
     } else {
-        true_up(&booked.legs, &settle.settlement, may_take.unwrap_or(0))
+        true_up(&booked.legs, &settle.settlement, terms.may_take.unwrap_or_default())
     };
     let legs = legs.map_err(|_overflow| too_large());
     let posted = legs.and_then(|legs| {
         let seq = booked.trueups.iter().map(|trueup| trueup.seq).max().unwrap_or(0);
         let seq = seq.checked_add(1).ok_or_else(too_large)?;
         let attempts = judge.attempts(settle)?;
-        let journal = post_correction(judge, &legs, correction, (seq, floor))?;
+        let journal = post_correction(judge, &legs, correction, (seq, terms))?;
         Ok((legs, attempts, seq, journal))
     });
     let verdict = posted.map(|(legs, attempts, seq, journal)| {
+        if journal.is_some() {
+            note_ground(judge, &booked, correction, (seq, &attempts));
+        }
         later_attempts(judge, &mut booked, attempts);
         let given_back = given_back(&legs);
         let digest = settle.digest;
@@ -141,24 +173,25 @@ fn post_correction<'a>(
     judge: &mut Judge<'_, 'a>,
     legs: &[Leg],
     correction: &'a PreparedCorrection,
-    (seq, floor): (i16, i64),
+    (seq, terms): (i16, &Terms),
 ) -> Result<Option<Uuid>, Error> {
     if legs.is_empty() {
         return Ok(None);
     }
     let settle = &correction.settle;
+    let hold = settle.settlement.hold;
     let mut wallets = Vec::new();
     for effect in judge.effects(legs)? {
         let wallet = judge.wallet(effect.account_id)?;
-        wallets.push((effect.account_id, moved(wallet, &effect, floor)?));
+        wallets.push((effect.account_id, moved(wallet, &effect, terms.floor)?));
     }
-    let returned = judge.returned_credit(legs, &mut wallets)?;
+    let (taken, returned) = judge.moved_credit(legs, &mut wallets)?;
     let id = journal_id(judge.posted_at, &settle.digest);
     judge.book(
         legs,
         JournalRow {
             id,
-            key: (settle.settlement.hold, EntryKind::Trueup.number(), seq),
+            key: (hold, EntryKind::Trueup.number(), seq),
             at: settle.settlement.at,
             estimate: legs.iter().any(|leg| leg.estimate),
             digest: settle.digest,
@@ -166,10 +199,49 @@ fn post_correction<'a>(
         },
     )?;
     judge.known.wallets.extend(wallets);
+    judge.take_credit(hold, (terms.account_id, terms.admitted_at), taken);
     if returned > 0 {
-        judge.plan.returns.push(ReturnRow { hold: settle.settlement.hold, amount: returned });
+        judge.plan.returns.push(ReturnRow { hold, amount: returned });
     }
     Ok(Some(id))
+}
+
+/// Writes down what a correction rests on, so that it can be computed again.
+fn note_ground<'a>(
+    judge: &mut Judge<'_, 'a>,
+    booked: &Booked,
+    correction: &PreparedCorrection,
+    (seq, attempts): (i16, &[AttemptRow<'a>]),
+) {
+    let hold = correction.settle.settlement.hold;
+    judge.plan.corrections.push(ground_of_sale(correction, seq));
+    for row in attempts {
+        let n = row.attempt.n;
+        let is_new = !booked.attempts.contains(&n);
+        judge.plan.corrected.push(CorrectedRow { hold, seq, n, is_new, attempt: Some(*row) });
+    }
+    // A report leaves the others alone; what is not part of a settlement costs nothing any more.
+    let gone = |n: &&i16| !correction.is_report && attempts.iter().all(|row| row.attempt.n != **n);
+    for n in booked.attempts.iter().filter(gone) {
+        let row = CorrectedRow { hold, seq, n: *n, is_new: false, attempt: None };
+        judge.plan.corrected.push(row);
+    }
+}
+
+fn ground_of_sale(correction: &PreparedCorrection, seq: i16) -> CorrectionRow {
+    let Settlement { hold, close, conversion, .. } = &correction.settle.settlement;
+    let upward = correction.sale == SaleCorrection::BothWays;
+    let row = CorrectionRow { hold: *hold, seq, owed: None, priced: None, estimate: false, upward };
+    match close {
+        _ if correction.sale == SaleCorrection::Keep => row,
+        Close::Release => CorrectionRow { owed: Some(0), ..row },
+        Close::Settle { sale, estimate } => CorrectionRow {
+            owed: Some(*sale),
+            priced: Some(conversion.as_ref().map_or(*sale, |conversion| conversion.sale)),
+            estimate: *estimate,
+            ..row
+        },
+    }
 }
 
 /// Records the attempts that nobody knew of. What is recorded of the others stays.

@@ -69,10 +69,19 @@ impl InvoicedDay {
         self.billed.saturating_sub(self.confirmed.saturating_add(self.estimated))
     }
 
-    /// Whether that is more than 0.5 % of the bill.
-    pub const fn is_off(&self) -> bool {
-        self.difference().saturating_abs() > self.billed / PARTS
+    /// Whether that is more than 0.5 % of the bill, and more than what its rounding can explain.
+    pub fn is_off(&self) -> bool {
+        let booked = i128::from(self.confirmed).saturating_add(self.estimated.into());
+        is_billed_off(self.billed, booked, self.currency)
     }
+}
+
+/// Whether a bill differs from the books by more than 0.5 % of itself and by more than half of the
+/// currency's smallest coin, to which bills are rounded.
+pub(in crate::ledger) fn is_billed_off(billed: i64, booked: i128, currency: Currency) -> bool {
+    let difference = i128::from(billed).saturating_sub(booked).saturating_abs();
+    let relative = billed / PARTS;
+    difference > i128::from(relative.max(currency.half_coin()))
 }
 
 /// Notes invoices and compares them.

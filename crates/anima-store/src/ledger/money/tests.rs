@@ -82,6 +82,7 @@ on_both! {
     credit::sold_credit_that_expires_is_income,
     credit::a_refund_gives_credit_back_to_its_grant,
     credit::a_correction_gives_credit_back_to_its_grant,
+    credit::what_is_charged_later_is_taken_of_credit_first,
     credit::credit_cannot_be_withdrawn,
     credit::an_extension_may_use_credit,
     exchange::a_sale_is_converted_through_the_position_in_one_journal,
@@ -93,6 +94,7 @@ on_both! {
     reports::payables_are_apart_by_confirmation_and_currency,
     reports::a_report_confirms_the_attempts_that_it_names,
     reports::an_invoice_is_compared_with_all_that_its_day_cost,
+    reports::a_bill_may_be_rounded_to_the_smallest_coin,
     reports::a_margin_is_what_is_left_of_the_sale,
     reports::the_trial_balance_of_an_earlier_instant_leaves_out_what_came_later,
 }

@@ -19,8 +19,11 @@ const CREDITS: &str = "
 
 const USE: &str = "
     WITH used AS (
-        INSERT INTO promo_use (hold, grant_id, amount)
-        SELECT u.* FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS u
+        INSERT INTO promo_use AS p (hold, grant_id, amount)
+        SELECT u.hold, u.grant_id, sum(u.amount)::bigint
+        FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS u (hold, grant_id, amount)
+        GROUP BY u.hold, u.grant_id
+        ON CONFLICT (hold, grant_id) DO UPDATE SET amount = p.amount + excluded.amount
     ), taken AS (
         UPDATE promo_grant g SET used = g.used + s.amount
         FROM (SELECT u.grant_id, sum(u.amount)::bigint AS amount
@@ -71,7 +74,7 @@ pub(super) async fn load(client: &Object, known: &mut Known) -> Result<(), Error
     Ok(())
 }
 
-/// Writes what settlements take of grants, and what corrections give back.
+/// Writes what settlements and corrections take of grants, and what corrections give back.
 pub(super) async fn write(client: &Object, plan: &Plan<'_>) -> Result<(), Error> {
     if !plan.uses.is_empty() {
         let holds: Vec<Uuid> = plan.uses.iter().map(|row| row.hold).collect();

@@ -19,7 +19,7 @@ use anima_core::clock::Timestamp;
 
 use super::failure::Next;
 use super::lookup::Reading;
-use super::{Shared, booked, credit, intern, lookup, quick, rows};
+use super::{Shared, booked, corrections, credit, intern, lookup, quick, rows};
 use crate::ledger::batch::{self, Failure};
 use crate::ledger::directory::{Directory, Missing};
 use crate::ledger::epoch::Node;
@@ -160,6 +160,7 @@ impl Engine {
         let short = quick::short(items, &verdicts, &self.directory);
         quick::learn(&mut self.tight, &before, &known.wallets, &short);
         credit::write(client, &plan).await?;
+        corrections::write(client, &plan).await?;
         let writing = rows::Writing {
             client,
             statements: &statements,

@@ -31,9 +31,11 @@ fn credit(row: &Row<'_>) -> rusqlite::Result<Credit> {
     })
 }
 
-/// Writes what settlements take of grants, and what corrections give back.
+/// Writes what settlements and corrections take of grants, and what corrections give back.
 pub(super) fn write(transaction: &Transaction<'_>, plan: &Plan<'_>) -> rusqlite::Result<()> {
-    const USE: &str = "INSERT INTO promo_use (hold, grant_id, amount) VALUES (?1, ?2, ?3)";
+    const USE: &str = "
+        INSERT INTO promo_use (hold, grant_id, amount) VALUES (?1, ?2, ?3)
+        ON CONFLICT (hold, grant_id) DO UPDATE SET amount = amount + excluded.amount";
     const TAKE: &str = "UPDATE promo_grant SET used = used + ?2 WHERE id = ?1";
     for row in &plan.uses {
         let (hold, grant) = (row.hold.into_bytes(), row.taken.id.into_bytes());

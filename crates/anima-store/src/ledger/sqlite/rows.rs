@@ -29,6 +29,7 @@ pub(super) fn write(
     legs(transaction, plan)?;
     attempts(transaction, plan)?;
     super::credit::write(transaction, plan)?;
+    super::corrections::write(transaction, plan)?;
     wallets(transaction, known)?;
     house(transaction, plan, posted_at)
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use anima_core::ledger::Settlement;
 use anima_core::money::Currency;
+use anima_core::usage::{Meter, Usage};
 
 use super::fixtures::*;
 use crate::ledger::money::{Books, Grant, Movements as _, Refund};
-use crate::ledger::{Auditor as _, LedgerStore, Scope};
+use crate::ledger::{Auditor as _, Correction, LedgerStore, Scope};
 
 /// A database that can be damaged.
 pub(super) trait Place {
@@ -207,7 +209,7 @@ const DAMAGES: &[Damage] = &[
     damage(
         "a provider bills what was never booked",
         "INSERT INTO invoice_day (channel, currency, day, seq, amount, reference, noted_at)
-         SELECT channel, 'USD', started_at / 86400000000, 1, 15, 'bill', 1
+         SELECT channel, 'USD', started_at / 86400000000, 1, 5000015, 'bill', 1
          FROM attempt WHERE served",
         &["I12"],
     ),
@@ -217,6 +219,69 @@ const DAMAGES: &[Damage] = &[
         &["I10", "I14"],
     ),
 ];
+
+/// In books with a call that was corrected, too.
+const OF_CORRECTIONS: &[Damage] = &[
+    damage("nothing", "SELECT 1", &[]),
+    damage(
+        "a corrected usage was changed",
+        r#"UPDATE corrected_attempt SET usage = '{"input_tokens":9,"output_tokens":5}'"#,
+        &["I9"],
+    ),
+    damage("a corrected cost was changed", "UPDATE corrected_attempt SET cost = 5", &["I7", "I9"]),
+    damage("a correction's usage is gone", "DELETE FROM corrected_attempt", &["I7"]),
+    damage("a correction rests on nothing", "DELETE FROM correction", &["I7"]),
+    damage("a correction owes less", "UPDATE correction SET owed = 80", &["I9"]),
+    damage("a correction is priced otherwise", "UPDATE correction SET priced = 84", &["I9"]),
+    damage(
+        "a correction says nothing of the sale that it moved",
+        "UPDATE correction SET owed = NULL",
+        &["I9"],
+    ),
+    damage(
+        "less was given back than is owed",
+        "UPDATE leg SET amount = 4
+         WHERE component = 1 AND journal = (SELECT id FROM journal WHERE kind = 10)",
+        &["I3", "I9", "I14"],
+    ),
+    damage(
+        "more was given back than is owed",
+        "UPDATE leg SET amount = 6
+         WHERE component = 1 AND journal = (SELECT id FROM journal WHERE kind = 10)",
+        &["I3", "I9", "I14"],
+    ),
+    damage(
+        "a correction of a cost is raised",
+        "UPDATE leg SET amount = amount + 1
+         WHERE component = 2 AND journal = (SELECT id FROM journal WHERE kind = 10)",
+        &["I3", "I7", "I14"],
+    ),
+    damage(
+        "a correction's journal is gone",
+        "DELETE FROM journal WHERE kind = 10",
+        &["I1", "I7", "I9", "I14"],
+    ),
+    damage(
+        "a correction is posted under another number",
+        "UPDATE journal SET seq = 7 WHERE kind = 10",
+        &["I7", "I9"],
+    ),
+];
+
+/// The same, with a call of which the provider reported less later.
+async fn corrected(place: &impl Place) {
+    used(place).await;
+    let ledger = place.ledger();
+    let late = hold(4, "acme", 100);
+    ledger.hold(late.clone()).await.unwrap();
+    ledger.settle(settle(&late, 90)).await.unwrap();
+    // 9 input and 4 output tokens cost 6 units, and are sold for 68, times 1.25.
+    let mut told = attempt(1, true, 6);
+    told.usage = Usage::default().with(Meter::InputTokens, 9).with(Meter::OutputTokens, 4);
+    let settlement = Settlement { attempts: vec![told], ..settle(&late, 85) };
+    let report = Correction { report: Some(Uuid::from_u128(7)), ..correction(settlement) };
+    assert_eq!(ledger.true_up(report).await.unwrap().given_back, 5);
+}
 
 /// Makes the books that are damaged.
 async fn used(place: &impl Place) {
@@ -274,28 +339,47 @@ pub(super) async fn each_damage_is_found<P: Place, F: Future<Output = Option<P>>
     open: impl Fn() -> F,
 ) {
     let mut unharmed = std::collections::BTreeSet::new();
-    for Damage { what, sqlite, postgres, found_by } in DAMAGES {
+    for damage in DAMAGES {
         let Some(place) = open().await else { return };
         used(&place).await;
-        let postgres = if postgres.is_empty() { sqlite } else { postgres };
-        place.force(place.own(sqlite, postgres)).await;
-        let findings = place.books().audit(NOON, Scope::Everything).await.unwrap();
-        unharmed
-            .extend(findings.iter().filter(|f| f.not_applicable.is_none()).map(|f| f.invariant));
-        let found = findings.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant);
-        assert_eq!(&found.collect::<Vec<_>>(), found_by, "{what}: {findings:#?}");
-        // What runs all the time finds the same, but for what only all rows can tell.
-        let start = anima_core::clock::Timestamp::from_micros(0);
-        let recent = place.books().audit(NOON, Scope::Recent(start)).await.unwrap();
-        let found: Vec<_> =
-            recent.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant).collect();
-        assert!(found.iter().all(|invariant| found_by.contains(invariant)), "{what}: {found:?}");
-        let slow = ["I3", "I10", "I12", "I14"];
-        let missed = found_by.iter().filter(|i| !slow.contains(i) && !found.contains(i)).count();
-        assert_eq!(missed, 0, "{what}: only {found:?} at once");
+        unharmed.extend(found(&place, damage).await);
     }
     for damage in DAMAGES {
         damage.found_by.iter().for_each(|invariant| _ = unharmed.remove(invariant));
     }
     assert!(unharmed.is_empty(), "nothing is planted for {unharmed:?}");
+}
+
+/// Plants each damage of a correction in books of their own.
+pub(super) async fn each_damage_of_a_correction_is_found<P, F>(open: impl Fn() -> F)
+where
+    P: Place,
+    F: Future<Output = Option<P>>,
+{
+    for damage in OF_CORRECTIONS {
+        let Some(place) = open().await else { return };
+        corrected(&place).await;
+        found(&place, damage).await;
+    }
+}
+
+/// Plants a damage, and gives the invariants that were looked at.
+async fn found(place: &impl Place, damage: &Damage) -> Vec<&'static str> {
+    let Damage { what, sqlite, postgres, found_by } = *damage;
+    let postgres = if postgres.is_empty() { sqlite } else { postgres };
+    place.force(place.own(sqlite, postgres)).await;
+    let findings = place.books().audit(NOON, Scope::Everything).await.unwrap();
+    let looked = findings.iter().filter(|f| f.not_applicable.is_none()).map(|f| f.invariant);
+    let found = findings.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant);
+    assert_eq!(&found.collect::<Vec<_>>(), found_by, "{what}: {findings:#?}");
+    // What runs all the time finds the same, but for what only all rows can tell.
+    let start = anima_core::clock::Timestamp::from_micros(0);
+    let recent = place.books().audit(NOON, Scope::Recent(start)).await.unwrap();
+    let found: Vec<_> =
+        recent.iter().filter(|f| !f.breaches.is_empty()).map(|f| f.invariant).collect();
+    assert!(found.iter().all(|invariant| found_by.contains(invariant)), "{what}: {found:?}");
+    let slow = ["I3", "I10", "I12", "I14"];
+    let missed = found_by.iter().filter(|i| !slow.contains(i) && !found.contains(i)).count();
+    assert_eq!(missed, 0, "{what}: only {found:?} at once");
+    looked.collect()
 }

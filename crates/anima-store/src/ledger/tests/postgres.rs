@@ -117,6 +117,8 @@ async fn what_is_written_stays_as_it_was_written() {
         "DELETE FROM journal",
         "UPDATE attempt SET cost = 0",
         "DELETE FROM attempt",
+        "UPDATE correction SET owed = 0",
+        "DELETE FROM corrected_attempt",
         "DELETE FROM hold",
         "UPDATE hold SET state = 'HELD', settled = NULL, digest = NULL, closed_at = NULL",
         "UPDATE gated_balance SET held = 2000",
@@ -158,6 +160,11 @@ impl Place for Scratch {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verification_finds_what_was_damaged() {
     damage::each_damage_is_found(place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verification_finds_what_was_damaged_of_a_correction() {
+    damage::each_damage_of_a_correction_is_found(place).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

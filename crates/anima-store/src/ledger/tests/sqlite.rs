@@ -98,6 +98,8 @@ async fn a_second_process_is_refused_and_the_next_one_takes_over_at_once() {
 #[tokio::test]
 async fn what_is_written_stays_as_it_was_written() {
     let (_place, path) = used().await;
+    let corrected = correction(settle(&hold(1, "acme", 100), 85));
+    open(&path, &opener()).unwrap().true_up(corrected).await.unwrap();
     let connection = sqlite::open(&path).unwrap();
     for statement in [
         "UPDATE leg SET amount = 1",
@@ -106,6 +108,8 @@ async fn what_is_written_stays_as_it_was_written() {
         "DELETE FROM journal",
         "UPDATE attempt SET cost = 0",
         "DELETE FROM attempt",
+        "UPDATE correction SET owed = 0",
+        "DELETE FROM corrected_attempt",
         "DELETE FROM hold",
         "UPDATE hold SET state = 'HELD', settled = NULL, digest = NULL, closed_at = NULL",
     ] {
@@ -157,6 +161,11 @@ impl Place for Damaged {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verification_finds_what_was_damaged() {
     damage::each_damage_is_found(place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verification_finds_what_was_damaged_of_a_correction() {
+    damage::each_damage_of_a_correction_is_found(place).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -174,6 +174,43 @@ pub(super) async fn a_correction_gives_credit_back_to_its_grant(desk: Arc<Desk>)
     assert_eq!(wallet(&desk, "acme").await, (100, 20, 0));
 }
 
+pub(super) async fn what_is_charged_later_is_taken_of_credit_first(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 100)).await.unwrap();
+    desk.money.grant(grant(51, "acme", 10, 1)).await.unwrap();
+    desk.money.grant(grant(52, "acme", 10, 2)).await.unwrap();
+    settled(&desk, 1, "acme", 5).await;
+    let told = |sale| Correction {
+        settlement: settle(&hold(1, "acme", 5), sale),
+        sale: SaleCorrection::BothWays,
+        report: None,
+        reference: "late usage".to_owned(),
+    };
+    // Of the grant that the settlement used, then of the other, then of the money.
+    assert_eq!(desk.ledger.true_up(told(12)).await.unwrap().given_back, -7);
+    assert_eq!((lefts(&desk).await, wallet(&desk, "acme").await), (vec![0, 8], (100, 8, 0)));
+    assert_eq!(desk.ledger.true_up(told(30)).await.unwrap().given_back, -18);
+    assert_eq!((lefts(&desk).await, wallet(&desk, "acme").await), (vec![0, 0], (90, 0, 0)));
+    assert_eq!(
+        shown(&*desk.ledger, Uuid::from_u128(1)).await,
+        [
+            "promo:acme revenue 5 USD",
+            "cost_of_sales payable:openai 7 USD",
+            "promo:acme revenue 7 USD",
+            "promo:acme revenue 8 USD",
+            "wallet:acme revenue 10 USD",
+        ]
+    );
+    // And it all goes back to where it came from, the money first.
+    assert_eq!(desk.ledger.true_up(told(11)).await.unwrap().given_back, 19);
+    assert_eq!((lefts(&desk).await, wallet(&desk, "acme").await), (vec![0, 9], (100, 9, 0)));
+    // Credit that had expired when the call was made is not for it; what others hold is theirs.
+    desk.money.grant(Grant { expires_at: NOON, ..grant(53, "acme", 40, 1) }).await.unwrap();
+    desk.ledger.hold(hold(2, "acme", 60)).await.unwrap();
+    assert_eq!(desk.ledger.true_up(told(500)).await.unwrap().given_back, -49);
+    assert_eq!(wallet(&desk, "acme").await, (60, 40, 60));
+    desk.ledger.settle(release(&hold(2, "acme", 60))).await.unwrap();
+}
+
 pub(super) async fn credit_cannot_be_withdrawn(desk: Arc<Desk>) {
     desk.ledger.post(topup(9, "acme", 10)).await.unwrap();
     desk.money.grant(grant(51, "acme", 100, 1)).await.unwrap();

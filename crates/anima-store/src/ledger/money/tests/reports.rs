@@ -168,9 +168,14 @@ pub(super) async fn a_report_confirms_the_attempts_that_it_names(desk: Arc<Desk>
     assert!(matches!(desk.ledger.true_up(unnamed).await, Err(Error::Refused(_))));
 }
 
-/// Billed, confirmed, estimated, and whether that is off.
+/// A tenth of a cent.
+const MILL: i64 = 1_000_000;
+
+/// Billed, confirmed, estimated, in mills, and whether that is off.
 fn compared(days: &[InvoicedDay]) -> Vec<(i64, i64, i64, bool)> {
-    days.iter().map(|d| (d.billed, d.confirmed, d.estimated, d.is_off())).collect()
+    let mills = |d: &InvoicedDay| (d.billed / MILL, d.confirmed / MILL, d.estimated / MILL);
+    let compared = |d| (mills(d), d.is_off());
+    days.iter().map(compared).map(|((b, c, e), off)| (b, c, e, off)).collect()
 }
 
 pub(super) async fn an_invoice_is_compared_with_all_that_its_day_cost(desk: Arc<Desk>) {
@@ -181,20 +186,21 @@ pub(super) async fn an_invoice_is_compared_with_all_that_its_day_cost(desk: Arc<
     let mut foreign = attempt(3, false, 33);
     foreign.cost.as_mut().unwrap().currency = eur();
     let mut settlement = settle(&open, 50);
-    settlement.attempts = vec![attempt(1, false, 400), attempt(2, true, 1_600), foreign];
+    settlement.attempts =
+        vec![attempt(1, false, 400 * MILL), attempt(2, true, 1_600 * MILL), foreign];
     desk.ledger.settle(settlement.clone()).await.unwrap();
     let day = NOON.seconds() / 86_400;
     let bill = |days: &[(i64, i64)]| Invoice {
         channel: "openai".into(),
         currency: Currency::USD,
         reference: "bill 7".to_owned(),
-        days: days.to_vec(),
+        days: days.iter().map(|(day, mills)| (*day, mills * MILL)).collect(),
         at: NOON,
     };
     for _ in 0..2 {
         let days = desk.money.note_invoice(bill(&[(day, 2_010), (day + 1, 0)])).await.unwrap();
         assert_eq!(compared(&days), [(2_010, 1_600, 400, false), (0, 0, 0, false)]);
-        assert_eq!(days[0].difference(), 10);
+        assert_eq!(days[0].difference(), 10 * MILL);
     }
     // A corrected figure counts, and only that.
     let days = desk.money.note_invoice(bill(&[(day, 2_100)])).await.unwrap();
@@ -211,12 +217,12 @@ pub(super) async fn an_invoice_is_compared_with_all_that_its_day_cost(desk: Arc<
         let findings = desk.ledger.verify(NOON).await.unwrap();
         findings.into_iter().find(|f| f.invariant == "I12").unwrap().breaches
     };
-    let said = "openai bills 2100 USD for day 20717 (bill 7), and the books say 2000";
+    let said = "openai bills 2100000000 USD for day 20717 (bill 7), and the books say 2000000000";
     assert_eq!(breaches().await, [said.replace("20717", &day.to_string())]);
     // What is learnt of the call puts it right.
     let mut told = settlement.attempts[0].clone();
     let cost = told.cost.as_mut().unwrap();
-    (cost.amount, cost.estimate) = (500, false);
+    (cost.amount, cost.estimate) = (500 * MILL, false);
     let report = Correction {
         sale: SaleCorrection::Keep,
         report: Some(Uuid::from_u128(7)),
@@ -226,4 +232,54 @@ pub(super) async fn an_invoice_is_compared_with_all_that_its_day_cost(desk: Arc<
     let all = desk.money.invoices(None, 10).await.unwrap();
     assert_eq!(compared(&all[1..]), [(2_100, 2_100, 0, false)]);
     assert_eq!(breaches().await, [""; 0]);
+}
+
+pub(super) async fn a_bill_may_be_rounded_to_the_smallest_coin(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    let open = hold((u128::try_from(NOON.millis()).unwrap() << 80) | 1, "acme", 50);
+    desk.ledger.hold(open.clone()).await.unwrap();
+    let yen = Currency::parse("JPY").unwrap();
+    let costs = |n, amount, currency| {
+        let mut told = attempt(n, n == 1, amount);
+        told.cost.as_mut().unwrap().currency = currency;
+        told
+    };
+    let attempts = vec![costs(1, 14_999_999, Currency::USD), costs(2, 14_999_999, yen)];
+    desk.ledger.settle(Settlement { attempts, ..settle(&open, 50) }).await.unwrap();
+    let day = NOON.seconds() / 86_400;
+    let mut off = Vec::new();
+    // A cent and half a cent, a yen and half a yen; and a unit more than that.
+    for (currency, billed) in [
+        (Currency::USD, 10_000_000),
+        (Currency::USD, 9_999_998),
+        (yen, 10_000_000),
+        (yen, 20_000_000),
+        (eur(), 5_000_000),
+        (eur(), 5_000_001),
+    ] {
+        let invoice = Invoice {
+            channel: "openai".into(),
+            currency,
+            reference: billed.to_string(),
+            days: vec![(day, billed)],
+            at: NOON,
+        };
+        off.push(desk.money.note_invoice(invoice).await.unwrap()[0].is_off());
+        let findings = desk.ledger.verify(NOON).await.unwrap();
+        let breaches = findings.into_iter().find(|f| f.invariant == "I12").unwrap().breaches;
+        let said = breaches.iter().any(|b| b.contains(&format!("bills {billed} {currency} ")));
+        assert_eq!(said, *off.last().unwrap(), "{breaches:?}");
+    }
+    assert_eq!(off, [false, true, false, true, false, true]);
+    // The last figure of a day counts.
+    for (currency, billed) in [(Currency::USD, 15_000_000), (yen, 15_000_000), (eur(), 0)] {
+        let invoice = Invoice {
+            channel: "openai".into(),
+            currency,
+            reference: "put right".to_owned(),
+            days: vec![(day, billed)],
+            at: NOON,
+        };
+        assert!(!desk.money.note_invoice(invoice).await.unwrap()[0].is_off());
+    }
 }
