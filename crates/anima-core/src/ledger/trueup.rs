@@ -88,8 +88,8 @@ fn sale(booked: &[Leg], settlement: &Settlement, may_take: Room) -> Result<Vec<L
     Ok(legs)
 }
 
-/// The legs that take `more` units, which are at most what is owed above what was `charged`; at most
-/// `promo` of them of promotional credit.
+/// The legs that take `more` units, which are at most what is owed above what was `charged`, and at
+/// most `promo` of them of promotional credit.
 fn more_legs(
     booked: &[Leg],
     settlement: &Settlement,

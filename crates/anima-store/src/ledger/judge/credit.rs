@@ -31,7 +31,7 @@ impl Judge<'_, '_> {
         if promo == 0 { 0 } else { promo.saturating_sub(self.usable(account_id, at)) }
     }
 
-    /// Takes the part of a settlement or of a correction off the grants. The wallet is the caller's.
+    /// Takes the part of a settlement or a correction off the grants. The wallet is the caller's.
     pub(super) fn take_credit(
         &mut self,
         hold: Uuid,
@@ -53,8 +53,8 @@ impl Judge<'_, '_> {
         self.known.wallets.get(&wallet)?.promo_id
     }
 
-    /// What a correction takes of promotional credit and gives back to it, in this order; its wallet
-    /// has less or more of it then. The grants' rows follow when the plan is written.
+    /// What a correction takes of promotional credit and gives back to it, in this order. Its
+    /// wallet has less or more of it then. The grants' rows follow when the plan is written.
     pub(super) fn moved_credit(
         &self,
         legs: &[Leg],
