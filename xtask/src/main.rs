@@ -41,6 +41,9 @@ usage: cargo xtask VERB
   crash [ARGS]     kills gateways under load and audits their books; --kills N, --storage S
   chaos [ARGS]     breaks what three nodes stand on, pulls every hatch; `embedded`: of one node on
                    SQLite; --quick, --only S, --out F
+  chaos routing    a scripted day of failing providers; --only S, --out F
+  chaos limits     races, storms, lines and tasks against limits; `embedded`: of one node on SQLite;
+                   --quick, --only S, --race-calls N, --rounds N, --waiters N, --tasks N, --kills N
   sim [ARGS]       simulates the ledger's protocol; --seeds N, --seed S to replay one
   fuzz [ARGS]      fuzzes every decoder; --seconds N each, --target T, --seed S, --input FILE
   openapi          writes docs/openapi.json anew";

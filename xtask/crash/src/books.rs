@@ -74,6 +74,13 @@ impl Leg {
         (self.component == UNPAID).then_some(sign * self.amount)
     }
 
+    /// What it takes from a customer, below 0 what it gives back, of a refund; `None` when it is of
+    /// none.
+    pub(crate) fn returned(&self) -> Option<i64> {
+        let sign = if self.debit == REFUNDS { -1 } else { 1 };
+        (self.component == REFUND).then_some(sign * self.amount)
+    }
+
     /// What it adds to our sales.
     pub(crate) fn earned(&self) -> i64 {
         let credit = if self.credit == REVENUE { self.amount } else { 0 };
@@ -110,10 +117,14 @@ impl Leg {
 /// Where sales go.
 const REVENUE: &str = "revenue";
 
-/// `leg.component`: the customer's side, an attempt that served, one that did not, one whose end
-/// nobody saw, and what no wallet covered of a sale.
+/// Where what is given back comes from.
+const REFUNDS: &str = "refunds";
+
+/// `leg.component`: the customer's side, an attempt that served, what is given back, an attempt that
+/// did not serve, one whose end nobody saw, and what no wallet covered of a sale.
 const SALE: i64 = 1;
 const COST: i64 = 2;
+const REFUND: i64 = 5;
 const WASTE: i64 = 3;
 const EXPOSURE: i64 = 10;
 const UNPAID: i64 = 11;
@@ -276,6 +287,39 @@ pub(crate) async fn attempts_at(
     let read =
         |row: &Row| Ok((text(row, 0)?, number(row, 1)?.context("an attempt without a number")?));
     rows.iter().map(read).collect()
+}
+
+/// A call that nobody waits for.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub(crate) kid: String,
+    pub(crate) state: String,
+    /// The request of its last run, when one was made.
+    pub(crate) call: Option<String>,
+    /// Why it failed.
+    pub(crate) error: Option<String>,
+    /// Something that was charged is still to be given back.
+    pub(crate) is_due: bool,
+}
+
+const TASKS: &str = "SELECT kid, state, lower(hex(call)), error_code, refund FROM task";
+
+/// Every task.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(crate) async fn tasks(place: &Place) -> Result<Vec<Task>> {
+    let read = |row: &Row| {
+        let column = |at: usize| row.get(at).cloned().flatten().filter(|text| !text.is_empty());
+        Ok(Task {
+            kid: text(row, 0)?,
+            state: text(row, 1)?,
+            call: column(2),
+            error: column(3),
+            is_due: column(4).as_deref() == Some("DUE"),
+        })
+    };
+    rows(place, TASKS).await?.iter().map(read).collect()
 }
 
 /// Every decision record.

@@ -11,6 +11,7 @@ mod changes;
 mod cold;
 mod hatches;
 mod kills;
+mod limits;
 mod load;
 mod outages;
 mod plan;

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 exchange on a connection of its own.
+//! One HTTP/1.1 exchange, on a connection of its own unless the caller keeps one.
 //!
 //! Without a pool a connection that a killed gateway left behind cannot blame the next call. Not a
 //! general client: loopback, no redirects, no retries.
@@ -28,17 +28,28 @@ pub(crate) struct Ask {
     pub(crate) idempotency_key: Option<String>,
 }
 
-/// Sends a request and waits for the head of the answer.
+/// A connection that takes one request after the other.
+pub(crate) type Wire = http1::SendRequest<Full<Bytes>>;
+
+/// Opens one.
 ///
 /// # Errors
-/// When nobody listens, or the connection breaks before the head.
-pub(crate) async fn send(ask: &Ask) -> Result<Response<Incoming>> {
-    let stream = TcpStream::connect(ask.address).await.context("nobody listens")?;
+/// When nobody listens.
+pub(crate) async fn open(address: SocketAddr) -> Result<Wire> {
+    let stream = TcpStream::connect(address).await.context("nobody listens")?;
     stream.set_nodelay(true).context("failed to set up a connection")?;
-    let (mut sender, connection) =
+    let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.context("failed to set up a connection")?;
     // Its error is the answer's error, and is seen there.
     tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
+/// Sends a request on an open connection and waits for the head of the answer.
+///
+/// # Errors
+/// When the connection breaks before the head.
+pub(crate) async fn send_on(wire: &mut Wire, ask: &Ask) -> Result<Response<Incoming>> {
     let mut request = Request::builder()
         .method(&ask.method)
         .uri(&ask.path)
@@ -49,7 +60,30 @@ pub(crate) async fn send(ask: &Ask) -> Result<Response<Incoming>> {
         request = request.header("idempotency-key", key);
     }
     let request = request.body(Full::new(Bytes::from(ask.body.clone())))?;
-    sender.send_request(request).await.context("no answer")
+    wire.send_request(request).await.context("no answer")
+}
+
+/// Sends a request and waits for the head of the answer.
+///
+/// # Errors
+/// When nobody listens, or the connection breaks before the head.
+pub(crate) async fn send(ask: &Ask) -> Result<Response<Incoming>> {
+    let mut wire = open(ask.address).await?;
+    send_on(&mut wire, ask).await
+}
+
+/// The same, to the end of any answer, on a connection that serves further requests.
+///
+/// # Errors
+/// When there is none, or it breaks off.
+pub(crate) async fn whole_on(wire: &mut Wire, ask: &Ask) -> Result<Answer> {
+    read(send_on(wire, ask).await?).await
+}
+
+async fn read(response: Response<Incoming>) -> Result<Answer> {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.context("the answer broke off")?.to_bytes();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
 /// A whole answer.
@@ -77,9 +111,7 @@ impl Answer {
 /// # Errors
 /// When there is none, or it breaks off.
 pub(crate) async fn whole(ask: &Ask) -> Result<Answer> {
-    let (head, body) = send(ask).await?.into_parts();
-    let body = body.collect().await.context("the answer broke off")?.to_bytes();
-    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+    read(send(ask).await?).await
 }
 
 /// The same, to the end of a JSON answer that says it went well.

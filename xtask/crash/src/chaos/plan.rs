@@ -28,6 +28,13 @@ pub(crate) struct Plan {
     pub(crate) changes: u64,
     /// Calls around the instant at which a price changes.
     pub(crate) price_calls: u64,
+    /// Calls of one race for a limit of 100, and how often each race is run.
+    pub(crate) race_calls: usize,
+    pub(crate) rounds: usize,
+    /// Calls that wait in one line.
+    pub(crate) waiters: usize,
+    /// Calls that nobody waits for.
+    pub(crate) tasks: usize,
     pub(crate) seed: u64,
     /// Where the table goes beside the terminal.
     pub(crate) out: Option<PathBuf>,
@@ -57,7 +64,8 @@ impl Plan {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "routing" => plan.group = Group::Routing,
-                "embedded" => (plan.group, plan.nodes) = (Group::Embedded, 1),
+                "limits" => (plan.group, plan.kills) = (Group::Limits, 50),
+                "embedded" => (plan.group, plan.nodes) = (plan.group.embedded(), 1),
                 "--quick" => plan.quicken(),
                 "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),
                 "--calls-per-second" => plan.calls_per_second = number(word, value()?)?,
@@ -65,6 +73,10 @@ impl Plan {
                 "--kills" => plan.kills = number(word, value()?)?,
                 "--changes" => plan.changes = number(word, value()?)?,
                 "--price-calls" => plan.price_calls = number(word, value()?)?,
+                "--race-calls" => plan.race_calls = usize::try_from(number(word, value()?)?)?,
+                "--rounds" => plan.rounds = usize::try_from(number(word, value()?)?)?,
+                "--waiters" => plan.waiters = usize::try_from(number(word, value()?)?)?,
+                "--tasks" => plan.tasks = usize::try_from(number(word, value()?)?)?,
                 "--seed" => plan.seed = number(word, value()?)?,
                 "--out" => plan.out = Some(value()?.into()),
                 "--json" => plan.json = true,
@@ -74,7 +86,7 @@ impl Plan {
         }
         ensure!(plan.calls_per_second > 0, "--calls-per-second must be more than 0");
         ensure!(plan.nodes > 0, "--nodes must be more than 0");
-        let is_shared = plan.group != Group::Embedded || plan.nodes == 1;
+        let is_shared = !plan.group.is_embedded() || plan.nodes == 1;
         ensure!(is_shared, "one process at a time serves the embedded database");
         scenario::chosen(&plan)?;
         plan.command = command("chaos", arguments, plan.seed);
@@ -87,6 +99,8 @@ impl Plan {
             Group::Configuration => "chaos",
             Group::Routing => "chaos routing",
             Group::Embedded => "chaos embedded",
+            Group::Limits => "chaos limits",
+            Group::LimitsEmbedded => "chaos limits embedded",
         }
     }
 
@@ -101,6 +115,10 @@ impl Plan {
             kills: 100,
             changes: 100,
             price_calls: 2_000,
+            race_calls: 10_000,
+            rounds: 100,
+            waiters: 1_000,
+            tasks: 2_000,
             seed: clock.as_secs(),
             out: None,
             json: false,
@@ -117,6 +135,8 @@ impl Plan {
         self.kills = self.kills.div_ceil(10);
         self.changes = self.changes.div_ceil(10);
         self.price_calls = self.price_calls.div_ceil(4);
+        (self.race_calls, self.rounds) = (2_000, 3);
+        (self.waiters, self.tasks) = (300, 200);
     }
 }
 
@@ -140,6 +160,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         assert_eq!(parse("embedded").unwrap().nodes, 1);
+        let plan = parse("limits embedded --quick --only races").unwrap();
+        assert_eq!((plan.verb(), plan.nodes, plan.kills), ("chaos limits embedded", 1, 5));
         for line in [
             "embedded --nodes 2",
             "embedded --only both-down",

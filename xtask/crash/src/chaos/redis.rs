@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -63,6 +63,25 @@ impl Redis {
         Ok(Instant::now())
     }
 
+    /// One command there.
+    ///
+    /// # Errors
+    /// When it does not answer, or says that it did not do so.
+    pub(crate) async fn command(&self, line: &str) -> Result<()> {
+        let said = ask(self.address, line).await?;
+        ensure!(!said.starts_with('-'), "{line} was answered {said}");
+        Ok(())
+    }
+
+    /// SIGSTOP or SIGCONT.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub(crate) fn freeze(&self, stopped: bool) -> Result<()> {
+        let process = self.process.as_ref().context("redis does not run")?;
+        process.signal(if stopped { "STOP" } else { "CONT" })
+    }
+
     /// `kill -9`.
     ///
     /// # Errors
@@ -70,6 +89,22 @@ impl Redis {
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), |mut process| process.kill())
     }
+}
+
+/// What a Redis answers to one command, as it comes over the wire: the beginning of it.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) async fn ask(address: SocketAddr, line: &str) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.context("nobody listens")?;
+        stream.write_all(format!("{line}\r\n").as_bytes()).await?;
+        let mut reply = vec![0; 8_192];
+        let length = stream.read(&mut reply).await?;
+        ensure!(length > 0, "the connection was closed");
+        Ok(String::from_utf8_lossy(reply.get(..length).unwrap_or_default()).into_owned())
+    };
+    timeout(Duration::from_secs(5), exchange).await.context("no answer")?
 }
 
 /// Whether a Redis answers there.

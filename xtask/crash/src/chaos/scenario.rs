@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use super::plan::Plan;
 use super::table::Line;
 use super::world::World;
-use super::{admins, changes, cold, hatches, kills, outages, prices, routing, shutdown};
+use super::{admins, changes, cold, hatches, kills, limits, outages, prices, routing, shutdown};
 
 /// A scenario at work.
 pub(crate) type Playing<'a> = Pin<Box<dyn Future<Output = Result<Vec<Line>>> + 'a>>;
@@ -34,6 +34,22 @@ pub(crate) enum Group {
     Routing,
     /// What of the first applies to one node on SQLite, in process.
     Embedded,
+    /// Limits, queues and tasks.
+    Limits,
+    /// What of them applies to one node on SQLite, in process.
+    LimitsEmbedded,
+}
+
+impl Group {
+    /// What of a group applies to one node on SQLite.
+    pub(crate) fn embedded(self) -> Self {
+        if self == Self::Limits { Self::LimitsEmbedded } else { Self::Embedded }
+    }
+
+    /// Whether there is one node, with everything in process.
+    pub(crate) fn is_embedded(self) -> bool {
+        matches!(self, Self::Embedded | Self::LimitsEmbedded)
+    }
 }
 
 macro_rules! scenarios {
@@ -78,6 +94,26 @@ const ROUTING: &[Scenario] = scenarios! {
     "billing" routing::against_the_truth;
 };
 
+const LIMITS: &[Scenario] = scenarios! {
+    "races" limits::pass_exactly;
+    "flush" limits::is_flushed;
+    "paused" limits::is_paused;
+    "failover" limits::fails_over;
+    "modes" limits::changes_live;
+    "waiters" limits::stand_in_line;
+    "seats" limits::of_a_node_that_dies;
+    "billing" limits::against_the_truth;
+    "tasks" limits::end_once;
+};
+
+const LIMITS_EMBEDDED: &[Scenario] = scenarios! {
+    "races" limits::pass_exactly;
+    "modes" limits::changes_live;
+    "waiters" limits::stand_in_line;
+    "billing" limits::against_the_truth;
+    "tasks" limits::end_once;
+};
+
 /// What a plan asks for.
 ///
 /// # Errors
@@ -87,6 +123,8 @@ pub(crate) fn chosen(plan: &Plan) -> Result<Vec<Scenario>> {
         Group::Configuration => CONFIGURATION,
         Group::Routing => ROUTING,
         Group::Embedded => EMBEDDED,
+        Group::Limits => LIMITS,
+        Group::LimitsEmbedded => LIMITS_EMBEDDED,
     };
     if let Some(unknown) = plan.only.iter().find(|only| all.iter().all(|s| s.name != **only)) {
         let known: Vec<_> = all.iter().map(|scenario| scenario.name).collect();

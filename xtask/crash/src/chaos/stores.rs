@@ -11,7 +11,6 @@ use anima_simulator::proxy::{Mode, Proxy};
 
 use super::plan::Plan;
 use super::redis::Redis;
-use super::scenario::Group;
 use crate::place::{Behind, Place};
 
 /// Both stores.
@@ -30,7 +29,7 @@ impl Stores {
     /// # Errors
     /// When either does not answer.
     pub(crate) async fn start(plan: &Plan, scratch: &Path) -> Result<Self> {
-        let database = if plan.group == Group::Embedded {
+        let database = if plan.group.is_embedded() {
             Place::Sqlite(scratch.join("anima.db"))
         } else {
             Place::Postgres(Box::new(Behind::make(&plan.postgres, plan.seed).await?))

@@ -12,6 +12,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::limits::Kept;
 use super::load::{Lane, Load};
 use super::plan::Plan;
 use super::routing::Day;
@@ -52,6 +53,8 @@ pub(crate) struct World {
     pub(crate) key: Key,
     /// What is known of a day of failing providers.
     pub(crate) day: Day,
+    /// What is known of calls under limits.
+    pub(crate) kept: Kept,
 }
 
 impl World {
@@ -83,7 +86,8 @@ impl World {
         let (plan, scratch) = (plan.clone(), scratch.to_path_buf());
         let seed = Seed::fork(plan.seed, "chaos");
         let day = Day::default();
-        Ok(Self { plan, scratch, seed, stores, fleet, provider, key, day })
+        let kept = Kept::default();
+        Ok(Self { plan, scratch, seed, stores, fleet, provider, key, day, kept })
     }
 
     /// The admin API of one node; they are taken in turn, so that every node is asked.
