@@ -120,8 +120,8 @@ const REVENUE: &str = "revenue";
 /// Where what is given back comes from.
 const REFUNDS: &str = "refunds";
 
-/// `leg.component`: the customer's side, an attempt that served, what is given back, an attempt that
-/// did not serve, one whose end nobody saw, and what no wallet covered of a sale.
+/// `leg.component`: the customer's side, an attempt that served, what is given back, an attempt
+/// that did not serve, one whose end nobody saw, and what no wallet covered of a sale.
 const SALE: i64 = 1;
 const COST: i64 = 2;
 const REFUND: i64 = 5;

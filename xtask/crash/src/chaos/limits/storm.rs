@@ -2,8 +2,8 @@
 //!
 //! Three keys are called at once: one with a budget of its own, one whose token group has a budget,
 //! one with few slots. Redis is broken again and again while the budgets are used up, and once more
-//! when they are. Invariant: a budget holds when what was charged stays within it, both as the books
-//! say and as the provider's own count comes to.
+//! when they are. Invariant: a budget holds when what was charged stays within it, both as the
+//! books say and as the provider's own count comes to.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
