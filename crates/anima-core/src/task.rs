@@ -6,6 +6,7 @@
 //! been sent is never sent again. Sources: SPEC 9, `d-async-media` D.1, `reliability` 1.6.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,6 +94,17 @@ impl State {
     }
 }
 
+/// The text of a task's id.
+pub fn id_text(id: Uuid) -> String {
+    format!("task_{}", id.simple())
+}
+
+/// The id of a text.
+pub fn id_of(text: &str) -> Option<Uuid> {
+    let hex = text.strip_prefix("task_").filter(|hex| hex.len() == 32)?;
+    Uuid::try_parse(hex).ok()
+}
+
 /// The first pause between two tries of a webhook, in microseconds.
 const FIRST_US: i64 = 5_000_000;
 /// The longest.
@@ -112,6 +124,16 @@ pub fn webhook_pause_us(tries: u32, chance: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_has_one_text() {
+        let id = Uuid::from_u128(0xabc);
+        assert_eq!(id_of(&id_text(id)), Some(id));
+        for wrong in ["", "task_", "abc", "task_zz", "req_00000000000000000000000000000abc"] {
+            assert_eq!(id_of(wrong), None, "{wrong}");
+        }
+        assert_eq!(id_of(&format!("task_{id}")), None, "hyphens");
+    }
 
     #[test]
     fn what_has_ended_stays_so() {

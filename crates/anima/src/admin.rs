@@ -48,6 +48,7 @@ mod reports; // what providers are owed and calls earn
 mod requests; // all that is known of one request
 mod rows; // the verbs that all resources share
 mod spread; // how far a change has come
+mod tasks; // calls that their callers do not wait for
 pub mod token_groups; // sets of keys
 mod trueup; // what providers report late
 mod typed; // JSON to types, with the path of the first bad member
@@ -77,6 +78,8 @@ pub struct Admin {
     pub records: Arc<Records>,
     /// How long after a settlement a late report may charge its customer more. 0: never.
     pub sale_trueup_window_ms: u64,
+    /// How long what a task ended with is kept.
+    pub task_keep_ms: u64,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bits for ids.
@@ -104,6 +107,7 @@ impl Admin {
             watch,
             records,
             sale_trueup_window_ms: settings.sale_trueup_window_ms,
+            task_keep_ms: settings.task_keep_ms,
             clock,
             rng,
         }

@@ -100,13 +100,18 @@ impl Tasks for TaskBooks {
     }
 
     async fn list(&self, filter: Filter) -> Result<Vec<Task>, Error> {
-        let (text, whose) = match &filter.kid {
-            Some(kid) => (sql::LIST_OF_KEY, Some(kid.as_str())),
-            None => (sql::LIST, filter.app.as_deref()),
+        let (kid, app) = (filter.kid.as_deref(), filter.app.as_deref());
+        let state = filter.state.map(State::word);
+        let (text, by) = match (kid, app, state) {
+            (Some(_), _, _) => (sql::LIST_OF_KEY, kid),
+            (None, Some(_), _) => (sql::LIST_OF_APP, app),
+            (None, None, Some(_)) => (sql::LIST_OF_STATE, state),
+            (None, None, None) => (sql::LIST, None),
         };
         let parameters = vec![
-            whose.into(),
-            filter.state.map(State::word).into(),
+            by.into(),
+            app.into(),
+            state.into(),
             filter.before.into(),
             i64::from(filter.limit).into(),
         ];

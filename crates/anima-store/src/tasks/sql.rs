@@ -52,24 +52,27 @@ pub(super) const TASK: &str = concat!("SELECT ", columns!(), " FROM task WHERE i
 
 pub(super) const RESULT: &str = "SELECT result FROM task WHERE id = $1";
 
-/// Of one key, `$1`.
-pub(super) const LIST_OF_KEY: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM task WHERE kid = $1 AND (CAST($2 AS text) IS NULL OR state = $2)
-        AND (CAST($3 AS uuid) IS NULL OR id < $3)
-    ORDER BY id DESC LIMIT $4"
-);
+/// Lists tasks by what an index leads to, `$1`; the rest is looked at row by row.
+macro_rules! list {
+    ($by:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM task WHERE ",
+            $by,
+            " AND (CAST($2 AS text) IS NULL OR app = $2)
+                AND (CAST($3 AS text) IS NULL OR state = $3)
+                AND (CAST($4 AS uuid) IS NULL OR id < $4)
+            ORDER BY id DESC LIMIT $5"
+        )
+    };
+}
 
-/// Of all, or of one app.
-pub(super) const LIST: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM task WHERE (CAST($1 AS text) IS NULL OR app = $1)
-        AND (CAST($2 AS text) IS NULL OR state = $2)
-        AND (CAST($3 AS uuid) IS NULL OR id < $3)
-    ORDER BY id DESC LIMIT $4"
-);
+pub(super) const LIST_OF_KEY: &str = list!("kid = $1");
+pub(super) const LIST_OF_APP: &str = list!("app = $1");
+pub(super) const LIST_OF_STATE: &str = list!("state = $1");
+/// Of all: `$1` is nothing.
+pub(super) const LIST: &str = list!("CAST($1 AS text) IS NULL");
 
 /// Takes what is due, one of each key before the second of any: what a key has running counts.
 /// Who meets another one at a row waits for it and finds the row taken.

@@ -267,7 +267,13 @@ mod rules {
         assert_eq!(ids(of("b")).await, [3]);
         let all = Filter { limit: 9, ..Filter::default() };
         assert_eq!(ids(all.clone()).await, [5, 4, 3, 2, 1]);
-        assert!(ids(Filter { app: Some("other".to_owned()), ..all }).await.is_empty());
+        assert!(ids(Filter { app: Some("other".to_owned()), ..all.clone() }).await.is_empty());
+        let acme = Some("acme".to_owned());
+        assert_eq!(ids(Filter { app: acme.clone(), ..of("b") }).await, [3]);
+        assert!(ids(Filter { app: Some("other".to_owned()), ..of("b") }).await.is_empty());
+        let waiting = Filter { state: Some(State::Accepted), before: Some(id(3)), ..all };
+        assert_eq!(ids(waiting.clone()).await, [2, 1]);
+        assert_eq!(ids(Filter { app: acme, ..waiting }).await, [2, 1]);
     }
 
     pub(super) async fn a_webhook_is_tried_until_it_is_received_or_given_up(stores: TaskStores) {

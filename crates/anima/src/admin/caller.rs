@@ -46,9 +46,10 @@ impl Caller {
 }
 
 /// The least role for a method of a path. A PATCH may be a mere switch; its handler looks closer.
-/// The hatches are an operator's.
+/// The hatches are an operator's, and tasks.
 pub(crate) fn least_role(method: &Method, path: &str) -> Role {
-    let is_hatch = path.starts_with("/circuits/") || path == "/cache/invalidate";
+    let of_operator = ["/circuits/", "/tasks/"].iter().any(|start| path.starts_with(start));
+    let is_hatch = of_operator || path == "/cache/invalidate";
     match *method {
         Method::POST if is_hatch => Role::Operator,
         Method::GET | Method::HEAD => Role::Viewer,

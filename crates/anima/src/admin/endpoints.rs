@@ -21,6 +21,7 @@ use super::keys::Keys;
 use super::prices::Prices;
 use super::problem::{Code, Problem};
 use super::quotas::Quotas;
+use super::tasks::Wish;
 use super::token_groups::TokenGroups;
 
 mod serve;
@@ -69,6 +70,7 @@ pub(crate) enum Action {
     Nodes,
     Queues,
     LimitsOfKey,
+    Tasks(Wish),
     Hatch(Lever),
 }
 
@@ -140,6 +142,7 @@ impl Endpoint {
             | Action::Nodes
             | Action::Queues
             | Action::LimitsOfKey
+            | Action::Tasks(_)
             | Action::Hatch(_) => false,
         }
     }
@@ -173,6 +176,10 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/nodes", Action::Nodes),
         (Method::GET, "/queues", Action::Queues),
         (Method::GET, "/apps/{app}/keys/{kid}/limits", Action::LimitsOfKey),
+        (Method::GET, "/tasks", Action::Tasks(Wish::List)),
+        (Method::GET, "/tasks/{id}", Action::Tasks(Wish::Read)),
+        (Method::POST, "/tasks/{id}/cancel", Action::Tasks(Wish::Cancel)),
+        (Method::POST, "/tasks/{id}/webhook", Action::Tasks(Wish::Replay)),
     ];
     let others = others.into_iter().map(|(method, path, action)| Endpoint {
         method,

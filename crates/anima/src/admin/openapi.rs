@@ -11,6 +11,7 @@ use super::collection::Codes;
 use super::endpoints::{self, Action, Endpoint, Verb};
 use super::hatches::Lever;
 use super::problem::Code;
+use super::tasks::Wish;
 
 mod hatches;
 mod limits;
@@ -19,6 +20,7 @@ mod payloads;
 mod requests;
 mod routing;
 mod schemas;
+mod tasks;
 
 pub(crate) use payloads::payload;
 
@@ -74,7 +76,7 @@ fn reference(schema: &str) -> Value {
 
 fn tags() -> Vec<Value> {
     let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
-    let others = ["requests", "ledger", "circuits", "nodes", "hatches", "audit"];
+    let others = ["requests", "ledger", "circuits", "nodes", "tasks", "hatches", "audit"];
     rows.chain(others).map(|name| json!({ "name": name })).collect()
 }
 
@@ -122,9 +124,7 @@ impl Words {
                 let id = format!("{verb:?}{name}").to_ascii_lowercase();
                 Self { id, summary: summary.to_owned(), tag: collection.path() }
             }
-            Action::TopUp => {
-                fixed("topup", "Puts money into an app's wallet, once per key", "apps")
-            }
+            Action::TopUp => fixed("topup", "Puts money into a wallet, once per key", "apps"),
             Action::Refund => {
                 fixed("refund", "Gives back what a request was charged, once per key", "apps")
             }
@@ -156,6 +156,10 @@ impl Words {
             Action::Hatch(lever) => {
                 let (id, summary) = hatches::words(lever);
                 fixed(id, summary, "hatches")
+            }
+            Action::Tasks(wish) => {
+                let (id, summary) = tasks::words(wish);
+                fixed(id, summary, "tasks")
             }
             Action::Audit => fixed("audit", "Lists who changed what, newest first", "audit"),
             Action::Nodes => fixed("nodes", "Lists the nodes of the installation", "nodes"),
@@ -234,8 +238,10 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             let before = "`next` of the page before";
             parameters.push(query("before", &json!({ "type": "integer" }), false, before));
         }
+        Action::Tasks(Wish::List) => parameters.extend(tasks::filters(&limit)),
         Action::Circuits => parameters.push(query("channel", &word, false, "Only this channel's")),
         Action::Rows(Verb::Create | Verb::Read | Verb::Versions, _)
+        | Action::Tasks(Wish::Read | Wish::Cancel | Wish::Replay)
         | Action::Hatch(_)
         | Action::Grants
         | Action::Balance
@@ -303,6 +309,7 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
             (schema.to_owned(), required)
         }
         Action::TrueUp => ("NewTrueUp".to_owned(), true),
+        Action::Tasks(Wish::Cancel | Wish::Replay) => ("Reason".to_owned(), false),
         Action::Grants
         | Action::Balance
         | Action::Statement
@@ -318,7 +325,8 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         | Action::Circuits
         | Action::Nodes
         | Action::Queues
-        | Action::LimitsOfKey => return None,
+        | Action::LimitsOfKey
+        | Action::Tasks(Wish::List | Wish::Read) => return None,
     };
     let content = json!({ "application/json": { "schema": reference(&schema) } });
     Some(json!({ "required": required, "content": content }))
@@ -359,6 +367,8 @@ fn responses(action: Action) -> Value {
         Action::Nodes => ("200", Some("NodePage".to_owned())),
         Action::Queues => ("200", Some("QueuePage".to_owned())),
         Action::LimitsOfKey => ("200", Some("LimitPage".to_owned())),
+        Action::Tasks(Wish::List) => ("200", Some("TaskPage".to_owned())),
+        Action::Tasks(Wish::Read | Wish::Cancel | Wish::Replay) => ("200", Some("Task".to_owned())),
         Action::Hatch(lever) => {
             let (status, schema) = hatches::answer(lever);
             (status, schema.map(str::to_owned))

@@ -29,6 +29,8 @@ pub enum Code {
     IdempotencyConflict,
     AmountUnavailable,
     BooksBreached,
+    TaskNotCancellable,
+    WebhookPending,
     BodyTooLarge,
     UnknownReference,
     VersionRequired,
@@ -53,6 +55,8 @@ impl Code {
         Self::IdempotencyConflict,
         Self::AmountUnavailable,
         Self::BooksBreached,
+        Self::TaskNotCancellable,
+        Self::WebhookPending,
         Self::BodyTooLarge,
         Self::UnknownReference,
         Self::VersionRequired,
@@ -94,6 +98,12 @@ impl Code {
                 "books_breached",
                 "The books do not hold an invariant that this rests on",
             ),
+            Self::TaskNotCancellable => {
+                (S::CONFLICT, "task_not_cancellable", "The task may have been sent, or has ended")
+            }
+            Self::WebhookPending => {
+                (S::CONFLICT, "webhook_pending", "The webhook is waiting or being tried already")
+            }
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             Self::UnknownReference => {
                 (S::UNPROCESSABLE_ENTITY, "unknown_reference", "A row that is named does not exist")

@@ -35,6 +35,7 @@ mod nodes;
 mod payloads;
 mod rehearsals;
 mod rows;
+mod tasks;
 
 /// Nobody watches the ledger here.
 #[derive(Debug)]
@@ -140,6 +141,7 @@ impl Desk {
             watch: Arc::new(watch),
             records: Arc::new(records),
             sale_trueup_window_ms: 0,
+            task_keep_ms: 60_000,
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
         };

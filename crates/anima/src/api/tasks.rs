@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::task::State;
+use anima_core::task::{State, id_of, id_text};
 use anima_store::database::{Stores, TaskStores};
 use anima_store::ledger::money::Money;
 use anima_store::tasks::{Ending, Task};
@@ -163,17 +163,6 @@ impl Tasks {
     }
 }
 
-/// The text of a task's id.
-pub fn id_text(id: Uuid) -> String {
-    format!("task_{}", id.simple())
-}
-
-/// The id of a text.
-pub fn id_of(text: &str) -> Option<Uuid> {
-    let hex = text.strip_prefix("task_").filter(|hex| hex.len() == 32)?;
-    Uuid::try_parse(hex).ok()
-}
-
 /// A task as its caller sees it, with what it ended with where that is at hand.
 pub fn show(task: &Task, kept: Option<&Kept>) -> Value {
     let id = id_text(task.id);
@@ -208,19 +197,4 @@ pub fn show(task: &Task, kept: Option<&Kept>) -> Value {
         members.insert("response".to_owned(), response);
     }
     shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_has_one_text() {
-        let id = Uuid::from_u128(0xabc);
-        assert_eq!(id_of(&id_text(id)), Some(id));
-        for wrong in ["", "task_", "abc", "task_zz", "req_00000000000000000000000000000abc"] {
-            assert_eq!(id_of(wrong), None, "{wrong}");
-        }
-        assert_eq!(id_of(&format!("task_{id}")), None, "hyphens");
-    }
 }

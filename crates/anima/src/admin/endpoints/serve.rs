@@ -25,7 +25,7 @@ use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
 use crate::admin::{
     Admin, apps, audit, books, circuits, hatches, invoices, keys, limits, nodes, reports, requests,
-    spread, trueup,
+    spread, tasks, trueup,
 };
 
 /// Serves one call whose path names everything by itself.
@@ -139,6 +139,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Nodes => nodes::list(admin, call),
         Action::Queues => limits::queues(admin, call),
         Action::LimitsOfKey => limits::of_key(admin, call).await,
+        Action::Tasks(wish) => Box::pin(tasks::serve(admin, wish, call)).await,
         Action::Hatch(lever) => Box::pin(hatches::serve(admin, lever, call)).await,
     }
 }
@@ -324,6 +325,7 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Nodes
         | Action::Queues
         | Action::LimitsOfKey
+        | Action::Tasks(_)
         | Action::Hatch(_) => {
             let topup = apps::topup(admin, actor, app, key, body).await?;
             apps::Moved { body: topup.to_json(), replayed: topup.replayed }

@@ -74,6 +74,9 @@ pub(super) fn all() -> Value {
         ("RequestRecord", super::requests::record()),
         ("QueuePage", page(&super::limits::queue())),
         ("LimitPage", page(&super::limits::limit())),
+        ("Task", super::tasks::task()),
+        ("TaskPage", page(&reference("Task"))),
+        ("Reason", super::tasks::reason()),
     ];
     let all = replies.into_iter().chain(super::money::all()).chain(super::hatches::all());
     schemas.extend(all.map(|(name, schema)| (name.to_owned(), schema)));

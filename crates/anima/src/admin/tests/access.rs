@@ -43,13 +43,14 @@ async fn every_role_may_do_its_own_and_no_more() {
         let change = matches!(endpoint.action, Action::Rows(Verb::Change, _));
         let pulls = matches!(
             endpoint.action,
-            Action::Hatch(
-                Lever::Open
-                    | Lever::Close
-                    | Lever::Reset
-                    | Lever::SwitchGateway
-                    | Lever::Invalidate
-            )
+            Action::Tasks(_)
+                | Action::Hatch(
+                    Lever::Open
+                        | Lever::Close
+                        | Lever::Reset
+                        | Lever::SwitchGateway
+                        | Lever::Invalidate
+                )
         );
         for (role, allowed) in [
             ("viewer", endpoint.method == Method::GET),
