@@ -147,9 +147,7 @@ impl Words {
             }
             Action::Margin => fixed("margin", "What calls earned, grouped", "ledger"),
             Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
-            Action::Request => {
-                fixed("request", "Reads all that is known of one request", "requests")
-            }
+            Action::Request => fixed("request", "Reads all about one request", "requests"),
             Action::Postings => fixed("postings", "Lists the postings about a request", "ledger"),
             Action::TrialBalance => fixed("trialbalance", "Sums up every account", "ledger"),
             Action::Verify => fixed("verify", "Checks the ledger's invariants now", "ledger"),
@@ -222,9 +220,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             let format = json!({ "type": "string", "enum": ["json", "csv"], "default": "json" });
             parameters.push(query("format", &format, false, "How it is written"));
         }
-        Action::TrialBalance => {
-            parameters.push(query("at", &moment, false, "As it was just before; absent is now"));
-        }
+        Action::TrialBalance => parameters.push(query("at", &moment, false, "Just before; or now")),
         Action::Estimates | Action::Invoices => parameters.extend(of_channel(&limit)),
         Action::Margin => {
             parameters.push(query("request_id", &word, false, "Of one request"));

@@ -75,11 +75,6 @@ pub(super) fn task() -> Value {
 
 /// The body of what is done to a task.
 pub(super) fn reason() -> Value {
-    json!({
-        "type": "object",
-        "properties": {
-            "reason": { "type": "string", "maxLength": 1000, "description": "For the audit record" },
-        },
-        "additionalProperties": false,
-    })
+    let why = json!({ "type": "string", "maxLength": 1000, "description": "For the audit record" });
+    json!({ "type": "object", "properties": { "reason": why }, "additionalProperties": false })
 }
