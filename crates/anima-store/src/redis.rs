@@ -143,6 +143,13 @@ impl Redis {
         self.0.supervised.health.subscribe()
     }
 
+    /// Which process of a server answers, or answered last: another number after a fail-over or a
+    /// restart, both of which may have forgotten what was written last. 0 when nobody can say, as
+    /// with a Cluster.
+    pub(crate) fn run_of_server(&self) -> u32 {
+        self.0.supervised.run()
+    }
+
     /// `single`, `sentinel` or `cluster`.
     pub fn kind(&self) -> &'static str {
         self.0.kind

@@ -126,7 +126,7 @@ impl RedisQuotas {
         ];
         for bound in ask.bounds.iter().filter(|bound| bound.tag == *tag) {
             keys.extend(keys_of(bound));
-            describe(bound, ask.now, &mut arguments);
+            self.describe(bound, ask.now, &mut arguments);
         }
         if how == Judging::InTurn {
             let [heads, ..] = redis_keys::quota_line(tag);
@@ -181,6 +181,39 @@ impl RedisQuotas {
         Ok(InTurn::Judged(verdict(ask.bounds, standings.collect())))
     }
 
+    /// What a purse is marked with that is counted here: its span, and the process that answers. What
+    /// another one knew may lack what was written last, so it counts as not known, and the ledger
+    /// seeds it anew (`reliability` 2.3).
+    fn mark(&self, span: Span) -> String {
+        match self.redis.run_of_server() {
+            0 => span.from.micros().to_string(),
+            run => format!("{}{run:010}", span.from.micros()),
+        }
+    }
+
+    /// A bound, as `admit` takes it.
+    fn describe(&self, bound: &Bound, now: Timestamp, arguments: &mut Vec<String>) {
+        let shadow = i64::from(bound.counter.rule.shadow).to_string();
+        match bound.check {
+            Check::Slots { limit } => arguments.extend(["s".to_owned(), shadow, limit.to_string()]),
+            Check::Rate(rate) => arguments.extend([
+                "r".to_owned(),
+                shadow,
+                rate.cost_us(bound.units).to_string(),
+                rate.burst_us().to_string(),
+                rate.period_us.to_string(),
+            ]),
+            Check::Purse { limit, span } => arguments.extend([
+                "p".to_owned(),
+                shadow,
+                limit.to_string(),
+                bound.units.to_string(),
+                self.mark(span),
+                kept_ms(span, now).to_string(),
+            ]),
+        }
+    }
+
     /// Gives back what an ask took of a tag.
     async fn give_back(&self, ask: Ask<'_>, tag: &Tag) -> Result<(), Unavailable> {
         let none = |bound: &Bound| Bound { units: 0, ..bound.clone() };
@@ -206,7 +239,7 @@ impl RedisQuotas {
                 i64::from(bound.counter.rule.shadow).to_string(),
                 limit.to_string(),
                 bound.units.to_string(),
-                span.from.micros().to_string(),
+                self.mark(span),
                 kept_ms(span, ask.now).to_string(),
             ]);
         }
@@ -325,29 +358,6 @@ fn keys_of(bound: &Bound) -> Vec<Key> {
     redis_keys::quota_counter(&bound.tag, &bound.counter, span)
 }
 
-/// A bound, as `admit` takes it.
-fn describe(bound: &Bound, now: Timestamp, arguments: &mut Vec<String>) {
-    let shadow = i64::from(bound.counter.rule.shadow).to_string();
-    match bound.check {
-        Check::Slots { limit } => arguments.extend(["s".to_owned(), shadow, limit.to_string()]),
-        Check::Rate(rate) => arguments.extend([
-            "r".to_owned(),
-            shadow,
-            rate.cost_us(bound.units).to_string(),
-            rate.burst_us().to_string(),
-            rate.period_us.to_string(),
-        ]),
-        Check::Purse { limit, span } => arguments.extend([
-            "p".to_owned(),
-            shadow,
-            limit.to_string(),
-            bound.units.to_string(),
-            span.from.micros().to_string(),
-            kept_ms(span, now).to_string(),
-        ]),
-    }
-}
-
 fn kept_ms(span: Span, now: Timestamp) -> i64 {
     if span.is_ever() { EVER_MS } else { (span.to.since(now) / 1_000).max(0) + KEPT_MS }
 }
@@ -358,26 +368,25 @@ impl PurseStore for RedisQuotas {
         let Check::Purse { span, .. } = purse.check else { return Ok(false) };
         let mut keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
         keys.push(redis_keys::quota_charge(&purse.tag, charge));
-        let numbers = [span.from.micros(), purse.units, CHARGE_MS].map(|number| number.to_string());
-        let arguments: Vec<String> = std::iter::once("charge".to_owned()).chain(numbers).collect();
-        let charged: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        let (units, kept) = (purse.units.to_string(), CHARGE_MS.to_string());
+        let arguments = ["charge".to_owned(), self.mark(span), units, kept];
+        let charged: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
         Ok(charged == 1)
     }
 
     async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
         let Check::Purse { span, .. } = purse.check else { return Ok(()) };
-        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
         let kept =
             if span.is_ever() { EVER_MS } else { span.to.since(span.from) / 1_000 + KEPT_MS };
-        let numbers = [span.from.micros(), spent, kept].map(|number| number.to_string());
-        let arguments: Vec<String> = std::iter::once("seed".to_owned()).chain(numbers).collect();
-        let _seeded: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        let arguments = ["seed".to_owned(), self.mark(span), spent.to_string(), kept.to_string()];
+        let keys = keys_of(purse);
+        let _seeded: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
         Ok(())
     }
 
     async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
         let Check::Purse { span, .. } = purse.check else { return Ok(None) };
-        let arguments = ["look".to_owned(), span.from.micros().to_string()];
+        let arguments = ["look".to_owned(), self.mark(span)];
         // What has expired is no hold any more.
         self.level_of(purse, now).await?;
         let said: Vec<String> = self.redis.script(&PURSE, &keys_of(purse), &arguments[..]).await?;
@@ -390,9 +399,8 @@ impl PurseStore for RedisQuotas {
     async fn repair(&self, purse: &Bound, (mended, by): (i64, i64)) -> Result<bool, Unavailable> {
         let Check::Purse { span, .. } = purse.check else { return Ok(false) };
         let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
-        let numbers = [span.from.micros(), mended, by].map(|number| number.to_string());
-        let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(numbers).collect();
-        let repaired: i64 = self.redis.script(&PURSE, &keys, arguments).await?;
+        let arguments = ["repair".to_owned(), self.mark(span), mended.to_string(), by.to_string()];
+        let repaired: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
         Ok(repaired == 1)
     }
 }

@@ -1,7 +1,8 @@
 //! One connection that can run commands, whatever the topology behind it.
 //!
 //! Not here: when to connect and when to give up, which is the supervisor's. Invariant: making a
-//! connection ends within its bound, and one that is handed out has answered.
+//! connection ends within its bound, and one that is handed out has answered and has said which
+//! server it is, where there is one server.
 
 use std::time::Duration;
 
@@ -77,6 +78,16 @@ impl Line {
     }
 }
 
+/// The server at the other end of a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Server {
+    /// Where a Sentinel said that it is; empty where none was asked.
+    pub(super) place: String,
+    /// Its process: another after a fail-over or a restart. 0 for a Cluster, and where it does not
+    /// say so.
+    pub(super) run: u32,
+}
+
 /// Connects and asks for a sign of life.
 ///
 /// # Errors
@@ -84,12 +95,16 @@ impl Line {
 pub(super) async fn connect(
     address: &Address,
     (bound, response): (Duration, Duration),
-) -> RedisResult<Link> {
+) -> RedisResult<(Link, Server)> {
     let connected = tokio::time::timeout(bound, open(address, (bound, response))).await;
     connected.unwrap_or_else(|_late| Err(late(bound)))
 }
 
-async fn open(address: &Address, (bound, response): (Duration, Duration)) -> RedisResult<Link> {
+async fn open(
+    address: &Address,
+    (bound, response): (Duration, Duration),
+) -> RedisResult<(Link, Server)> {
+    let mut server = Server::default();
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(bound))
         .set_response_timeout(Some(response));
@@ -98,8 +113,9 @@ async fn open(address: &Address, (bound, response): (Duration, Duration)) -> Red
             Link::One(client.get_multiplexed_async_connection_with_config(&config).await?)
         }
         Address::Sentinel(sentinels) => {
-            let mut client = sentinels.client()?;
-            Link::One(client.get_async_connection_with_config(&config).await?)
+            let client = sentinels.client()?.async_get_client().await?;
+            server.place = client.get_connection_info().addr().to_string();
+            Link::One(client.get_multiplexed_async_connection_with_config(&config).await?)
         }
         Address::Cluster(client, _) => {
             let config = redis::cluster::ClusterConfig::new()
@@ -109,7 +125,30 @@ async fn open(address: &Address, (bound, response): (Duration, Duration)) -> Red
         }
     };
     link.clone().ping().await?;
-    Ok(link)
+    if matches!(link, Link::One(_)) {
+        server.run = run_of(link.clone()).await;
+    }
+    Ok((link, server))
+}
+
+/// Which process answers.
+async fn run_of(link: Link) -> u32 {
+    let mut command = redis::cmd("INFO");
+    command.arg("server");
+    let said: RedisResult<String> = link.command(&command).await;
+    let said = said.unwrap_or_default();
+    let run = said.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+    run.trim().bytes().fold(0, |hash: u32, byte| {
+        hash.wrapping_mul(16_777_619) ^ u32::from(byte) ^ hash.rotate_left(13)
+    })
+}
+
+/// Where a Sentinel says that the primary is. `None` where none is asked, or none knows.
+pub(super) async fn named(address: &Address, bound: Duration) -> Option<String> {
+    let Address::Sentinel(sentinels) = address else { return None };
+    let mut asked = sentinels.client().ok()?;
+    let client = tokio::time::timeout(bound, asked.async_get_client()).await.ok()?.ok()?;
+    Some(client.get_connection_info().addr().to_string())
 }
 
 /// A connection for subscriptions alone. In a Cluster any node will do, for it passes messages on

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Address;
-use super::link::{self, Line, Link};
+use super::link::{self, Line, Link, Server};
 use super::{Error, Fault, Options, fault};
 
 /// Between two signs of life on a link that nobody complains about.
@@ -42,6 +42,8 @@ pub(crate) struct Supervised {
     /// In a row, on the present link.
     failures: AtomicU32,
     lost: Notify,
+    /// [`Server::run`] of the server behind the present link, or the last one.
+    run: AtomicU32,
 }
 
 impl Supervised {
@@ -54,6 +56,7 @@ impl Supervised {
             health: watch::Sender::new(false),
             failures: AtomicU32::new(0),
             lost: Notify::new(),
+            run: AtomicU32::new(0),
         }
     }
 
@@ -120,8 +123,14 @@ impl Supervised {
         }
     }
 
-    fn up(&self, link: Link, number: u64) {
+    /// Which process answers, or answered last; 0 when nobody can say.
+    pub(super) fn run(&self) -> u32 {
+        self.run.load(Ordering::Acquire)
+    }
+
+    fn up(&self, link: Link, run: u32, number: u64) {
         self.failures.store(0, Ordering::Relaxed);
+        self.run.store(run, Ordering::Release);
         self.state.send_replace(State { line: Line::Up(link, number), refused: None });
         if !self.health.send_replace(true) {
             tracing::info!(kind = self.address.kind(), "connected to redis");
@@ -148,13 +157,13 @@ pub(super) async fn run(supervised: Arc<Supervised>) {
     let mut number = 0;
     loop {
         number += 1;
-        connect(&supervised, number).await;
-        watch_over(&supervised, number).await;
+        let server = connect(&supervised, number).await;
+        watch_over(&supervised, number, &server).await;
     }
 }
 
-/// Connects, however long that takes.
-async fn connect(supervised: &Supervised, number: u64) {
+/// Connects, however long that takes, and says to whom.
+async fn connect(supervised: &Supervised, number: u64) -> Server {
     let mut pause = PAUSE;
     let mut said = String::new();
     loop {
@@ -169,7 +178,10 @@ async fn connect(supervised: &Supervised, number: u64) {
             connecting.await
         };
         let error = match connected {
-            Ok(link) => return supervised.up(link, number),
+            Ok((link, server)) => {
+                supervised.up(link, server.run, number);
+                return server;
+            }
             Err(error) => error,
         };
         let words = error.to_string();
@@ -183,8 +195,9 @@ async fn connect(supervised: &Supervised, number: u64) {
     }
 }
 
-/// Returns when the present link is lost.
-async fn watch_over(supervised: &Supervised, number: u64) {
+/// Returns when the present link is lost, or its server is not the primary any more. A primary that
+/// was replaced goes on answering for seconds, and what is written there is lost.
+async fn watch_over(supervised: &Supervised, number: u64, server: &Server) {
     loop {
         let doubted = supervised.failures.load(Ordering::Relaxed) > 0;
         let pause = if doubted { PAUSE } else { PROBE_EVERY };
@@ -200,6 +213,10 @@ async fn watch_over(supervised: &Supervised, number: u64) {
             Ok(Ok(())) => supervised.succeeded(),
             Ok(Err(error)) => drop(supervised.judge(number, &error)),
             Err(_) => supervised.failed(number, "no sign of life"),
+        }
+        let named = link::named(&supervised.address, CONNECT).await;
+        if named.is_some_and(|place| place != server.place) {
+            supervised.leave(number, &Line::Connecting, "another server is the primary");
         }
     }
 }

@@ -12,6 +12,7 @@ on_both! {
     a_rate_lets_waiters_pass_one_by_one;
     a_client_that_hangs_up_is_out_of_the_queue;
     a_key_that_turns_to_reject_refuses_its_waiters;
+    a_key_that_turns_to_async_serves_its_waiters;
     a_key_that_is_disabled_empties_its_queue;
 }
 
@@ -166,6 +167,24 @@ async fn a_key_that_turns_to_reject_refuses_its_waiters(app: &TestApp) {
     });
     let told = told.await;
     assert_eq!((told.status, reason(&told).as_str()), (429, "concurrency_limited"));
+}
+
+async fn a_key_that_turns_to_async_serves_its_waiters(app: &TestApp) {
+    let (path, key) = waiting_key(app, one(), json!({"wait_timeout_ms": 60_000})).await;
+    app.fault("latency:1000");
+    let (a, b, ()) = tokio::join!(
+        app.ask_as(&key, "chat"),
+        async {
+            running(app, 1).await;
+            app.ask_as(&key, "chat").await
+        },
+        async {
+            queued(app, 1).await;
+            app.patch(&path, json!({"queue_mode": "ASYNC"})).await;
+        }
+    );
+    assert_eq!((a.status, b.status), (200, 200), "{b:?}");
+    assert_eq!(app.ask_as(&key, "chat").await.status, 202, "the next is a task");
 }
 
 async fn a_key_that_is_disabled_empties_its_queue(app: &TestApp) {

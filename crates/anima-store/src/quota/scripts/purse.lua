@@ -1,12 +1,13 @@
 -- Seeds, charges or repairs a purse, and gives 1 when it did; or looks at it, and gives what was
 -- spent, the number of corrections, and the calls that hold something.
--- KEYS: purse, holds, and for a charge its mark.
+-- KEYS: purse, holds, and for a charge its mark, for a seed the holds' amounts.
 -- ARGV: 'seed', from, spent, keep ms | 'charge', from, amount, mark's keep ms
 --   | 'look', from | 'repair', from, corrections seen, amount
 local from = redis.call('HGET', KEYS[1], 'from')
 if ARGV[1] == 'seed' then
     if from == ARGV[2] then return 0 end
-    redis.call('DEL', KEYS[1])
+    -- What calls hold is part of what the ledger says.
+    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
     -- No number of corrections is one that was seen before the counter was lost.
     local mended = redis.call('TIME')[1]
     redis.call('HSET', KEYS[1], 'from', ARGV[2], 'spent', ARGV[3], 'held', '0', 'mended', mended)

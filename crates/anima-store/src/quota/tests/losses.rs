@@ -4,9 +4,16 @@
 //! either. The ledger is a map here. Whatever happens in which order, the ledger never passes the
 //! limit, and at rest the counters agree with it again (`reliability` 2.3).
 
+use std::time::Duration;
+
 use redis::cmd;
+use tokio::time::Instant;
 
 use super::*;
+use crate::tests::redis_servers::Watched;
+
+/// Longer than a failover takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What calls hold or were charged.
 type Ledger = BTreeMap<u128, i64>;
@@ -103,10 +110,10 @@ impl World {
 async fn a_redis_that_forgets_never_lets_a_budget_be_overspent() {
     let Some((_proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
     let pattern = format!("{prefix}:*");
-    let timeout = std::time::Duration::from_secs(30);
+    let timeout = Duration::from_secs(30);
     let options = Options { timeout, prefix, ..Options::default() };
     let redis = Redis::open(&url, options).unwrap();
-    assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
+    assert!(redis.ready(Duration::from_secs(5)).await.unwrap());
     for seed in 0..4 {
         let rng = SeededRng::new(seed);
         let pick = |most: u64| i64::try_from(rng.next_u64() % most).unwrap();
@@ -142,4 +149,35 @@ async fn a_redis_that_forgets_never_lets_a_budget_be_overspent() {
         }
         assert_eq!(used(&world.place, &world.bounds(0)[1], later).await, 0, "no slot is lost");
     }
+}
+
+/// What a primary was told last may not have reached the replica that takes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_over_knows_no_budget_until_the_ledger_says_it() {
+    let Some(servers) = Watched::start().await else { return };
+    let redis = Redis::open(&servers.url(), Options::default()).unwrap();
+    assert!(redis.ready(PATIENCE).await.unwrap());
+    let store = Arc::new(RedisQuotas::new(redis, Uuid::from_u128(1), Arc::default()));
+    let place = Place { store, app: "failed-over".into() };
+    let bounds = [purse(&place.app, Scope::App, 100, 10)];
+    place.store.seed(&bounds[0], 40).await.unwrap();
+    assert!(admitted(&admit(&place, 1, &bounds, 0).await));
+    assert_eq!(used(&place, &bounds[0], 0).await, 50);
+    servers.fail_over().await;
+    let began = Instant::now();
+    loop {
+        // Until the node has noticed, the old primary answers, or nobody does.
+        let ask = Ask { id: Uuid::from_u128(2), bounds: &bounds, now: at(0), lease_us: LEASE };
+        match place.store.admit(ask).await {
+            Ok(Verdict::Unseeded(_)) => break,
+            Ok(_) | Err(_) => assert!(began.elapsed() < PATIENCE, "it goes on as before"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    place.store.seed(&bounds[0], 70).await.unwrap();
+    assert_eq!(used(&place, &bounds[0], 0).await, 70, "and what calls held is part of it");
+    // A call from before has been counted by the ledger.
+    close(&place, 1, &bounds, 0).await;
+    assert_eq!(used(&place, &bounds[0], 0).await, 70);
+    assert!(admitted(&admit(&place, 3, &bounds, 0).await));
 }

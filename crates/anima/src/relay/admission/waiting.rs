@@ -357,7 +357,8 @@ async fn review(admission: &Admission, room: &Room) {
         match caller::terms(&admission.live, admission.clock.now(), &kid).await {
             Ok(terms) => {
                 let of_task = Arc::new(terms.of_task());
-                let waits = terms.mode == QueueMode::Wait;
+                // Calls become tasks from the next one on; those that wait are served.
+                let waits = terms.mode != QueueMode::Reject;
                 let terms = Arc::new(terms);
                 admission.rooms.tell(&room.tag, &kid, |is_task| match (is_task, waits) {
                     (true, _) => Said::Changed(Arc::clone(&of_task)),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Instant, sleep};
 
 use super::storm;
@@ -127,10 +127,16 @@ impl Watched {
         let (old, fresh) = if primary == 0 { (one, other) } else { (other, one) };
         if kill {
             old.process.take().map_or(Ok(()), |mut process| process.kill())?;
-        } else {
-            // It is refused until the replica has shown for a while that it is well.
-            let order = format!("SENTINEL FAILOVER {NAME}");
-            self.sentinel.until(&order, |said| said.starts_with("+OK")).await?;
+        }
+        let until = Instant::now() + PATIENCE;
+        while !ask(fresh.address, "ROLE").await?.contains("master") {
+            ensure!(Instant::now() < until, "the replica does not become the primary");
+            if !kill {
+                // It is refused until the replica has shown for a while that it is well, and one
+                // that takes too long is given up: then it is asked for again.
+                drop(ask(self.sentinel.address, &format!("SENTINEL FAILOVER {NAME}")).await);
+            }
+            sleep(Duration::from_millis(100)).await;
         }
         let port = format!("\r\n{}\r\n", fresh.address.port());
         self.sentinel.until(&asked, |said| said.contains(&port)).await?;

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::chaos::load::Lane;
-use crate::chaos::world::{World, chat};
+use crate::chaos::world::{World, chat, path_of};
 use crate::money::{COST, SALE};
 use crate::operator::{Key, member, price, text};
 
@@ -90,6 +90,18 @@ pub(super) async fn turn(world: &World, (n, path): (usize, &str), mode: &str) ->
     let row = admin.call(Method::GET, path, &Value::Null).await?;
     let body = json!({"version_no": member(&row, "version_no"), "queue_mode": mode});
     admin.call(Method::PATCH, &format!("{path}?wait_ms=0"), &body).await.map(drop)
+}
+
+/// How many slots of a key's first limit are taken, as one node says.
+///
+/// # Errors
+/// When it does not say so.
+pub(super) async fn used(world: &World, (n, key): (usize, &Key)) -> Result<i64> {
+    let path = format!("{}/limits", path_of(key));
+    let shown = world.admin(n)?.call(Method::GET, &path, &Value::Null).await?;
+    let used = shown.pointer("/items/0/used").context("no `used`")?;
+    let text = used.as_str().map_or_else(|| used.to_string(), str::to_owned);
+    text.parse().with_context(|| format!("used: {text}"))
 }
 
 /// How calls to an alias are charged.

@@ -6,9 +6,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use http::Method;
-use serde_json::{Value, json};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::clients::{Caller, Told};
@@ -62,7 +61,7 @@ pub(crate) async fn of_a_node_that_dies(world: &mut World) -> Result<Vec<Line>> 
     world.fleet.kill(dies)?;
     let killed = Instant::now();
     while live.iter().any(|call| !call.is_finished()) && killed.elapsed() < PATIENCE {
-        counts.push(used(world, &key).await?);
+        counts.push(rows::used(world, (0, &key)).await?);
         sleep(Duration::from_millis(50)).await;
     }
     let mut told = Vec::new();
@@ -91,20 +90,11 @@ fn send(
     Ok(tokio::spawn(async move { Caller::new(address, PATIENCE).call(0, &what).await }))
 }
 
-/// How many slots are taken, as the first node says.
-async fn used(world: &World, key: &Key) -> Result<i64> {
-    let path = format!("{}/limits", path_of(key));
-    let shown = world.admin(0)?.call(Method::GET, &path, &Value::Null).await?;
-    let used = shown.pointer("/items/0/used").context("no `used`")?;
-    let text = used.as_str().map_or_else(|| used.to_string(), str::to_owned);
-    text.parse().with_context(|| format!("used: {text}"))
-}
-
 async fn until_used(world: &World, key: &Key, count: usize) -> Result<()> {
     let count = i64::try_from(count)?;
     let until = Instant::now() + Duration::from_secs(20);
-    while used(world, key).await? != count {
-        anyhow::ensure!(Instant::now() < until, "not all slots are taken");
+    while rows::used(world, (0, key)).await? != count {
+        ensure!(Instant::now() < until, "not all slots are taken");
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())

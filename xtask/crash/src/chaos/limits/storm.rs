@@ -38,6 +38,9 @@ const BETWEEN_MS: u64 = 1_300;
 /// Longer than nodes go on with their shares after Redis is back.
 const HEALED: Duration = Duration::from_secs(5);
 
+/// Longer than a lease.
+const LEASED: Duration = Duration::from_secs(33);
+
 /// Budgets must be used up by then.
 const USED_UP_WITHIN: Duration = Duration::from_mins(5);
 
@@ -225,18 +228,27 @@ impl Set {
         Ok(lines)
     }
 
-    /// Whether all slots can be had again, and not one more.
+    /// Whether all slots can be had again, and not one more. A slot whose return Redis did not hear of
+    /// is free when its lease is over.
     async fn slots(&self, world: &mut World) -> Result<Vec<Line>> {
+        let waited = Instant::now();
+        while rows::used(world, (0, &self.slotted)).await? != 0 && waited.elapsed() < LEASED {
+            sleep(Duration::from_millis(200)).await;
+        }
+        let free = waited.elapsed() + HEALED;
         let lane = rows::lane(slots::GATED, &self.slotted);
         let told = slots::fill(world, &lane, (SLOTS * 6, SLOTS * 6, SLOTS)).await?;
         world.kept.keep(&told);
         let passed = told.iter().filter(|told| told.status == 200).count();
         let refused = told.iter().filter(|told| told.is_refused("concurrency_limited")).count();
-        Ok(vec![Line::check(
-            &format!("{}: afterwards exactly {SLOTS} slots can be had", self.name),
-            passed == SLOTS && refused == SLOTS * 5,
-            &format!("{passed} passed, {refused} were refused"),
-        )])
+        let what = format!("{}: from the last call until every slot is free", self.name);
+        let afterwards = format!("{}: afterwards exactly {SLOTS} slots can be had", self.name);
+        let found = format!("{passed} passed, {refused} were refused");
+        let holds = passed == SLOTS && refused == SLOTS * 5;
+        Ok(vec![
+            Line::times(&what, &[free], HEALED + LEASED),
+            Line::check(&afterwards, holds, &found),
+        ])
     }
 }
 
