@@ -181,9 +181,9 @@ impl RedisQuotas {
         Ok(InTurn::Judged(verdict(ask.bounds, standings.collect())))
     }
 
-    /// What a purse is marked with that is counted here: its span, and the process that answers. What
-    /// another one knew may lack what was written last, so it counts as not known, and the ledger
-    /// seeds it anew (`reliability` 2.3).
+    /// What a purse is marked with that is counted here: its span, and the process that answers.
+    /// What another one knew may lack what was written last, so it counts as not known, and the
+    /// ledger seeds it anew (`reliability` 2.3).
     fn mark(&self, span: Span) -> String {
         match self.redis.run_of_server() {
             0 => span.from.micros().to_string(),

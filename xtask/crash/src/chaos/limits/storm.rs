@@ -228,8 +228,8 @@ impl Set {
         Ok(lines)
     }
 
-    /// Whether all slots can be had again, and not one more. A slot whose return Redis did not hear of
-    /// is free when its lease is over.
+    /// Whether all slots can be had again, and not one more. A slot whose return Redis did not hear
+    /// of is free when its lease is over.
     async fn slots(&self, world: &mut World) -> Result<Vec<Line>> {
         let waited = Instant::now();
         while rows::used(world, (0, &self.slotted)).await? != 0 && waited.elapsed() < LEASED {
