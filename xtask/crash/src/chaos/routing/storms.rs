@@ -127,8 +127,9 @@ async fn one(
     sleep(LASTS).await;
     stage.set(&[]).await?;
     for (n, fault) in storm.faults {
-        if matches!(fault, Fault::Wire(_)) {
-            // What was under way when the wire broke, and until it is well again.
+        if matches!(fault, Fault::Wire(_) | Fault::Does("bad-json")) {
+            // What was under way when the wire broke, and until it is well again. Who meets broken
+            // JSON in a stream does not read on, and so does not hear the report at its end.
             let span = (began_us - 2_000_000, now_us() + 2_000_000);
             world.day.void.push((stage.at(*n)?.code.clone(), span.0, span.1));
         }
