@@ -221,6 +221,9 @@ pub struct Key {
     pub expires_at: Option<Timestamp>,
     /// Addresses or CIDR blocks that may use it; empty is all.
     pub allowed_ips: Vec<String>,
+    /// Whether its calls may ask how they were routed; overrides the gateway's setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller_trace: Option<bool>,
 }
 
 /// Everything that the gateway is configured with, but for apps and keys: all versions that are in

@@ -258,7 +258,8 @@ async fn admitted(
     let parcel = deferred(&caller, (wanted, &parts), &bytes).map_err(known)?;
     let mut request = wanted.read(&parts.headers, bytes).map_err(|error| known(error.into()))?;
     request.created_s = u64::try_from(arrival.at.seconds()).unwrap_or(0);
-    let steering = Steering::read(&parts.headers, plane.relay.limits.allowed).map_err(known)?;
+    let allowed = caller.allowed(plane.relay.limits.allowed);
+    let steering = Steering::read(&parts.headers, allowed).map_err(known)?;
     let admitted = admit::admit(caller.clone(), request, (arrival, steering));
     admitted.map(|call| (call, key, parcel)).map_err(|refusal| (refusal, Some(caller)))
 }

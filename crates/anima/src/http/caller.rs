@@ -20,6 +20,7 @@ use anima_store::keys::KeyRecord;
 use super::reply::Refusal;
 use super::terms::Terms;
 use crate::live::{Live, Pinned};
+use crate::relay::steer::Allowed;
 use crate::secrets::{self, Secrets};
 
 /// A checked key with everything that a call needs to know about it.
@@ -39,9 +40,16 @@ pub struct Caller {
     pub terms: Arc<Terms>,
     /// The configuration that this request uses to its end.
     pub pinned: Pinned,
+    /// Whether it may see how its calls were routed, if the key says so.
+    pub trace: Option<bool>,
 }
 
 impl Caller {
+    /// What it may ask for in headers, where the gateway allows so much to everyone.
+    pub fn allowed(&self, everyone: Allowed) -> Allowed {
+        Allowed { trace: self.trace.unwrap_or(everyone.trace), ..everyone }
+    }
+
     /// Factor on sale prices.
     pub fn multiplier(&self) -> Multiplier {
         self.group.as_ref().map_or(Multiplier::ONE, |g| g.multiplier)
@@ -136,6 +144,7 @@ fn known(
         group,
         terms: Arc::new(terms),
         pinned,
+        trace: key.body.caller_trace,
     })
 }
 

@@ -115,7 +115,7 @@ impl Steering {
         };
         let trace = text(headers, "x-anima-trace").is_some_and(|value| value.trim() == "1");
         if trace && !allowed.trace {
-            return Err(refused("The header x-anima-trace is not allowed on this gateway."));
+            return Err(refused("The header x-anima-trace is not allowed to this API key."));
         }
         let names = |name| names(headers, name, allowed.steering);
         Ok(Self {

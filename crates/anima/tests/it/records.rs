@@ -10,6 +10,7 @@ on_both! {
     a_call_that_changed_a_circuit_says_so;
     a_refused_call_says_why_and_which_limit;
     a_request_that_nobody_knows_is_not_found;
+    a_key_that_may_sees_how_its_calls_were_routed;
     without_a_record_the_ledger_is_shown ("records_per_s = 0\nplain_records_per_s = 0");
     a_refused_call_has_a_trace_too ("caller_trace = \"on\"");
 }
@@ -115,6 +116,28 @@ async fn without_a_record_the_ledger_is_shown(app: &TestApp) {
     assert_eq!(shown["attempts"][1]["channel"], "backup");
     assert_eq!(shown["hold"]["state"], "settled");
     assert!(app.metrics().await.contains("decision_records_total{outcome=\"above_rate\"} 1"));
+}
+
+async fn a_key_that_may_sees_how_its_calls_were_routed(app: &TestApp) {
+    two(app, json!({})).await;
+    let (path, key) = app.mint("acme", json!({"caller_trace": true})).await;
+    for (key, status) in [(&app.key, 400), (&key, 200)] {
+        let headers = [("x-api-key", key.as_str()), ("x-anima-trace", "1")];
+        let body = prompt("two").to_string();
+        let reply = app.raw(Method::POST, "/v1/chat/completions", &headers, body).await;
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(
+            reply.header("x-anima-trace").contains("\"outcome\""),
+            status == 200,
+            "{reply:?}"
+        );
+    }
+    let wrong = json!({"version_no": 1, "caller_trace": "yes"});
+    let reply = app.admin_try(Method::PATCH, &path, &wrong).await;
+    assert_eq!(
+        (reply.status, reply.json()["errors"][0]["member"].as_str()),
+        (400, Some("caller_trace"))
+    );
 }
 
 async fn a_refused_call_has_a_trace_too(app: &TestApp) {

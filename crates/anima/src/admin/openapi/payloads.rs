@@ -248,5 +248,9 @@ fn key() -> Value {
         "max_queue": integer(0, "WAIT only: how many may wait"),
         "expires_at": instant("The key is dead from here on"),
         "allowed_ips": list(text("An address or a CIDR block"), "Who may use it; empty is all"),
+        "caller_trace": json!({
+            "type": "boolean",
+            "description": "Whether `x-anima-trace` is answered; overrides the setting",
+        }),
     })
 }

@@ -71,7 +71,7 @@ pub(super) fn examples() -> Vec<(&'static str, Value)> {
             "/apps/acme/keys",
             json!({"name": "ci", "token_group": "gold", "quota": "basic", "queue_mode": "REJECT",
                 "wait_timeout_ms": 1000, "max_queue": 10, "expires_at": "2030-01-01T00:00:00Z",
-                "allowed_ips": ["10.0.0.0/8", "::1"]}),
+                "allowed_ips": ["10.0.0.0/8", "::1"], "caller_trace": true}),
         ),
     ]
 }

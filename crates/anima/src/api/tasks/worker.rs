@@ -269,7 +269,7 @@ async fn prepared(
     let terms = Arc::new(caller.terms.of_task());
     let mut request = parcel.wanted.read(&parcel.headers, parcel.body).map_err(Refusal::from)?;
     request.created_s = u64::try_from(at.seconds()).unwrap_or(0);
-    let steering = Steering::read(&parcel.headers, relay.limits.allowed)?;
+    let steering = Steering::read(&parcel.headers, caller.allowed(relay.limits.allowed))?;
     let gone = CancellationToken::new();
     let arrival = Arrival { id, at, instant: Instant::now(), gone };
     let tariff = match &parcel.pin {
