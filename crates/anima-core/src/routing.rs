@@ -128,13 +128,45 @@ impl Plan {
 /// What decides a candidate's place.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    route: usize,
-    yields: bool,
-    rank: usize,
-    priority: i32,
-    weight: u32,
-    drawn: f64,
+    /// What goes before chance, lowest first: whether it yields, the caller's own order, and the
+    /// priority, highest first. In one number, since a plan compares some hundreds of them.
+    ahead: u64,
+    /// What chance says, lowest first.
+    drawn: u64,
     load: u64,
+    weight: u32,
+    route: u32,
+}
+
+impl Place {
+    fn new(at: (usize, &RouteEntry), seen: &Seen, drawn: u64) -> Self {
+        let rank = u64::try_from(seen.rank).unwrap_or(RANK_MAX).min(RANK_MAX);
+        let ahead =
+            (u64::from(seen.yields) << 63) | (rank << 32) | u64::from(behind(at.1.priority));
+        let route = u32::try_from(at.0).unwrap_or(u32::MAX);
+        Self { ahead, drawn, load: seen.load, weight: at.1.weight.max(1), route }
+    }
+
+    const fn order(&self) -> u128 {
+        ((self.ahead as u128) << 64) | self.drawn as u128
+    }
+
+    /// By priority alone, highest first.
+    const fn behind(&self) -> u64 {
+        self.ahead & 0xFFFF_FFFF
+    }
+
+    fn index(&self) -> usize {
+        usize::try_from(self.route).unwrap_or(usize::MAX)
+    }
+}
+
+/// The last place of a caller's own order that is told from others: 31 bits.
+const RANK_MAX: u64 = (1 << 31) - 1;
+
+/// A priority as a number that is lower the higher it is.
+const fn behind(priority: i32) -> u32 {
+    !(priority.cast_unsigned() ^ (1 << 31))
 }
 
 /// Orders an alias's routes. `bits` decide what is left to chance; `see` tells what is known about
@@ -148,17 +180,16 @@ pub fn plan(
     let mut places = Vec::with_capacity(alias.routes.len());
     let mut slow = Vec::new();
     let mut bits = bits;
-    for (route, entry) in alias.routes.iter().enumerate() {
-        let seen = see(route, entry);
-        let Seen { yields, load, rank, .. } = seen;
-        let weight = entry.weight.max(1);
-        let drawn = unit(next(&mut bits)).ln() / f64::from(weight);
-        let place = Place { route, yields, rank, priority: entry.priority, weight, drawn, load };
+    let mut weights = alias.routes.iter().map(|entry| entry.weight.max(1));
+    let is_even = weights.next().is_none_or(|first| weights.all(|weight| weight == first));
+    for at in alias.routes.iter().enumerate() {
+        let seen = see(at.0, at.1);
+        let place = Place::new(at, &seen, drawn(next(&mut bits), at.1.weight, is_even));
         match seen.skip {
             None => places.push(place),
             Some(reason) => {
                 let Seen { until, circuit, .. } = seen;
-                plan.skips.push(Skip { route, reason, until, circuit });
+                plan.skips.push(Skip { route: at.0, reason, until, circuit });
             }
         }
         if seen.slow {
@@ -166,17 +197,14 @@ pub fn plan(
         }
     }
     readmit(&mut plan, &mut places, slow);
-    places.sort_unstable_by(|a, b| {
-        let ahead = a.yields.cmp(&b.yields).then(a.rank.cmp(&b.rank));
-        ahead.then(b.priority.cmp(&a.priority)).then(b.drawn.total_cmp(&a.drawn))
-    });
+    places.sort_unstable_by_key(Place::order);
     if let [first, second, ..] = &mut places[..] {
-        let equal = |p: &Place| (p.yields, p.rank, p.priority, p.weight);
+        let equal = |p: &Place| (p.ahead, p.weight);
         if equal(first) == equal(second) && second.load < first.load {
             std::mem::swap(first, second);
         }
     }
-    plan.candidates.extend(places.iter().map(|place| place.route));
+    plan.candidates.extend(places.iter().map(Place::index));
     plan
 }
 
@@ -189,14 +217,14 @@ fn readmit(plan: &mut Plan, places: &mut Vec<Place>, mut slow: Vec<Place>) {
     let mut ejected = sum(&slow);
     let fit = places.iter().filter(|place| !is_in(&slow, place));
     let total = fit.map(|place| u64::from(place.weight)).sum::<u64>() + ejected;
-    slow.sort_unstable_by(|a, b| b.priority.cmp(&a.priority).then(a.load.cmp(&b.load)));
+    slow.sort_unstable_by_key(|place| (place.behind(), place.load));
     let mut back = slow.into_iter();
     while ejected * 2 > total {
         let Some(place) = back.next() else { return };
         ejected -= u64::from(place.weight);
-        plan.readmitted.push(place.route);
+        plan.readmitted.push(place.index());
         if !is_in(places, &place) {
-            plan.skips.retain(|skip| skip.route != place.route);
+            plan.skips.retain(|skip| skip.route != place.index());
             places.push(place);
         }
     }
@@ -210,11 +238,22 @@ const fn next(bits: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number in (0, 1] from 53 random bits (Efraimidis and Spirakis, 2006: the order of
-/// `ln(u) / weight` is a weighted draw without replacement).
+/// What chance gives a route of such a weight, lowest first: a weighted draw without replacement
+/// is the order of `-ln(u) / weight`, u in (0, 1] (Efraimidis and Spirakis, 2006). Of equal weights
+/// that is the order of `u` itself, highest first.
+fn drawn(bits: u64, weight: u32, is_even: bool) -> u64 {
+    let bits = bits >> 11;
+    if is_even {
+        return !bits;
+    }
+    // Never below nothing, and of such numbers the bits are in the numbers' order.
+    (unit(bits).ln().abs() / f64::from(weight.max(1))).to_bits()
+}
+
+/// A number in (0, 1] from 53 random bits.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double's mantissa exactly")]
 fn unit(bits: u64) -> f64 {
-    ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    (bits + 1) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -312,6 +351,26 @@ mod tests {
             let load = |n| Seen { load: [100, 1][n], ..Seen::default() };
             assert_eq!(first(&alias, &SeededRng::new(3), load), 0);
         }
+    }
+
+    #[test]
+    fn chance_orders_equal_weights_as_it_orders_others() {
+        for bits in [0, 1 << 11, u64::MAX / 2, u64::MAX - (1 << 11), u64::MAX] {
+            let next = bits.saturating_add(1 << 11);
+            assert!(drawn(next, 7, true) <= drawn(bits, 7, true));
+            assert!(drawn(next, 7, false) <= drawn(bits, 7, false), "{bits}");
+        }
+        assert_eq!(drawn(u64::MAX, 7, false), 0);
+    }
+
+    #[test]
+    fn a_rank_goes_before_any_priority_and_yielding_before_any_rank() {
+        let alias = alias(&[(i32::MIN, 1), (i32::MAX, 1), (0, 1), (i32::MAX, 1)], &[]);
+        let seen = |n: usize, _: &RouteEntry| {
+            let rank = [0, 1, 0, usize::MAX][n];
+            Seen { rank, yields: n == 2, ..Seen::default() }
+        };
+        assert_eq!(plan(&alias, 1, seen).candidates, vec![0, 1, 3, 2]);
     }
 
     #[test]

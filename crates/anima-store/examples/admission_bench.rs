@@ -24,6 +24,8 @@ use uuid::Uuid;
 const CALLS: u128 = 20_000;
 /// Calls before that.
 const WARM: u128 = 2_000;
+/// Scripts beside those of calls: the seeding, and each script that the server did not have yet.
+const FEW: u64 = 8;
 /// What the median may be.
 const IN_PROCESS_MAX: Duration = Duration::from_micros(3);
 const ON_REDIS_MAX: Duration = Duration::from_micros(300);
@@ -63,7 +65,7 @@ async fn run() -> Result<bool, Failed> {
         // Each call is admitted and closed.
         let ran = scripts(&redis).await?.saturating_sub(before);
         let calls = u64::try_from(WARM + CALLS)?;
-        let each = ran.saturating_sub(calls).div_ceil(calls);
+        let each = ran.saturating_sub(calls + FEW).div_ceil(calls);
         good &= report("Redis on loopback", &times, (Some(each), ON_REDIS_MAX));
     }
     Ok(good)
