@@ -231,4 +231,6 @@ pub trait BatchObserver: Send + Sync + fmt::Debug {
     fn committed(&self, holds: usize, settlements: usize, seconds: f64);
     /// A batch failed and will be halved or refused.
     fn failed(&self);
+    /// The writer panicked and goes on.
+    fn panicked(&self) {}
 }

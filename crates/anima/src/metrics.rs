@@ -409,6 +409,10 @@ impl BatchObserver for Metrics {
     fn failed(&self) {
         self.ledger_batch_failures.inc();
     }
+
+    fn panicked(&self) {
+        self.alarms.writer_panics.inc();
+    }
 }
 
 /// An amount as a float, for graphs only.

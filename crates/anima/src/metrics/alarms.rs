@@ -19,6 +19,8 @@ pub struct Alarms {
     usage_missing: IntGaugeVec,
     unreported: IntCounterVec,
     invoice_days_off: IntCounterVec,
+    /// Panics of the ledger's writer, after which it went on.
+    pub writer_panics: IntCounter,
 }
 
 impl Alarms {
@@ -52,6 +54,10 @@ impl Alarms {
                 opts("invoice_days_off_total", "Invoiced days that were off by more than 0.5 %."),
                 &["channel"],
             )?,
+            writer_panics: IntCounter::with_opts(opts(
+                "ledger_writer_panics_total",
+                "Panics of the ledger's writer, which went on.",
+            ))?,
         };
         registry.register(Box::new(alarms.uncollected.clone()))?;
         registry.register(Box::new(alarms.shortfalls.clone()))?;
@@ -59,6 +65,7 @@ impl Alarms {
         registry.register(Box::new(alarms.usage_missing.clone()))?;
         registry.register(Box::new(alarms.unreported.clone()))?;
         registry.register(Box::new(alarms.invoice_days_off.clone()))?;
+        registry.register(Box::new(alarms.writer_panics.clone()))?;
         Ok(alarms)
     }
 

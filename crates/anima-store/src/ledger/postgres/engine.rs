@@ -20,6 +20,7 @@ use anima_core::clock::Timestamp;
 use super::failure::Next;
 use super::lookup::Reading;
 use super::{Shared, booked, corrections, credit, intern, lookup, quick, rows};
+use crate::ledger::batch::caught::caught;
 use crate::ledger::batch::{self, Failure};
 use crate::ledger::directory::{Directory, Missing};
 use crate::ledger::epoch::Node;
@@ -76,6 +77,10 @@ impl batch::Engine for Engine {
         [tight, roomy].into_iter().filter(|part| !part.is_empty()).collect()
     }
 
+    fn reset(&mut self) {
+        self.directory.forget();
+    }
+
     async fn pause(&mut self) {
         // The runtime's own timer waits for one to two milliseconds at least.
         let slept = tokio::task::spawn_blocking(doze).await;
@@ -122,10 +127,15 @@ impl Engine {
         let lost = |why: String| Next::Fail(Failure::Lost(why));
         let pooled = self.shared.pool.get().await;
         let client = pooled.map_err(|e| lost(Chain(&e).to_string()))?;
-        let ended = tokio::time::timeout(DEADLINE, self.attempt(&client, items, reading)).await;
-        let failed = match ended {
-            Ok(Ok(verdicts)) => return Ok(verdicts),
-            Ok(Err(failed)) => Some(failed),
+        let attempt = caught(self.attempt(&client, items, reading));
+        let failed = match tokio::time::timeout(DEADLINE, attempt).await {
+            Ok(Ok(Ok(verdicts))) => return Ok(verdicts),
+            Ok(Ok(Err(failed))) => Some(failed),
+            Ok(Err(why)) => {
+                // In the middle of anything: the server rolls back what it has not committed.
+                drop(Object::take(client));
+                return Err(Next::Fail(Failure::Panicked(why)));
+            }
             Err(_) => None,
         };
         if failed.is_none() || !is_rolled_back(&client).await {

@@ -88,6 +88,11 @@ impl batch::Engine for Engine {
         })
     }
 
+    /// A panic rolls its transaction back, and what was looked up in it with it.
+    fn reset(&mut self) {
+        self.directory.forget();
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the thread is the writer's own")]
     async fn pause(&mut self) {
         // The runtime's timer cannot wait so shortly.

@@ -31,6 +31,7 @@ pub(in crate::ledger) struct Books {
 pub(in crate::ledger) struct Counts {
     pub(in crate::ledger) failed: AtomicUsize,
     pub(in crate::ledger) committed: AtomicUsize,
+    pub(in crate::ledger) panicked: AtomicUsize,
 }
 
 impl BatchObserver for Counts {
@@ -41,6 +42,10 @@ impl BatchObserver for Counts {
 
     fn failed(&self) {
         self.failed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn panicked(&self) {
+        self.panicked.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,6 +24,9 @@ enum Fate {
     Unheard,
     Lost,
     Refused,
+    Panics,
+    /// It is written, and then the program panics.
+    WrittenAndPanics,
 }
 
 type Script = Box<dyn FnMut(&[Item]) -> Fate + Send>;
@@ -44,12 +48,14 @@ impl Engine for Flaky {
     async fn commit(&mut self, items: &[Item]) -> Result<Vec<Verdict>, Failure> {
         let fate = (self.script)(items);
         match fate {
-            Fate::Written | Fate::Unheard => {}
+            Fate::Written | Fate::Unheard | Fate::WrittenAndPanics => {}
+            Fate::Panics => panic!("on purpose"),
             Fate::Lost => return Err(Failure::Lost("away".to_owned())),
             Fate::Refused => return Err(Failure::Refused("no".to_owned())),
         }
         let mut written = self.written.lock();
         let verdicts = items.iter().map(|item| written.write(item)).collect();
+        assert!(!matches!(fate, Fate::WrittenAndPanics), "on purpose");
         if matches!(fate, Fate::Unheard) {
             return Err(Failure::Lost("cut".to_owned()));
         }
@@ -360,7 +366,7 @@ async fn a_settlement_that_is_refused_without_texts_too_is_refused() {
     };
     tokio::join!(calls, run(engine, lanes, Arc::<Counts>::clone(&counts)));
     assert_eq!(written.lock().open(), [4]);
-    assert_eq!(counts.failed.load(std::sync::atomic::Ordering::SeqCst), 2);
+    assert_eq!(counts.failed.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
@@ -375,4 +381,135 @@ async fn what_a_service_names_a_call_is_cut_to_128_plain_characters() {
     };
     tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
     assert_eq!(written.lock().upstream_refs, [Some(format!("ab{}", "ü".repeat(126)))]);
+}
+
+fn panicked(error: &Error) -> bool {
+    matches!(error, Error::Unavailable(why) if why.contains("is not known: on purpose"))
+}
+
+/// Panics in the first transaction, and in each one of these holds or settlements of them alone.
+fn panics_at(id: u128) -> impl FnMut(&[Item]) -> Fate + Send + 'static {
+    let id = Uuid::from_u128(id);
+    move |items| {
+        let is_it = |item: &Item| item.operation.name().1 == id;
+        if items.iter().any(is_it) { Fate::Panics } else { Fate::Written }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_shares_a_transaction_with_a_panic_is_written_and_it_alone_is_given_back() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(panics_at(2));
+    let calls = async {
+        let all = tokio::join!(
+            queue.hold(hold(1, "a", 1)),
+            queue.hold(hold(2, "a", 1)),
+            queue.hold(hold(3, "a", 1)),
+            queue.post(topup(9, "a", 1)),
+            queue.settle(settle(&hold(4, "a", 1), 1)),
+        );
+        assert_eq!((all.0, all.2), (Ok(()), Ok(())));
+        assert!(panicked(&all.1.unwrap_err()));
+        assert!(all.3.is_ok() && all.4.is_ok() && queue.healthy());
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    let written = written.lock();
+    assert_eq!((written.open(), written.entries), (vec![1, 3], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_after_the_commit_loses_nothing_that_was_written() {
+    let (queue, lanes) = queue();
+    let mut is_first = true;
+    let script = move |_: &[Item]| {
+        let fate = if is_first { Fate::WrittenAndPanics } else { Fate::Written };
+        is_first = false;
+        fate
+    };
+    let (engine, written) = flaky(script);
+    let counts = Arc::new(Counts::default());
+    let calls = async {
+        // Alone: nobody knows whether it was written, so it is given back.
+        assert!(panicked(&queue.hold(hold(1, "a", 1)).await.unwrap_err()));
+        assert_eq!(queue.hold(hold(2, "a", 1)).await, Ok(()));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::clone(&counts) as _));
+    assert_eq!(written.lock().open(), [2, 4]);
+    assert_eq!(counts.panicked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_always_panics_is_refused_in_the_end() {
+    let (queue, lanes) = queue();
+    let (engine, written) = flaky(panics_at(4));
+    let calls = async {
+        let again = || queue.settle(settle(&hold(4, "a", 1), 1));
+        assert!(panicked(&again().await.unwrap_err()));
+        assert!(panicked(&again().await.unwrap_err()));
+        assert!(matches!(again().await, Err(Error::Refused(_))));
+        assert_eq!(queue.hold(hold(2, "a", 1)).await, Ok(()));
+        drop(queue);
+    };
+    tokio::join!(calls, run(engine, lanes, Arc::new(Counts::default())));
+    assert_eq!(written.lock().open(), [2, 4]);
+}
+
+/// Panics when it is told of a transaction, so many times.
+#[derive(Debug)]
+struct Clumsy(std::sync::atomic::AtomicUsize);
+
+impl crate::ledger::BatchObserver for Clumsy {
+    fn committed(&self, _holds: usize, _settlements: usize, _seconds: f64) {
+        let left = self.0.try_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        assert!(left.is_err(), "on purpose");
+    }
+
+    fn failed(&self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_panics_starts_again_and_gives_up_when_it_always_does() {
+    for (panics, is_served) in [(9, true), (10, false)] {
+        let (queue, lanes) = queue();
+        let (engine, written) = flaky(|_: &[Item]| Fate::Written);
+        let calls = async {
+            let all = tokio::join!(
+                queue.post(topup(9, "a", 1)),
+                queue.extend(extension(&hold(4, "a", 1), 5))
+            );
+            assert_eq!((all.0.is_ok(), all.1.is_ok()), (is_served, is_served));
+            assert_eq!(queue.healthy(), is_served);
+            assert_eq!(queue.hold(hold(1, "a", 1)).await.is_ok(), is_served);
+            drop(queue);
+        };
+        tokio::join!(calls, run(engine, lanes, Arc::new(Clumsy(panics.into()))));
+        assert_eq!(written.lock().open().contains(&1), is_served);
+    }
+}
+
+/// On a database: the writer panics after each of its first transactions.
+pub(super) async fn a_panic_loses_nothing_that_was_acknowledged(
+    open: impl Fn(Arc<dyn crate::ledger::BatchObserver>) -> Arc<dyn crate::ledger::LedgerStore>,
+) {
+    let ledger = open(Arc::new(Clumsy(3.into())));
+    let one = ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    assert!(one.replayed, "it was written before the panic, and once");
+    let ledger = open(Arc::new(Clumsy(1.into())));
+    assert!(matches!(ledger.hold(hold(1, "acme", 100)).await, Err(Error::Unavailable(_))));
+    let again = hold(2, "acme", 60);
+    // Refused while it is given back.
+    while ledger.hold(again.clone()).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    // What nobody knew of is given back, by its own writer.
+    while wallet(&*ledger, "acme").await != (1_000, 60, 0) {
+        tokio::task::yield_now().await;
+    }
+    let ledger = open(Arc::new(Clumsy(1.into())));
+    let settled = ledger.settle(settle(&again, 50)).await.unwrap();
+    assert_eq!((settled.charged, settled.replayed), (50, true));
+    assert_eq!(wallet(&*ledger, "acme").await, (950, 0, 0));
+    assert_clean(&*ledger).await;
 }

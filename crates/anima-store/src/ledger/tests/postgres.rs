@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::damage::{self, Place};
 use super::documented;
 use super::fixtures::*;
+use super::outages;
 use super::recovery::Nodes;
 use crate::database::Opener;
 use crate::ledger::money;
@@ -401,4 +402,13 @@ async fn a_node_is_unwell_while_its_ledger_cannot_write() {
     execute(&place, "DROP TRIGGER full_disk ON hold").await.unwrap();
     settling.await.unwrap().unwrap();
     stores.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_loses_nothing_that_was_acknowledged() {
+    let Some(place) = place().await else { return };
+    outages::a_panic_loses_nothing_that_was_acknowledged(|observer| {
+        Arc::new(opened(&place, &Opener { observer, ..opener() }))
+    })
+    .await;
 }

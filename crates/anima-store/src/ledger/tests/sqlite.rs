@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::damage::{self, Place};
 use super::documented;
 use super::fixtures::*;
+use super::outages;
 use super::recovery::Nodes;
 use crate::database::Opener;
 use crate::ledger::money;
@@ -214,4 +215,13 @@ async fn a_locked_file_refuses_holds_and_delays_settlements() {
     assert_eq!(wallet(&*ledger, "acme").await, (910, 50, 0));
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(settling.await.unwrap().unwrap().charged, 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_loses_nothing_that_was_acknowledged() {
+    let Some(place) = place().await else { return };
+    outages::a_panic_loses_nothing_that_was_acknowledged(|observer| {
+        Arc::new(open(&place.path, &Opener { observer, ..opener() }).unwrap())
+    })
+    .await;
 }
