@@ -79,6 +79,10 @@ pub enum Error {
     /// retried with the same id, a settlement is retried by the store, a hold is released by it.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
+    /// The settlement is synced to this node's own disk, because the database does not answer, and
+    /// goes to the database from there: it counts as made. Only settlements.
+    #[error("the settlement waits on disk for the database: {0}")]
+    Spooled(String),
     /// The database refused the write: a defect or a damaged row. Nothing was done.
     #[error("the ledger refused the write: {0}")]
     Refused(String),

@@ -3,7 +3,8 @@
 //! A [`LedgerStore`] around another one. A settlement that the database did not take in time, or
 //! that came when another node had taken over, is written to a file and synced before its caller is
 //! told; a task writes it to the database when that is back, and a start does so before anything is
-//! served. What another node has settled by then is corrected. Writing twice is harmless: the store
+//! served. Synced there it counts as made ([`Error::Spooled`]), and its answer is delivered. What
+//! another node has settled by then is corrected, in both directions where it counts. Writing twice is harmless: the store
 //! knows a settlement again by its hold and digest. It does not judge and books nothing itself.
 //! Invariant: while a settlement waits for the database, no new hold is placed. Source:
 //! `reliability` 1.6, row 21.
@@ -27,10 +28,12 @@ use anima_core::money::Currency;
 
 use super::{
     Claimed, Correction, Error, Finding, Health, Lease, Leases, LedgerStore, OpenHolds, Posted,
-    Posting, Registration, SaleCorrection, Settled, TrialLine, TruedUp,
+    Posting, Registration, Settled, TrialLine, TruedUp,
 };
+use fate::Fate;
 use file::SpoolFile;
 
+mod fate; // what becomes of a settlement
 mod file; // frames on disk
 pub(super) mod record; // a settlement as text
 
@@ -86,16 +89,8 @@ struct Spooled {
     settlement: Settlement,
     /// It waits until another node has closed the hold, not for the database.
     fenced: bool,
-}
-
-/// What became of a try.
-enum Fate {
-    /// It is in the books, or will never be.
-    Done,
-    /// The database is away.
-    Away,
-    /// Another node has still to close the hold.
-    Fenced,
+    /// Its caller was told that it counts as made: its customer has the answer.
+    counts: bool,
 }
 
 /// A settlement to be kept, and who waits until it is.
@@ -143,7 +138,9 @@ impl SpooledLedger {
         let mut waiting = Vec::with_capacity(read.payloads.len());
         for payload in &read.payloads {
             match record::read(payload) {
-                Ok(settlement) => waiting.push(Spooled { settlement, fenced: false }),
+                Ok((settlement, counts)) => {
+                    waiting.push(Spooled { settlement, fenced: false, counts });
+                }
                 Err(why) => {
                     tracing::error!(why, "a spooled settlement cannot be read");
                     observer.lost();
@@ -194,15 +191,20 @@ impl SpooledLedger {
     }
 
     /// Puts a settlement into the file, synced.
-    async fn keep(&self, settlement: Settlement, fenced: bool) -> Result<(), String> {
+    async fn keep(&self, spooled: Spooled) -> Result<(), String> {
         let (kept, answer) = oneshot::channel();
-        if !fenced {
+        if !spooled.fenced {
             self.shared.waiting.fetch_add(1, Ordering::AcqRel);
         }
-        let spooled = Spooled { settlement, fenced };
         let stopped = || "the spool has stopped".to_owned();
         self.sender.send(Keep { spooled, kept }).map_err(|_unsent| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+impl Spooled {
+    fn to_bytes(&self) -> Vec<u8> {
+        record::write(&self.settlement, self.counts)
     }
 }
 
@@ -247,8 +249,7 @@ impl Keeper {
         {
             all.push(more);
         }
-        let payloads: Vec<_> =
-            all.iter().map(|keep| record::write(&keep.spooled.settlement)).collect();
+        let payloads: Vec<_> = all.iter().map(|keep| keep.spooled.to_bytes()).collect();
         let written = self.file.append(payloads).await;
         self.frames += if written.is_ok() { all.len() } else { 0 };
         for Keep { spooled, kept } in all {
@@ -299,7 +300,7 @@ impl Keeper {
         let shrunk = if left == 0 {
             self.file.clear().await
         } else if left <= self.frames / 2 && self.file.size_bytes() > COMPACT_BYTES {
-            let left = self.waiting.iter().map(|spooled| record::write(&spooled.settlement));
+            let left = self.waiting.iter().map(Spooled::to_bytes);
             self.file.replace(left.collect()).await
         } else {
             return;
@@ -315,13 +316,13 @@ impl Keeper {
     /// again.
     async fn write_together(&self, all: Vec<Spooled>) -> Vec<Spooled> {
         let mut writing = JoinSet::new();
-        for Spooled { settlement, .. } in all {
+        for spooled in all {
             let (inner, observer) = (Arc::clone(&self.inner), Arc::clone(&self.observer));
             writing.spawn(async move {
-                match write_one(&*inner, &*observer, &settlement).await {
+                match fate::write_one(&*inner, &*observer, &spooled).await {
                     Fate::Done => None,
-                    Fate::Away => Some(Spooled { settlement, fenced: false }),
-                    Fate::Fenced => Some(Spooled { settlement, fenced: true }),
+                    Fate::Away => Some(Spooled { fenced: false, ..spooled }),
+                    Fate::Fenced => Some(Spooled { fenced: true, ..spooled }),
                 }
             });
         }
@@ -331,51 +332,6 @@ impl Keeper {
     fn show(&self) {
         self.observer.waiting(self.waiting.len(), self.file.size_bytes());
     }
-}
-
-/// Writes one, or corrects what another node has made of its hold.
-async fn write_one(
-    inner: &dyn LedgerStore,
-    observer: &dyn SpoolObserver,
-    settlement: &Settlement,
-) -> Fate {
-    let id = settlement.hold;
-    match inner.settle(settlement.clone()).await {
-        Ok(settled) => {
-            tracing::info!(%id, settled.replayed, "written from the spool");
-            // Nobody was told of one that the database took without an answer.
-            if settled.uncollected > 0 {
-                observer.short(settlement, settled);
-            }
-            return Fate::Done;
-        }
-        Err(Error::Unavailable(_) | Error::Overloaded) => return Fate::Away,
-        Err(Error::Fenced | Error::Conflict) => {}
-        Err(error) => return lost(observer, id, &error),
-    }
-    // Upwards a customer is never corrected: what was sold is what was known in time.
-    let correction = Correction {
-        settlement: settlement.clone(),
-        sale: SaleCorrection::DownOnly,
-        report: None,
-        reference: "settled late".to_owned(),
-    };
-    match inner.true_up(correction).await {
-        Ok(corrected) => {
-            tracing::warn!(%id, given_back = corrected.given_back, "settled late: corrected");
-            observer.corrected();
-            Fate::Done
-        }
-        Err(Error::Fenced) => Fate::Fenced,
-        Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
-        Err(error) => lost(observer, id, &error),
-    }
-}
-
-fn lost(observer: &dyn SpoolObserver, id: Uuid, error: &Error) -> Fate {
-    tracing::error!(%id, %error, "a spooled settlement is refused for good");
-    observer.lost();
-    Fate::Done
 }
 
 #[async_trait]
@@ -394,19 +350,30 @@ impl LedgerStore for SpooledLedger {
             answered => return answered,
         };
         let (id, fenced) = (kept.hold, refusal == Error::Fenced);
+        let resolves = self.shared.resolving.lock().contains(&id);
         // What was resolved in a dead process's place is a guess. It corrects nobody who came later
         // and may know more, and the next pass makes it again.
         let is_guess = kept
             .attempts
             .iter()
             .any(|attempt| attempt.outcome == anima_core::ledger::recovery::OUTCOME);
-        if is_guess || (fenced && self.shared.resolving.lock().contains(&id)) {
+        if is_guess || (fenced && resolves) {
             return Err(refusal);
         }
-        if let Err(why) = self.keep(kept, fenced).await {
-            tracing::error!(%id, why, "a settlement is in memory alone");
+        let counts = !fenced && !resolves;
+        let spooled = Spooled { settlement: kept.clone(), fenced, counts };
+        match self.keep(spooled).await {
+            Ok(()) if counts => Err(Error::Spooled(refusal.to_string())),
+            Ok(()) => Err(refusal),
+            Err(why) => {
+                tracing::error!(%id, why, "a settlement is in memory alone");
+                if counts {
+                    // Its caller withholds the answer, and what was not delivered is not sold.
+                    tokio::spawn(fate::take_back(Arc::clone(&self.inner), kept));
+                }
+                Err(refusal)
+            }
         }
-        Err(refusal)
     }
 
     async fn post(&self, entry: Entry) -> Result<Posted, Error> {

@@ -246,7 +246,9 @@ impl From<LedgerError> for Problem {
             LedgerError::Overloaded => {
                 Self::new(Code::ServiceUnavailable, "the ledger is overloaded, try again")
             }
-            LedgerError::Unavailable(reason) => Self::unavailable(&reason),
+            LedgerError::Unavailable(reason) | LedgerError::Spooled(reason) => {
+                Self::unavailable(&reason)
+            }
             LedgerError::Refused(reason) => Self::internal(&reason),
             LedgerError::InsufficientFunds { .. }
             | LedgerError::HoldUnknown

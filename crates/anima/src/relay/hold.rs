@@ -77,7 +77,10 @@ impl Drop for Open {
                 attempts: vec![],
                 at: hold.created_at,
             };
-            if let Err(error) = ledger.settle(settlement).await {
+            let released = ledger.settle(settlement).await;
+            if let Err(error) = released
+                && !matches!(error, ledger::Error::Spooled(_))
+            {
                 tracing::error!(request_id = %hold.id, %error, "failed to release a dropped hold");
             }
         };
@@ -272,6 +275,7 @@ fn refusal(call: &Call, amount: i64, error: &ledger::Error) -> Refusal {
         | ledger::Error::Fenced
         | ledger::Error::Overloaded
         | ledger::Error::Unavailable(_)
+        | ledger::Error::Spooled(_)
         | ledger::Error::Refused(_) => {
             tracing::error!(request_id = %call.arrival.id, %error, "failed to place a hold");
             database_down()

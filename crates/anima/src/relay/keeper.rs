@@ -204,6 +204,10 @@ async fn grow(relay: &Relay, progress: &Progress, tokens: u64) -> Result<(), Sho
     Err(match error {
         Error::InsufficientFunds { available } => Short::Left(available),
         Error::Unavailable(_) | Error::Overloaded => Short::Unanswered,
-        Error::HoldUnknown | Error::Fenced | Error::Conflict | Error::Refused(_) => Short::Over,
+        Error::HoldUnknown
+        | Error::Fenced
+        | Error::Conflict
+        | Error::Spooled(_)
+        | Error::Refused(_) => Short::Over,
     })
 }

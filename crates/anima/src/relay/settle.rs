@@ -1,7 +1,8 @@
 //! Usage → postings, durable before the last byte.
 //!
 //! Takes the open hold by value: it is settled here or nowhere. Invariant: when this returns `Ok`,
-//! both sides of the call are on disk.
+//! both sides of the call are on disk: in the database, or in the spool of this node while the
+//! database is away.
 
 use std::sync::Arc;
 
@@ -130,15 +131,23 @@ async fn commit(
         attempts,
         at: relay.clock.now(),
     };
-    let settled = relay.ledger.settle(settlement).await.inspect_err(|error| {
+    let sale = match close {
+        Close::Settle { sale, .. } => sale,
+        Close::Release => 0,
+    };
+    let settled = match relay.ledger.settle(settlement).await {
+        // Synced to this node's disk, and from there it comes into the books: it is made.
+        Err(Error::Spooled(why)) => {
+            tracing::warn!(request_id = %hold.id, why, "settled on disk");
+            Ok(Settled { charged: sale, uncollected: 0, replayed: false })
+        }
+        settled => settled,
+    };
+    let settled = settled.inspect_err(|error| {
         relay.metrics.settle_failures.inc();
         tracing::error!(request_id = %hold.id, %error, "failed to settle");
     });
-    let sold = match (&settled, close) {
-        (Ok(settled), _) => settled.charged,
-        (Err(_logged), Close::Settle { sale, .. }) => sale,
-        (Err(_logged), Close::Release) => 0,
-    };
+    let sold = settled.as_ref().map_or(sale, |settled| settled.charged);
     relay.admission.settle(call, known.as_ref().map(|known| &known.usage), sold);
     let Settled { charged, uncollected, replayed } = settled?;
     if uncollected > 0 && !replayed {

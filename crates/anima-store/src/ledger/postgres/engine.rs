@@ -127,7 +127,8 @@ impl Engine {
         let lost = |why: String| Next::Fail(Failure::Lost(why));
         let pooled = self.shared.pool.get().await;
         let client = pooled.map_err(|e| lost(Chain(&e).to_string()))?;
-        let attempt = caught(self.attempt(&client, items, reading));
+        // Boxed once per batch: held by value, every caller up the line would copy it.
+        let attempt = caught(Box::pin(self.attempt(&client, items, reading)));
         let failed = match tokio::time::timeout(DEADLINE, attempt).await {
             Ok(Ok(Ok(verdicts))) => return Ok(verdicts),
             Ok(Ok(Err(failed))) => Some(failed),

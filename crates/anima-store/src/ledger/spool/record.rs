@@ -31,6 +31,9 @@ struct Record {
     conversion: Option<Converted>,
     attempts: Vec<Call>,
     at: i64,
+    /// Its caller was told that it counts.
+    #[serde(default)]
+    counts: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,8 +81,8 @@ struct Cost {
     estimate: bool,
 }
 
-/// The bytes for a settlement.
-pub(super) fn write(settlement: &Settlement) -> Vec<u8> {
+/// The bytes for a settlement, and for whether it counts as made.
+pub(super) fn write(settlement: &Settlement, counts: bool) -> Vec<u8> {
     let sale = match settlement.close {
         Close::Settle { sale, estimate } => Some(Sale { amount: sale, estimate }),
         Close::Release => None,
@@ -99,17 +102,18 @@ pub(super) fn write(settlement: &Settlement) -> Vec<u8> {
         }),
         attempts: settlement.attempts.iter().map(call).collect(),
         at: settlement.at.micros(),
+        counts,
     };
     // Every key is a string and every value has a form in JSON, so this cannot fail; were it to,
     // nothing would be kept, which reading reports.
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
-/// Reads a settlement back.
+/// Reads a settlement back, and whether it counts as made.
 ///
 /// # Errors
 /// Why it is not one, in words.
-pub(super) fn read(bytes: &[u8]) -> Result<Settlement, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<(Settlement, bool), String> {
     let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let close = record.sale.map_or(Close::Release, |sale| Close::Settle {
         sale: sale.amount,
@@ -131,7 +135,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Settlement, String> {
         at: Timestamp::from_micros(record.at),
     };
     if digest::of_settlement(&settlement) == record.digest {
-        Ok(settlement)
+        Ok((settlement, record.counts))
     } else {
         Err(format!("{}: the digest is another", settlement.hold))
     }
@@ -209,18 +213,30 @@ mod tests {
     fn a_settlement_reads_back_as_it_was() {
         let hold = fixtures::hold(1, "acme", 100);
         for settlement in [fixtures::settle(&hold, 90), fixtures::release(&hold)] {
-            assert_eq!(read(&write(&settlement)), Ok(settlement));
+            for counts in [false, true] {
+                let read = read(&write(&settlement, counts));
+                assert_eq!(read, Ok((settlement.clone(), counts)));
+            }
         }
     }
 
     #[test]
     fn another_content_under_the_same_digest_is_not_believed() {
         let hold = fixtures::hold(1, "acme", 100);
-        let text = String::from_utf8(write(&fixtures::settle(&hold, 90))).unwrap();
+        let text = String::from_utf8(write(&fixtures::settle(&hold, 90), true)).unwrap();
         let forged = text.replace("\"amount\":90", "\"amount\":91");
         assert_ne!(forged, text);
         assert!(read(forged.as_bytes()).unwrap_err().contains("digest"));
         assert!(read(b"").is_err());
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_counts_for_nobody() {
+        let settlement = fixtures::settle(&fixtures::hold(1, "acme", 100), 90);
+        let text = String::from_utf8(write(&settlement, true)).unwrap();
+        let older = text.replace(",\"counts\":true", "");
+        assert_ne!(older, text);
+        assert_eq!(read(older.as_bytes()), Ok((settlement, false)));
     }
 
     #[test]

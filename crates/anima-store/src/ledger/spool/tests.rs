@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use super::*;
-use crate::ledger::Off;
-use crate::ledger::tests::fixtures::{hold, settle};
+use crate::ledger::tests::fixtures::{assert_clean, hold, opener, settle, topup, wallet};
+use crate::ledger::{Off, SaleCorrection};
 
 /// A ledger that is away until it is told otherwise, and knows what it has written.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ struct Fickle {
     /// And that node has closed them.
     closed: AtomicBool,
     corrected: Mutex<Vec<Uuid>>,
+    /// What its corrections were.
+    corrections: Mutex<Vec<Correction>>,
     /// Of each sale.
     lacks: AtomicI64,
     written: Mutex<Vec<Settlement>>,
@@ -124,6 +126,7 @@ impl OpenHolds for Fickle {
             return Err(Error::Fenced);
         }
         self.corrected.lock().push(correction.settlement.hold);
+        self.corrections.lock().push(correction.clone());
         Off.true_up(correction).await
     }
 }
@@ -193,7 +196,7 @@ async fn an_outage_is_spooled_then_written_once_and_no_hold_is_placed_meanwhile(
     let spooled = scene.open().await;
     let settlement = settle(&hold(1, "acme", 100), 90);
     let told = spooled.settle(settlement.clone()).await;
-    assert_eq!(told, Err(Error::Unavailable("away".to_owned())));
+    assert!(matches!(told, Err(Error::Spooled(why)) if why.contains("away")));
     assert_eq!(spooled.waiting(), 1);
     assert!(!spooled.healthy());
     let refused = spooled.hold(hold(2, "acme", 1)).await;
@@ -314,4 +317,91 @@ async fn a_sale_that_no_wallet_covers_is_told_also_when_the_database_took_it_unh
     let mut short = scene.watch.short.lock().clone();
     short.sort_unstable();
     assert_eq!(short, [(Uuid::from_u128(1), 7), (Uuid::from_u128(2), 7)]);
+}
+
+/// Corrections of one hold that another node took over and closed.
+async fn corrected(scene: &Scene) -> Correction {
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.closed.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    // Another process: what counts is written down.
+    let next = scene.open().await;
+    while scene.ledger.corrections.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(next);
+    let corrections = scene.ledger.corrections.lock();
+    corrections[0].clone()
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_sold_also_when_another_node_has_closed_the_hold() {
+    let scene = Scene::new();
+    let dying = scene.open().await;
+    let told = dying.settle(settle(&hold(5, "acme", 100), 90)).await;
+    assert!(matches!(told, Err(Error::Spooled(_))));
+    drop(dying);
+    let correction = corrected(&scene).await;
+    assert_eq!(correction.sale, SaleCorrection::BothWays);
+    assert_eq!(correction.settlement, settle(&hold(5, "acme", 100), 90));
+}
+
+#[tokio::test]
+async fn what_was_withheld_because_another_node_took_over_charges_nobody_more() {
+    let scene = Scene::new();
+    let dying = scene.open().await;
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    let told = dying.settle(settle(&hold(5, "acme", 100), 90)).await;
+    assert_eq!(told, Err(Error::Fenced));
+    drop(dying);
+    assert_eq!(corrected(&scene).await.sale, SaleCorrection::DownOnly);
+}
+
+#[tokio::test]
+async fn what_nothing_could_keep_is_withheld_and_not_sold() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    let mut huge = settle(&hold(5, "acme", 100), 90);
+    // More than the file may hold.
+    huge.attempts[0].upstream_ref = Some("x".repeat(80 * 1024 * 1024));
+    let told = spooled.settle(huge).await;
+    assert_eq!(told, Err(Error::Unavailable("away".to_owned())));
+    scene.ledger.closed.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    while scene.ledger.corrections.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let taken_back = scene.ledger.corrections.lock()[0].clone();
+    assert_eq!(taken_back.settlement.close, anima_core::ledger::Close::Release);
+    let attempts = &taken_back.settlement.attempts;
+    assert!(attempts.len() == 1 && !attempts[0].served && attempts[0].cost.is_some());
+}
+
+/// Row 21 of the hard cases on SQLite, whose file another process keeps locked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_waits_on_disk_for_a_file_that_is_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, spool) = (folder.path().join("a.db"), folder.path().join("spool"));
+    crate::sqlite::migrate(&mut crate::sqlite::open(&books).unwrap()).unwrap();
+    let inner: Arc<dyn LedgerStore> =
+        Arc::new(crate::ledger::sqlite::open(&books, &opener()).unwrap());
+    let ready = std::future::ready(());
+    let watch: Arc<Watch> = Arc::default();
+    let spooled = SpooledLedger::open(Arc::clone(&inner), &spool, watch, ready).await.unwrap();
+    spooled.post(topup(9, "acme", 1_000)).await.unwrap();
+    let called = hold(1, "acme", 100);
+    spooled.hold(called.clone()).await.unwrap();
+    let other = crate::sqlite::open(&books).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let told = spooled.settle(settle(&called, 90)).await;
+    assert!(matches!(told, Err(Error::Spooled(_))), "{told:?}");
+    let refused = spooled.hold(hold(2, "acme", 1)).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    assert_eq!(wallet(&*inner, "acme").await, (1_000, 100, 0));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(spooled.drained(LONG).await);
+    assert_eq!(wallet(&*inner, "acme").await, (910, 0, 0));
+    assert_eq!(inner.postings(called.id).await.unwrap().len(), 2);
+    assert_clean(&*inner).await;
 }
