@@ -6,6 +6,7 @@
 pub mod anthropic; // errors and model lists in Anthropic's shape
 pub mod gemini; // errors and model lists in Gemini's shape
 pub mod openai; // errors and model lists in OpenAI's shape
+pub mod waiting; // streams whose answer has not begun
 
 /// One model as a caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

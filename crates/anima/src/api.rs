@@ -8,12 +8,14 @@ use crate::http::body::Room;
 use crate::relay::Relay;
 use crate::secrets::Secrets;
 
+use heartbeat::Beats;
 use idempotency::Idempotency;
 use tasks::Tasks;
 
 pub mod anthropic; // messages, count_tokens
 mod counting; // our own count of a prompt
 pub mod gemini; // generateContent, streamGenerateContent, countTokens, models
+pub mod heartbeat; // streams that wait for their turn
 pub mod idempotency; // calls that are sent again under their key
 pub mod openai; // chat completions, responses, completions, embeddings, models
 pub mod serve; // a call from its head to its answer
@@ -36,4 +38,6 @@ pub struct Plane {
     pub idempotency: Arc<Idempotency>,
     /// Calls that their callers do not wait for.
     pub tasks: Arc<Tasks>,
+    /// When streams that wait for their turn are given signs of life; `None`: never.
+    pub beats: Option<Beats>,
 }

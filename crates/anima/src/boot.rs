@@ -35,7 +35,7 @@ mod stop; // between not ready and the closed listener
 
 use crate::admin::{Admin, expiry};
 use crate::api::idempotency::{self, Bounds, Idempotency};
-use crate::api::{Plane, tasks};
+use crate::api::{Plane, heartbeat, tasks};
 use crate::app::App;
 use crate::circuits::Circuits;
 use crate::clock::{SystemClock, SystemRng};
@@ -140,6 +140,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         room: Room::new(settings.bodies_bytes_max),
         idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
         tasks: Arc::new(tasks::Tasks::new(&stores, &secrets, opener.node, settings)),
+        beats: heartbeat::Beats::of(settings),
     };
     let app = App {
         stores: stores.clone(),

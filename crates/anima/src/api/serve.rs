@@ -11,6 +11,7 @@ use axum::extract::{ConnectInfo, State};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use anima_wire::dialect::Dialect;
 use anima_wire::request::{self, CallRequest, Endpoint};
 
 use super::Plane;
+use super::heartbeat::Heartbeat;
 use super::idempotency::{self, Entry, Fate};
 use super::tasks::submit::{Parcel, submit};
 use crate::http::body;
@@ -150,7 +152,7 @@ pub(super) async fn serve(
         gone: gone.clone(),
     };
     let inflight = plane.relay.metrics.enter();
-    let (call, key, parcel) = match admitted(&plane, &wanted, request, arrival.clone()).await {
+    let (mut call, key, parcel) = match admitted(&plane, &wanted, request, arrival.clone()).await {
         Ok(admitted) => admitted,
         Err((refusal, who)) => {
             note_refusal(&plane, wanted.name(), &arrival, &refusal, who);
@@ -161,6 +163,7 @@ pub(super) async fn serve(
     facts.as_array = call.request.as_array;
     // The guard fires when this future is dropped, which is how a leaving client shows.
     let leaving = gone.drop_guard();
+    let heartbeat = Heartbeat::of(plane.beats, &mut call, &facts);
     let relay = Arc::clone(&plane.relay);
     let tasks = relay.tasks.clone();
     // Boxed: a task moves its future with each change of its state, and these are large.
@@ -168,17 +171,28 @@ pub(super) async fn serve(
         tasks.spawn(Box::pin(submit(plane, (call, key), parcel, facts.clone()))).await
     } else if let Some(key) = key {
         let keyed = keyed(plane, (call, key), facts.clone(), inflight);
-        tasks.spawn(Box::pin(keyed)).await
+        let running = tasks.spawn(Box::pin(keyed));
+        match heartbeat {
+            Some(heartbeat) => return heartbeat.beside(running, leaving).await,
+            None => running.await,
+        }
     } else {
-        let outcome = tasks.spawn(Box::pin(chat::run(relay, Arc::new(call)))).await;
-        outcome.map(|outcome| answer(outcome, &mut facts, inflight))
+        let running = tasks.spawn(Box::pin(chat::run(relay, Arc::new(call))));
+        if let Some(heartbeat) = heartbeat {
+            let made = async move { Ok(answer(running.await?, &mut facts, inflight)) };
+            return heartbeat.beside(made, leaving).await;
+        }
+        running.await.map(|outcome| answer(outcome, &mut facts, inflight))
     };
     leaving.disarm();
-    response.unwrap_or_else(|panic| {
-        tracing::error!(request_id = %facts.id, %panic, "a call panicked");
-        let message = "Something went wrong inside the gateway. The call was not charged.";
-        reply::refuse(&Refusal::new(Failure::Internal, message), &facts)
-    })
+    response.unwrap_or_else(|panic| panicked(&panic, &facts))
+}
+
+/// What is said of a call that panicked.
+pub(super) fn panicked(panic: &JoinError, facts: &Facts) -> Response<Body> {
+    tracing::error!(request_id = %facts.id, %panic, "a call panicked");
+    let message = "Something went wrong inside the gateway. The call was not charged.";
+    reply::refuse(&Refusal::new(Failure::Internal, message), facts)
 }
 
 /// Serves a call with an idempotency key: makes it, or gives the answer of the one that was made.

@@ -349,7 +349,9 @@ async fn attempt(
 async fn queue(admission: &Arc<Admission>, call: &mut Arc<Call>, coming: Coming) -> Entered {
     let since = Instant::now();
     admission.metrics.quotas.waiting.inc();
+    call.note_waiting(true);
     let answer = waiting::wait(admission, call, coming).await;
+    call.note_waiting(false);
     admission.metrics.quotas.waiting.dec();
     let waited = since.elapsed();
     let outcome = answer.as_ref().map_or_else(|refusal| refusal.failure.reason(), |_| "served");

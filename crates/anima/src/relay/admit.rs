@@ -84,6 +84,7 @@ pub fn admit_at(
         answer_by,
         queued: Duration::ZERO,
         steering,
+        waits: None,
         deferral: None,
     })
 }

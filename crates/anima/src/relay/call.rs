@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -87,6 +88,8 @@ pub struct Call {
     pub queued: Duration,
     /// What the caller wants beside the answer.
     pub steering: Steering,
+    /// Set while it waits for its turn, where somebody wants to know.
+    pub waits: Option<Arc<AtomicBool>>,
     /// Who has it made, when its caller does not wait for it.
     pub deferral: Option<Arc<dyn Deferral>>,
 }
@@ -98,6 +101,13 @@ impl Call {
         if self.deferral.is_some() {
             self.deadline += waited;
             self.answer_by += waited;
+        }
+    }
+
+    /// Says whether it waits for its turn.
+    pub(super) fn note_waiting(&self, waits: bool) {
+        if let Some(flag) = &self.waits {
+            flag.store(waits, Ordering::Release);
         }
     }
 

@@ -16,6 +16,8 @@ on_both! {
     a_key_that_is_disabled_empties_its_queue;
 }
 
+mod heartbeats; // of streams that wait
+
 /// A key that waits, one call at a time: its path and itself.
 async fn waiting_key(app: &TestApp, limit: Value, mut row: Value) -> (String, String) {
     app.create("/quotas", &json!({"code": "narrow", "limits": [limit]})).await;
