@@ -123,8 +123,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         dependencies.await_opening();
     }
     let watch = Arc::new(watch_of(&stores, &metrics, &clock));
-    let parts = (Arc::clone(&clock), Arc::clone(&rng), Arc::clone(&metrics));
-    let circuits = Arc::new(Circuits::new(parts, Probes::of(&shared)));
+    let circuits = circuits((&clock, &rng, &metrics), &shared);
     live.drive(Arc::clone(&circuits));
     let parts = (&live, &metrics, &dependencies, &clock);
     let nodes = nodes::join(opener.node, parts, &stores, &shared);
@@ -165,6 +164,15 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         opening,
         late_token,
     })
+}
+
+fn circuits(
+    parts: (&Arc<dyn Clock>, &Arc<dyn Rng>, &Arc<Metrics>),
+    shared: &Shared,
+) -> Arc<Circuits> {
+    let (clock, rng, metrics) = parts;
+    let parts = (Arc::clone(clock), Arc::clone(rng), Arc::clone(metrics));
+    Arc::new(Circuits::new(parts, Probes::of(shared)))
 }
 
 fn watch_of(stores: &Stores, metrics: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> Watch {

@@ -8,8 +8,8 @@
 //! under the same id: settlements until they are written; entries, corrections and extensions until
 //! their caller is told. Holds are released, for whoever asked for one is told at once and settles
 //! nothing. Checkpoints are left to the next one.
-//! A panic is met like a lost connection: nobody knows how far it came, and everything is made again
-//! under the same id. One operation that panics alone is given back to its caller, and after
+//! A panic is met like a lost connection: nobody knows how far it came, and everything is made
+//! again under the same id. One operation that panics alone is given back to its caller, and after
 //! [`TRIES`] times it is refused for good, for it would hold up all others.
 //! Invariant: settlements and entries are never shed; holds are, rather than wait too long.
 //! Source: `reliability` 1.7.
@@ -225,8 +225,8 @@ async fn write<E: Engine>(
 }
 
 impl Desk {
-    /// What becomes of the part whose transaction panicked: both halves are tried, and one operation
-    /// alone goes back to who waits for it.
+    /// What becomes of the part whose transaction panicked: both halves are tried, and one
+    /// operation alone goes back to who waits for it.
     fn after_panic(&mut self, why: &str, lanes: &mut Lanes) {
         let part = self.parts.pop().unwrap_or_default();
         tracing::error!(why, operations = part.len(), "a transaction of the ledger panicked");

@@ -4,8 +4,9 @@
 //! that came when another node had taken over, is written to a file and synced before its caller is
 //! told; a task writes it to the database when that is back, and a start does so before anything is
 //! served. Synced there it counts as made ([`Error::Spooled`]), and its answer is delivered. What
-//! another node has settled by then is corrected, in both directions where it counts. Writing twice is harmless: the store
-//! knows a settlement again by its hold and digest. It does not judge and books nothing itself.
+//! another node has settled by then is corrected, in both directions where it counts. Writing twice
+//! is harmless: the store knows a settlement again by its hold and digest. It does not judge and
+//! books nothing itself.
 //! Invariant: while a settlement waits for the database, no new hold is placed. Source:
 //! `reliability` 1.6, row 21.
 

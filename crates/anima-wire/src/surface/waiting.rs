@@ -1,8 +1,8 @@
 //! Streams whose head is out and whose answer has not begun: signs of life, and refusals.
 //!
-//! Not here: when they are sent. Invariant: a sign of life is no event of the answer in any client's
-//! reading, and a refusal is the format's error event with the words of the refusal. Source:
-//! `wire-conventions` 4.6.
+//! Not here: when they are sent. Invariant: a sign of life is no event of the answer in any
+//! client's reading, and a refusal is the format's error event with the words of the refusal.
+//! Source: `wire-conventions` 4.6.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_said_in_the_words_of_its_body() {
-        let body = br#"{"error":{"message":"m","type":"t","param":null,"code":"c"},"anima":{"reason":"r"}}"#;
+        let body = br#"{"error":{"message":"m","type":"t","code":"c"},"anima":{"reason":"r"}}"#;
         let text = |dialect| String::from_utf8(error_event(dialect, body).to_vec()).unwrap();
         let chat = text(Dialect::OpenAiChat);
         assert_eq!(chat, format!("data: {}\n\n", String::from_utf8_lossy(body)));
