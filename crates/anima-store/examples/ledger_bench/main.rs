@@ -99,7 +99,8 @@ async fn measure(wanted: &Wanted, folder: &Path, report: &mut Report) -> Result<
         report.open_loop(calm);
         drop(opened);
         place.remove().await?;
-        report.stored(stored(wanted, folder, server).await?);
+        let (bytes, parts) = stored(wanted, folder, server).await?;
+        report.stored(bytes, parts);
     }
     Ok(())
 }
@@ -152,16 +153,23 @@ async fn rounds(
     outcomes.into_iter().nth(middle).ok_or_else(|| "no round was made".into())
 }
 
-/// Bytes on disk per request, in a database of its own.
-async fn stored(wanted: &Wanted, folder: &Path, server: Option<&str>) -> Result<f64, Failure> {
+/// Bytes on disk per request, in a database of its own, and of what.
+async fn stored(
+    wanted: &Wanted,
+    folder: &Path,
+    server: Option<&str>,
+) -> Result<(f64, Vec<(String, f64)>), Failure> {
     let place = Place::make(folder, server, "stored").await?;
     let opened = place.open().await?;
     sample::fund(&opened, MANY).await?;
     let before = place.size().await?;
     load::so_many(&opened, wanted.stored, MANY).await?;
     let after = place.size().await?;
+    let parts = place.parts().await?;
     drop(opened);
     place.remove().await?;
-    let grown = u32::try_from(after.saturating_sub(before) / 1_024)?;
-    Ok(f64::from(grown) * 1_024.0 / f64::from(u32::try_from(wanted.stored.max(1))?))
+    let requests = f64::from(u32::try_from(wanted.stored.max(1))?);
+    let each = |bytes: u64| Ok::<_, Failure>(f64::from(u32::try_from(bytes)?) / requests);
+    let parts = parts.into_iter().map(|(name, bytes)| Ok::<_, Failure>((name, each(bytes)?)));
+    Ok((each(after.saturating_sub(before))?, parts.collect::<Result<_, _>>()?))
 }

@@ -14,6 +14,19 @@ use anima_store::ledger::{BatchObserver, LedgerStore};
 
 use super::{Failure, sample};
 
+/// Tables and indexes by their size.
+const SQLITE_PARTS: &str = "
+    SELECT name, sum(pgsize) FROM dbstat WHERE aggregate = 0
+    GROUP BY name ORDER BY 2 DESC LIMIT 12";
+
+/// The same; a table with its free space map and what lies beside it, without its indexes.
+const POSTGRES_PARTS: &str = "
+    SELECT c.relname::text,
+           CASE c.relkind WHEN 'r' THEN pg_table_size(c.oid) ELSE pg_relation_size(c.oid) END
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'public' AND c.relkind IN ('r', 'i')
+    ORDER BY 2 DESC LIMIT 12";
+
 /// A database.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -114,6 +127,30 @@ impl Place {
                 drop(client);
                 driver.await??;
                 Ok(size.unsigned_abs())
+            }
+        }
+    }
+
+    /// Bytes of each table and index that has a page per hundred requests, the largest first.
+    pub(super) async fn parts(&self) -> Result<Vec<(String, u64)>, Failure> {
+        match self {
+            Self::Sqlite(path) => {
+                let connection = rusqlite::Connection::open(path)?;
+                let mut parts = connection.prepare(SQLITE_PARTS)?;
+                let rows = parts
+                    .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            }
+            Self::Postgres(server, name) => {
+                let (client, driver) = tokio_postgres::connect(&url(server, name), NoTls).await?;
+                let driver = tokio::spawn(driver);
+                let rows = client.query(POSTGRES_PARTS, &[]).await?;
+                drop(client);
+                driver.await??;
+                let part = |row: &tokio_postgres::Row| {
+                    Ok::<_, Failure>((row.try_get(0)?, row.try_get::<_, i64>(1)?.unsigned_abs()))
+                };
+                rows.iter().map(part).collect()
             }
         }
     }

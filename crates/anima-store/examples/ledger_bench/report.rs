@@ -19,6 +19,7 @@ struct Section {
     alone: Vec<(u64, usize, Outcome)>,
     open_loop: [f64; 3],
     stored: f64,
+    parts: Vec<(String, f64)>,
 }
 
 /// All of it.
@@ -42,8 +43,8 @@ impl Report {
         self.last(|section| section.open_loop = holds);
     }
 
-    pub(super) fn stored(&mut self, bytes: f64) {
-        self.last(|section| section.stored = bytes);
+    pub(super) fn stored(&mut self, bytes: f64, parts: Vec<(String, f64)>) {
+        self.last(|section| (section.stored, section.parts) = (bytes, parts));
     }
 
     fn last(&mut self, change: impl FnOnce(&mut Section)) {
@@ -140,9 +141,14 @@ impl Section {
             out,
             "\nHolds at {} per second for {} s, counted from when each was due: p50 {p50:.2} ms, \
              p99 {p99:.2} ms,\np99.9 {p999:.2} ms. {} requests take {:.0} bytes each on disk, \
-             indexes and free space in pages included.",
+             indexes and free space in pages included:",
             OPEN.0, OPEN.1, wanted.stored, self.stored
-        )
+        )?;
+        writeln!(out, "\n| table or index | bytes per request |\n|---|--:|")?;
+        for (name, bytes) in self.parts.iter().filter(|(_, bytes)| *bytes >= 1.0) {
+            writeln!(out, "| `{name}` | {bytes:.0} |")?;
+        }
+        Ok(())
     }
 }
 
