@@ -157,6 +157,14 @@ pub(crate) async fn migrate(pool: &Pool) -> Result<(), OpenError> {
     })
 }
 
+/// Brings the schema to an older version.
+#[cfg(test)]
+pub(crate) async fn migrate_to(pool: &Pool, version: i32) {
+    let mut client = Object::take(pool.get().await.unwrap());
+    let runner = embedded::migrations::runner().set_target(refinery::Target::Version(version));
+    runner.run_async(&mut *client).await.unwrap();
+}
+
 /// Whether a server that could not be reached may be reached later: nothing answered, or it said
 /// that it starts, stops or is full. A login or a certificate that is refused stays refused.
 fn may_come(error: &PoolError) -> bool {

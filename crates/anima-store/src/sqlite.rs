@@ -112,6 +112,13 @@ fn create_file(path: &Path) -> std::io::Result<()> {
     options.open(path).map(|_| ())
 }
 
+/// Brings the schema to an older version.
+#[cfg(test)]
+pub(crate) fn migrate_to(connection: &mut Connection, version: i32) {
+    let target = refinery::Target::Version(version);
+    embedded::migrations::runner().set_target(target).run(connection).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,8 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         let mut writer = open(&path).unwrap();
-        let before = refinery::Target::Version(5);
-        embedded::migrations::runner().set_target(before).run(&mut writer).unwrap();
+        migrate_to(&mut writer, 5);
         let other = open(&path).unwrap();
         assert!(opcodes(&other).contains(&"OpenEphemeral".to_owned()));
         migrate(&mut writer).unwrap();

@@ -53,7 +53,8 @@ macro_rules! claimed {
             "
     SELECT h.id, h.app, h.kid, h.alias, h.currency, h.amount, p.code, p.version_no, h.multiplier,
            h.channel, h.cost_cap, h.cost_currency, c.code, c.version_no, h.created_at,
-           h.expires_at, h.phase, h.progress, h.trail, f.code, f.version_no
+           h.expires_at, COALESCE(h.phase, CAST(0 AS smallint)), COALESCE(h.progress, 0),
+           h.trail, f.code, f.version_no
     FROM hold h
     JOIN price_ref p ON p.id = h.price_id
     LEFT JOIN price_ref c ON c.id = h.cost_price_id

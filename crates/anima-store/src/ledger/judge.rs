@@ -65,24 +65,25 @@ fn sale_of(settlement: &Settlement) -> i64 {
 impl<'a> Judge<'_, 'a> {
     /// Judges in the given order, one verdict per item.
     pub(super) fn judge(&mut self, items: &'a [Item]) -> Vec<Verdict> {
-        items
-            .iter()
-            .map(|item| match &item.operation {
-                Operation::Hold(hold) => Verdict::Held(self.hold(hold)),
-                Operation::Settle(settle) => Verdict::Settled(self.settle(settle)),
-                Operation::Post(post) => Verdict::Posted(self.post(post)),
-                Operation::Extend(extension) => {
-                    Verdict::Extended(ownership::extend(self, extension))
-                }
-                Operation::TrueUp(correction) => {
-                    Verdict::TruedUp(ownership::correction(self, correction))
-                }
-                Operation::Checkpoint(written) => {
-                    self.plan.checkpoints.insert(written.checkpoint.hold, written);
-                    Verdict::Checkpointed(Ok(()))
-                }
-            })
-            .collect()
+        let verdicts = items.iter().map(|item| self.verdict(item)).collect();
+        self.plan.sort();
+        verdicts
+    }
+
+    fn verdict(&mut self, item: &'a Item) -> Verdict {
+        match &item.operation {
+            Operation::Hold(hold) => Verdict::Held(self.hold(hold)),
+            Operation::Settle(settle) => Verdict::Settled(self.settle(settle)),
+            Operation::Post(post) => Verdict::Posted(self.post(post)),
+            Operation::Extend(extension) => Verdict::Extended(ownership::extend(self, extension)),
+            Operation::TrueUp(correction) => {
+                Verdict::TruedUp(ownership::correction(self, correction))
+            }
+            Operation::Checkpoint(written) => {
+                self.plan.checkpoints.insert(written.checkpoint.hold, written);
+                Verdict::Checkpointed(Ok(()))
+            }
+        }
     }
 
     fn hold(&mut self, hold: &'a Hold) -> Result<(), Error> {

@@ -214,6 +214,18 @@ pub(super) struct Plan<'a> {
     pub(super) house: BTreeMap<i64, (i128, i128)>,
 }
 
+impl Plan<'_> {
+    /// Puts rows in the order of their keys, so that indexes are filled from one end: pages that
+    /// are split in their middle stay half empty.
+    pub(super) fn sort(&mut self) {
+        self.holds.sort_unstable_by_key(|row| row.hold.id);
+        self.closings.sort_unstable_by_key(|row| row.id);
+        self.journals.sort_unstable_by_key(|row| row.id);
+        self.legs.sort_unstable_by_key(|row| (row.journal, row.n));
+        self.attempts.sort_unstable_by_key(|row| (row.hold, row.attempt.n));
+    }
+}
+
 /// A factor as it is stored. What does not fit is a factor of trillions, which prices nothing.
 pub(super) fn ppm(multiplier: Multiplier) -> i64 {
     i64::try_from(multiplier.ppm()).unwrap_or(i64::MAX)
@@ -247,5 +259,34 @@ impl Wallet {
             self.floor = floor;
             self.changed = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leg(journal: u128, n: i16) -> LegRow {
+        LegRow {
+            journal: Uuid::from_u128(journal),
+            n,
+            debit_id: 1,
+            credit_id: 2,
+            amount: 1,
+            currency: Currency::USD,
+            component: 1,
+            attempt: None,
+            price_id: None,
+            estimate: false,
+        }
+    }
+
+    #[test]
+    fn rows_are_written_in_the_order_of_their_keys() {
+        let legs = vec![leg(2, 1), leg(1, 2), leg(2, 2), leg(1, 1)];
+        let mut plan = Plan { legs, ..Plan::default() };
+        plan.sort();
+        let keys: Vec<_> = plan.legs.iter().map(|l| (l.journal.as_u128(), l.n)).collect();
+        assert_eq!(keys, [(1, 1), (1, 2), (2, 1), (2, 2)]);
     }
 }

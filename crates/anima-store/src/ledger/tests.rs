@@ -13,6 +13,7 @@ mod postgres;
 mod recovery; // leases, orphans, corrections
 mod sim; // the protocol under a seeded simulation
 mod sqlite;
+mod upgrade; // calls that outlive their schema
 
 /// The tests that every backend has. `$open` gives a [`fixtures::Books`], or `None` to skip; each
 /// test ends with clean books.

@@ -46,14 +46,18 @@ const CHECKPOINT: &str = "
          AS u (id, phase, progress, upstream_ref, trail, expires_at, attempt)
     WHERE h.id = u.id AND h.node = $7 AND h.state = 'HELD'
       AND (u.attempt, u.phase, u.progress)
-          >= (COALESCE((h.trail::json -> 'running' ->> 'n')::smallint, 0), h.phase, h.progress)";
+          >= (COALESCE((h.trail::json -> 'running' ->> 'n')::smallint, 0), COALESCE(h.phase, 0),
+              COALESCE(h.progress, 0))";
 
+/// What only others need who would have to end the call goes.
 const CLOSE: &str = "
     WITH closed AS (
         UPDATE hold h
         SET state = CASE WHEN u.settled IS NULL THEN 'RELEASED' ELSE 'SETTLED' END,
             settled = u.settled, uncollected = u.uncollected, digest = u.digest,
-            closed_at = u.closed_at, trail = NULL
+            closed_at = u.closed_at, phase = NULL, progress = NULL, trail = NULL,
+            upstream_ref = NULL, channel = NULL, cost_cap = NULL, cost_currency = NULL,
+            cost_price_id = NULL
         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[],
                     $6::bigint[])
              AS u (id, settled, uncollected, digest, closed_at, amount)

@@ -71,9 +71,12 @@ fn holds(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite
 }
 
 fn closings(transaction: &Transaction<'_>, plan: &Plan<'_>, node: Uuid) -> rusqlite::Result<()> {
+    // What only others need who would have to end the call goes.
     const CLOSE: &str = "
         UPDATE hold SET state = ?3, settled = ?4, uncollected = ?5, digest = ?6, closed_at = ?7,
-                        trail = NULL
+                        phase = 0, progress = 0, trail = NULL, upstream_ref = NULL,
+                        channel = NULL, cost_cap = NULL, cost_currency = NULL,
+                        cost_price_id = NULL
         WHERE id = ?1 AND node = ?2 AND state IN ('HELD', 'UNKNOWN')";
     if plan.closings.is_empty() {
         return Ok(());

@@ -7,11 +7,12 @@ use super::documented;
 use super::fixtures::*;
 use super::outages;
 use super::recovery::Nodes;
+use super::upgrade;
 use crate::database::Opener;
 use crate::ledger::money;
 use crate::ledger::postgres::{PostgresLedger, open};
 use crate::ledger::{Error, LeaseState, Leases as _, LedgerStore, OpenHolds as _};
-use crate::postgres::{Link, migrate, pool};
+use crate::postgres::{Link, migrate, migrate_to, pool};
 use crate::tests::{Scratch, postgres};
 
 crate::ledger::tests::suite!(books);
@@ -63,6 +64,19 @@ async fn execute(place: &Scratch, statements: &str) -> Result<(), String> {
         .batch_execute(statements)
         .await
         .map_err(|e| e.as_db_error().map_or_else(|| e.to_string(), |e| e.message().to_owned()))
+}
+
+#[tokio::test]
+async fn calls_of_the_schema_before_are_ended_under_this_one() {
+    let Some(place) = postgres().await else { return };
+    let one = pool(&place.url(), 1, &Link::default()).unwrap();
+    migrate_to(&one, upgrade::BEFORE).await;
+    let node = |n| Opener { node: uuid::Uuid::from_u128(n), ..opener() };
+    upgrade::begin(&opened(&place, &node(1))).await;
+    migrate(&one).await.unwrap();
+    upgrade::end(&opened(&place, &node(2))).await;
+    let silent = one.get().await.unwrap().query_one(upgrade::SILENT, &[]).await.unwrap();
+    assert_eq!(silent.get::<_, i64>(0), 3);
 }
 
 #[tokio::test]

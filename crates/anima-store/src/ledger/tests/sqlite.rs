@@ -10,6 +10,7 @@ use super::documented;
 use super::fixtures::*;
 use super::outages;
 use super::recovery::Nodes;
+use super::upgrade;
 use crate::database::Opener;
 use crate::ledger::money;
 use crate::ledger::sqlite::open;
@@ -54,6 +55,20 @@ async fn used() -> (tempfile::TempDir, std::path::PathBuf) {
     ledger.settle(settle(&first, 90)).await.unwrap();
     ledger.hold(second).await.unwrap();
     (place, path)
+}
+
+#[tokio::test]
+async fn calls_of_the_schema_before_are_ended_under_this_one() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("a.db");
+    let mut connection = sqlite::open(&path).unwrap();
+    sqlite::migrate_to(&mut connection, upgrade::BEFORE);
+    let node = |n| Opener { node: uuid::Uuid::from_u128(n), ..opener() };
+    upgrade::begin(&open(&path, &node(1)).unwrap()).await;
+    sqlite::migrate(&mut connection).unwrap();
+    upgrade::end(&open(&path, &node(2)).unwrap()).await;
+    let silent = connection.query_row(upgrade::SILENT, [], |row| row.get::<_, i64>(0));
+    assert_eq!(silent, Ok(3));
 }
 
 #[tokio::test]
