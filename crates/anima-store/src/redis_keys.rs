@@ -44,16 +44,6 @@ impl Topic {
         Self(Cow::Borrowed("config"))
     }
 
-    /// Announcements of switches and invalidations, which must act within a second.
-    pub const fn switches() -> Self {
-        Self(Cow::Borrowed("switches"))
-    }
-
-    /// Announcements that a circuit's shared state changed: the field that changed.
-    pub const fn circuits() -> Self {
-        Self(Cow::Borrowed("circuits"))
-    }
-
     /// What is meant for one node alone, such as the wake-up of a waiter.
     pub fn node(node: &str) -> Self {
         Self(Cow::Owned(format!("node:{node}")))
@@ -100,11 +90,6 @@ pub fn probes(circuit: &str) -> [Key; 2] {
 /// String: the configuration as of the last change, with its number and the hatches, sealed.
 pub const fn config_snapshot() -> Key {
     Key::fixed("{config}:snapshot")
-}
-
-/// String: number of the last change of a switch; read once a second by each node.
-pub const fn switches_version() -> Key {
-    Key::fixed("{switches}:version")
 }
 
 /// String: a key with its app, sealed.
@@ -178,7 +163,6 @@ mod tests {
             nodes(),
             circuits(),
             config_snapshot(),
-            switches_version(),
             key_record("7f"),
             quota_ticket(&Tag::App("acme".into()), Uuid::nil()),
             quota_charge(&Tag::App("acme".into()), Uuid::nil()),

@@ -108,7 +108,7 @@ impl Bench {
             let entered = self.circuits.enter(route, &credential, way).now_or_never();
             let ticket = entered.ok_or("it waits")?.ok().ok_or("it is refused")?;
             let failure = Some(Failure::ServerError);
-            ticket.end(End { failure, first_byte: Duration::ZERO, asked_ms: None });
+            ticket.end(End { failure, streams: true, first_byte: Duration::ZERO, asked_ms: None });
         }
         Ok(())
     }

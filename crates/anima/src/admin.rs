@@ -6,9 +6,11 @@
 //! rows the way an admin would. Invariant: a change that was answered is in force on this node (or
 //! the reply carries a warning), and no reply holds a secret but the one to a key's creation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anima_core::clock::{Clock, Rng};
+use anima_core::config::Fallbacks;
 use anima_store::database::Stores;
 
 use crate::circuits::Circuits;
@@ -84,6 +86,8 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
     /// Random bits for ids.
     pub rng: Arc<dyn Rng>,
+    /// Where the aliases of a file lead while it is judged; of others what is in force counts.
+    pub declared_chains: Arc<BTreeMap<String, Fallbacks>>,
 }
 
 /// What is in force: secrets, configuration, health, nodes, and what admits calls.
@@ -110,6 +114,7 @@ impl Admin {
             task_keep_ms: settings.task_keep_ms,
             clock,
             rng,
+            declared_chains: Arc::default(),
         }
     }
 }

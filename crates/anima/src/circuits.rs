@@ -210,7 +210,7 @@ impl Circuits {
         credentials.order(codes, &health.model, (now, spread))
     }
 
-    /// The usual time to a route's first byte; `None` when none was seen yet.
+    /// The usual time to the first byte of a route's streams; `None` when none was seen yet.
     pub fn latency(&self, route: &RouteEntry) -> Option<Duration> {
         self.known(route)?.0.latency()
     }
@@ -339,7 +339,8 @@ impl Circuits {
         let tripped = changed.is_some_and(|change| change.to == State::Open);
         let own = Change::from(changed).or(closed);
         let models = channel.models.lock();
-        let open = models.values().filter(|m| m.unit.open.load(Ordering::Acquire)).count();
+        let is_failing = |model: &&Arc<ModelHealth>| model.unit.is_failing(report.at);
+        let open = models.values().filter(is_failing).count();
         let several = models.len() > 1;
         drop(models);
         let mut whole = Change::default();

@@ -20,7 +20,7 @@ use anima_core::config::{FxRate, Price, Resource};
 use anima_core::ledger::{PriceRef, fx};
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::{Snapshot, compile_price};
-use anima_store::config::publish::{Event, Forced, Hatches, Notice, PublishStore};
+use anima_store::config::publish::{Event, Forced, Hatches, ManualCircuit, Notice, PublishStore};
 use anima_store::config::{ConfigStore, Error};
 use anima_store::keys::{KeyRecord, KeyStore};
 use anima_store::pubsub::{PubSub, Subscription};
@@ -66,10 +66,19 @@ impl Pinned {
     /// How the circuit of a channel and a model was forced, if it was. What was set for the model
     /// goes before what was set for the whole channel.
     pub fn forced(&self, channel: &str, model: &str, now: Timestamp) -> Option<Forced> {
+        self.word_on(channel, model, now).map(|word| word.state)
+    }
+
+    /// Until when; `None` when it is for good, or nothing was forced.
+    pub fn forced_until(&self, channel: &str, model: &str, now: Timestamp) -> Option<Timestamp> {
+        self.word_on(channel, model, now)?.expires_at
+    }
+
+    fn word_on(&self, channel: &str, model: &str, now: Timestamp) -> Option<&ManualCircuit> {
         let circuits = &self.hatches.circuits;
         let mut of_channel = circuits.iter().filter(|c| c.channel == channel && c.is_live(now));
         let whole = of_channel.clone().find(|c| c.model.is_none());
-        of_channel.find(|c| c.model.as_deref() == Some(model)).or(whole).map(|c| c.state)
+        of_channel.find(|c| c.model.as_deref() == Some(model)).or(whole)
     }
 
     /// The callable form of a channel, by [`anima_core::snapshot::ChannelEntry::index`].

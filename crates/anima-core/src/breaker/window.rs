@@ -62,9 +62,8 @@ struct Bucket {
 pub(super) struct Window {
     buckets: [Bucket; BUCKETS as usize],
     last: VecDeque<Counts>,
-    streak_halves: u32,
-    streak_calls: u32,
-    streak_from: Timestamp,
+    /// The failures in a row, oldest first: when, and how many halves.
+    streak: VecDeque<(Timestamp, u32)>,
 }
 
 impl Window {
@@ -86,13 +85,16 @@ impl Window {
                 bucket.counts.add(call);
             }
         }
-        let broken = now.since(self.streak_from) > STREAK_MS * 1_000;
-        if call.failed_halves == 0 || broken {
-            (self.streak_halves, self.streak_calls, self.streak_from) = (0, 0, now);
+        if call.failed_halves == 0 {
+            self.streak.clear();
+            return;
         }
-        if call.failed_halves > 0 {
-            self.streak_halves = self.streak_halves.saturating_add(call.failed_halves);
-            self.streak_calls = self.streak_calls.saturating_add(1);
+        self.streak.push_back((now, call.failed_halves));
+        // No more than it takes to trip, if each counts half.
+        let most = settings.consecutive_failures.saturating_mul(2).max(1) as usize;
+        let is_past = |at: Timestamp| now.since(at) > STREAK_MS * 1_000;
+        while self.streak.len() > most || self.streak.front().is_some_and(|(at, _)| is_past(*at)) {
+            self.streak.pop_front();
         }
     }
 
@@ -110,8 +112,10 @@ impl Window {
     }
 
     /// Failures in a row, in halves, and how many calls they were.
-    pub(super) const fn streak(&self) -> (u32, u32) {
-        (self.streak_halves, self.streak_calls)
+    pub(super) fn streak(&self) -> (u32, u32) {
+        let halves =
+            self.streak.iter().fold(0, |sum: u32, (_, halves)| sum.saturating_add(*halves));
+        (halves, u32::try_from(self.streak.len()).unwrap_or(u32::MAX))
     }
 }
 
@@ -173,5 +177,23 @@ mod tests {
         assert_eq!(window.streak(), (2, 1));
         window.add(FAILED, at(70_000), &settings);
         assert_eq!(window.streak(), (2, 1));
+    }
+
+    #[test]
+    fn a_row_of_failures_is_counted_over_the_minute_before_now() {
+        let settings = Breaker::default();
+        let mut window = Window::default();
+        for seconds in [0, 50, 55, 58, 61, 62] {
+            window.add(FAILED, at(seconds * 1_000), &settings);
+        }
+        assert_eq!(window.streak(), (10, 5), "the first is too long ago, the others are not");
+    }
+
+    #[test]
+    fn a_row_remembers_no_more_than_it_takes_to_trip() {
+        let settings = Breaker { consecutive_failures: 3, ..Breaker::default() };
+        let mut window = Window::default();
+        (0..100).for_each(|ms| window.add(HALF, at(ms), &settings));
+        assert_eq!(window.streak(), (6, 6));
     }
 }

@@ -65,8 +65,7 @@ pub fn error_status(failure: Failure) -> u16 {
 
 /// The type of an error (`wire-conventions` 4.6).
 fn error_type(failure: Failure) -> &'static str {
-    let billing = [Failure::InsufficientFunds, Failure::BudgetExceeded, Failure::ModelUnpriced];
-    if billing.contains(&failure) {
+    if matches!(failure, Failure::InsufficientFunds | Failure::BudgetExceeded) {
         return "billing_error";
     }
     if matches!(failure, Failure::NoHealthyChannel | Failure::Overloaded) {

@@ -69,8 +69,9 @@ async fn ensure_fallbacks(admin: &Admin, code: &str, alias: &Alias) -> Result<()
     }
     let Some(pinned) = admin.live.pin(admin.clock.now()) else { return Ok(()) };
     let fallbacks = |code: &str| {
-        let found = pinned.snapshot.alias(code);
-        found.map(|found| found.fallbacks.clone()).unwrap_or_default()
+        let declared = admin.declared_chains.get(code);
+        let found = pinned.snapshot.alias(code).map(|alias| &alias.fallbacks);
+        declared.or(found).cloned().unwrap_or_default()
     };
     let Some((member, path)) = routing::cycle(code, &alias.fallbacks, fallbacks) else {
         return Ok(());

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use anima_core::clock::Timestamp;
-use anima_core::config::Resource;
+use anima_core::config::{Fallbacks, Resource};
 use anima_store::config::{Actor, Batch, Change, NewVersion, Rejected, Row};
 use anima_store::database::Stores;
 
@@ -159,7 +159,8 @@ pub async fn plan(admin: &Admin, actor: &Actor, document: Value) -> Result<Plan,
             .map(|name| format!("{name}: is not a section: expected {}", known.join(", "))),
     );
     let declared = wanted.iter().map(|row| (row.collection.resource(), row.code.clone())).collect();
-    let judge = with_overlay(admin, declared);
+    let mut judge = with_overlay(admin, declared);
+    judge.declared_chains = Arc::new(wanted.iter().filter_map(chain_of).collect());
     let mut plan = Plan { rows: Vec::new(), changes: Vec::new(), owners: Vec::new() };
     let mut is_late = false;
     for row in wanted {
@@ -241,6 +242,14 @@ fn collect(
         let place = format!("{section}[{n}] ({code})");
         wanted.push(Wanted { collection, place, section: section.to_owned(), code, body });
     }
+}
+
+/// Where an alias that a file declares leads; what cannot be read is refused with its row.
+fn chain_of(row: &Wanted) -> Option<(String, Fallbacks)> {
+    let is_alias = row.collection.resource() == Resource::Alias;
+    let told = || row.body.get("fallbacks").cloned().unwrap_or_default();
+    let chain = || serde_json::from_value(told()).unwrap_or_default();
+    is_alias.then(|| (row.code.clone(), chain()))
 }
 
 /// An admin who sees the file's own rows as if they were there, so that rows may name one another.

@@ -144,6 +144,7 @@ impl Desk {
             task_keep_ms: 60_000,
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
+            declared_chains: Arc::default(),
         };
         Self { router: router(admin.clone()), admin, clock, folder }
     }

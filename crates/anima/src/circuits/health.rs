@@ -69,6 +69,13 @@ impl Unit {
         (circuit.state(now), opening)
     }
 
+    /// Whether it is open for failures. A model that is not there, or that nobody has asked for
+    /// since its wait was over, says nothing about its channel.
+    pub(super) fn is_failing(&self, now: Timestamp) -> bool {
+        let (state, opening) = self.state(now);
+        state == State::Open && opening.is_some_and(|(_, cause)| cause != Cause::ModelUnknown)
+    }
+
     /// What a call meets now.
     pub(super) fn gate(&self, now: Timestamp) -> Gate {
         let circuit = self.circuit.lock();
@@ -408,8 +415,9 @@ pub(super) struct ModelHealth {
     pub(super) inflight: AtomicU32,
     /// Calls let through although everything is open.
     pub(super) trickling: AtomicU32,
-    /// Running mean of the time to the first byte of successes, microseconds.
-    latency_us: AtomicU64,
+    /// Running means of the time to the first byte of successes, microseconds: of answers in one
+    /// piece, whose first byte comes when all is made, and of streams.
+    latency_us: [AtomicU64; 2],
 }
 
 impl ModelHealth {
@@ -420,31 +428,36 @@ impl ModelHealth {
             unit: Unit::new(fleet::name(&channel.code, Some(model))),
             inflight: AtomicU32::new(0),
             trickling: AtomicU32::new(0),
-            latency_us: AtomicU64::new(0),
+            latency_us: [const { AtomicU64::new(0) }; 2],
         }
     }
 
     /// How long the work takes that is under way, as far as is known.
     pub(super) fn load(&self) -> u64 {
         let running = u64::from(self.inflight.load(Ordering::Relaxed)) + 1;
-        running.saturating_mul(self.latency_us.load(Ordering::Relaxed).max(1))
+        let [whole, first] = &self.latency_us;
+        let usual_us = whole.load(Ordering::Relaxed).saturating_add(first.load(Ordering::Relaxed));
+        running.saturating_mul(usual_us.max(1))
     }
 
-    /// The usual time to the first byte; `None` when there was none yet.
+    /// The usual time to the first byte of a stream; `None` when there was none yet.
     pub(super) fn latency(&self) -> Option<Duration> {
-        let latency_us = self.latency_us.load(Ordering::Relaxed);
+        let [_, first] = &self.latency_us;
+        let latency_us = first.load(Ordering::Relaxed);
         (latency_us > 0).then(|| Duration::from_micros(latency_us))
     }
 
     /// Notes how long a success took to its first byte.
-    pub(super) fn note_latency(&self, took: Duration) {
+    pub(super) fn note_latency(&self, streams: bool, took: Duration) {
         let new_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
-        let known_us = self.latency_us.load(Ordering::Relaxed);
+        let [whole, first] = &self.latency_us;
+        let kept = if streams { first } else { whole };
+        let known_us = kept.load(Ordering::Relaxed);
         let mean_us = match known_us {
             0 => new_us,
             known_us => known_us.saturating_mul(LATENCY_KEEP).saturating_add(new_us) / 8,
         };
-        self.latency_us.store(mean_us.max(1), Ordering::Relaxed);
+        kept.store(mean_us.max(1), Ordering::Relaxed);
     }
 }
 
@@ -517,9 +530,11 @@ mod tests {
     fn latencies_are_a_running_mean() {
         let model = ModelHealth::new(&Arc::new(ChannelHealth::new("c")), "m");
         assert_eq!(model.latency(), None);
-        model.note_latency(Duration::from_millis(80));
-        model.note_latency(Duration::from_millis(160));
+        model.note_latency(true, Duration::from_millis(80));
+        model.note_latency(true, Duration::from_millis(160));
         assert_eq!(model.latency(), Some(Duration::from_millis(90)));
-        assert_eq!(model.load(), 90_000);
+        model.note_latency(false, Duration::from_millis(500));
+        assert_eq!(model.latency(), Some(Duration::from_millis(90)), "each by itself");
+        assert_eq!(model.load(), 590_000);
     }
 }

@@ -71,7 +71,7 @@ impl Bench {
 
     fn call(&self, n: usize, failure: Option<Failure>) {
         let ticket = self.enter(n, Way::Proper).unwrap();
-        ticket.end(End { failure, first_byte: Duration::ZERO, asked_ms: None });
+        ticket.end(End { failure, streams: true, first_byte: Duration::ZERO, asked_ms: None });
     }
 
     fn trip(&self, n: usize) {
@@ -113,7 +113,7 @@ fn failures_open_the_models_circuit_and_probes_close_it() {
     drop(probes.pop());
     probes.push(bench.enter(0, Way::Proper).expect("a dropped probe's permit is back"));
     for probe in probes {
-        probe.end(End { failure: None, first_byte: Duration::ZERO, asked_ms: None });
+        probe.end(End { failure: None, streams: true, first_byte: Duration::ZERO, asked_ms: None });
     }
     assert_eq!(bench.circuits.state_of(bench.route(0)), State::Closed);
 }
@@ -132,7 +132,12 @@ fn three_open_models_open_the_channel() {
 fn slow_down(bench: &Bench, n: usize) {
     for _ in 0..20 {
         let ticket = bench.enter(n, Way::Proper).unwrap();
-        ticket.end(End { failure: None, first_byte: Duration::from_mins(1), asked_ms: None });
+        ticket.end(End {
+            failure: None,
+            streams: true,
+            first_byte: Duration::from_mins(1),
+            asked_ms: None,
+        });
     }
 }
 
@@ -149,7 +154,7 @@ fn a_slow_route_that_the_plan_takes_back_is_let_in() {
     assert_eq!(planned(), (vec![0], vec![0]), "it is all that there is");
     let ticket = bench.enter(0, Way::Readmitted).unwrap();
     assert!(!ticket.is_probe());
-    ticket.end(End { failure: None, first_byte: Duration::ZERO, asked_ms: None });
+    ticket.end(End { failure: None, streams: true, first_byte: Duration::ZERO, asked_ms: None });
     assert_eq!(bench.circuits.state_of(bench.route(0)), State::Open, "and it says nothing");
     bench.clock.advance_millis(6_100);
     assert_eq!(planned(), (vec![0], vec![0]), "nor are three probes enough of it");
@@ -222,7 +227,7 @@ fn credentials_are_out_one_by_one_and_forgiven_when_accepted() {
     let ticket = entering.now_or_never().unwrap();
     let asked_ms = Some(30_000);
     let failure = Some(Failure::RateLimited);
-    ticket.unwrap().end(End { failure, first_byte: Duration::ZERO, asked_ms });
+    ticket.unwrap().end(End { failure, streams: true, first_byte: Duration::ZERO, asked_ms });
     assert_eq!(bench.seen(0), Some(SkipReason::CoolingDown));
     let seen = bench.circuits.see(bench.route(0), bench.clock.now());
     assert_eq!(seen.until, Some(bench.clock.now().plus_millis(30_000)));
@@ -272,7 +277,8 @@ fn a_reset_of_one_model_ends_the_rests_of_credentials_for_it_alone() {
         let credential = credential.into();
         let entering = bench.circuits.enter(bench.route(n), &credential, (Way::Proper, HOUR));
         let failure = Some(Failure::RateLimited);
-        let end = End { failure, first_byte: Duration::ZERO, asked_ms: Some(30_000) };
+        let end =
+            End { failure, streams: true, first_byte: Duration::ZERO, asked_ms: Some(30_000) };
         entering.now_or_never().unwrap().unwrap().end(end);
     };
     for (n, credential) in [(0, "a"), (0, "b"), (1, "a"), (1, "b")] {
@@ -364,8 +370,12 @@ async fn three_nodes_probe_with_the_permits_of_one() {
     drop(probes.pop());
     let last = probes.pop().unwrap();
     probes.push(enter(&fleet.nodes[0]).expect("the permit of any node comes back for all"));
-    let failed =
-        End { failure: Some(Failure::ServerError), first_byte: Duration::ZERO, asked_ms: None };
+    let failed = End {
+        failure: Some(Failure::ServerError),
+        streams: true,
+        first_byte: Duration::ZERO,
+        asked_ms: None,
+    };
     let change = last.end(failed).get().unwrap();
     assert_eq!((change.to, change.cause), (State::Open, Cause::ProbeFailed));
     let refused = enter(&fleet.nodes[2]).err();
@@ -412,7 +422,7 @@ async fn the_probe_that_closes_a_circuit_says_so_when_the_permits_are_counted() 
     let bench = Bench::with(&["m"], Probes::over(Arc::new(Distant::default())), 7);
     bench.trip(0);
     bench.clock.advance_millis(6_100);
-    let end = End { failure: None, first_byte: Duration::ZERO, asked_ms: None };
+    let end = End { failure: None, streams: true, first_byte: Duration::ZERO, asked_ms: None };
     let mut changes = Vec::new();
     for _ in 0..3 {
         changes.push(bench.enter(0, Way::Proper).unwrap().end(end));
@@ -430,7 +440,7 @@ async fn nodes_share_what_providers_say_about_credentials() {
     let end = |bench: &Bench, credential: &str, failure, asked_ms| {
         let credential = credential.into();
         let entering = bench.circuits.enter(bench.route(0), &credential, (Way::Proper, HOUR));
-        let end = End { failure, first_byte: Duration::ZERO, asked_ms };
+        let end = End { failure, streams: true, first_byte: Duration::ZERO, asked_ms };
         entering.now_or_never().unwrap().unwrap().end(end);
     };
     let usable = |bench: &Bench| bench.circuits.credentials(bench.route(0), &["a", "b"]);
@@ -466,7 +476,7 @@ async fn what_is_shared_is_made_anew_when_it_came_back_empty() {
     let end = |bench: &Bench, credential: &str, failure, asked_ms| {
         let credential = credential.into();
         let entering = bench.circuits.enter(bench.route(0), &credential, (Way::Proper, HOUR));
-        let end = End { failure, first_byte: Duration::ZERO, asked_ms };
+        let end = End { failure, streams: true, first_byte: Duration::ZERO, asked_ms };
         entering.now_or_never().unwrap().unwrap().end(end);
     };
     let one = &fleet.nodes[0];

@@ -39,6 +39,8 @@ pub struct Ticket {
 pub struct End {
     /// How it failed, if it did.
     pub failure: Option<Failure>,
+    /// It streams: its first byte says how fast the provider is, and not how long the answer is.
+    pub streams: bool,
     /// How long its first byte took, or how long one was waited for.
     pub first_byte: Duration,
     /// How long the provider asks to be left alone, milliseconds.
@@ -81,7 +83,8 @@ impl Ticket {
     /// Reports how the call ended, and says which circuit changed by it.
     pub fn end(mut self, end: End) -> Change {
         self.reported = true;
-        let first_byte_ms = u64::try_from(end.first_byte.as_millis()).unwrap_or(u64::MAX);
+        let judged = if end.streams { end.first_byte } else { Duration::ZERO };
+        let first_byte_ms = u64::try_from(judged.as_millis()).unwrap_or(u64::MAX);
         let verdict = Verdict::of(end.failure, first_byte_ms, &self.settings);
         let circuits = &self.circuits;
         let at = circuits.clock.now();
@@ -90,7 +93,7 @@ impl Ticket {
         let changed = circuits.record(&self, report);
         let key = (&self.credential, &self.health.model);
         if end.failure.is_none() {
-            self.health.note_latency(end.first_byte);
+            self.health.note_latency(end.streams, end.first_byte);
         }
         if verdict.effect == Effect::Success {
             let channel = &self.health.channel;

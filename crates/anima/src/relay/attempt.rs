@@ -136,6 +136,8 @@ struct Course<'a> {
     progress: &'a Progress,
     state: Exhausted,
     tries: Tries,
+    /// The aliases of the chain that it came to.
+    followed: Vec<usize>,
     /// Waited for before the next attempt.
     pause: Duration,
 }
@@ -154,24 +156,19 @@ pub(super) async fn run(
         waited: Duration::ZERO,
         trace: Trace::of(plan),
     };
-    let tries = Tries::default();
-    let mut course = Course { relay, call, plan, progress, state, tries, pause: Duration::ZERO };
+    let (tries, followed, pause) = (Tries::default(), Vec::new(), Duration::ZERO);
+    let mut course = Course { relay, call, plan, progress, state, tries, followed, pause };
     if let Some(allowance) = relay.circuits.allowance(&call.alias) {
         allowance.call(relay.clock.now());
     }
-    let step = match plan.start {
-        Start::Proper => course.follow().await,
-        Start::LastResort(candidate) => course.attempt(candidate, Way::LastResort).await,
-        Start::After(candidate, until) => course.after(candidate, until).await,
-    };
-    let mut state = course.state;
-    if let Step::Answered(answered) = step {
-        let (trial, answer) = *answered;
+    let answered = course.go().await;
+    let (mut state, followed) = (course.state, course.followed);
+    if let Some((trial, answer)) = answered {
         let Exhausted { failed, waited, trace, .. } = state;
         return Ok(Answered { failed, trial, answer, waited, trace });
     }
     if state.failed.is_empty() && state.last.failure == Failure::NoHealthyChannel {
-        let wait_ms = plan.soonest_ms(relay.clock.now()).unwrap_or(1_000);
+        let wait_ms = plan.soonest_ms(&followed, relay.clock.now()).unwrap_or(1_000);
         state.last.retry_after_ms = Some(wait_ms);
     }
     Err(state)
@@ -179,24 +176,58 @@ pub(super) async fn run(
 
 #[expect(clippy::multiple_inherent_impl, reason = "where to go and how to go are two files")]
 impl Course<'_> {
-    /// The whole chain: each alias once, those first that the last failure leads to.
-    async fn follow(&mut self) -> Step {
-        let (mut pending, mut seen) = (vec![0], Vec::new());
+    /// From the start to an answer, or until no attempt can follow.
+    async fn go(&mut self) -> Option<(Trial, Kind)> {
+        let mut step = match self.plan.start {
+            Start::Proper => self.follow(vec![0]).await,
+            Start::LastResort(candidate) => self.last_resort(candidate).await,
+            Start::After(candidate, until) => self.after(candidate, until).await,
+        };
+        loop {
+            step = match step {
+                Step::Answered(answered) => return Some(*answered),
+                Step::Stop => return None,
+                Step::OtherCredential | Step::NextCandidate => self.again().await,
+                Step::NextLink => {
+                    let next = self.onward(self.state.trace.link, true);
+                    self.follow(next).await
+                }
+            };
+        }
+    }
+
+    /// The chain from some of its aliases on: each once, those first that the last failure leads
+    /// to.
+    async fn follow(&mut self, mut pending: Vec<usize>) -> Step {
+        pending.reverse();
         while let Some(link) = pending.pop() {
-            if seen.contains(&link) {
+            if self.followed.contains(&link) {
                 continue;
             }
-            seen.push(link);
             self.note_link(link);
+            let before = self.state.failed.len();
             match self.link(link).await {
                 Step::NextLink | Step::NextCandidate | Step::OtherCredential => {}
                 end @ (Step::Answered(_) | Step::Stop) => return end,
             }
-            let mut next = self.plan.after(link, self.class(link));
-            next.retain(|link| !seen.contains(link));
-            pending.extend(next.iter().rev());
+            let was_tried = self.state.failed.len() > before;
+            pending.extend(self.onward(link, was_tried).iter().rev());
         }
-        self.again().await
+        Step::NextCandidate
+    }
+
+    /// The aliases that follow one, in order: those that the last failure leads to, and when none
+    /// of its own places could be tried, those that stand in for it.
+    fn onward(&self, link: usize, was_tried: bool) -> Vec<usize> {
+        let mut next = Vec::new();
+        if !self.state.failed.is_empty() {
+            next = self.plan.after(link, self.state.last.failure.row().class);
+        }
+        if !was_tried {
+            next.extend(self.plan.around(link));
+        }
+        next.retain(|link| !self.followed.contains(link));
+        next
     }
 
     /// What the call fails with at the moment: the last failure, else why nothing was tried.
@@ -212,6 +243,7 @@ impl Course<'_> {
     }
 
     fn note_link(&mut self, link: usize) {
+        self.followed.push(link);
         self.state.trace.link = link;
         if let (true, Some(part)) = (link > 0, self.plan.links.get(link)) {
             let class = self.class(0);
@@ -249,13 +281,22 @@ impl Course<'_> {
 
     /// The only candidate, when its rest is over.
     async fn after(&mut self, candidate: Candidate, until: Timestamp) -> Step {
+        self.note_link(candidate.link);
         let wait = micros(until.since(self.relay.clock.now()));
         if let Step::Stop = self.rest(wait).await {
             return Step::Stop;
         }
-        match self.credentials(candidate).await {
-            Step::OtherCredential | Step::NextCandidate | Step::NextLink => self.again().await,
-            end @ (Step::Answered(_) | Step::Stop) => end,
+        self.credentials(candidate).await
+    }
+
+    /// The least bad of places that are all open. What fails there is not tried once more.
+    async fn last_resort(&mut self, candidate: Candidate) -> Step {
+        if !self.followed.contains(&candidate.link) {
+            self.note_link(candidate.link);
+        }
+        match self.attempt(candidate, Way::LastResort).await {
+            Step::OtherCredential | Step::NextCandidate => Step::Stop,
+            step @ (Step::Answered(_) | Step::NextLink | Step::Stop) => step,
         }
     }
 
@@ -265,7 +306,7 @@ impl Course<'_> {
             let tripped = |late: &&Late| Circuits::is_tripped(late.reason);
             let refused = self.state.trace.refused.iter().find(tripped).map(|late| late.at);
             return match refused {
-                Some(candidate) => self.attempt(candidate, Way::LastResort).await,
+                Some(candidate) => self.last_resort(candidate).await,
                 None => Step::Stop,
             };
         }
@@ -302,8 +343,10 @@ impl Course<'_> {
             return None;
         }
         let now = self.relay.clock.now();
-        let open = self.plan.candidates().filter(|candidate| !vain.contains(candidate));
-        let open = open.filter_map(|candidate| {
+        // Only where the failures have led: an alias for long prompts is none for outages.
+        let led = |candidate: &Candidate| self.followed.contains(&candidate.link);
+        let open = self.plan.candidates().filter(led);
+        let open = open.filter(|candidate| !vain.contains(candidate)).filter_map(|candidate| {
             let route = self.plan.route(candidate)?;
             let seen = see(self.relay, self.call, (route, now));
             let rest = match seen.skip {
@@ -314,7 +357,9 @@ impl Course<'_> {
                 Some(SkipReason::CoolingDown) => micros(seen.until?.since(now)),
                 Some(_) => return None,
             };
-            let room = self.tries.has_room(&route.channel.code);
+            let channel = &route.channel.code;
+            let rest = rest.max(self.tries.asked(channel, now));
+            let room = self.tries.has_room(channel);
             (room && rest <= self.relay.limits.retry_wait).then_some((candidate, rest))
         });
         open.min_by_key(|(_, rest)| *rest)

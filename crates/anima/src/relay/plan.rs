@@ -95,14 +95,52 @@ impl Plan {
         wanted.filter_map(place).collect()
     }
 
-    /// How long until the first of the places that are left out may be tried.
-    pub fn soonest_ms(&self, now: Timestamp) -> Option<u64> {
-        let soonest = self.links.iter().filter_map(|link| link.order.soonest()).min()?;
+    /// The links that stand in for one none of whose places may be tried now, in order. A circuit
+    /// is open for failures of many kinds, so whatever follows any of them does.
+    pub fn around(&self, link: usize) -> Vec<usize> {
+        let Some(part) = self.links.get(link) else { return vec![] };
+        let has =
+            |wanted: fn(SkipReason) -> bool| part.order.skips.iter().any(|s| wanted(s.reason));
+        let classes: &[Class] = if has(|reason| reason == SkipReason::CoolingDown) {
+            &[Class::RateLimited, Class::Error, Class::Timeout]
+        } else if has(|r| Circuits::is_tripped(r) || r == SkipReason::ProbesTaken) {
+            &[Class::Error, Class::Timeout, Class::RateLimited]
+        } else {
+            &[Class::Error]
+        };
+        let mut next = Vec::new();
+        for found in classes.iter().flat_map(|class| self.after(link, *class)) {
+            if !next.contains(&found) {
+                next.push(found);
+            }
+        }
+        next
+    }
+
+    /// The links that a call comes to before anything has failed.
+    fn first_links(&self) -> Vec<usize> {
+        let (mut found, mut at) = (vec![0], 0);
+        while let Some(link) = found.get(at).copied() {
+            for next in self.around(link) {
+                if !found.contains(&next) {
+                    found.push(next);
+                }
+            }
+            at += 1;
+        }
+        found
+    }
+
+    /// How long until the first of the places in `links` that are left out may be tried.
+    pub fn soonest_ms(&self, links: &[usize], now: Timestamp) -> Option<u64> {
+        let links = links.iter().filter_map(|link| self.links.get(*link));
+        let soonest = links.filter_map(|link| link.order.soonest()).min()?;
         Some(u64::try_from(soonest.since(now).max(0).div_euclid(1_000) + 1).unwrap_or(0))
     }
 
-    fn skips(&self) -> impl Iterator<Item = (Candidate, &Skip)> {
-        self.links.iter().enumerate().flat_map(|(link, part)| {
+    fn skips(&self, links: &[usize]) -> impl Iterator<Item = (Candidate, &Skip)> {
+        let links = links.iter().filter_map(|link| Some((*link, self.links.get(*link)?)));
+        links.flat_map(|(link, part)| {
             let place = move |skip: &Skip| Candidate { link, route: skip.route };
             part.order.skips.iter().map(move |skip| (place(skip), skip))
         })
@@ -118,13 +156,20 @@ impl Plan {
 pub fn plan(relay: &Relay, call: &Call) -> Result<Plan, Box<(Plan, Refusal)>> {
     let now = relay.clock.now();
     let mut plan = Plan { links: chain(relay, call, now), start: Start::Proper };
-    for (candidate, skip) in plan.skips() {
-        if let Some(route) = plan.route(candidate) {
-            relay.metrics.routing.skipped(&route.channel.code, skip.reason);
+    for part in &plan.links {
+        for skip in &part.order.skips {
+            if let Some(route) = part.alias.routes.get(skip.route) {
+                relay.metrics.routing.skipped(&route.channel.code, skip.reason);
+            }
         }
     }
-    if plan.candidates().next().is_none() {
-        match begin_anyway(relay, call, &plan, now) {
+    if plan.links.first().is_some_and(|own| !own.order.candidates.is_empty()) {
+        return Ok(plan);
+    }
+    let links = plan.first_links();
+    let mut places = links.iter().filter_map(|link| plan.links.get(*link));
+    if places.all(|link| link.order.candidates.is_empty()) {
+        match begin_anyway(relay, call, (&plan, &links), now) {
             Ok(start) => plan.start = start,
             Err(refusal) => return Err(Box::new((plan, refusal))),
         }
@@ -171,8 +216,9 @@ fn link(relay: &Relay, call: &Call, (alias, now): (&Arc<AliasEntry>, Timestamp))
 pub(super) fn see(relay: &Relay, call: &Call, (route, now): (&RouteEntry, Timestamp)) -> Seen {
     match forced(call, route) {
         Some(Forced::Open) => {
-            let circuit = relay.circuits.state_of(route);
-            Seen { skip: Some(SkipReason::ForcedOpen), circuit, ..Seen::default() }
+            let (circuit, pinned) = (relay.circuits.state_of(route), &call.caller.pinned);
+            let until = pinned.forced_until(&route.channel.code, &route.model, call.arrival.at);
+            Seen { skip: Some(SkipReason::ForcedOpen), until, circuit, ..Seen::default() }
         }
         Some(Forced::Closed) => Seen::default(),
         None => relay.circuits.see(route, now),
@@ -181,9 +227,14 @@ pub(super) fn see(relay: &Relay, call: &Call, (route, now): (&RouteEntry, Timest
 
 /// What to do when nothing may be tried now: wait for the first rest that ends soon enough, else
 /// let a few calls through to the circuit that was to be tried first anyway.
-fn begin_anyway(relay: &Relay, call: &Call, plan: &Plan, now: Timestamp) -> Result<Start, Refusal> {
+fn begin_anyway(
+    relay: &Relay,
+    call: &Call,
+    (plan, links): (&Plan, &[usize]),
+    now: Timestamp,
+) -> Result<Start, Refusal> {
     let soonest = |wanted: fn(SkipReason) -> bool| {
-        let fit = plan.skips().filter(|(_, skip)| wanted(skip.reason));
+        let fit = plan.skips(links).filter(|(_, skip)| wanted(skip.reason));
         fit.filter_map(|(at, skip)| Some((skip.until?, at))).min_by_key(|(until, _)| *until)
     };
     let cooling = soonest(|reason| reason == SkipReason::CoolingDown);
@@ -197,19 +248,19 @@ fn begin_anyway(relay: &Relay, call: &Call, plan: &Plan, now: Timestamp) -> Resu
     if let Some((_, candidate)) = soonest(Circuits::is_tripped) {
         return Ok(Start::LastResort(candidate));
     }
-    Err(refusal(call, plan, now))
+    Err(refusal(call, (plan, links), now))
 }
 
-fn refusal(call: &Call, plan: &Plan, now: Timestamp) -> Refusal {
+fn refusal(call: &Call, (plan, links): (&Plan, &[usize]), now: Timestamp) -> Refusal {
     let model = &call.alias.code;
-    let has = |reason| plan.skips().any(|(_, skip)| skip.reason == reason);
+    let has = |reason| plan.skips(links).any(|(_, skip)| skip.reason == reason);
     if has(SkipReason::CostUnpriced) {
         let message = format!("The model `{model}` has no cost price. The operator must add one.");
         return Refusal::new(Failure::ModelUnpriced, message).param(Some("model"));
     }
     // A seat is soon free again; what else is in the way lasts.
     let usual_ms = if has(SkipReason::Full) { 1_000 } else { 5_000 };
-    let wait_ms = plan.soonest_ms(now).unwrap_or(usual_ms);
+    let wait_ms = plan.soonest_ms(links, now).unwrap_or(usual_ms);
     if has(SkipReason::CoolingDown) {
         let message = format!("Every provider of the model `{model}` asks to wait.");
         return Refusal::new(Failure::RateLimited, message).retry_after(wait_ms);

@@ -110,13 +110,12 @@ impl Trial {
     pub(super) fn report(&mut self, streams: bool, end: Option<&Classified>) -> Change {
         let Some(ticket) = self.ticket.take() else { return Change::default() };
         let failure = end.map(|classified| classified.failure);
-        let waited = match self.first_byte {
+        let first_byte = match self.first_byte {
             Some(at) => at.duration_since(self.started),
             None => self.started.elapsed(),
         };
-        let first_byte = if streams { waited } else { Duration::ZERO };
         let asked_ms = end.and_then(|classified| classified.retry_after_ms);
-        ticket.end(End { failure, first_byte, asked_ms })
+        ticket.end(End { failure, streams, first_byte, asked_ms })
     }
 
     /// Whether the provider may have any of the request. What nobody sent costs nothing.

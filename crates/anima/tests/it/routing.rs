@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::testapp::{BACKUP_SECRET, MAIN_SECRET, TestApp, on_both, prompt};
 
+mod chains;
+
 on_both! {
     an_open_circuit_is_passed_by_until_its_probes_pass;
     a_chain_follows_the_class_of_the_failure;

@@ -162,3 +162,22 @@ async fn a_scheduled_row_is_applied_once() {
     assert_eq!(applied(&desk, &later).await, (0, 0, 8), "its start has passed");
     assert_eq!(desk.row("/prices/sale").await["meters"][0]["amount"], "3");
 }
+
+#[tokio::test]
+async fn a_file_whose_aliases_lead_back_is_refused_and_one_that_turns_a_chain_round_is_not() {
+    let desk = Desk::open().await;
+    applied(&desk, &whole()).await;
+    let chains = |first: &[&str], second: &[&str]| {
+        let alias = |code: &str, error: &[&str]| {
+            json!({"code": code, "kind": "chat", "routes": [
+                {"channel": "main", "model": "m"}], "fallbacks": {"error": error}})
+        };
+        json!({"aliases": [alias("one", first), alias("two", second)]})
+    };
+    let round = chains(&["two"], &["one"]);
+    let refused = planned(&desk, &round).await.unwrap_err();
+    assert!(refused.faults[0].contains("one -> two -> one"), "{refused:?}");
+    applied(&desk, &chains(&["two"], &[])).await;
+    applied(&desk, &chains(&[], &["one"])).await;
+    assert!(planned(&desk, &round).await.is_err());
+}

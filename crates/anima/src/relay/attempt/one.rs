@@ -48,7 +48,7 @@ impl Course<'_> {
             self.state.param = param;
             return Step::Stop;
         }
-        if let Some(failure) = self.ended(self.relay.circuits.latency(route)) {
+        if let Some(failure) = self.ended(self.usual(route)) {
             if self.state.failed.is_empty() || failure == Failure::ClientGone {
                 self.state.last = classified(failure);
             }
@@ -69,6 +69,13 @@ impl Course<'_> {
             }
         };
         self.send(candidate, (route, upstream), encoded, (credential, ticket)).await
+    }
+
+    /// How long the first byte of a stream usually takes there. How long a whole answer takes is a
+    /// matter of its length.
+    fn usual(&self, route: &RouteEntry) -> Option<Duration> {
+        let streams = self.call.request.stream;
+        streams.then(|| self.relay.circuits.latency(route)).flatten()
     }
 
     /// Notes a candidate that cannot be tried now.
@@ -167,6 +174,7 @@ impl Course<'_> {
         let begins = (relay.clock.now(), ticket);
         let mut trial = Trial::new(n, route, credential, Arc::clone(cost), begins);
         self.tries.add(&trial.channel, &trial.credential);
+        self.state.trace.link = candidate.link;
         if let Err(failure) = self.announce(&trial).await {
             self.state.last = classified(failure);
             return Step::Stop;
@@ -269,13 +277,15 @@ impl Course<'_> {
         let tried = Tried::of(&trial, begun, failure.reason());
         let tried = tried.asked(failed.retry_after_ms).changed(changed);
         self.state.trace.attempts.push(tried);
+        self.tries.note(&trial.channel, &failed, relay.clock.now());
         let attempt = booking::failed(call, &trial, failure, relay.clock.now()).await;
         self.state.failed.push(attempt);
         self.state.last = failed;
         self.state.param = None;
         let class = failure.row().class;
         if matches!(class, Class::ContextWindow | Class::ContentPolicy) {
-            let leads = !self.plan.after(begun.link, class).is_empty();
+            let next = self.plan.after(begun.link, class);
+            let leads = next.iter().any(|link| !self.followed.contains(link));
             return if leads { Step::NextLink } else { Step::Stop };
         }
         if !may_follow(call.alias.kind, failure) {

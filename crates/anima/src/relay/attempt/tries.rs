@@ -6,8 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anima_core::clock::Timestamp;
 use anima_core::config::Kind;
-use anima_core::failure::{Cost, Failure, Retry, Source};
+use anima_core::failure::{Circuit, Cost, Failure, Retry, Source};
+use anima_wire::adapter::Classified;
+
+use super::super::plan::micros;
 
 /// Attempts at one channel at most (`reliability` 4).
 const PER_CHANNEL: usize = 2;
@@ -79,29 +83,52 @@ pub(super) fn backoff(n: u32, bits: u64) -> Duration {
     Duration::from_micros(bits % most_us)
 }
 
-/// Attempts so far: where, and with which credential.
+/// Attempts so far.
 #[derive(Debug, Default)]
-pub(super) struct Tries(Vec<(Arc<str>, Arc<str>)>);
+pub(super) struct Tries {
+    /// Where, and with which credential.
+    made: Vec<(Arc<str>, Arc<str>)>,
+    /// Which channels as a whole asked to be left alone, and until when.
+    asked: Vec<(Arc<str>, Timestamp)>,
+}
 
 impl Tries {
     pub(super) fn add(&mut self, channel: &Arc<str>, credential: &Arc<str>) {
-        self.0.push((Arc::clone(channel), Arc::clone(credential)));
+        self.made.push((Arc::clone(channel), Arc::clone(credential)));
+    }
+
+    /// Notes how long a channel that failed asks to be left alone. A credential that is throttled
+    /// or refused speaks for itself alone, and the circuits know of it.
+    pub(super) fn note(&mut self, channel: &Arc<str>, failed: &Classified, now: Timestamp) {
+        let circuit = failed.failure.row().circuit;
+        let whole = matches!(circuit, Circuit::Counts | Circuit::CountsHalf | Circuit::Overloads);
+        if let (true, Some(ms)) = (whole, failed.retry_after_ms) {
+            let until = now.plus_millis(i64::try_from(ms).unwrap_or(i64::MAX));
+            self.asked.push((Arc::clone(channel), until));
+        }
+    }
+
+    /// How long a channel still asks to be left alone.
+    pub(super) fn asked(&self, channel: &str, now: Timestamp) -> Duration {
+        let of_channel = self.asked.iter().filter(|(asked, _)| **asked == *channel);
+        of_channel.map(|(_, until)| micros(until.since(now))).max().unwrap_or_default()
     }
 
     /// Whether the channel may be tried once more.
     pub(super) fn has_room(&self, channel: &str) -> bool {
-        self.0.iter().filter(|(tried, _)| **tried == *channel).count() < PER_CHANNEL
+        self.made.iter().filter(|(tried, _)| **tried == *channel).count() < PER_CHANNEL
     }
 
     /// Whether the credential was tried.
     pub(super) fn has(&self, channel: &str, credential: &str) -> bool {
-        self.0.iter().any(|(at, with)| **at == *channel && **with == *credential)
+        self.made.iter().any(|(at, with)| **at == *channel && **with == *credential)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::trial::classified;
 
     #[test]
     fn failures_are_unsent_refused_or_uncertain() {
@@ -134,6 +161,24 @@ mod tests {
             assert!(backoff(n, u64::MAX) < most, "{n}");
         }
         assert_eq!(backoff(3, 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_channel_rests_as_it_asks_and_a_throttled_credential_speaks_for_itself() {
+        let mut tries = Tries::default();
+        let at = |ms| Timestamp::default().plus_millis(ms);
+        for (channel, failure, ms) in [
+            ("c", Failure::ServerError, Some(2_000)),
+            ("c", Failure::Overloaded, Some(1_000)),
+            ("c", Failure::ServerError, None),
+            ("d", Failure::RateLimited, Some(9_000)),
+        ] {
+            let failed = Classified { retry_after_ms: ms, ..classified(failure) };
+            tries.note(&channel.into(), &failed, at(0));
+        }
+        assert_eq!(tries.asked("c", at(500)), Duration::from_millis(1_500));
+        assert_eq!(tries.asked("c", at(3_000)), Duration::ZERO);
+        assert_eq!(tries.asked("d", at(0)), Duration::ZERO);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use anima_core::config::OnDisconnect;
-use anima_core::failure::{Failure, Source};
+use anima_core::failure::{Circuit, Failure, Source};
 use anima_wire::adapter::{StreamDecoder, neutral_message};
 
 use super::super::booking::{self, Delivered, Part};
@@ -143,13 +143,29 @@ async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
     Delivered { reported: believed, told, input, tier, counted_output, empty, part }
 }
 
-/// Who ended a stream that failed: the provider, also by taking too long, or this gateway.
+/// Who ended a stream that failed: the provider, also by taking too long or by refusing to go on
+/// with what the client wants, or this gateway.
 const fn part(failure: Failure) -> Part {
-    match failure.row().source {
-        Source::Upstream => Part::Broken,
-        Source::Client | Source::Gateway if matches!(failure, Failure::DeadlineExceeded) => {
-            Part::Broken
+    let row = failure.row();
+    let is_providers = matches!(row.source, Source::Upstream)
+        || matches!(row.circuit, Circuit::Succeeds)
+        || matches!(failure, Failure::DeadlineExceeded);
+    if is_providers { Part::Broken } else { Part::Stopped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_provider_breaks_off_for_the_clients_sake_it_breaks_off() {
+        use Failure as F;
+        for failure in [F::ContentRefused, F::ContextTooLong, F::RequestRefused, F::StreamCut] {
+            assert_eq!(part(failure), Part::Broken, "{failure:?}");
         }
-        Source::Client | Source::Gateway => Part::Stopped,
+        assert_eq!(part(F::DeadlineExceeded), Part::Broken);
+        for failure in [F::CutOff, F::ShuttingDown, F::ClientGone, F::InsufficientFunds] {
+            assert_eq!(part(failure), Part::Stopped, "{failure:?}");
+        }
     }
 }
