@@ -324,6 +324,8 @@ async fn nodes_follow_a_channel_of_open_models_and_a_model_that_is_unknown() {
     fleet::exchange(&other.circuits, Some(&other.snapshot), &*state).await.unwrap();
     assert_eq!((other.seen(3), other.seen(0)), (Some(SkipReason::CircuitOpen), None));
     (0..2).for_each(|n| one.trip(n));
+    assert_eq!(one.seen(3), Some(SkipReason::CircuitOpen), "an unknown model is no failing one");
+    one.trip(2);
     fleet::exchange(&one.circuits, Some(&one.snapshot), &*state).await.unwrap();
     fleet::exchange(&other.circuits, Some(&other.snapshot), &*state).await.unwrap();
     assert_eq!(other.seen(3), Some(SkipReason::ChannelCircuitOpen));
