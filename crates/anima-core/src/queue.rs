@@ -21,6 +21,9 @@ const TURN: u64 = 1_000;
 /// How long a waiter may be overtaken by smaller ones before it stops the line, microseconds.
 pub const PATIENCE_US: i64 = 2_000_000;
 
+/// Weight of what is known in the running mean of the time between turns, of 8.
+const PACE_KEEP: i64 = 7;
+
 /// What a turn costs a tenant of some weight: a higher weight is a larger share.
 pub fn turn(weight: u32) -> u64 {
     TURN / u64::from(weight.max(1)).min(TURN)
@@ -52,6 +55,39 @@ struct Seat {
     passed_over_us: Option<i64>,
 }
 
+/// How fast a tenant's turns come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Pace {
+    /// When it had its last turn, if it has been waiting since, microseconds.
+    last_us: Option<i64>,
+    /// The running mean of the time between two of its turns, microseconds.
+    mean_us: Option<i64>,
+}
+
+impl Pace {
+    fn turn(&mut self, now_us: i64) {
+        if let Some(last_us) = self.last_us {
+            let gap_us = now_us.saturating_sub(last_us).max(0);
+            let mean = |mean_us: i64| mean_us.saturating_mul(PACE_KEEP).saturating_add(gap_us) / 8;
+            self.mean_us = Some(self.mean_us.map_or(gap_us, mean));
+        }
+        self.last_us = Some(now_us);
+    }
+}
+
+/// Those of one tenant, as operators see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Whose calls they are.
+    pub tenant: Arc<str>,
+    /// How many.
+    pub calls: usize,
+    /// Since when the first in line waits, microseconds.
+    pub since_us: i64,
+    /// The time between two of its turns, microseconds; `None` before there were two.
+    pub pace_us: Option<i64>,
+}
+
 /// Those of one tenant. Never empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Share {
@@ -66,8 +102,11 @@ pub struct Queue {
     /// Tenants by where they stand, then by who came first.
     order: BTreeSet<(u64, i64, Arc<str>)>,
     places: BTreeMap<Uuid, (Arc<str>, i64)>,
+    /// Calls by the node that waits with them.
+    homes: BTreeSet<(Uuid, Uuid)>,
     /// Where tenants begin that come again.
     finish: BTreeMap<Arc<str>, u64>,
+    paces: BTreeMap<Arc<str>, Pace>,
     virtual_time: u64,
 }
 
@@ -82,6 +121,7 @@ impl Queue {
             self.finish.get(&tenant).copied().unwrap_or(0).max(self.virtual_time)
         });
         self.places.insert(waiter.id, (Arc::clone(&tenant), waiter.since_us));
+        self.homes.insert((waiter.node, waiter.id));
         let share = self.tenants.entry(Arc::clone(&tenant)).or_default();
         let place = (waiter.since_us, waiter.id);
         share.seats.insert(place, Seat { waiter, turn, passed_over_us: None });
@@ -97,9 +137,10 @@ impl Queue {
     }
 
     /// Takes out a call whose turn it is.
-    pub fn serve(&mut self, id: Uuid) -> Option<Waiter> {
+    pub fn serve(&mut self, id: Uuid, now_us: i64) -> Option<Waiter> {
         let (tag, seat) = self.take(id)?;
         self.virtual_time = self.virtual_time.max(tag);
+        self.paces.entry(Arc::clone(&seat.waiter.tenant)).or_default().turn(now_us);
         self.step_in(&seat.waiter.tenant, tag.saturating_add(seat.turn));
         Some(seat.waiter)
     }
@@ -108,6 +149,7 @@ impl Queue {
         let (tenant, since_us) = self.places.remove(&id)?;
         let tag = self.step_out(&tenant)?;
         let seat = self.tenants.get_mut(&tenant)?.seats.remove(&(since_us, id))?;
+        self.homes.remove(&(seat.waiter.node, id));
         Some((tag, seat))
     }
 
@@ -129,6 +171,10 @@ impl Queue {
             return;
         }
         self.tenants.remove(tenant);
+        if let Some(pace) = self.paces.get_mut(tenant) {
+            // Until it waits again, no time passes between its turns.
+            pace.last_us = None;
+        }
         self.finish.insert(Arc::clone(tenant), tag);
         if self.tenants.is_empty() {
             *self = Self::default();
@@ -159,9 +205,20 @@ impl Queue {
         Some(&self.tenants.get(tenant)?.seats.get(&(*since_us, id))?.waiter)
     }
 
-    /// Everyone who waits, by tenant.
-    pub fn iter(&self) -> impl Iterator<Item = &Waiter> {
-        self.tenants.values().flat_map(|share| share.seats.values().map(|seat| &seat.waiter))
+    /// Some of those who wait on a node, at most so many.
+    pub fn of_node(&self, node: Uuid, most: usize) -> Vec<Uuid> {
+        let own = self.homes.range((node, Uuid::nil())..=(node, Uuid::max()));
+        own.take(most).map(|(_, id)| *id).collect()
+    }
+
+    /// The tenants that wait, in the order in which their turns come.
+    pub fn waiting(&self) -> impl Iterator<Item = Waiting> {
+        self.order.iter().map(|(_, since_us, tenant)| Waiting {
+            tenant: Arc::clone(tenant),
+            calls: self.len_of(tenant),
+            since_us: *since_us,
+            pace_us: self.paces.get(tenant).and_then(|pace| pace.mean_us),
+        })
     }
 
     /// How many wait.
@@ -195,7 +252,7 @@ mod tests {
     fn order(queue: &mut Queue) -> Vec<u128> {
         let mut order = vec![];
         while let Some(id) = queue.heads(1).first().copied() {
-            queue.serve(id).unwrap();
+            queue.serve(id, 0).unwrap();
             order.push(id.as_u128());
         }
         order
@@ -270,6 +327,31 @@ mod tests {
     }
 
     #[test]
+    fn the_time_between_turns_is_known_while_a_tenant_waits() {
+        let mut queue = Queue::default();
+        for (id, tenant) in [(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "b"), (6, "a")] {
+            queue.push(waiter(id, tenant), turn(1));
+        }
+        let pace = |queue: &Queue, tenant: &str| {
+            queue.waiting().find(|one| *one.tenant == *tenant).and_then(|one| one.pace_us)
+        };
+        queue.serve(Uuid::from_u128(1), 100);
+        assert_eq!(pace(&queue, "a"), None, "one turn is no pace");
+        queue.serve(Uuid::from_u128(2), 900);
+        assert_eq!(pace(&queue, "a"), Some(800));
+        queue.serve(Uuid::from_u128(3), 900);
+        assert_eq!(pace(&queue, "a"), Some(700));
+        queue.remove(Uuid::from_u128(4));
+        queue.remove(Uuid::from_u128(6));
+        queue.push(waiter(7, "a"), turn(1));
+        queue.push(waiter(8, "a"), turn(1));
+        queue.serve(Uuid::from_u128(7), 9_000_000);
+        assert_eq!(pace(&queue, "a"), Some(700), "it did not wait meanwhile");
+        let calls: Vec<_> = queue.waiting().map(|one| (one.calls, one.since_us)).collect();
+        assert_eq!(calls, [(1, 5), (1, 8)]);
+    }
+
+    #[test]
     fn the_first_of_each_tenant_is_tried_and_patience_ends() {
         let mut queue = Queue::default();
         for (id, tenant) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
@@ -304,7 +386,7 @@ mod tests {
                     _ => {
                         if let Some(head) = queue.heads(1).first().copied() {
                             let tenant = waiting.remove(&head.as_u128()).unwrap();
-                            let served = queue.serve(head).unwrap();
+                            let served = queue.serve(head, 0).unwrap();
                             prop_assert_eq!(&*served.tenant, tenant);
                             let earlier = |(id, of): (&u128, &&str)| {
                                 *of == tenant && *id < head.as_u128()

@@ -111,17 +111,24 @@ pub const fn quota_nodes() -> Key {
     Key::fixed("{nodes}:limits")
 }
 
+/// Sorted set: lines in which calls wait, by when they are taken for empty, milliseconds.
+pub const fn quota_lines() -> Key {
+    Key::fixed("{lines}")
+}
+
 /// Hash: counter → what a call took of it.
 pub fn quota_ticket(tag: &Tag, call: Uuid) -> Key {
     Key::made(format!("{}:ticket:{}", quota_tag(tag), call.simple()))
 }
 
 /// Who waits under a tag: a sorted set of tenants by their turn, one of calls by tenant and
-/// arrival, a hash of what each call waits for, a hash of where tenants stand, and a sorted set
-/// of the nodes that wait with them, by when they are taken for dead, microseconds.
-pub fn quota_line(tag: &Tag) -> [Key; 5] {
+/// arrival, a hash of what each call waits for, a hash of where tenants stand, a sorted set of the
+/// nodes that wait with them, by when they are taken for dead, microseconds, and one of calls by
+/// node.
+pub fn quota_line(tag: &Tag) -> [Key; 6] {
     let tag = quota_tag(tag);
-    ["heads", "line", "seats", "meta", "nodes"].map(|part| Key::made(format!("{tag}:wq:{part}")))
+    ["heads", "line", "seats", "meta", "nodes", "homes"]
+        .map(|part| Key::made(format!("{tag}:wq:{part}")))
 }
 
 /// String: a charge that was taken from a purse already.
@@ -158,6 +165,7 @@ mod tests {
             heads,
             out,
             opening,
+            quota_lines(),
             credentials(),
             circuit_counts(),
             nodes(),

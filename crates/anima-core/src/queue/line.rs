@@ -16,8 +16,8 @@ use crate::quota::{Ask, Book, Bound, Check, Pass, Scope, Standing};
 
 /// How many are tried when the first in line cannot run.
 const DEPTH: usize = 8;
-/// How many are called in one go.
-const CALLS_MAX: usize = 64;
+/// How many are called or taken out in one go, and how many of dead nodes beside them.
+const CHANGES_MAX: usize = 64;
 /// How long what is taken for a called one waits for it, microseconds.
 pub const CLAIM_US: i64 = 5_000_000;
 /// A node that was not heard of for this long is dead, and those that wait on it are out,
@@ -158,25 +158,28 @@ impl Line {
     }
 
     /// Takes what is there for those whose turn it is.
+    /// Its work does not grow with the number of those who wait.
     pub fn hand_off(&mut self, book: &mut Book, now: Timestamp) -> Called {
-        self.bury(now.micros());
+        let is_over = self.bury(now.micros());
         let mut ids = Vec::new();
-        loop {
+        for _ in 0..CHANGES_MAX {
             match self.step(book, now) {
                 Step::Called(id) => ids.push(id),
                 Step::Removed => {}
-                Step::Done(next_us) => return Called { ids, next_us },
-            }
-            if ids.len() >= CALLS_MAX {
-                return Called { ids, next_us: Some(0) };
+                Step::Done(next_us) => {
+                    return Called { ids, next_us: if is_over { next_us } else { Some(0) } };
+                }
             }
         }
+        Called { ids, next_us: Some(0) }
     }
 
     fn step(&mut self, book: &mut Book, now: Timestamp) -> Step {
         let mut next_us: Option<i64> = None;
         for id in self.queue.heads(DEPTH) {
-            let over = |waiter: &Waiter| waiter.deadline_us <= now.micros();
+            let over = |waiter: &Waiter| {
+                waiter.deadline_us <= now.micros() || self.is_dead(waiter.node, now.micros())
+            };
             if self.queue.find(id).is_none_or(over) {
                 self.queue.remove(id);
                 self.asks.remove(&id);
@@ -223,32 +226,35 @@ impl Line {
         for (bound, standing) in bounds.iter().zip(standings) {
             book.take(bound, *standing, ask);
         }
-        self.queue.serve(id);
+        self.queue.serve(id, now.micros());
     }
 
     fn hear(&mut self, node: Uuid, now_us: i64) {
         self.nodes.insert(node, now_us.saturating_add(NODE_US));
     }
 
-    /// Takes out those whose node is dead.
-    fn bury(&mut self, now_us: i64) {
-        let before = self.nodes.len();
-        let dead: Vec<Uuid> = self
-            .nodes
-            .iter()
-            .filter(|(_, expires_us)| **expires_us <= now_us)
-            .map(|(node, _)| *node)
-            .collect();
-        self.nodes.retain(|_, expires_us| *expires_us > now_us);
-        if self.nodes.len() == before {
-            return;
+    fn is_dead(&self, node: Uuid, now_us: i64) -> bool {
+        self.nodes.get(&node).is_none_or(|expires_us| *expires_us <= now_us)
+    }
+
+    /// Takes out some of those whose node is dead. `false` when more of them may be left.
+    fn bury(&mut self, now_us: i64) -> bool {
+        let nodes = self.nodes.iter().filter(|(_, expires_us)| **expires_us <= now_us);
+        let dead: Vec<Uuid> = nodes.map(|(node, _)| *node).collect();
+        let mut left = CHANGES_MAX;
+        for node in dead {
+            let out = self.queue.of_node(node, left);
+            left = left.saturating_sub(out.len());
+            for id in out {
+                self.queue.remove(id);
+                self.asks.remove(&id);
+            }
+            if left == 0 {
+                return false;
+            }
+            self.nodes.remove(&node);
         }
-        let of_dead = |waiter: &&Waiter| dead.contains(&waiter.node);
-        let out: Vec<Uuid> = self.queue.iter().filter(of_dead).map(|waiter| waiter.id).collect();
-        for id in out {
-            self.queue.remove(id);
-            self.asks.remove(&id);
-        }
+        true
     }
 
     /// Whether nobody waits.
@@ -287,18 +293,16 @@ mod tests {
         (id, tenant): (u128, &str),
         asks: &[Bound],
     ) -> Joined {
-        let joining = Joining {
-            id: Uuid::from_u128(id),
-            tenant: &tenant.into(),
-            since_us: 0,
-            within_us: 60_000_000,
-            weight: 1,
-            most: 100,
-            ahead_max: i64::MAX,
-            bounds: asks,
-        };
+        let tenant = tenant.into();
+        let joining = many(id, &tenant, asks);
         let now = at(i64::try_from(id).unwrap());
         line.join(book, (NODE, joining), now).0
+    }
+
+    fn many<'a>(id: u128, tenant: &'a Arc<str>, bounds: &'a [Bound]) -> Joining<'a> {
+        let (id, since_us, within_us) = (Uuid::from_u128(id), 0, 60_000_000);
+        let (weight, most, ahead_max) = (1, 1_000, i64::MAX);
+        Joining { id, tenant, since_us, within_us, weight, most, ahead_max, bounds }
     }
 
     fn free(line: &mut Line, book: &mut Book, id: u128, (asks, us): (&[Bound], i64)) -> Vec<u128> {
@@ -350,6 +354,32 @@ mod tests {
         }
         line.hand_off(&mut book, at(NODE_US + 3));
         assert!(line.is_empty());
+    }
+
+    #[test]
+    fn many_of_a_dead_node_are_taken_out_in_parts_and_never_called() {
+        let (mut line, mut book, one) = (Line::default(), Book::default(), [slots(1)]);
+        let tenant = "a".into();
+        for id in 1..=200_i32 {
+            let joining = many(u128::try_from(id).unwrap(), &tenant, &one);
+            let node = Uuid::from_u128(joining.id.as_u128() % 2);
+            line.join(&mut book, (node, joining), at(id.into()));
+        }
+        // Node 1 lives, node 0 does not; what ran is over.
+        line.attend(&mut book, (Uuid::from_u128(1), &[]), at(NODE_US - 1));
+        let mut called = vec![];
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            book.close(Uuid::from_u128(1), &one, at(NODE_US + 300).micros());
+            let said = line.hand_off(&mut book, at(NODE_US + 300));
+            called.extend(said.ids);
+            if said.next_us != Some(0) {
+                break;
+            }
+        }
+        assert_eq!((looks, called), (2, vec![Uuid::from_u128(3)]));
+        assert_eq!(line.queue().len(), 98);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
+use anima_core::queue::Waiting;
 use anima_core::queue::line::{Attended, Joined, Joining};
 use anima_core::quota::{Ask, Tag, Verdict};
 
@@ -32,6 +33,17 @@ pub enum InTurn {
     Judged(Verdict),
     /// Others wait under this tag. Nothing was taken.
     Behind(Tag),
+}
+
+/// Those of one tenant that wait in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// What they wait for.
+    pub tag: Tag,
+    /// Whose they are, how many, and since when.
+    pub of: Waiting,
+    /// The line is that of all nodes.
+    pub shared: bool,
 }
 
 /// Lines. See the module.
@@ -70,6 +82,13 @@ pub trait LineStore: Send + Sync + fmt::Debug {
         ids: &[Uuid],
         now: Timestamp,
     ) -> Result<Attended, Unavailable>;
+
+    /// Everyone who waits, on whatever node, by line and tenant; what is shown of calls of nodes that
+    /// died may be a few seconds old.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable>;
 
     /// The calls of this node whose turn has come since this was last asked, as far as they were
     /// called in this process.

@@ -1,9 +1,11 @@
-//! Redis servers of a test's own: one with a replica under a Sentinel, and a Cluster of three.
+//! Redis servers of a test's own: one alone, one with a replica under a Sentinel, and a Cluster of
+//! three.
 //!
 //! Real processes on free ports, without persistence, stopped with the value that stands for them.
 //! Not the one server that tests share (`crate::tests::redis`). Invariant: what is handed out
 //! serves: the Sentinel knows the replica, and every slot of the Cluster is somebody's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -106,6 +108,42 @@ async fn start(program: &str, folder: &Path, options: &dyn Fn(u16) -> Vec<String
 
 fn plain(_port: u16) -> Vec<String> {
     ["save \"\"", "appendonly no", "repl-diskless-sync-delay 0"].map(str::to_owned).to_vec()
+}
+
+/// One that nobody else asks anything.
+pub(crate) struct Alone {
+    server: Server,
+    _folder: tempfile::TempDir,
+}
+
+impl Alone {
+    /// `None` where no server is installed.
+    pub(crate) async fn start() -> Option<Self> {
+        let program = program()?;
+        let folder = tempfile::tempdir().unwrap();
+        let server = start(&program, folder.path(), &plain).await;
+        Some(Self { server, _folder: folder })
+    }
+
+    /// As a setting.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.server.port)
+    }
+
+    /// How often it ran each command so far, those of scripts among them, and the microseconds that
+    /// all took.
+    pub(crate) async fn ran(&self) -> BTreeMap<String, (u64, u64)> {
+        let said: String = self.server.ask(&["INFO", "commandstats"]).await.unwrap();
+        let one = |line: &str| {
+            let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+            let count = |word: &str| {
+                let part = counts.split(',').find_map(|part| part.strip_prefix(word))?;
+                part.parse().ok()
+            };
+            Some((name.to_owned(), (count("calls=")?, count("usec=")?)))
+        };
+        said.lines().filter_map(one).collect()
+    }
 }
 
 /// A primary with a replica, under one Sentinel.

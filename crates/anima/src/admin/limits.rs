@@ -50,27 +50,33 @@ pub(crate) async fn of_key(admin: &Admin, call: &Call) -> Result<Reply, Problem>
     Ok(Reply::page(items.collect(), Value::Null))
 }
 
-/// Which calls wait on the node that answers.
+/// Which calls wait: on all nodes where they share their counters, else on the one that answers.
 ///
 /// # Errors
-/// A bad query.
-pub(crate) fn queues(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
+/// A bad query, counters that do not answer.
+pub(crate) async fn queues(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
     call.query_only(&[])?;
     let now = admin.clock.now();
     let node = admin.nodes.own().id;
-    let items = report::waiting(serving(admin)?).into_iter().map(|waiting| {
-        let (scope, code) = match &waiting.tag {
+    let waiting = report::waiting(serving(admin)?).await.map_err(|_logged| {
+        Problem::new(Code::ServiceUnavailable, "lines cannot be read at the moment")
+    })?;
+    let items = waiting.into_iter().map(|waits| {
+        let (scope, code) = match &waits.tag {
             Tag::App(code) => ("app", code),
             Tag::TokenGroup(code) => ("token_group", code),
             Tag::Channel(code) => ("channel", code),
         };
+        let of = &waits.of;
+        let turns = i64::try_from(of.calls).unwrap_or(i64::MAX).saturating_add(1);
         json!({
-            "node": node,
+            "node": (!waits.shared).then_some(&node),
             "scope": scope,
             "code": &**code,
-            "key": &*waiting.kid,
-            "waiting": waiting.calls,
-            "oldest_ms": now.micros().saturating_sub(waiting.since_us).max(0) / 1_000,
+            "key": &*of.tenant,
+            "waiting": of.calls,
+            "oldest_ms": now.micros().saturating_sub(of.since_us).max(0) / 1_000,
+            "expected_wait_ms": of.pace_us.map(|us| us.saturating_mul(turns) / 1_000),
         })
     });
     Ok(Reply::page(items.collect(), Value::Null))

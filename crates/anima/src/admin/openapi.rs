@@ -162,7 +162,7 @@ impl Words {
             Action::Audit => fixed("audit", "Lists who changed what, newest first", "audit"),
             Action::Nodes => fixed("nodes", "Lists the nodes of the installation", "nodes"),
             Action::Queues => {
-                fixed("queues", "Lists the calls that wait on this node, by key", "nodes")
+                fixed("queues", "Lists the calls that wait, by line and key", "nodes")
             }
             Action::LimitsOfKey => {
                 fixed("limits_of_key", "Shows how far every limit of a key is used", "keys")

@@ -131,10 +131,16 @@ async fn a_client_that_hangs_up_is_out_of_the_queue(app: &TestApp) {
         let mut socket = tokio::net::TcpStream::connect(app.address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();
         queued(app, 1).await;
-        let shown = app.admin(Method::GET, "/queues", &Value::Null).await;
+        let shown = eventually("it is shown", async || {
+            let shown = app.admin(Method::GET, "/queues", &Value::Null).await;
+            shown["items"][0].is_object().then_some(shown)
+        })
+        .await;
         let (item, kid) = (&shown["items"][0], path.rsplit('/').next().unwrap());
         assert_eq!((&item["waiting"], &item["key"]), (&json!(1), &json!(kid)), "{shown}");
         assert_eq!((&item["scope"], &item["code"]), (&json!("app"), &json!("acme")));
+        assert!(item["oldest_ms"].is_u64() && item["node"].is_string(), "{shown}");
+        assert_eq!(item["expected_wait_ms"], Value::Null, "it had no turn yet");
         drop(socket);
         queued(app, 0).await;
     });

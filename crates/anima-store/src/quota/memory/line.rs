@@ -3,7 +3,7 @@
 //! Each shard has the lines of its tags beside its counters, under one lock. Invariant: whatever
 //! gives something back hands it off before the lock is free.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use anima_core::quota::{Ask, Book, Tag};
 use super::MemoryQuotas;
 use crate::pubsub::Subscription;
 use crate::quota::Unavailable;
-use crate::quota::line::{InTurn, LineStore};
+use crate::quota::line::{InTurn, LineStore, Waits};
 
 /// The only node there is.
 const NODE: Uuid = Uuid::nil();
@@ -26,7 +26,7 @@ const NODE: Uuid = Uuid::nil();
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     pub(super) book: Book,
-    lines: HashMap<Tag, Line>,
+    lines: BTreeMap<Tag, Line>,
 }
 
 impl Shard {
@@ -114,6 +114,17 @@ impl LineStore for MemoryQuotas {
         now: Timestamp,
     ) -> Result<Attended, Unavailable> {
         within(self, tag, |line, book| line.attend(book, (NODE, ids), now))
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            for (tag, line) in &shard.lock().lines {
+                let waits = |of| Waits { tag: tag.clone(), of, shared: false };
+                all.extend(line.queue().waiting().map(waits));
+            }
+        }
+        Ok(all)
     }
 
     fn called(&self) -> Vec<Uuid> {

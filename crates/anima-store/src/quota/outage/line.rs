@@ -14,7 +14,7 @@ use anima_core::quota::{Ask, Bound, Tag};
 
 use super::SharedQuotas;
 use crate::pubsub::Subscription;
-use crate::quota::line::{InTurn, LineStore};
+use crate::quota::line::{InTurn, LineStore, Waits};
 use crate::quota::{QuotaStore as _, Unavailable};
 
 #[async_trait]
@@ -72,6 +72,15 @@ impl LineStore for SharedQuotas {
             }
         }
         self.own.load_full().attend(tag, ids, now).await
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
+        if !self.is_away()
+            && let Ok(waiting) = self.shared.waiting().await
+        {
+            return Ok(waiting);
+        }
+        self.own.load_full().waiting().await
     }
 
     fn called(&self) -> Vec<Uuid> {

@@ -11,14 +11,14 @@ use redis::Script;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::queue::line::{Attended, Joined, Joining};
-use anima_core::queue::turn;
+use anima_core::queue::line::{Attended, Joined, Joining, NODE_US};
+use anima_core::queue::{Waiting, turn};
 use anima_core::quota::{Ask, Check, Scope, Tag};
 
 use super::{Judging, RedisQuotas, keys_of};
 use crate::pubsub::Subscription;
 use crate::quota::Unavailable;
-use crate::quota::line::{InTurn, LineStore};
+use crate::quota::line::{InTurn, LineStore, Waits};
 use crate::redis_keys::{self, Topic};
 
 static JOIN: LazyLock<Script> = LazyLock::new(|| {
@@ -27,9 +27,73 @@ static JOIN: LazyLock<Script> = LazyLock::new(|| {
 static LEAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/leave.lua")))
 });
+static SHOWN: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/shown.lua")));
+static LINES: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/lines.lua")));
 static ATTEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/attend.lua")))
 });
+
+/// Calls that one run of a script asks about: no longer run keeps the server from others.
+const ATTENDED_AT_ONCE: usize = 256;
+/// Lines that are shown, and tenants of each.
+const SHOWN_MAX: usize = 1_000;
+
+/// A tag as the set of lines has it.
+fn word_of(tag: &Tag) -> String {
+    match tag {
+        Tag::App(code) => format!("t:{code}"),
+        Tag::TokenGroup(code) => format!("g:{code}"),
+        Tag::Channel(code) => format!("c:{code}"),
+    }
+}
+
+fn tag_of(word: &str) -> Option<Tag> {
+    let (kind, code) = word.split_once(':')?;
+    match kind {
+        "t" => Some(Tag::App(code.into())),
+        "g" => Some(Tag::TokenGroup(code.into())),
+        "c" => Some(Tag::Channel(code.into())),
+        _ => None,
+    }
+}
+
+fn waiting_of(said: &[String; 4]) -> Waiting {
+    let [tenant, calls, since_us, pace_us] = said;
+    let number = |text: &str| text.parse::<i64>().unwrap_or(0);
+    Waiting {
+        tenant: tenant.as_str().into(),
+        calls: usize::try_from(number(calls)).unwrap_or(0),
+        since_us: number(since_us),
+        pace_us: Some(number(pace_us)).filter(|us| *us >= 0),
+    }
+}
+
+/// Says in one go that the node lives, and which of these calls do not wait.
+async fn attend_some(
+    quotas: &RedisQuotas,
+    tag: &Tag,
+    ids: &[Uuid],
+    now: Timestamp,
+) -> Result<Attended, Unavailable> {
+    let mut arguments = vec![quotas.node.to_string(), (quotas.time)(now).to_string()];
+    arguments.extend(ids.iter().map(Uuid::to_string));
+    let keys = redis_keys::quota_line(tag);
+    let said: Vec<i64> = quotas.redis.script(&ATTEND, &keys, arguments).await?;
+    let (next, absent) = said.split_first().unzip();
+    let place = |place: &i64| ids.get(usize::try_from(place - 1).ok()?).copied();
+    let absent = absent.map_or_else(Vec::new, |a| a.iter().filter_map(place).collect());
+    Ok(Attended { absent, next_us: known(next) })
+}
+
+/// Has a line shown to operators.
+async fn note_line(quotas: &RedisQuotas, tag: &Tag) -> Result<(), Unavailable> {
+    let arguments = [(NODE_US / 1_000).to_string(), word_of(tag)];
+    let keys = [redis_keys::quota_lines()];
+    let _none: Vec<String> = quotas.redis.script(&LINES, &keys, arguments.as_slice()).await?;
+    Ok(())
+}
 
 /// Where a node hears of its calls.
 fn topic_of(node: Uuid) -> Topic {
@@ -109,14 +173,36 @@ impl LineStore for RedisQuotas {
         ids: &[Uuid],
         now: Timestamp,
     ) -> Result<Attended, Unavailable> {
-        let mut arguments = vec![self.node.to_string(), (self.time)(now).to_string()];
-        arguments.extend(ids.iter().map(Uuid::to_string));
-        let keys = redis_keys::quota_line(tag);
-        let said: Vec<i64> = self.redis.script(&ATTEND, &keys, arguments).await?;
-        let (next, absent) = said.split_first().unzip();
-        let place = |place: &i64| ids.get(usize::try_from(place - 1).ok()?).copied();
-        let absent = absent.map_or_else(Vec::new, |a| a.iter().filter_map(place).collect());
-        Ok(Attended { absent, next_us: known(next) })
+        let some = ids.get(..ids.len().min(ATTENDED_AT_ONCE)).unwrap_or(ids);
+        let mut attended = if some.is_empty() {
+            attend_some(self, tag, some, now).await?
+        } else {
+            let (attended, noted) =
+                tokio::join!(attend_some(self, tag, some, now), note_line(self, tag));
+            noted?;
+            attended?
+        };
+        for some in ids.chunks(ATTENDED_AT_ONCE).skip(1) {
+            let Attended { absent, next_us } = attend_some(self, tag, some, now).await?;
+            attended.absent.extend(absent);
+            attended.next_us = next_us;
+        }
+        Ok(attended)
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
+        let keys = [redis_keys::quota_lines()];
+        let most = SHOWN_MAX.to_string();
+        let lines: Vec<String> = self.redis.script(&LINES, &keys, &most).await?;
+        let mut all = Vec::new();
+        for tag in lines.iter().filter_map(|word| tag_of(word)) {
+            let [heads, _, _, meta, ..] = redis_keys::quota_line(&tag);
+            let said: Vec<String> = self.redis.script(&SHOWN, &[heads, meta], &most).await?;
+            let (tenants, _) = said.as_chunks::<4>();
+            let waits = |of| Waits { tag: tag.clone(), of: waiting_of(of), shared: true };
+            all.extend(tenants.iter().map(waits));
+        }
+        Ok(all)
     }
 
     fn called(&self) -> Vec<Uuid> {

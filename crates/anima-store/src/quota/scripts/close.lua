@@ -2,11 +2,11 @@
 -- or 0 when it was closed before.
 -- KEYS: as `line`, then as for `admit`. ARGV: id, now (0: this server's), then for each bound
 --   's' | 'r', actual cost | 'p', actual units
-local id, now, ticket = ARGV[1], instant(ARGV[2]), KEYS[6]
+local id, now, ticket = ARGV[1], instant(ARGV[2]), KEYS[7]
 if redis.call('EXISTS', ticket) == 0 or redis.call('HEXISTS', ticket, 'closed') == 1 then
     return 0
 end
-local key, at = 7, 3
+local key, at = 8, 3
 while at <= #ARGV do
     local kind, counter = ARGV[at], KEYS[key]
     local taken = redis.call('HGET', ticket, counter)

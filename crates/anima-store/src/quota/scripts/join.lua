@@ -16,11 +16,11 @@ if not seat then
     local since = ARGV[4]
     if since == '0' then since = stamp(now) end
     local deadline = stamp(now + tonumber(ARGV[3]))
-    seat = {tenant, since, deadline, node, ARGV[7], ARGV[8], KEYS[6]}
+    seat = {tenant, since, deadline, node, ARGV[7], ARGV[8], KEYS[7]}
     push(id, seat)
 end
 for at = #seat, 8, -1 do seat[at] = nil end
-local at, key = 11, 7
+local at, key = 11, 8
 while at <= #ARGV do
     local parts = 2
     if ARGV[at] == 'r' then parts = 4 end

@@ -1,10 +1,11 @@
 -- Who waits under one tag, and who of them may run: the twin of `anima_core::queue::Line`. Put
 -- before the scripts that change a line or give something back; times are microseconds.
--- KEYS 1-5: tenants by their turn, calls by tenant and arrival, seats, where tenants stand, nodes.
+-- KEYS 1-6: tenants by their turn, calls by tenant and arrival, seats, where tenants stand, nodes,
+--   calls by node. No command's work grows with the number of those who wait, but by its logarithm.
 -- A seat: tenant, since, deadline, node, turn, topic of the node, ticket, then for each bound
 --   's', own, counter, limit | 'r', own, counter, cost, burst, period
-local HEADS, LINE, SEATS, META, NODES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local DEPTH, CALLS_MAX, PATIENCE = 8, 64, 2000000
+local HEADS, LINE, SEATS, META, NODES, HOMES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local DEPTH, CHANGES_MAX, PATIENCE = 8, 64, 2000000
 local CLAIM, NODE_LEASE, KEPT_MS = 5000000, 5000000, 60000
 local function stamp(number) return string.format('%.0f', number) end
 local function instant(given)
@@ -41,28 +42,43 @@ local function place(tenant, tag)
         redis.call('HSET', META, 'h:' .. tenant, head)
         return
     end
-    redis.call('HDEL', META, 'h:' .. tenant)
+    redis.call('HDEL', META, 'h:' .. tenant, 'l:' .. tenant)
     redis.call('HSET', META, 'f:' .. tenant, stamp(tag))
-    if redis.call('EXISTS', HEADS) == 0 then redis.call('DEL', LINE, SEATS, META) end
+    if redis.call('EXISTS', HEADS) == 0 then redis.call('DEL', LINE, SEATS, META, HOMES) end
 end
 local function push(id, seat)
     local tenant = seat[1]
     local tag = tag_of(tenant) or math.max(number(META, 'f:' .. tenant), number(META, 'v'))
     redis.call('ZADD', LINE, 0, place_of(id, seat))
+    redis.call('ZADD', HOMES, 0, seat[4] .. ':' .. id)
     redis.call('HSET', SEATS, id, cjson.encode(seat))
     redis.call('HINCRBY', META, 'n:' .. tenant, 1)
     place(tenant, tag)
 end
+-- Notes that a tenant has a turn, and how long after the one before.
+local function pace(tenant, now)
+    local last, mean = redis.call('HGET', META, 'l:' .. tenant), nil
+    if last then
+        local gap = math.max(now - tonumber(last), 0)
+        mean = redis.call('HGET', META, 'w:' .. tenant)
+        mean = mean and math.floor((tonumber(mean) * 7 + gap) / 8) or gap
+        redis.call('HSET', META, 'w:' .. tenant, stamp(mean))
+    end
+    redis.call('HSET', META, 'l:' .. tenant, stamp(now))
+end
+-- Takes a call out. `served`: when its turn came, if it did.
 local function take_out(id, seat, served)
     local tenant = seat[1]
     local tag = tag_of(tenant) or 0
     redis.call('ZREM', LINE, place_of(id, seat))
+    redis.call('ZREM', HOMES, seat[4] .. ':' .. id)
     redis.call('HDEL', SEATS, id)
     redis.call('HDEL', META, 'p:' .. id)
     redis.call('HINCRBY', META, 'n:' .. tenant, -1)
     if served then
         redis.call('HSET', META, 'v', stamp(math.max(number(META, 'v'), tag)))
         tag = tag + tonumber(seat[5])
+        pace(tenant, served)
     end
     place(tenant, tag)
 end
@@ -70,20 +86,26 @@ local function hear(node, now)
     redis.call('ZADD', NODES, stamp(now + NODE_LEASE), node)
     redis.call('PEXPIRE', NODES, KEPT_MS)
 end
--- Takes out those whose node is dead.
+local function is_dead(node, now)
+    return tonumber(redis.call('ZSCORE', NODES, node) or '0') <= now
+end
+-- Takes out some of those whose node is dead. Gives false when more of them may be left.
 local function bury(now)
-    local dead = redis.call('ZRANGEBYSCORE', NODES, '-inf', stamp(now))
-    if #dead == 0 then return end
-    local is_dead = {}
+    local dead, left = redis.call('ZRANGEBYSCORE', NODES, '-inf', stamp(now)), CHANGES_MAX
+    table.sort(dead)
     for _, node in ipairs(dead) do
-        is_dead[node] = true
+        local homes = redis.call(
+            'ZRANGEBYLEX', HOMES, '[' .. node .. ':', '(' .. node .. ';', 'LIMIT', 0, left)
+        for _, home in ipairs(homes) do
+            local id = string.sub(home, #node + 2)
+            local seat = seat_of(id)
+            if seat then take_out(id, seat, nil) else redis.call('ZREM', HOMES, home) end
+        end
+        left = left - #homes
+        if left == 0 then return false end
         redis.call('ZREM', NODES, node)
     end
-    local seats = redis.call('HGETALL', SEATS)
-    for at = 1, #seats, 2 do
-        local seat = cjson.decode(seats[at + 1])
-        if is_dead[seat[4]] then take_out(seats[at], seat, false) end
-    end
+    return true
 end
 -- Whether a call may run; when its rates let it, if that is all; whether a limit is in the way that
 -- is not its key's own; and what it would take.
@@ -142,17 +164,17 @@ local function step(now)
         local seat = id and seat_of(id)
         if not seat then
             -- A part of the line was lost: it is built again.
-            redis.call('DEL', HEADS, LINE, SEATS, META)
+            redis.call('DEL', HEADS, LINE, SEATS, META, HOMES)
             return nil, nil
         end
-        if tonumber(seat[3]) <= now then
-            take_out(id, seat, false)
+        if tonumber(seat[3]) <= now or is_dead(seat[4], now) then
+            take_out(id, seat, nil)
             return 'removed', nil
         end
         local runs, wait, shared, writes = attempt(id, seat, now)
         if runs then
             take(id, seat, writes, now)
-            take_out(id, seat, true)
+            take_out(id, seat, now)
             redis.call('PUBLISH', seat[6], id)
             return 'called', nil
         end
@@ -164,15 +186,12 @@ local function step(now)
 end
 -- Takes what is there for those whose turn it is. Gives after how long to look again, or -1.
 local function hand_off(now)
-    bury(now)
-    local calls, changed, next = 0, nil, nil
+    local changes, is_over, changed, next = 0, bury(now), nil, nil
     repeat
         changed, next = step(now)
-        if changed == 'called' then calls = calls + 1 end
-        if calls >= CALLS_MAX then
-            changed, next = nil, 0
-        end
-    until not changed
-    for _, key in ipairs({HEADS, LINE, SEATS, META}) do redis.call('PEXPIRE', key, KEPT_MS) end
+        changes = changes + 1
+    until not changed or changes >= CHANGES_MAX
+    if changed or not is_over then next = 0 end
+    for _, key in ipairs({HEADS, LINE, SEATS, META, HOMES}) do redis.call('PEXPIRE', key, KEPT_MS) end
     return next or -1
 end

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anima_core::queue::Line;
 use anima_core::queue::line::{CLAIM_US, Joined, Joining, NODE_US};
+use anima_core::queue::{Line, Waiting};
 
 use super::super::line::InTurn;
 use super::*;
 use crate::pubsub::redis::RedisPubSub;
 use crate::pubsub::{Delivery, PubSub};
 
+mod cost; // what a turn costs when many wait
 mod fleet; // three nodes and a thousand waiters
 
 /// Everything that a backend promises of its lines.
@@ -127,6 +128,13 @@ fn asks(app: &Arc<str>, (key, units): (&Arc<str>, i64)) -> [Bound; 3] {
     [slots(app, Scope::App, 3), own, rate(app, Scope::App, 1_200, 30)]
 }
 
+/// Whether operators are shown those that wait in a line.
+async fn shows(place: &Place, line: &Line) -> bool {
+    let all = place.store.waiting().await.unwrap();
+    let own = all.into_iter().filter(|one| one.tag == tag(place)).map(|one| one.of);
+    own.collect::<Vec<Waiting>>() == line.queue().waiting().collect::<Vec<Waiting>>()
+}
+
 /// The same steps by the backend and by the line, which must say the same of each.
 async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
     let (rng, app, tag) = (SeededRng::new(seed), &place.app, tag(place));
@@ -192,6 +200,7 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
             waiting.remove(&id);
             open.insert(id);
         }
+        assert!(waiting.is_empty() || shows(place, &line).await, "seed {seed} step {step}");
         let running = book.level(&all(0, 1)[0], at(now).micros()).unwrap().used;
         assert!((0..=3).contains(&running), "{running} slots of three");
         assert_eq!(used(place, &all(0, 1)[0], now).await, running, "seed {seed} step {step}");

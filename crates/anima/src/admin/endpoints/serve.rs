@@ -137,7 +137,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Audit => audit::list(admin, call).await,
         Action::Circuits => circuits::list(admin, call),
         Action::Nodes => nodes::list(admin, call),
-        Action::Queues => limits::queues(admin, call),
+        Action::Queues => limits::queues(admin, call).await,
         Action::LimitsOfKey => limits::of_key(admin, call).await,
         Action::Tasks(wish) => Box::pin(tasks::serve(admin, wish, call)).await,
         Action::Hatch(lever) => Box::pin(hatches::serve(admin, lever, call)).await,

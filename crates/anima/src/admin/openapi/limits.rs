@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::schemas::{instant, nullable};
 
-/// The calls of a key that wait for something on a node.
+/// The calls of a key that wait in one line.
 pub(super) fn queue() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     let count =
@@ -14,7 +14,9 @@ pub(super) fn queue() -> Value {
     json!({
         "type": "object",
         "properties": {
-            "node": text("The node that they wait on, which is the one that answers"),
+            "node": nullable(&text(
+                "The node whose line it is; null for a line of all nodes, who share their counters",
+            )),
             "scope": {
                 "type": "string",
                 "enum": ["app", "token_group", "channel"],
@@ -24,6 +26,10 @@ pub(super) fn queue() -> Value {
             "key": text("The key that they are of"),
             "waiting": count("How many wait"),
             "oldest_ms": count("How long the first of them has been waiting, milliseconds"),
+            "expected_wait_ms": nullable(&count(
+                "How long a call that comes now would wait, by the time between the key's last \
+                 turns, milliseconds; null before it had two",
+            )),
         },
     })
 }

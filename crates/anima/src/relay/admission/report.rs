@@ -2,13 +2,12 @@
 //!
 //! Read only. Invariant: what is shown is what calls are judged by.
 
-use std::sync::Arc;
-
 use anima_core::money::Currency;
+use anima_core::quota::Bound;
 use anima_core::quota::book::Level;
 use anima_core::quota::rule::Take;
-use anima_core::quota::{Bound, Tag};
 use anima_store::quota::Unavailable;
+use anima_store::quota::line::Waits;
 
 use super::Admission;
 use crate::http::terms::Terms;
@@ -20,19 +19,6 @@ pub struct Usage {
     pub bound: Bound,
     /// How far it is used; `None` for a budget that no call has asked for yet.
     pub level: Option<Level>,
-}
-
-/// Calls of a key that wait on this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// What they wait for.
-    pub tag: Tag,
-    /// Whose they are.
-    pub kid: Arc<str>,
-    /// How many.
-    pub calls: usize,
-    /// Since when the first of them waits, microseconds.
-    pub since_us: i64,
 }
 
 /// Every limit that calls under these terms are judged by.
@@ -51,7 +37,10 @@ pub async fn usage(
     Ok(both.map(|(bound, level)| Usage { bound, level }).collect())
 }
 
-/// Everyone who waits on this node, those of one key together.
-pub fn waiting(admission: &Admission) -> Vec<Waiting> {
-    admission.rooms.waiting()
+/// Everyone who waits, on all nodes where they share the line, those of one key together.
+///
+/// # Errors
+/// When the counters cannot be reached.
+pub async fn waiting(admission: &Admission) -> Result<Vec<Waits>, Unavailable> {
+    admission.store.waiting().await
 }

@@ -117,7 +117,6 @@ impl Waiter<'_> {
         let seat = Seat {
             tag: self.tag.clone(),
             kid: Arc::clone(&self.call.caller.kid),
-            since_us: self.admission.clock.now().micros(),
             is_task: self.call.deferral.is_some(),
             joined: false,
             said,
@@ -325,13 +324,18 @@ fn timed_out(since: Instant, retry_after_ms: Option<u64>) -> Refusal {
 /// Attends to a line for as long as calls of this node wait in it.
 async fn drive(admission: Arc<Admission>, room: Arc<Room>) {
     let mut seen = admission.live.changes();
+    let mut asked = None;
     loop {
         let changes = admission.live.changes();
         if changes != seen {
             seen = changes;
             review(&admission, &room).await;
         }
-        let ids = admission.rooms.in_line(&room.tag);
+        // A look because somebody may run asks after nobody: who is called is told. However many
+        // wait, they are asked after in no shorter time than lost messages may be found.
+        let is_due = asked.is_none_or(|at: Instant| at.elapsed() >= SAFETY);
+        let ids = if is_due { admission.rooms.in_line(&room.tag) } else { Vec::new() };
+        asked = asked.filter(|_| !is_due).or_else(|| Some(Instant::now()));
         let next = match admission.store.attend(&room.tag, &ids, admission.clock.now()).await {
             Ok(attended) => {
                 admission.rooms.call(&attended.absent);

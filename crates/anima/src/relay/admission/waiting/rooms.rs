@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use anima_core::quota::Tag;
 
-use super::super::report::Waiting;
 use crate::http::reply::Refusal;
 use crate::http::terms::Terms;
 
@@ -32,7 +31,6 @@ pub(super) enum Said {
 pub(super) struct Seat {
     pub(super) tag: Tag,
     pub(super) kid: Arc<str>,
-    pub(super) since_us: i64,
     /// Nobody waits for its answer.
     pub(super) is_task: bool,
     /// The line knows of it.
@@ -148,24 +146,6 @@ impl Rooms {
         for seat in inside.seats.values().filter(|s| s.tag == *tag && *s.kid == *kid) {
             drop(seat.said.send(what(seat.is_task)));
         }
-    }
-
-    /// Everyone who waits, those of one key together.
-    pub(in super::super) fn waiting(&self) -> Vec<Waiting> {
-        let inside = self.0.lock();
-        let mut all: BTreeMap<(&Tag, &Arc<str>), (usize, i64)> = BTreeMap::new();
-        for seat in inside.seats.values() {
-            let (calls, since_us) = all.entry((&seat.tag, &seat.kid)).or_insert((0, seat.since_us));
-            *calls += 1;
-            *since_us = (*since_us).min(seat.since_us);
-        }
-        let shown = all.into_iter().map(|((tag, kid), (calls, since_us))| Waiting {
-            tag: tag.clone(),
-            kid: Arc::clone(kid),
-            calls,
-            since_us,
-        });
-        shown.collect()
     }
 
     /// Takes a room away that nobody waits in.
