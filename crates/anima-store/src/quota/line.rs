@@ -83,8 +83,8 @@ pub trait LineStore: Send + Sync + fmt::Debug {
         now: Timestamp,
     ) -> Result<Attended, Unavailable>;
 
-    /// Everyone who waits, on whatever node, by line and tenant; what is shown of calls of nodes that
-    /// died may be a few seconds old.
+    /// Everyone who waits, on whatever node, by line and tenant; what is shown of calls of nodes
+    /// that died may be a few seconds old.
     ///
     /// # Errors
     /// When the counters cannot be reached.
