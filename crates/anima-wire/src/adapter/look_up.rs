@@ -72,6 +72,8 @@ fn calls(body: &[u8]) -> Option<Vec<Found>> {
         }
         Ok::<(), Error>(())
     });
+    // What follows a document says that something else is wrong with it, too.
+    let read = read.and_then(|_| cursor.end());
     let known = matches!(state.as_deref(), Some("unknown" | "running" | "finished"));
     let agrees = (state.as_deref() == Some("unknown")) == found.is_empty();
     let whole: Option<Vec<Found>> = found.into_iter().collect();
@@ -159,6 +161,7 @@ mod tests {
             (200, answer("unknown", "")[..40].to_vec()),
             (200, answer("finished", "")),
             (200, answer("finished", &a_call("odd", 1))),
+            (200, [answer("finished", &a_call("finished", 1)), b"0".to_vec()].concat()),
         ] {
             let said = String::from_utf8_lossy(&body);
             assert_eq!(read(status, &body), Answer::Unclear, "{said}");
