@@ -303,7 +303,7 @@ fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
 const fn face(endpoint: Endpoint) -> Face {
     match endpoint {
         Endpoint::Messages => Face::Anthropic,
-        Endpoint::GenerateContent => Face::Gemini,
+        Endpoint::GenerateContent | Endpoint::EmbedContent => Face::Gemini,
         Endpoint::Invoke | Endpoint::Converse => Face::Bedrock,
         Endpoint::Chat
         | Endpoint::Completions

@@ -118,12 +118,25 @@ pub(crate) struct Completion<'a> {
     pub(crate) wanted: Wanted,
 }
 
+/// How vectors are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vectors {
+    /// `OpenAI`'s list of numbers.
+    Numbers,
+    /// The same in base64.
+    Packed,
+    /// Gemini's one vector.
+    One,
+    /// Gemini's list of vectors.
+    Many,
+}
+
 /// A request for vectors.
 #[derive(Debug)]
 pub(crate) struct Embedding<'a> {
     pub(crate) model: Cow<'a, str>,
     pub(crate) inputs: Vec<Input>,
-    pub(crate) base64: bool,
+    pub(crate) form: Vectors,
     pub(crate) dimensions: Option<NonZeroU32>,
 }
 
@@ -178,6 +191,9 @@ struct UnitsBody<'a> {
     #[serde(borrow)]
     model: Cow<'a, str>,
     n: Option<u32>,
+    /// Of those who copy `OpenAI`.
+    batch_size: Option<u32>,
+    metadata: Option<serde_json::Value>,
     #[serde(default)]
     documents: Vec<serde::de::IgnoredAny>,
 }
@@ -218,6 +234,7 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
         "/v1/audio/translations" => Endpoint::Translations,
         "/v1/models" => Endpoint::Models,
         _ if foreign::gemini_call(path).is_some() => Endpoint::GenerateContent,
+        _ if foreign::gemini_vectors(path).is_some() => Endpoint::EmbedContent,
         _ if path.starts_with("/v1/models/") => Endpoint::Models,
         _ => Endpoint::Unknown,
     }
@@ -233,6 +250,7 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         | Endpoint::Messages
         | Endpoint::Responses
         | Endpoint::GenerateContent
+        | Endpoint::EmbedContent
         | Endpoint::Invoke
         | Endpoint::Converse
         | Endpoint::Moderations
@@ -263,6 +281,9 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         Endpoint::Responses => foreign::responses(&parse(ask.body)?).map(Inquiry::Completion),
         Endpoint::GenerateContent => {
             foreign::gemini(ask, &parse(ask.body)?).map(Inquiry::Completion)
+        }
+        Endpoint::EmbedContent => {
+            foreign::embed_content(ask, &parse(ask.body)?).map(Inquiry::Embedding)
         }
         Endpoint::Speech => sound::speech(ask).map(Inquiry::Sound),
         Endpoint::Transcriptions | Endpoint::Translations => {
@@ -366,24 +387,32 @@ fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
 
 fn embedding(body: EmbeddingBody<'_>) -> Result<Embedding<'_>, ErrorBody> {
     inputs(&body.input.0, "input")?;
-    let dimensions = body.dimensions.map(|dimensions| {
-        NonZeroU32::new(dimensions).filter(|n| n.get() <= DIMENSIONS_MAX).ok_or_else(|| {
-            ErrorBody::invalid(format!("dimensions must be from 1 to {DIMENSIONS_MAX}"))
-        })
-    });
     Ok(Embedding {
         model: body.model,
         inputs: body.input.0,
-        base64: body.encoding_format == Some(Encoding::Base64),
-        dimensions: dimensions.transpose()?,
+        form: match body.encoding_format {
+            Some(Encoding::Base64) => Vectors::Packed,
+            Some(Encoding::Float) | None => Vectors::Numbers,
+        },
+        dimensions: body.dimensions.map(dimensions).transpose()?,
     })
+}
+
+fn dimensions(asked: u32) -> Result<NonZeroU32, ErrorBody> {
+    let members = NonZeroU32::new(asked).filter(|n| n.get() <= DIMENSIONS_MAX);
+    let message = || format!("dimensions must be from 1 to {DIMENSIONS_MAX}");
+    members.ok_or_else(|| ErrorBody::invalid(message()))
 }
 
 fn units(endpoint: Endpoint, body: UnitsBody<'_>) -> Result<Units<'_>, ErrorBody> {
     let count = if endpoint == Endpoint::Rerank {
         body.documents.len().try_into().unwrap_or(u64::MAX)
     } else {
-        choices(body.n, "n")?.into()
+        // Some vendors take the number in a second place, and obey the larger one.
+        let second = body.metadata.as_ref().and_then(|extras| extras.get("n"));
+        let second = second.and_then(|n| n.as_u64().or_else(|| n.as_str()?.parse().ok()));
+        let second = second.and_then(|n| u32::try_from(n).ok());
+        choices(body.n.max(body.batch_size).max(second), "n")?.into()
     };
     Ok(Units { endpoint, model: body.model, count })
 }

@@ -141,6 +141,8 @@ pub enum Endpoint {
     Responses,
     /// `POST /v1beta/models/{model}:generateContent` and its stream, as Gemini has them.
     GenerateContent,
+    /// `POST /v1beta/models/{model}:embedContent` and `:batchEmbedContents`.
+    EmbedContent,
     /// `POST /model/{model}/invoke` and its stream, as Bedrock has them for Claude.
     Invoke,
     /// `POST /model/{model}/converse` and its stream, as Bedrock has them.

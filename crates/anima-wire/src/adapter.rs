@@ -8,6 +8,7 @@ mod answer;
 mod anthropic;
 mod azure_openai;
 mod bedrock;
+mod embedding; // between the two dialects that have it
 mod gemini;
 pub mod look_up; // what became of a call, asked afterwards
 mod openai_compatible;

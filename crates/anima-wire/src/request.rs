@@ -8,6 +8,7 @@
 mod draft;
 mod foreign;
 mod form; // multipart bodies: where their parts stand
+mod pictures; // how many are asked for
 mod prompt;
 pub(crate) mod rewrite;
 mod sound; // how long a recording lasts
@@ -100,7 +101,8 @@ pub struct CallRequest {
     pub dialect: Dialect,
     /// When the request came, seconds since 1970, for answers that say so. Zero until it is set.
     pub created_s: u64,
-    /// Whether a stream is to be one JSON array, as for Gemini without `alt=sse`.
+    /// Whether the answer is a list: a stream that is to be one JSON array, as for Gemini without
+    /// `alt=sse`, or the vectors of `batchEmbedContents`.
     pub as_array: bool,
     /// The alias. Not empty.
     pub model: String,
@@ -113,8 +115,8 @@ pub struct CallRequest {
     /// without either, as OpenAI's documentation says.
     pub output_tokens_max: Option<u64>,
     /// How many texts are generated: `n`, for completions the larger of `n` and `best_of` times
-    /// the number of prompts. Of images how many, of a rerank how many hundreds of documents. At
-    /// least 1.
+    /// the number of prompts. Of images the most that any member asks for (see [`pictures`]), of a
+    /// rerank how many hundreds of documents. At least 1.
     pub choices: u64,
     /// Bytes of the members that become prompt, as they stand. Of inline media only a sixteenth
     /// is in here (see [`prompt`]); images are not at all.
@@ -233,6 +235,35 @@ impl CallRequest {
             characters: 0,
             audio_seconds: 0,
             service_tier: read.service_tier,
+            places: read.places,
+            limited_to: None,
+            form: None,
+            body,
+        })
+    }
+
+    /// Reads a body of Gemini's `embedContent`, or with `is_list` of `batchEmbedContents`. The
+    /// path names the model.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_embedding(body: Bytes, model: &str, is_list: bool) -> Result<Self, Error> {
+        let read = foreign::read_embedding(&body, model, is_list)?;
+        Ok(Self {
+            endpoint: Endpoint::Embeddings,
+            dialect: Dialect::Gemini,
+            created_s: 0,
+            as_array: is_list,
+            model: read.model,
+            stream: false,
+            include_usage: true,
+            output_tokens_max: None,
+            choices: 1,
+            input_bytes: read.input_bytes,
+            media_parts: read.media_parts,
+            characters: 0,
+            audio_seconds: 0,
+            service_tier: None,
             places: read.places,
             limited_to: None,
             form: None,

@@ -17,6 +17,8 @@ pub struct Model<'a> {
     pub created_s: i64,
     /// Who serves it, as far as callers are told.
     pub owned_by: &'a str,
+    /// Whether it gives vectors and not text.
+    pub embeds: bool,
 }
 
 /// JSON of a value whose form cannot fail: no maps with odd keys, no failing serializers.

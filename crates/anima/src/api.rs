@@ -14,7 +14,7 @@ use tasks::Tasks;
 
 pub mod anthropic; // messages, count_tokens
 mod counting; // our own count of a prompt
-pub mod gemini; // generateContent, streamGenerateContent, countTokens, models
+pub mod gemini; // generateContent, streamGenerateContent, countTokens, embedContent, models
 pub mod heartbeat; // streams that wait for their turn
 pub mod idempotency; // calls that are sent again under their key
 pub mod openai; // chat completions, responses, completions, embeddings, models

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{Draft, Scene};
 use crate::behaviour::{AnswerLength, UsageLie};
-use crate::inquiry::{Embedding, Input};
+use crate::inquiry::{Embedding, Input, Vectors};
 use crate::prose;
 use crate::usage::{Reported, Usage};
 
@@ -21,31 +21,76 @@ pub(super) fn plan(scene: &Scene<'_>, embedding: &Embedding<'_>) -> Draft {
     let usage = Usage { prompt_tokens, ..Usage::default() };
     let reported = Reported::of(&usage, scene.behaviour.usage).map(Reported::without_completion);
     let empty = scene.behaviour.answer == Some(AnswerLength::Tokens(0));
-    let mut body = b"{\"object\":\"list\",\"data\":[".to_vec();
-    for (index, input) in embedding.inputs.iter().enumerate().filter(|_| !empty) {
-        if index > 0 {
-            body.push(b',');
-        }
-        let vector = vector(seed, *input, dimensions);
-        push_item(&mut body, index, &vector, embedding.base64);
-    }
-    body.extend_from_slice(b"],\"model\":");
-    body.extend_from_slice(scene.model_json().as_bytes());
-    if let Some(reported) = &reported {
-        let times = if scene.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
-        for _ in 0..times {
-            body.extend_from_slice(b",\"usage\":");
-            body.extend_from_slice(reported.embedding_json().as_bytes());
-        }
-    }
-    body.push(b'}');
+    let vectors: Vec<Vec<f32>> = embedding
+        .inputs
+        .iter()
+        .filter(|_| !empty)
+        .map(|input| vector(seed, *input, dimensions))
+        .collect();
+    let times = if scene.behaviour.usage == Some(UsageLie::Twice) { 2 } else { 1 };
+    let told = (reported.as_ref(), times);
+    let body = match embedding.form {
+        Vectors::Numbers => openai(scene, &vectors, false, told),
+        Vectors::Packed => openai(scene, &vectors, true, told),
+        Vectors::One => gemini(&vectors, false, told),
+        Vectors::Many => gemini(&vectors, true, told),
+    };
     scene.json(body, usage, reported)
 }
 
-fn push_item(body: &mut Vec<u8>, index: usize, vector: &[f32], base64: bool) {
+/// `OpenAI`'s answer, with its usage so many times.
+fn openai(
+    scene: &Scene<'_>,
+    vectors: &[Vec<f32>],
+    packed: bool,
+    (reported, times): (Option<&Reported>, usize),
+) -> Vec<u8> {
+    let mut body = b"{\"object\":\"list\",\"data\":[".to_vec();
+    for (index, vector) in vectors.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        push_item(&mut body, index, vector, packed);
+    }
+    body.extend_from_slice(b"],\"model\":");
+    body.extend_from_slice(scene.model_json().as_bytes());
+    for reported in std::iter::repeat_n(reported, times).flatten() {
+        body.extend_from_slice(b",\"usage\":");
+        body.extend_from_slice(reported.embedding_json().as_bytes());
+    }
+    body.push(b'}');
+    body
+}
+
+/// Gemini's answer, likewise.
+fn gemini(
+    vectors: &[Vec<f32>],
+    is_list: bool,
+    (reported, times): (Option<&Reported>, usize),
+) -> Vec<u8> {
+    // Finite floats always serialise.
+    let values = |vector: &Vec<f32>| {
+        format!("{{\"values\":{}}}", serde_json::to_string(vector).unwrap_or_default())
+    };
+    let all: Vec<String> = vectors.iter().map(values).collect();
+    let mut body = if is_list {
+        format!("{{\"embeddings\":[{}]", all.join(","))
+    } else {
+        format!("{{\"embedding\":{}", all.first().map_or("{}", String::as_str))
+    };
+    for reported in std::iter::repeat_n(reported, times).flatten() {
+        body.push_str(",\"usageMetadata\":{\"promptTokenCount\":");
+        body.push_str(&reported.prompt_tokens.to_string());
+        body.push('}');
+    }
+    body.push('}');
+    body.into_bytes()
+}
+
+fn push_item(body: &mut Vec<u8>, index: usize, vector: &[f32], packed: bool) {
     let head = format!("{{\"object\":\"embedding\",\"index\":{index},\"embedding\":");
     body.extend_from_slice(head.as_bytes());
-    if base64 {
+    if packed {
         let bytes: Vec<u8> = vector.iter().flat_map(|member| member.to_le_bytes()).collect();
         body.push(b'"');
         body.extend_from_slice(STANDARD.encode(bytes).as_bytes());

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::tally::tokens_of;
 use super::tools::{self, Choice, Tool, Wanted, Wish};
-use super::{Ask, Completion, Dialect, percent_decoded};
+use super::{Ask, Completion, Dialect, Embedding, Input, Vectors, percent_decoded};
 use crate::refusal::ErrorBody;
 
 /// Anthropic's `POST /v1/messages`.
@@ -110,6 +110,41 @@ pub(super) fn gemini_call(path: &str) -> Option<(&str, bool)> {
         "streamGenerateContent" => Some((model, true)),
         _ => None,
     }
+}
+
+/// The model and whether for a list, of a path of Gemini's for vectors.
+pub(super) fn gemini_vectors(path: &str) -> Option<(&str, bool)> {
+    let rest = ["/v1beta/models/", "/v1/models/"].iter().find_map(|p| path.strip_prefix(p))?;
+    match rest.rsplit_once(':')? {
+        (model, "embedContent") => Some((model, false)),
+        (model, "batchEmbedContents") => Some((model, true)),
+        _ => None,
+    }
+}
+
+/// Gemini's `POST …/models/{model}:embedContent` and `:batchEmbedContents`.
+pub(super) fn embed_content(ask: &Ask<'_>, body: &Value) -> Result<Embedding<'static>, ErrorBody> {
+    let (model, is_list) = gemini_vectors(ask.path).unwrap_or_default();
+    let model = percent_decoded(model);
+    let requests = if is_list { list(body, "requests")? } else { std::slice::from_ref(body) };
+    let (mut inputs, mut dimensions) = (Vec::new(), None);
+    for request in requests {
+        // Google refuses a name that is not the path's; in a list it must be there.
+        let named = request.get("model").and_then(Value::as_str);
+        let is_wrong = named.map_or(is_list, |name| name.trim_start_matches("models/") != model);
+        if is_wrong {
+            return Err(ErrorBody::invalid("model: must be that of the path"));
+        }
+        let parts = request.pointer("/content/parts").and_then(Value::as_array);
+        let parts = parts.ok_or_else(|| ErrorBody::invalid("content: is missing"))?;
+        let words: String = parts.iter().map(|part| text(part, "text")).collect();
+        inputs.push(Input::of_text(&words));
+        let asked = either(request, "outputDimensionality", "output_dimensionality");
+        let asked = asked.and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        dimensions = asked.map(super::dimensions).transpose()?;
+    }
+    let form = if is_list { Vectors::Many } else { Vectors::One };
+    Ok(Embedding { model: Cow::Owned(model), inputs, form, dimensions })
 }
 
 /// What all bodies that name their model have alike.

@@ -126,7 +126,7 @@ impl<'de> Deserialize<'de> for Inputs {
 struct InputsVisitor;
 
 impl Input {
-    fn of_text(text: &str) -> Self {
+    pub(super) fn of_text(text: &str) -> Self {
         Self { tokens: tokens_of(length(text)), hash: prose::hash(0, text.as_bytes()) }
     }
 

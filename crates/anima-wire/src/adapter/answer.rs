@@ -16,6 +16,7 @@ use crate::dialect::Dialect;
 use crate::dialect::openai::choice::Tally;
 use crate::dialect::openai::fault::Fault;
 use crate::dialect::openai::reply::Reply;
+use crate::dialect::openai::usage::Report;
 use crate::json::{Node, Outline};
 use crate::request::{CallRequest, Endpoint};
 use crate::tokens;
@@ -172,6 +173,28 @@ impl Answer {
             content_type: None,
             counted: is_doubtful.then(|| facts.count_output_tokens()),
         })
+    }
+
+    /// Vectors, and what was reported of their texts. Nothing is generated.
+    pub(super) fn of_vectors(report: Report, body: Bytes) -> Self {
+        let usage = report.usage.filter(|usage| !usage.is_empty());
+        let zeros = report.usage.is_some() && usage.is_none();
+        Self {
+            usage,
+            told: Told::All,
+            usage_suspect: report.suspect || zeros,
+            service_tier: None,
+            upstream_ref: None,
+            text_bytes: 0,
+            body,
+            content_type: None,
+            counted: Some(0),
+        }
+    }
+
+    /// The same facts with another body, of an answer without text.
+    pub(super) fn with_body(self, body: Bytes) -> Self {
+        Self { body, counted: Some(0), ..self }
     }
 
     /// Counts the generated text with our own tokenizer. Up to some 25 ms of work; for answers

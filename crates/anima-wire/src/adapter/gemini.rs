@@ -1,7 +1,7 @@
 //! Google's Gemini API.
 //!
 //! Speaks generateContent as `ai.google.dev/api/generate-content` documents it (`a-inbound` A.3,
-//! read November 2026), for clients of any dialect of chat. The model stands in the path. Quirks
+//! read November 2026), for clients of any dialect of chat, and embedContent. The model stands in the path. Quirks
 //! that cost money: thoughts are counted outside of the candidates; the dialect sees to it. A bad
 //! key is a 400, the wait after a 429 stands in the body, and a quota of nothing is no rate limit.
 //! Invariant: a secret leaves only in the `x-goog-api-key` header, marked as sensitive.
@@ -14,7 +14,7 @@ use http::header::{HeaderMap, HeaderName};
 
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
-    classified, convert, neutral_message, retry_after, secure,
+    classified, convert, embedding, neutral_message, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
@@ -26,6 +26,10 @@ use crate::request::{CallRequest, Endpoint};
 /// How the names of models go on that are older than the third generation.
 const OLDER_MODELS: &[&str] = &["gemini-1", "gemini-2"];
 
+/// The methods of a chat.
+const WHOLE: &str = "generateContent";
+const STREAM: &str = "streamGenerateContent?alt=sse";
+
 /// The adapter.
 #[derive(Debug)]
 pub(super) struct Gemini;
@@ -36,12 +40,16 @@ impl Adapter for Gemini {
     }
 
     fn serves(&self, endpoint: Endpoint) -> bool {
-        endpoint == Endpoint::ChatCompletions
+        matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Embeddings)
     }
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
         let upstream_model = to.model;
-        let path = path(upstream_model, request.stream);
+        if request.endpoint == Endpoint::Embeddings {
+            let (method, body, dropped) = embedding::to_gemini(request, upstream_model)?;
+            return Ok(Encoded { dropped, ..Encoded::new(path(upstream_model, method), body) });
+        }
+        let path = path(upstream_model, if request.stream { STREAM } else { WHOLE });
         if request.dialect == Dialect::Gemini {
             return Ok(Encoded::new(path, request.with_limit()));
         }
@@ -72,6 +80,9 @@ impl Adapter for Gemini {
     }
 
     fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure> {
+        if request.endpoint == Endpoint::Embeddings {
+            return embedding::from_gemini(request, body);
+        }
         Answer::converted(Dialect::Gemini, request, body)
     }
 
@@ -81,7 +92,7 @@ impl Adapter for Gemini {
 }
 
 /// The path for a model. Names come from configuration, so that anything may stand in them.
-fn path(model: &str, stream: bool) -> String {
+fn path(model: &str, method: &str) -> String {
     let mut path = String::with_capacity(model.len() + 48);
     path.push_str(if model.contains('/') { "/v1beta/" } else { "/v1beta/models/" });
     for byte in model.bytes() {
@@ -92,7 +103,8 @@ fn path(model: &str, stream: bool) -> String {
             return path;
         }
     }
-    path.push_str(if stream { ":streamGenerateContent?alt=sse" } else { ":generateContent" });
+    path.push(':');
+    path.push_str(method);
     path
 }
 
@@ -131,10 +143,10 @@ mod tests {
 
     #[test]
     fn the_model_stands_in_the_path_whatever_it_is_called() {
-        assert_eq!(path("gemini-2.5-pro", false), "/v1beta/models/gemini-2.5-pro:generateContent");
+        assert_eq!(path("gemini-2.5-pro", WHOLE), "/v1beta/models/gemini-2.5-pro:generateContent");
         let tuned = "/v1beta/tunedModels/a:streamGenerateContent?alt=sse";
-        assert_eq!(path("tunedModels/a", true), tuned);
-        assert_eq!(path("a b?c", false), "/v1beta/models/a%20b%3Fc:generateContent");
+        assert_eq!(path("tunedModels/a", STREAM), tuned);
+        assert_eq!(path("a b?c", WHOLE), "/v1beta/models/a%20b%3Fc:generateContent");
     }
 
     #[test]

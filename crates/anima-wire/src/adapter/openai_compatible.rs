@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
-    classified, convert, retry_after, secure,
+    classified, convert, embedding, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
@@ -56,6 +56,9 @@ impl Adapter for OpenAiCompatible {
             let encoded = Encoded::new(path, request.rewrite(upstream_model, limit));
             return Ok(Encoded { content_type, ..encoded });
         }
+        if request.endpoint == Endpoint::Embeddings {
+            return Ok(Encoded::carried(path, embedding::to_openai(request, upstream_model)?));
+        }
         let target = chat::Target { model: upstream_model, is_openai: self.is_openai };
         let carried = convert(request, |wanted| chat::write_request(wanted, target))?;
         Ok(Encoded::carried(path, carried))
@@ -78,6 +81,9 @@ impl Adapter for OpenAiCompatible {
         let answer = Answer::read(request, body)?;
         if request.dialect == Dialect::OpenAiChat {
             return Ok(answer);
+        }
+        if request.endpoint == Endpoint::Embeddings {
+            return embedding::said_to_gemini(answer, request);
         }
         answer.said_in(request)
     }

@@ -59,7 +59,8 @@ impl Adapter for Google {
     }
 
     fn serves(&self, endpoint: Endpoint) -> bool {
-        Gemini.serves(endpoint)
+        // Its embeddings have a method and a form of their own.
+        endpoint == Endpoint::ChatCompletions
     }
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {

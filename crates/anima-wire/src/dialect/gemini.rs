@@ -22,3 +22,4 @@ pub(crate) use request_in::{either, read as read_request};
 pub(crate) use request_out::{Target, write as write_request};
 pub(crate) use stream_in::Reader;
 pub(crate) use stream_out::Writer;
+pub(crate) use usage::read as read_usage;

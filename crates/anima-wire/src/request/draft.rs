@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use super::pictures;
 use super::prompt::Prompt;
 use super::rewrite::{Limit, Limits, Places, UsageOption};
 use super::{Endpoint, Error};
@@ -54,6 +55,8 @@ pub(super) struct Draft<'a> {
     prompt: Prompt,
     /// Of a rerank.
     documents: u64,
+    /// The most that a member asks for.
+    pictures: u64,
     /// Of a speech.
     characters: u64,
     stream_format: Option<Value<'a>>,
@@ -125,6 +128,9 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let value = cursor.value()?;
+        if matches!(endpoint, Endpoint::Images | Endpoint::ImageEdits) {
+            self.pictures = pictures::most(self.pictures, name, &value)?;
+        }
         match name {
             "model" => self.model = Some(value),
             "stream" => self.stream = Some(value),
@@ -245,7 +251,7 @@ impl<'a> Draft<'a> {
         }
         let n = few("n", self.n)?;
         if endpoint != Endpoint::Completions {
-            return Ok(n);
+            return Ok(n.max(self.pictures));
         }
         Ok(n.max(few("best_of", self.best_of)?).saturating_mul(self.prompt.prompts()))
     }

@@ -132,6 +132,46 @@ pub(super) fn read(
     })
 }
 
+/// Reads a body of Gemini's for vectors.
+pub(super) fn read_embedding(body: &[u8], model: &str, is_list: bool) -> Result<Foreign, Error> {
+    let outline = Outline::of_request(body)?;
+    let root = outline.root();
+    guard(root)?;
+    let lacks = |member: &'static str| {
+        Error::new(Some(member), format!("`{member}` is missing: send what to embed"))
+    };
+    let with_content = |request: Node<'_, '_>| {
+        once_each(request)?;
+        request.object("content")?.map(|_| ()).ok_or_else(|| lacks("content"))
+    };
+    if is_list {
+        let requests = root.array("requests")?.filter(|list| list.elements().next().is_some());
+        requests.ok_or_else(|| lacks("requests"))?.elements().try_for_each(with_content)?;
+    } else {
+        with_content(root)?;
+    }
+    if model.is_empty() {
+        return Err(Error::new(Some("model"), "`model` is missing: name it in the path".into()));
+    }
+    let mut size = Size::default();
+    size.add(root);
+    Ok(Foreign {
+        model: model.to_owned(),
+        stream: false,
+        output_tokens_max: None,
+        choices: 1,
+        service_tier: None,
+        input_bytes: size.bytes,
+        media_parts: size.media_parts,
+        places: Places {
+            model: 0..0,
+            limits: Limits::default(),
+            usage_option: UsageOption::Asked,
+            closing: root.range().end.saturating_sub(1),
+        },
+    })
+}
+
 /// Gemini's configuration of the answer.
 fn config<'t, 'a>(root: Node<'t, 'a>) -> Option<Node<'t, 'a>> {
     either(root, "generationConfig", "generation_config")

@@ -13,7 +13,7 @@ use http::HeaderValue;
 
 use super::draft::{folds_to, missing, wrong};
 use super::rewrite::{Limits, Places, UsageOption};
-use super::{CallRequest, Endpoint, Error, sound};
+use super::{CallRequest, Endpoint, Error, pictures, sound};
 use crate::dialect::Dialect;
 
 /// Parts that decide about money or routing, or are read here.
@@ -133,15 +133,14 @@ pub(super) fn read(
         let must = "must be `json`, `text`, `srt`, `verbose_json`, `vtt` or `diarized_json`";
         transcript = Transcript::read(word).ok_or_else(|| wrong("response_format", must))?;
     } else {
-        choices = pictures(field("n")?)?;
+        choices = wished(&parts, &body, pictures_of(field("n")?)?)?;
         if !parts.iter().any(|part| matches!(part.name, "image" | "image[]")) {
             return Err(missing("image", "the picture to edit"));
         }
     }
     let prompt = field("prompt")?.unwrap_or_default();
-    let pictures =
-        parts.iter().filter(|part| part.name.starts_with("image") || part.name == "mask");
-    let media_parts = if endpoint.hears() { 0 } else { pictures.count() as u64 };
+    let shown = parts.iter().filter(|part| part.name.starts_with("image") || part.name == "mask");
+    let media_parts = if endpoint.hears() { 0 } else { shown.count() as u64 };
     let (model, input_bytes) = (model.to_owned(), prompt.len());
     let format = range("response_format").cloned();
     // Of a stream the end reports usage, whatever its events hold.
@@ -184,7 +183,18 @@ fn switch(word: &str) -> Result<bool, Error> {
     }
 }
 
-fn pictures(n: Option<&str>) -> Result<u64, Error> {
+/// The most pictures that any field asks for.
+fn wished(parts: &[Part<'_>], body: &Bytes, n: u64) -> Result<u64, Error> {
+    parts.iter().try_fold(n, |most, part| {
+        // Numbers are short, and files are not read.
+        let bytes =
+            body.get(part.content.clone()).filter(|bytes| bytes.len() <= pictures::TEXT_BYTES_MAX);
+        let text = std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
+        pictures::most_of_field(most, part.name, text)
+    })
+}
+
+fn pictures_of(n: Option<&str>) -> Result<u64, Error> {
     let Some(n) = n.filter(|n| !n.is_empty()) else { return Ok(1) };
     let n = n.parse::<u64>().ok().filter(|n| (1..=PICTURES_MAX).contains(n));
     n.ok_or_else(|| wrong("n", "must be a whole number from 1 to 10"))

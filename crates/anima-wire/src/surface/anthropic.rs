@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn models_are_listed_as_anthropic_lists_them() {
-        let model = Model { id: "claude-x", created_s: 1_700_000_000, owned_by: "anima" };
+        let model =
+            Model { id: "claude-x", created_s: 1_700_000_000, owned_by: "anima", embeds: false };
         let object = concat!(
             r#"{"type":"model","id":"claude-x","display_name":"claude-x","#,
             r#""created_at":"2023-11-14T22:13:20Z"}"#,

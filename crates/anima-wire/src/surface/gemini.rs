@@ -68,6 +68,10 @@ struct Object<'a> {
     supported_generation_methods: [&'static str; 2],
 }
 
+/// What can be done with a model of text, and with one of vectors.
+const GENERATES: [&str; 2] = ["generateContent", "streamGenerateContent"];
+const EMBEDS: [&str; 2] = ["embedContent", "batchEmbedContents"];
+
 /// The models, in the given order.
 pub fn model_list(models: &[Model<'_>]) -> Bytes {
     bytes_of(&List { models: models.iter().map(object).collect() })
@@ -82,7 +86,7 @@ fn object<'a>(model: &Model<'a>) -> Object<'a> {
     Object {
         name: format!("models/{}", model.id),
         display_name: model.id,
-        supported_generation_methods: ["generateContent", "streamGenerateContent"],
+        supported_generation_methods: if model.embeds { EMBEDS } else { GENERATES },
     }
 }
 
@@ -101,12 +105,15 @@ mod tests {
 
     #[test]
     fn models_are_listed_as_google_lists_them() {
-        let model = Model { id: "fast", created_s: 0, owned_by: "anima" };
+        let model = Model { id: "fast", created_s: 0, owned_by: "anima", embeds: false };
         let object = concat!(
             r#"{"name":"models/fast","displayName":"fast","#,
             r#""supportedGenerationMethods":["generateContent","streamGenerateContent"]}"#,
         );
         assert_eq!(model_object(&model), object.as_bytes());
+        let vectors = Model { embeds: true, ..model };
+        let object_of_vectors = String::from_utf8(model_object(&vectors).to_vec()).unwrap();
+        assert!(object_of_vectors.contains(r#"["embedContent","batchEmbedContents"]"#));
         assert_eq!(model_list(&[model]), format!(r#"{{"models":[{object}]}}"#).as_bytes());
     }
 }

@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn models_are_listed_as_openai_lists_them() {
-        let model = Model { id: "gpt-4o", created_s: 1_700_000_000, owned_by: "anima" };
+        let model =
+            Model { id: "gpt-4o", created_s: 1_700_000_000, owned_by: "anima", embeds: false };
         let object = r#"{"id":"gpt-4o","object":"model","created":1700000000,"owned_by":"anima"}"#;
         assert_eq!(model_object(&model), object.as_bytes());
         let list = format!(r#"{{"object":"list","data":[{object},{object}]}}"#);

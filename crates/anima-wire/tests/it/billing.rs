@@ -1,7 +1,11 @@
-//! The facts that are most likely to cause a billing bug (`reference/README.md`), one test each, as
-//! far as they are a matter of reading answers: facts 6, 9 and 10 are of prices, media and tasks.
+//! The ten facts that are most likely to cause a billing bug (`reference/README.md`), one test each.
+//!
+//! Not here: fact 10, which is of what the gateway does and not of what is read, and fact 9 as it is
+//! booked (`billing_facts` of the gateway's tests).
 
 use anima_core::failure::Failure;
+use anima_core::money::{Currency, Multiplier, Rate};
+use anima_core::pricing::{MeterRate, PriceList, When};
 use anima_core::usage::{Meter, Usage};
 use anima_wire::adapter::{Answer, Destination, StreamDecoder, lookup};
 use anima_wire::request::{CallRequest, Endpoint};
@@ -150,6 +154,58 @@ fn usage_may_stand_on_any_chunk_and_a_chunk_without_choices_need_not_be_usage() 
     assert_eq!(decoder.usage(), None);
 }
 
+/// Dollars per million tokens: of input, of what was cached, of output, and twice of each above
+/// 200,000 tokens.
+fn tiered() -> PriceList {
+    let rate = |meter, amount: &str, over: Option<u64>| MeterRate {
+        meter,
+        rate: Rate::parse(amount, 1_000_000, Currency::USD).unwrap(),
+        when: When { input_tokens_over: over, ..When::default() },
+    };
+    let over = Some(200_000);
+    let rates = vec![
+        rate(Meter::InputTokens, "2", None),
+        rate(Meter::CachedInputTokens, "0.2", None),
+        rate(Meter::OutputTokens, "12", None),
+        rate(Meter::InputTokens, "4", over),
+        rate(Meter::CachedInputTokens, "0.4", over),
+        rate(Meter::OutputTokens, "24", over),
+    ];
+    PriceList { code: "p".into(), version_no: 1, currency: Currency::USD, rates }
+}
+
+/// Fact 6.
+#[test]
+fn a_length_tier_prices_all_of_a_call_anew_also_its_output_and_what_was_cached() {
+    let told = |provider: &str, input: u64| {
+        let cached = 150_000;
+        let body = match provider {
+            // Its prompt is what it counts as input and what it read from its cache.
+            "anthropic" => format!(
+                r#"{{"content":[],"usage":{{"input_tokens":{},"cache_read_input_tokens":{cached},
+                "output_tokens":1000}}}}"#,
+                input - cached
+            ),
+            "gemini" => format!(
+                r#"{{"candidates":[{{"content":{{"parts":[{{"text":"x"}}]}}}}],"usageMetadata":
+                {{"promptTokenCount":{input},"cachedContentTokenCount":{cached},
+                "candidatesTokenCount":400,"thoughtsTokenCount":600}}}}"#
+            ),
+            _ => format!(
+                r#"{{"choices":[{{"message":{{"content":"x"}}}}],"usage":{{"prompt_tokens":{input},
+                "completion_tokens":1000,"prompt_tokens_details":{{"cached_tokens":{cached}}}}}}}"#
+            ),
+        };
+        tiered().charge(&usage(provider, &body), None, Multiplier::ONE).unwrap().units
+    };
+    for provider in ["openai", "anthropic", "gemini"] {
+        // In nano-dollars: a token of two dollars a million is 2,000 of them.
+        let at_the_bound = 50_000 * 2_000 + 150_000 * 200 + 1_000 * 12_000;
+        assert_eq!(told(provider, 200_000), at_the_bound, "{provider}");
+        assert_eq!(told(provider, 200_001), 2 * (at_the_bound + 2_000), "{provider}");
+    }
+}
+
 /// Fact 7.
 #[test]
 fn the_tier_is_the_one_in_the_answer() {
@@ -195,4 +251,40 @@ fn a_200_can_carry_an_error() {
     for (provider, payload) in streamed {
         assert_eq!(stream(provider, &[payload]).1, Err(Failure::Overloaded), "{provider}");
     }
+}
+
+/// Fact 9: what is held covers the largest number in the body that goes out, and what is sold is
+/// what was made.
+#[test]
+fn pictures_are_counted_wherever_a_body_asks_for_them_and_sold_as_they_were_made() {
+    let wished = |more: &str| {
+        let body = format!(r#"{{"model":"m","prompt":"a cat"{more}}}"#);
+        CallRequest::parse(Endpoint::Images, body.into()).map(|request| request.choices)
+    };
+    for (more, count) in [
+        ("", 1),
+        (r#","n":3"#, 3),
+        (r#","n":1,"batch_size":4"#, 4),
+        (r#","n":2,"parameters":{"n":6,"size":"1024*1024"}"#, 6),
+        (r#","extra_body":{"metadata":{"numberOfImages":"5"}}"#, 5),
+        (r#","sequential_image_generation":"auto""#, 15),
+        (
+            r#","sequential_image_generation":"auto",
+            "sequential_image_generation_options":{"max_images":20}"#,
+            20,
+        ),
+        (r#","n":2,"seed":99,"num_inference_steps":50"#, 2),
+    ] {
+        assert_eq!(wished(more), Ok(count), "{more}");
+    }
+    for more in [r#","num_images":1000"#, r#","parameters":{"n":1e3}"#] {
+        assert_eq!(wished(more).unwrap_err().param, Some("n"), "{more}");
+    }
+    let request = CallRequest::parse(
+        Endpoint::Images,
+        Bytes::from_static(br#"{"model":"m","prompt":"a cat","n":1,"metadata":{"n":3}}"#),
+    );
+    let made = Bytes::from_static(br#"{"data":[{"url":"a"},{"url":"b"},{"url":"c"}]}"#);
+    let answer = lookup("openai_compatible").unwrap().answer(&request.unwrap(), &made).unwrap();
+    assert_eq!(answer.usage.unwrap().of(Meter::Images), 3);
 }

@@ -72,7 +72,9 @@ impl Case {
             "" => Dialect::OpenAiChat,
             "anthropic" => Dialect::Anthropic,
             "responses" => Dialect::Responses,
-            "gemini" | "gemini stream" | "gemini array" => Dialect::Gemini,
+            "gemini" | "gemini stream" | "gemini array" | "gemini vector" | "gemini vectors" => {
+                Dialect::Gemini
+            }
             word => panic!("no client speaks {word}"),
         }
     }
@@ -82,6 +84,10 @@ impl Case {
             Dialect::OpenAiChat => CallRequest::parse(endpoint(&body), body),
             Dialect::Gemini => {
                 let word = self.read("client.txt").unwrap_or_default();
+                if word.starts_with(b"gemini vector") {
+                    let is_list = word.trim_ascii().ends_with(b"vectors");
+                    return CallRequest::parse_embedding(body, "fast", is_list);
+                }
                 let stream = word.trim_ascii() != b"gemini";
                 let mut request =
                     CallRequest::parse_as(Dialect::Gemini, body, Some(("fast", stream)))?;

@@ -12,6 +12,7 @@ use axum::extract::{Path, State};
 use http::{Request, Response};
 
 use anima_wire::dialect::Dialect;
+use anima_wire::request::Endpoint;
 
 use super::Plane;
 use super::counting::{Question, count};
@@ -57,7 +58,19 @@ pub async fn call(
             let question = Question { wanted, unwrap: wrapped, answer: "totalTokens" };
             count(&plane.0, &question, request).await
         }
+        "embedContent" => serve(plane.0, vectors(model, false), request).await,
+        "batchEmbedContents" => serve(plane.0, vectors(model, true), request).await,
         _ => unknown(plane, request).await,
+    }
+}
+
+/// Embeddings of one text, or of a list of them.
+fn vectors(model: &str, is_list: bool) -> Wanted {
+    Wanted {
+        endpoint: Endpoint::Embeddings,
+        dialect: Dialect::Gemini,
+        named: Some((model.to_owned(), false)),
+        as_array: is_list,
     }
 }
 

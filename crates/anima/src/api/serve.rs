@@ -43,7 +43,7 @@ pub(super) struct Wanted {
     pub(super) dialect: Dialect,
     /// The model and whether to stream, where the path says so.
     pub(super) named: Option<(String, bool)>,
-    /// Whether a stream is one JSON array.
+    /// Whether the answer is a list; see [`CallRequest::as_array`].
     pub(super) as_array: bool,
 }
 
@@ -79,6 +79,9 @@ impl Wanted {
         }
         let mut read = match (self.dialect, &self.named) {
             (Dialect::OpenAiChat, _) => CallRequest::parse(self.endpoint, bytes)?,
+            (Dialect::Gemini, Some((model, _))) if self.endpoint == Endpoint::Embeddings => {
+                CallRequest::parse_embedding(bytes, model, self.as_array)?
+            }
             (dialect, named) => {
                 let named = named.as_ref().map(|(model, stream)| (model.as_str(), *stream));
                 CallRequest::parse_as(dialect, bytes, named)?

@@ -143,6 +143,7 @@ pub const fn endpoint_name(endpoint: Endpoint, dialect: Dialect) -> &'static str
         (Endpoint::ChatCompletions, Dialect::Gemini) => "generate_content",
         (Endpoint::ChatCompletions, Dialect::Responses) => "responses",
         (Endpoint::Completions, _) => "completions",
+        (Endpoint::Embeddings, Dialect::Gemini) => "embed_content",
         (Endpoint::Embeddings, _) => "embeddings",
         (Endpoint::Moderations, _) => "moderations",
         (Endpoint::Images, _) => "images",

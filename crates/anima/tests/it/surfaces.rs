@@ -18,6 +18,7 @@ on_both! {
     a_stream_that_breaks_ends_in_the_clients_own_form;
     a_prompt_is_counted_and_not_charged;
     models_are_listed_in_each_form;
+    vectors_are_made_for_either_client_by_either_provider;
     each_clients_call_is_made_once_under_its_idempotency_key;
     what_a_provider_cannot_carry_goes_to_the_next_and_else_is_the_callers_fault;
 }
@@ -307,6 +308,45 @@ async fn a_prompt_is_counted_and_not_charged(app: &TestApp) {
     assert_eq!(Client::Gemini.refusal(&unknown), (404, "NOT_FOUND".into()));
     assert!(app.calls().await.is_empty());
     assert_eq!(app.balance().await, before);
+}
+
+async fn vectors_are_made_for_either_client_by_either_provider(app: &TestApp) {
+    let origin = app.upstream_url.trim_end_matches("/v1").to_owned();
+    app.channel("google", "sk-main", json!({"provider": "gemini", "base_url": origin})).await;
+    app.embedding().await;
+    app.alias("embed-google", "embedding", &[("google", "sim-embedding")]).await;
+    let content = |text: &str| json!({"content": {"parts": [{"text": text}]}});
+    let mut seen = Vec::new();
+    for alias in ["embed", "embed-google"] {
+        let call = async |path: &str, body: &Value| {
+            let reply = app.post(path, body).await;
+            assert_eq!(reply.status, 200, "{path}: {reply:?}");
+            assert_exact(app, &reply).await;
+            reply.json()
+        };
+        let one = call(&format!("/v1beta/models/{alias}:embedContent"), &content("one text")).await;
+        let mut requests = [content("one text"), content("another")];
+        requests.iter_mut().for_each(|request| request["model"] = json!(format!("models/{alias}")));
+        let path = format!("/v1beta/models/{alias}:batchEmbedContents");
+        let list = call(&path, &json!({ "requests": requests })).await;
+        let body = json!({"model": alias, "input": ["one text", "another"]});
+        let plain = call("/v1/embeddings", &body).await;
+        assert_eq!(list["embeddings"].as_array().unwrap().len(), 2, "{list}");
+        assert_eq!(list["embeddings"][0], one["embedding"], "{alias}");
+        for n in 0..2 {
+            assert_eq!(list["embeddings"][n]["values"], plain["data"][n]["embedding"], "{alias}");
+        }
+        let mut packed = body;
+        packed["encoding_format"] = json!("base64");
+        let packed = call("/v1/embeddings", &packed).await;
+        seen.push((list["embeddings"].clone(), packed["data"].clone()));
+    }
+    assert_eq!(seen[0], seen[1], "the simulated provider gives one text one vector");
+    let key = [("x-goog-api-key", app.key.as_str())];
+    let bad = app.raw(Method::POST, "/v1beta/models/embed:embedContent", &key, "{}").await;
+    assert_eq!(Client::Gemini.refusal(&bad), (400, "INVALID_ARGUMENT".into()));
+    let one = app.get("/v1beta/models/embed").await.json();
+    assert_eq!(one["supportedGenerationMethods"][0], "embedContent");
 }
 
 async fn models_are_listed_in_each_form(app: &TestApp) {

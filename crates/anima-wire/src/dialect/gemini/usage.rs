@@ -37,7 +37,7 @@ impl Kinds {
 }
 
 /// Reads a usage object.
-pub(super) fn read(node: Node<'_, '_>) -> Report {
+pub(crate) fn read(node: Node<'_, '_>) -> Report {
     let count = |camel, snake| {
         let found = either(node, camel, snake);
         found.map_or(Count::Absent, |found| Count::of(found.kind(), found.raw()))

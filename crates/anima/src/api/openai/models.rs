@@ -11,6 +11,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use http::{Request, Response, StatusCode};
 
+use anima_core::config::Kind;
 use anima_core::failure::Failure;
 use anima_core::snapshot::AliasEntry;
 use anima_wire::surface::{Model, anthropic, gemini, openai};
@@ -75,5 +76,6 @@ fn usable(caller: &Caller) -> impl Iterator<Item = &Arc<AliasEntry>> {
 }
 
 fn model(alias: &AliasEntry) -> Model<'_> {
-    Model { id: &alias.code, created_s: alias.since.seconds(), owned_by: OWNER }
+    let embeds = alias.kind == Kind::Embedding;
+    Model { id: &alias.code, created_s: alias.since.seconds(), owned_by: OWNER, embeds }
 }

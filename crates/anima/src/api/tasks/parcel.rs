@@ -22,6 +22,7 @@ const STORABLE: &[(Endpoint, Dialect)] = &[
     (Endpoint::ChatCompletions, Dialect::Gemini),
     (Endpoint::Completions, Dialect::OpenAiChat),
     (Endpoint::Embeddings, Dialect::OpenAiChat),
+    (Endpoint::Embeddings, Dialect::Gemini),
     (Endpoint::Moderations, Dialect::OpenAiChat),
     (Endpoint::Images, Dialect::OpenAiChat),
     (Endpoint::Rerank, Dialect::OpenAiChat),
