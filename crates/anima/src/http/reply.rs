@@ -129,6 +129,8 @@ pub struct Refusal {
     pub retry_after_ms: Option<u64>,
     /// The limit that stands in the way.
     pub limit: Option<Box<LimitFact>>,
+    /// What was asked for may have been made and paid: whoever asks again may pay again.
+    pub may_be_made: bool,
 }
 
 /// A limit, as an error names it.
@@ -153,7 +155,14 @@ pub struct LimitFact {
 impl Refusal {
     /// A refusal with words for the caller.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into(), param: None, retry_after_ms: None, limit: None }
+        Self {
+            failure,
+            message: message.into(),
+            param: None,
+            retry_after_ms: None,
+            limit: None,
+            may_be_made: false,
+        }
     }
 
     /// Names the member at fault.
@@ -220,8 +229,9 @@ pub fn refuse(refusal: &Refusal, facts: &Facts) -> Response<Body> {
     };
     let mut response = json(status, body, facts);
     response.headers_mut().extend(head);
-    if refusal.limit.is_some() && refusal.retry_after_ms.is_none() {
-        // A limit that time does not heal.
+    let never_heals = refusal.limit.is_some() && refusal.retry_after_ms.is_none();
+    if never_heals || refusal.may_be_made {
+        // A limit that time does not heal, or a job that a library would buy twice.
         response.headers_mut().insert(openai::SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     if let Some(ms) = refusal.retry_after_ms {

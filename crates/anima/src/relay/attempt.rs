@@ -33,6 +33,7 @@ use crate::outbound::Body;
 mod one;
 mod tries;
 
+pub(super) use tries::may_be_made;
 use tries::{Tries, backoff, is_credentials, may_follow, may_pass};
 
 /// An answer, or the start of one.

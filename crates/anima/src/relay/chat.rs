@@ -251,6 +251,7 @@ async fn give_up(relay: &Relay, call: &Arc<Call>, open: Open, exhausted: Exhaust
     decision.overhead = decision.total.saturating_sub(waited);
     let mut refusal = Refusal::new(last.failure, last.message).param(param);
     refusal.retry_after_ms = last.retry_after_ms;
+    refusal.may_be_made = attempts > 0 && attempt::may_be_made(call.alias.kind, last.failure);
     decision.note(&refusal);
     relay.conclude(decision);
     let output_limit = call.request.limited_to;

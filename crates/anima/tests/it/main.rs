@@ -6,6 +6,7 @@
 #![cfg(test)]
 
 mod bad_input; // bodies and heads that no client should send
+mod billing_facts; // what is most likely to cause a billing bug
 mod conversion; // prices in other currencies, and promotional credit
 mod eyes; // metrics, health, a database that is gone
 mod fleet; // several nodes: kills, acknowledgements, a price at its instant

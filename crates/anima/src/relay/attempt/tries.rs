@@ -51,7 +51,13 @@ const fn repeats_uncertain(kind: Kind) -> bool {
 /// Whether another attempt may follow a failure.
 pub(super) fn may_follow(kind: Kind, failure: Failure) -> bool {
     let elsewhere = failure.row().retry == Retry::NextChannel;
-    elsewhere && (safety(failure) != Safety::Uncertain || repeats_uncertain(kind))
+    elsewhere && !may_be_made(kind, failure)
+}
+
+/// Whether a job that is paid by the piece may have been made although its answer was lost: what
+/// became of it is unknown, and to ask again may cost it again (`reference/README`, fact 10).
+pub(in crate::relay) fn may_be_made(kind: Kind, failure: Failure) -> bool {
+    safety(failure) == Safety::Uncertain && !repeats_uncertain(kind)
 }
 
 /// Whether the same channel may do better a moment later.
