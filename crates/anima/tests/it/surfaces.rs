@@ -243,7 +243,7 @@ async fn each_client_is_refused_in_its_own_form(app: &TestApp) {
         }
     }
     let key = [("x-goog-api-key", app.key.as_str())];
-    let path = "/v1beta/models/chat:embedContent";
+    let path = "/v1beta/models/chat:predict";
     let reply = app.raw(Method::POST, path, &key, "{}").await;
     assert_eq!(Client::Gemini.refusal(&reply), (404, "NOT_FOUND".into()));
     let reply = app.raw(Method::GET, "/v1/messages", &key, "").await;
