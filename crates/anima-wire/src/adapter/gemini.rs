@@ -1,9 +1,10 @@
 //! Google's Gemini API.
 //!
 //! Speaks generateContent as `ai.google.dev/api/generate-content` documents it (`a-inbound` A.3,
-//! read November 2026), for clients of any dialect of chat, and embedContent. The model stands in the path. Quirks
-//! that cost money: thoughts are counted outside of the candidates; the dialect sees to it. A bad
-//! key is a 400, the wait after a 429 stands in the body, and a quota of nothing is no rate limit.
+//! read November 2026), for clients of any dialect of chat, and embedContent. The model stands in
+//! the path. Quirks that cost money: thoughts are counted outside of the candidates; the dialect
+//! sees to it. A bad key is a 400, the wait after a 429 stands in the body, and a quota of nothing
+//! is no rate limit.
 //! Invariant: a secret leaves only in the `x-goog-api-key` header, marked as sensitive.
 
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
-//! The ten facts that are most likely to cause a billing bug (`reference/README.md`), one test each.
+//! The ten facts that are most likely to cause a billing bug (`reference/README.md`), a test each.
 //!
-//! Not here: fact 10, which is of what the gateway does and not of what is read, and fact 9 as it is
-//! booked (`billing_facts` of the gateway's tests).
+//! Not here: fact 10, which is of what the gateway does and not of what is read, and fact 9 as it
+//! is booked (`billing_facts` of the gateway's tests).
 
 use anima_core::failure::Failure;
 use anima_core::money::{Currency, Multiplier, Rate};
