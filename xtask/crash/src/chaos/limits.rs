@@ -18,6 +18,7 @@ mod later;
 mod line;
 mod modes;
 mod races;
+mod rates;
 mod rows;
 mod seats;
 mod slots;
@@ -29,6 +30,7 @@ pub(crate) use later::end_once;
 pub(crate) use line::stand_in_line;
 pub(crate) use modes::changes_live;
 pub(crate) use races::pass_exactly;
+pub(crate) use rates::keep_time;
 pub(crate) use seats::of_a_node_that_dies;
 pub(crate) use storm::{is_flushed, is_paused};
 

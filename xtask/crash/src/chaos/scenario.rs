@@ -96,6 +96,7 @@ const ROUTING: &[Scenario] = scenarios! {
 
 const LIMITS: &[Scenario] = scenarios! {
     "races" limits::pass_exactly;
+    "rates" limits::keep_time;
     "flush" limits::is_flushed;
     "paused" limits::is_paused;
     "failover" limits::fails_over;
@@ -108,6 +109,7 @@ const LIMITS: &[Scenario] = scenarios! {
 
 const LIMITS_EMBEDDED: &[Scenario] = scenarios! {
     "races" limits::pass_exactly;
+    "rates" limits::keep_time;
     "modes" limits::changes_live;
     "waiters" limits::stand_in_line;
     "billing" limits::against_the_truth;

@@ -12,7 +12,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::clients::{Caller, Crowd, Habit, Told};
+use super::clients::{Crowd, Habit, Told};
 use super::rows::{self, Charged};
 use crate::chaos::table::Line;
 use crate::chaos::world::{APP, World, path_of};
@@ -85,7 +85,6 @@ pub(crate) async fn changes_live(world: &mut World) -> Result<Vec<Line>> {
     let mut lines = judged(&told, &spells);
     lines.push(refused_at_once(&told, &rejects));
     lines.extend(ended(world, (&told, &key)).await?);
-    lines.push(retry_after_is_true(world).await?);
     Ok(lines)
 }
 
@@ -190,40 +189,4 @@ async fn state_of(node: std::net::SocketAddr, place: &str, key: &Key) -> String 
     let Ok(answer) = crate::http_client::whole(&ask).await else { return "no answer".to_owned() };
     let status = answer.json().get("status").and_then(Value::as_str).map(str::to_owned);
     status.unwrap_or_else(|| answer.status.to_string())
-}
-
-/// A client that does as it is told is served, and is not told to wait for longer than it must.
-async fn retry_after_is_true(world: &World) -> Result<Line> {
-    const ROUNDS: usize = 20;
-    /// Four a second: nobody has to wait for longer, but for rounding up.
-    const LONGEST_MS: u64 = 260;
-    let limit = json!([{"kind": "requests", "window": "1s", "limit": 4, "burst": 1}]);
-    rows::quota(world, "modes-rate", &limit).await?;
-    let key = rows::key(world, APP, &json!({"name": "alone", "quota": "modes-rate"})).await?;
-    let lane = rows::lane("chat", &key);
-    let nodes = world.nodes();
-    let (mut wrong, mut refused, mut turn) = (0, 0, 0_usize);
-    while refused < ROUNDS && turn < ROUNDS * 20 {
-        turn += 1;
-        let Some(node) = nodes.get(turn % nodes.len().max(1)) else { break };
-        let mut caller = Caller::new(*node, PATIENCE);
-        let told = caller.call(0, &lane).await;
-        if told.status != 429 {
-            continue;
-        }
-        refused += 1;
-        let ms = told.retry.map_or(0, |(_, ms)| ms);
-        sleep(Duration::from_millis(ms)).await;
-        let again = caller.call(0, &lane).await;
-        let is_true = (1..=LONGEST_MS).contains(&ms) && again.status == 200;
-        if !is_true {
-            eprintln!("anima-chaos: modes: told {ms} ms, then {again:?}");
-        }
-        wrong += usize::from(!is_true);
-    }
-    Ok(Line::none_of(
-        "modes: waits that were told and were too short or too long",
-        wrong,
-        (refused, ROUNDS),
-    ))
 }
