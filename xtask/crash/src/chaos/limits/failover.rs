@@ -75,16 +75,16 @@ impl Server {
             command.arg("--sentinel");
         }
         self.process = Some(Process::start(&mut command, &self.folder.join("log"))?);
-        self.until("PING", |said| said.starts_with("+PONG")).await
+        self.until("PING", |said| said.starts_with("+PONG")).await.map(drop)
     }
 
-    /// Asks until the answer is as wanted.
-    async fn until(&self, line: &str, is_so: impl Fn(&str) -> bool) -> Result<()> {
+    /// Asks until the answer is as wanted, and gives it.
+    async fn until(&self, line: &str, is_so: impl Fn(&str) -> bool) -> Result<String> {
         let until = Instant::now() + PATIENCE;
         loop {
             let said = ask(self.address, line).await.unwrap_or_default();
             if is_so(&said) {
-                return Ok(());
+                return Ok(said);
             }
             if Instant::now() > until {
                 bail!("redis on {} answers {line}: {said}", self.address);
@@ -120,16 +120,18 @@ impl Watched {
     /// Makes the replica the primary, and waits until the other is its replica.
     async fn strike(&mut self, kill: bool) -> Result<()> {
         let asked = format!("SENTINEL GET-MASTER-ADDR-BY-NAME {NAME}");
-        let said = ask(self.sentinel.address, &asked).await?;
-        let is_at = |server: &Server| said.contains(&format!("\r\n{}\r\n", server.address.port()));
-        let primary = self.servers.iter().position(is_at).context("no primary")?;
+        let ports = self.servers.each_ref().map(|server| said_port(server.address));
+        let names_one = |said: &str| ports.iter().any(|port| said.contains(port));
+        let said = self.sentinel.until(&asked, names_one).await?;
+        let primary = ports.iter().position(|port| said.contains(port)).context("no primary")?;
         let [one, other] = &mut self.servers;
         let (old, fresh) = if primary == 0 { (one, other) } else { (other, one) };
         if kill {
             old.process.take().map_or(Ok(()), |mut process| process.kill())?;
         }
         let until = Instant::now() + PATIENCE;
-        while !ask(fresh.address, "ROLE").await?.contains("master") {
+        // A server that changes its role drops its connections, so that one may end unanswered.
+        while !ask(fresh.address, "ROLE").await.is_ok_and(|said| said.contains("master")) {
             ensure!(Instant::now() < until, "the replica does not become the primary");
             if !kill {
                 // It is refused until the replica has shown for a while that it is well, and one
@@ -138,7 +140,7 @@ impl Watched {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        let port = format!("\r\n{}\r\n", fresh.address.port());
+        let port = said_port(fresh.address);
         self.sentinel.until(&asked, |said| said.contains(&port)).await?;
         if old.process.is_none() {
             // It comes back as what it was not told that it is no more, until the Sentinel says so.
@@ -147,8 +149,13 @@ impl Watched {
             old.begin(&self.program).await?;
         }
         old.until("INFO replication", |said| said.contains("master_link_status:up")).await?;
-        fresh.until("INFO replication", |said| said.contains("role:master")).await
+        fresh.until("INFO replication", |said| said.contains("role:master")).await.map(drop)
     }
+}
+
+/// A port as a Sentinel's answer has it.
+fn said_port(address: SocketAddr) -> String {
+    format!("\r\n{}\r\n", address.port())
 }
 
 /// Whether a list of one replica was answered.
