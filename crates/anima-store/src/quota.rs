@@ -74,6 +74,10 @@ pub trait PurseStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the counters cannot be reached.
     async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable>;
+
+    /// Says how many nodes the database knows: at least so many share each limit. Counters that
+    /// were lost know only of the nodes that have called since.
+    fn shared_by(&self, _nodes: i64) {}
 }
 
 /// Counters. See the module.
@@ -145,4 +149,10 @@ pub trait Spend: Send + Sync + fmt::Debug {
         place: (&Counter, &Tag, Span),
         calls: &[Uuid],
     ) -> Result<i64, config::Error>;
+
+    /// How many nodes may place holds. Never less than do.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn nodes(&self) -> Result<i64, config::Error>;
 }

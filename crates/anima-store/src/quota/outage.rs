@@ -42,8 +42,10 @@ pub struct SharedQuotas {
     debts: Mutex<Debts>,
     /// One pays at a time: since when the shared counters have been answering again.
     payer: tokio::sync::Mutex<Option<Instant>>,
-    /// Live nodes, as they were last known.
+    /// Live nodes, as the shared counters last knew them.
     nodes: Arc<AtomicI64>,
+    /// The same, as the database did: shared counters that were lost know of fewer than there are.
+    in_database: AtomicI64,
 }
 
 impl SharedQuotas {
@@ -56,11 +58,12 @@ impl SharedQuotas {
             debts: Mutex::new(Debts::of(node)),
             payer: tokio::sync::Mutex::default(),
             nodes,
+            in_database: AtomicI64::new(1),
         }
     }
 
     fn nodes(&self) -> i64 {
-        self.nodes.load(Ordering::Relaxed).max(1)
+        self.nodes.load(Ordering::Relaxed).max(self.in_database.load(Ordering::Relaxed)).max(1)
     }
 
     fn is_away(&self) -> bool {
@@ -76,14 +79,15 @@ impl SharedQuotas {
     }
 
     /// Goes back to the shared counters if they answer, know everything, and the other nodes have
-    /// had the time to tell them too.
-    async fn comes_back(&self, now: Timestamp, lease_us: i64) -> bool {
+    /// had the time to tell them too. While they are given that time, only who `looks` asks the
+    /// counters, and begins to count anew when they are away again.
+    async fn comes_back(&self, looks: bool, (now, lease_us): (Timestamp, i64)) -> bool {
         let Ok(mut since) = self.payer.try_lock() else { return false };
         if !self.is_away() {
             return true;
         }
         let waits = |since: Instant| self.nodes() > 1 && since.elapsed() < GRACE;
-        if since.is_some_and(waits) {
+        if !looks && since.is_some_and(waits) {
             return false;
         }
         if self.pay(now, lease_us).await.is_err() {
@@ -233,12 +237,16 @@ impl PurseStore for SharedQuotas {
     async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
         self.shared.repair(purse, mend).await
     }
+
+    fn shared_by(&self, nodes: i64) {
+        self.in_database.store(nodes, Ordering::Relaxed);
+    }
 }
 
 #[async_trait]
 impl QuotaStore for SharedQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
-        if !self.is_away() || self.comes_back(ask.now, ask.lease_us).await {
+        if !self.is_away() || self.comes_back(false, (ask.now, ask.lease_us)).await {
             match self.shared.admit(ask).await {
                 Ok(verdict) => return Ok(verdict),
                 Err(_logged) => self.leave_shared(),
@@ -303,7 +311,7 @@ impl QuotaStore for SharedQuotas {
 
     async fn reconcile(&self, now: Timestamp, lease_us: i64) {
         if self.is_away() {
-            self.comes_back(now, lease_us).await;
+            self.comes_back(true, (now, lease_us)).await;
         } else if !self.debts.lock().are_told()
             && let Ok(_turn) = self.payer.try_lock()
             && let Err(error) = self.pay(now, lease_us).await

@@ -60,6 +60,9 @@ const OF_CALLS: &str = "
                                   WHEN state = 'RELEASED' THEN 0 ELSE amount END), 0) AS TEXT)
     FROM hold WHERE id = ANY($1) AND created_at >= $2 AND created_at < $3";
 
+/// Nodes that may place holds.
+const NODES: &str = "SELECT count(*) FROM node_lease WHERE state = 'UP'";
+
 /// What a counter sums up.
 struct Wanted {
     /// App or token group.
@@ -128,6 +131,11 @@ impl Spend for SqliteSpend {
         let (all, besides) = read.await?;
         sum(&all, besides)
     }
+
+    /// One process at a time serves the file.
+    async fn nodes(&self) -> Result<i64, Error> {
+        Ok(1)
+    }
 }
 
 /// The ledger in a PostgreSQL database.
@@ -172,5 +180,11 @@ impl Spend for PostgresSpend {
         }
         tx.commit().await?;
         sum(&row.try_get::<_, String>(0)?, besides)
+    }
+
+    async fn nodes(&self) -> Result<i64, Error> {
+        let client = self.0.get().await?;
+        let statement = client.prepare_cached(NODES).await?;
+        Ok(client.query_one(&statement, &[]).await?.try_get(0)?)
     }
 }

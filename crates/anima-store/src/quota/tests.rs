@@ -388,6 +388,27 @@ async fn a_node_that_is_alone_enforces_its_share() {
     assert!(!admitted(&admit(&place, 6, &[closed], 0).await));
 }
 
+/// A Redis that was flushed knows only of the nodes that have said since that they live.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_share_is_by_the_nodes_that_the_database_knows() {
+    let Some((proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
+    let options = Options { prefix, failures_max: 1, ..Options::default() };
+    let redis = Redis::open(&url, options).unwrap();
+    assert!(redis.ready(std::time::Duration::from_secs(5)).await.unwrap());
+    let nodes = Arc::new(std::sync::atomic::AtomicI64::new(1));
+    let all = Arc::new(RedisQuotas::new(redis, Uuid::from_u128(1), Arc::clone(&nodes)));
+    let store = SharedQuotas::new(all, Uuid::from_u128(1), nodes);
+    let place = Place { store: Arc::new(store), app: "acme".into() };
+    proxy.set(anima_simulator::proxy::Mode::Cut);
+    place.store.shared_by(3);
+    let bounds = |n: i64| [slots(&place.app, Scope::App, 6), purse(&place.app, Scope::App, 100, n)];
+    place.store.seed(&bounds(0)[1], 40).await.unwrap();
+    assert!(admitted(&admit(&place, 1, &bounds(20), 0).await), "a third of the 60 that are left");
+    assert!(!admitted(&admit(&place, 2, &bounds(1), 0).await));
+    assert!(admitted(&admit(&place, 2, &bounds(0), 0).await));
+    assert!(!admitted(&admit(&place, 3, &bounds(0), 0).await), "two of six at a time");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_node_spends_alone_is_charged_when_redis_is_back() {
     let Some((proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };

@@ -150,11 +150,14 @@ impl Admission {
     /// Tells a purse what the ledger says was spent.
     async fn seed(&self, bound: &Bound) -> Result<(), Refusal> {
         let Check::Purse { span, .. } = bound.check else { return Ok(()) };
-        let spent = self.spend.spent(&bound.counter, &bound.tag, span).await.map_err(|error| {
+        let unread = |error: anima_store::config::Error| {
             tracing::error!(%error, "failed to read what was spent");
             let message = "Budgets cannot be checked at the moment. Try again shortly.";
             Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
-        })?;
+        };
+        let spent = self.spend.spent(&bound.counter, &bound.tag, span).await.map_err(unread)?;
+        // Among so many what is left may have to be divided.
+        self.store.shared_by(self.spend.nodes().await.map_err(unread)?);
         self.metrics.quotas.seeds.inc();
         self.store.seed(bound, spent).await.map_err(|error| unreachable_now(&error))
     }
@@ -451,6 +454,9 @@ async fn keep(admission: &Admission) {
         let now: Timestamp = admission.clock.now();
         admission.store.reconcile(now, lease_us).await;
         if looks.is_multiple_of(RENEW_EVERY) {
+            if let Ok(nodes) = admission.spend.nodes().await {
+                admission.store.shared_by(nodes);
+            }
             let open = admission.registry.open();
             if let Err(error) = admission.store.renew(&open, now, lease_us).await {
                 tracing::warn!(%error, "failed to renew what running calls took");

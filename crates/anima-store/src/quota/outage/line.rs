@@ -20,7 +20,7 @@ use crate::quota::{QuotaStore as _, Unavailable};
 #[async_trait]
 impl LineStore for SharedQuotas {
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
-        if !self.is_away() || self.comes_back(ask.now, ask.lease_us).await {
+        if !self.is_away() || self.comes_back(false, (ask.now, ask.lease_us)).await {
             match self.shared.admit_in_turn(ask).await {
                 Ok(said) => return Ok(said),
                 Err(_logged) => self.leave_shared(),
