@@ -141,7 +141,7 @@ def judge(client, books, feature, channel):
 def run(arguments, folder):
     """All cells: what was wrong, or nothing, by client, provider and feature."""
     provider = Provider(arguments.program, folder)
-    gateway = Gateway(arguments.program, folder)
+    gateway = Gateway(arguments.program, folder, arguments.storage)
     try:
         channels = chosen(PROVIDERS, arguments.provider)
         env = clean_environment(gateway.origin, rows(gateway, provider, channels))
@@ -201,6 +201,8 @@ def main():
     parser.add_argument("--client", help="only clients whose name contains this")
     parser.add_argument("--provider", help="only channels whose name contains this")
     parser.add_argument("--feature", help="only this feature")
+    parser.add_argument("--storage", choices=["sqlite", "postgres"], default="sqlite",
+                        help="where the gateway keeps its books; postgres comes with a Redis")
     parser.add_argument("--out", type=pathlib.Path, help="write the table to this file")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
     arguments = parser.parse_args()

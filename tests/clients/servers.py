@@ -67,11 +67,16 @@ class Provider(Process):
 
 
 class Gateway(Process):
-    """A node on SQLite, and its admin API."""
+    """A node on one of the storages, and its admin API."""
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, storage):
         config = pathlib.Path(folder) / "anima.toml"
-        config.write_text(f'admin_token = "{ADMIN_TOKEN}"\n')
+        settings = {"admin_token": ADMIN_TOKEN}
+        if storage == "postgres":
+            # `cargo xtask clients` has started both, empty.
+            settings["database_url"] = os.environ["ANIMA_TEST_POSTGRES_URL"]
+            settings["redis_url"] = os.environ["ANIMA_TEST_REDIS_URL"]
+        config.write_text("".join(f'{name} = "{text}"\n' for name, text in settings.items()))
         super().__init__([
             program, "serve", "--config", str(config), "--listen", "127.0.0.1:0",
             "--data-dir", str(folder / "data"),

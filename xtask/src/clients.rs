@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo;
 use crate::keeper::Services;
+use crate::servers::Kind;
 
 /// # Errors
 /// When a tool is missing, something does not install or build, or a cell of the matrix failed.
@@ -31,13 +32,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     matrix.arg("--program").arg(cargo::target_folder("debug").join("anima"));
     matrix.arg("--packages").arg(packages).current_dir(cargo::root());
     matrix.env("PYTHONDONTWRITEBYTECODE", "1");
-    // No servers, but the matrix's processes end when this one does.
-    let mut services = Services::start(&[], &std::env::temp_dir())?;
+    // Also without servers: the matrix's processes end when this one does.
+    let mut services = Services::start(kinds(arguments), &std::env::temp_dir())?;
     let status = services.run(&mut matrix);
     services.stop()?;
     let status = status?;
     ensure!(status.success(), "the matrix of clients ended with {status}");
     Ok(())
+}
+
+/// The servers that the storage needs; a storage that there is not is refused by the matrix.
+fn kinds(arguments: &[String]) -> &'static [Kind] {
+    let is_asked = arguments.iter().any(|a| a == "postgres" || a == "--storage=postgres");
+    if is_asked { &[Kind::Postgres, Kind::Redis] } else { &[] }
 }
 
 /// A program that the machine must have, and what it is for.

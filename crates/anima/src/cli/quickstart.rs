@@ -85,9 +85,9 @@ async fn prepare_rows(
     let minted = boot::ensure_admin_token(node, settings).await.map_err(Exit::Failed)?;
     let given = settings.admin_token.given().map(|t| Zeroizing::new(t.to_owned()));
     let kept_token = before.as_ref().map(|k| k.admin_token.clone());
-    let admin_token = match given.or(minted).or(kept_token) {
+    let admin_token = match given.or(minted) {
         Some(token) => token,
-        None => rows::admin_token(&node.admin).await.map_err(Exit::Failed)?,
+        None => rows::admin_token(&node.admin, kept_token).await.map_err(Exit::Failed)?,
     };
     let kept_key = before.as_ref().map(|k| k.api_key.clone());
     let api_key = rows::key(&node.admin, kept_key).await.map_err(Exit::Failed)?;

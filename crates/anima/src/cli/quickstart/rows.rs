@@ -122,8 +122,19 @@ pub(super) async fn key(
     made.map(|key| key.secret).map_err(|p| p.detail)
 }
 
-/// A further admin token, when the data directory was lost but the database was not.
-pub(super) async fn admin_token(admin: &Admin) -> Result<Zeroizing<String>, String> {
+/// The kept admin token if the database knows it, else a further one: the data directory was lost
+/// but the database was not, or it is another database.
+pub(super) async fn admin_token(
+    admin: &Admin,
+    kept: Option<Zeroizing<String>>,
+) -> Result<Zeroizing<String>, String> {
+    if let Some(text) = kept {
+        let hash = admin.secrets.hash_admin_token(&text);
+        let known = admin.stores.keys.admin_token(&hash).await.map_err(|e| e.to_string())?;
+        if known.is_some_and(|token| secrets::same_hash(&token.hash, &hash)) {
+            return Ok(text);
+        }
+    }
     let text = Secrets::mint_admin_token();
     let hash = admin.secrets.hash_admin_token(&text);
     let token = AdminToken { name: "quickstart".to_owned(), role: Role::Admin, hash };
