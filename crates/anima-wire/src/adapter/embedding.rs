@@ -17,7 +17,6 @@ use crate::canonical::{Carried, Dropped, Refusal};
 use crate::dialect::Dialect;
 use crate::dialect::gemini::{either, read_usage};
 use crate::dialect::openai::fault::Fault;
-use crate::dialect::openai::usage::Report;
 use crate::json::{Cursor, Error, Kind, Misfit, Node, Outline, Value, Writer};
 use crate::request::CallRequest;
 
@@ -224,8 +223,11 @@ fn values(w: &mut Writer, vector: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The index of a vector and its list, if it is one.
+type Numbered<'a> = (u64, Option<&'a [u8]>);
+
 /// Vectors with their indices, in the order in which they stand.
-fn openai_vectors(body: &[u8]) -> Result<Vec<(u64, Option<&[u8]>)>, Error> {
+fn openai_vectors(body: &[u8]) -> Result<Vec<Numbered<'_>>, Error> {
     let mut found = Vec::new();
     let mut cursor = Cursor::new(body);
     cursor.members(|cursor, name| {
@@ -279,7 +281,7 @@ pub(super) fn from_gemini(request: &CallRequest, body: &Bytes) -> Result<Answer,
     let found = found.filter(|found| found.len() == asked(request));
     let found = found.ok_or(Failure::AnswerMalformed)?;
     let usage = vectors.usage.and_then(|usage| Outline::read(usage).ok());
-    let report = usage.map_or(Report::default(), |usage| read_usage(usage.root()));
+    let report = usage.map(|usage| read_usage(usage.root())).unwrap_or_default();
     if request.dialect == Dialect::Gemini {
         return Ok(Answer::of_vectors(report, body.clone()));
     }
