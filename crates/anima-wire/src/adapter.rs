@@ -108,12 +108,14 @@ pub struct Destination<'a> {
     pub model: &'a str,
     /// The channel's own settings.
     pub settings: Option<&'a Map<String, Value>>,
+    /// The channel's address, by which vendors with a dialect of OpenAI's are known.
+    pub base_url: &'a str,
 }
 
 impl<'a> Destination<'a> {
     /// A model at a channel without settings.
     pub const fn bare(model: &'a str) -> Self {
-        Self { model, settings: None }
+        Self { model, settings: None, base_url: "" }
     }
 
     /// A setting that is a text.

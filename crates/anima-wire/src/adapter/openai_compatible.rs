@@ -2,7 +2,8 @@
 //!
 //! Speaks chat completions, completions and embeddings as `platform.openai.com/docs/api-reference`
 //! documents them (read November 2026). For clients of the same dialect the body passes through
-//! but for `model` and, in streams, `stream_options.include_usage`; for others it is converted.
+//! but for `model` and, in streams, `stream_options.include_usage`; for others it is converted,
+//! by the vendor's quirks, which are rows of [`super::presets`].
 //! Quirks that cost money: usage of a stream comes only when it is asked for, and xAI counts
 //! reasoning outside the completion; both are seen to in the dialect.
 //! Invariant: a secret leaves only in the `authorization` header, marked as sensitive.
@@ -13,12 +14,13 @@ use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
-    classified, convert, embedding, retry_after, secure,
+    classified, convert, embedding, presets, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
 use crate::dialect::openai::chat;
 use crate::dialect::openai::fault::Fault;
+use crate::dialect::openai::quirks::OPENAI as OPENAI_ITSELF;
 use crate::request::rewrite::{NEWER, OLDER};
 use crate::request::{CallRequest, Endpoint};
 
@@ -59,7 +61,8 @@ impl Adapter for OpenAiCompatible {
         if request.endpoint == Endpoint::Embeddings {
             return Ok(Encoded::carried(path, embedding::to_openai(request, upstream_model)?));
         }
-        let target = chat::Target { model: upstream_model, is_openai: self.is_openai };
+        let quirks = if self.is_openai { &OPENAI_ITSELF } else { presets::quirks(to.base_url) };
+        let target = chat::Target { model: upstream_model, is_openai: self.is_openai, quirks };
         let carried = convert(request, |wanted| chat::write_request(wanted, target))?;
         Ok(Encoded::carried(path, carried))
     }

@@ -6,6 +6,7 @@
 pub mod chat; // chat completions in and out of the canonical form
 pub mod choice; // the text in choices: chunks of a stream and whole answers
 pub mod fault; // error bodies and what they mean
+pub mod quirks; // what vendors who copy it want otherwise
 pub mod reply; // one chunk of a stream or one whole answer
 pub mod responses; // Responses in and out of the canonical form
 pub mod usage; // token counts, made disjoint

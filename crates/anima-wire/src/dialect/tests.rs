@@ -9,6 +9,7 @@ use crate::canonical::{
     Body, Choice, Delta, Effort, Format, Issuer, Opening, Part, Reasoning, Role, Sampling, Schema,
     Signature, Source, Stop, Tool, ToolChoice, ToolResult, ToolUse, Turn,
 };
+use crate::dialect::openai::quirks::{NONE, OPENAI};
 use crate::dialect::openai::usage::Report;
 use crate::request::CallRequest;
 use crate::sse;
@@ -21,9 +22,10 @@ const ECHO: Echo<'_> =
 
 fn write_request(dialect: Dialect, request: &Request<'_>) -> Result<Bytes, Refusal> {
     let carried = match dialect {
-        Dialect::OpenAiChat => {
-            chat::write_request(request, chat::Target { model: "fast", is_openai: false })
-        }
+        Dialect::OpenAiChat => chat::write_request(
+            request,
+            chat::Target { model: "fast", is_openai: false, quirks: &NONE },
+        ),
         Dialect::Anthropic => {
             let target = anthropic::Target { model: "fast", thinks_by_budget: true };
             anthropic::write_request(request, target)
@@ -157,9 +159,10 @@ fn thoughts_of_another_issuer_never_leave_and_their_loss_is_said() {
             let turns = vec![Turn { role: Role::Assistant, parts: vec![thought] }];
             let request = Request { turns, ..Request::default() };
             let carried = match dialect {
-                Dialect::OpenAiChat => {
-                    chat::write_request(&request, chat::Target { model: "m", is_openai: true })
-                }
+                Dialect::OpenAiChat => chat::write_request(
+                    &request,
+                    chat::Target { model: "m", is_openai: true, quirks: &OPENAI },
+                ),
                 Dialect::Anthropic => anthropic::write_request(
                     &request,
                     anthropic::Target { model: "m", thinks_by_budget: false },
@@ -477,9 +480,10 @@ proptest! {
 /// A request in another dialect, with whatever that drops.
 fn rewritten(to: Dialect, request: &Request<'_>) -> Option<Bytes> {
     let carried = match to {
-        Dialect::OpenAiChat => {
-            chat::write_request(request, chat::Target { model: "m", is_openai: true })
-        }
+        Dialect::OpenAiChat => chat::write_request(
+            request,
+            chat::Target { model: "m", is_openai: true, quirks: &OPENAI },
+        ),
         Dialect::Anthropic => anthropic::write_request(
             request,
             anthropic::Target { model: "m", thinks_by_budget: true },

@@ -100,9 +100,12 @@ impl Case {
         }
     }
 
-    /// Where the request goes: `model.txt` names another model.
+    /// Where the request goes: `vendor.txt` names the vendor.
     fn destination<'a>(&self, settings: Option<&'a Map<String, Value>>) -> Destination<'a> {
-        Destination { model: self.model(), settings }
+        let vendor = self.read("vendor.txt").unwrap_or_default();
+        let vendor = adapter::presets::lookup(std::str::from_utf8(&vendor).unwrap().trim());
+        let base_url = vendor.map_or("", |vendor| vendor.base_url);
+        Destination { model: self.model(), settings, base_url }
     }
 
     /// The model of the route.

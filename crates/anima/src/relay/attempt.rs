@@ -94,7 +94,8 @@ impl Exhausted {
     ) -> Option<(&'static dyn Adapter, Encoded)> {
         let adapter = adapter::of_model(upstream.adapter?, &route.model);
         let settings = Some(&route.channel.body.settings);
-        let to = Destination { model: &route.model, settings };
+        let base_url = &route.channel.body.base_url;
+        let to = Destination { model: &route.model, settings, base_url };
         match adapter.encode(&call.request, to) {
             Ok(encoded) => Some((adapter, encoded)),
             Err(refusal) => {

@@ -101,7 +101,7 @@ fn what_converse_cannot_say_is_refused_or_named() {
 #[test]
 fn a_channel_names_its_region() {
     let settings = json!({"region": "eu-west-1"});
-    let to = Destination { model: NOVA, settings: settings.as_object() };
+    let to = Destination { settings: settings.as_object(), ..Destination::bare(NOVA) };
     let encoded = adapter().encode(&chat(false), to).unwrap();
     assert_eq!(encoded.region.as_deref(), Some("eu-west-1"));
     let mut headers = HeaderMap::new();

@@ -8,6 +8,7 @@ use super::request_out::Target;
 use crate::canonical::{
     Body, Dropped, Part, Refusal, Request, Role, Source, ToolResult, ToolUse, plain_text,
 };
+use crate::dialect::openai::quirks::Quirks;
 use crate::json::Writer;
 
 /// Writes all messages into an open array.
@@ -22,7 +23,7 @@ pub(super) fn write(
         dropped.note_if(cached, "cache_control");
         match turn.role {
             Role::System => system(w, &turn.parts, target)?,
-            Role::User => user(w, &turn.parts, dropped)?,
+            Role::User => user(w, &turn.parts, target, dropped)?,
             Role::Assistant => assistant(w, &turn.parts, target, dropped)?,
         }
     }
@@ -120,14 +121,19 @@ fn typed(w: &mut Writer, kind: &str, text: &str) {
     w.key(kind).string(text);
 }
 
-fn user(w: &mut Writer, parts: &[Part<'_>], dropped: &mut Dropped) -> Result<(), Refusal> {
+fn user(
+    w: &mut Writer,
+    parts: &[Part<'_>],
+    target: Target<'_>,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
     let mut rest = Vec::new();
     let mut pictures = Vec::new();
     for part in parts {
         if let Body::ToolResult(result) = &part.body {
             dropped.note_if(result.is_error, "messages.content.is_error");
             pictures.extend(result.content.iter().filter(|part| part.as_text().is_none()));
-            tool(w, result);
+            tool(w, result, target);
         } else {
             rest.push(part);
         }
@@ -136,10 +142,10 @@ fn user(w: &mut Writer, parts: &[Part<'_>], dropped: &mut Dropped) -> Result<(),
     if pictures.is_empty() { Ok(()) } else { message(w, "user", &pictures) }
 }
 
-fn tool(w: &mut Writer, result: &ToolResult<'_>) {
+fn tool(w: &mut Writer, result: &ToolResult<'_>, target: Target<'_>) {
     w.object();
     w.key("role").string("tool");
-    w.key("tool_call_id").string(&result.id);
+    w.key("tool_call_id").string(&target.quirks.id(&result.id));
     w.key("content").string(&plain_text(&result.content));
     w.end_object();
 }
@@ -165,7 +171,9 @@ fn assistant(
     w.object();
     w.key("role").string("assistant");
     w.key("content");
-    if said.is_empty() {
+    if said.is_empty() && !target.quirks.nulls {
+        w.string("");
+    } else if said.is_empty() {
         w.null();
     } else if let Some(text) = joined(&said, "", target) {
         w.string(&text);
@@ -177,7 +185,7 @@ fn assistant(
         w.key("tool_calls").array();
         for (call, part) in calls {
             dropped.note_if(part.signature.is_some(), "messages.content.signature");
-            tool_call(w, call);
+            tool_call(w, call, target.quirks);
         }
         w.end_array();
     }
@@ -200,9 +208,9 @@ fn replay(w: &mut Writer, thoughts: &[&Part<'_>], target: Target<'_>, dropped: &
 }
 
 /// Writes the members of a call that requests and answers share.
-pub(super) fn tool_call(w: &mut Writer, call: &ToolUse<'_>) {
+pub(super) fn tool_call(w: &mut Writer, call: &ToolUse<'_>, quirks: &Quirks) {
     w.object();
-    w.key("id").string(&call.id);
+    w.key("id").string(&quirks.id(&call.id));
     w.key("type").string("function");
     w.key("function").object();
     w.key("name").string(&call.name);

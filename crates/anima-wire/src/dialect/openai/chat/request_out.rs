@@ -5,9 +5,8 @@
 //! request is refused. Sources: `a-inbound` A.1.2, `b-outbound-chat` B.3, `c-conversion` C.1.
 
 use super::messages_out;
-use crate::canonical::{
-    Carried, Dropped, Effort, Format, Refusal, Request, Schema, Tool, ToolChoice,
-};
+use crate::canonical::{Carried, Dropped, Format, Refusal, Request, Schema, Tool, ToolChoice};
+use crate::dialect::openai::quirks::Quirks;
 use crate::json::Writer;
 
 /// Who will read the request.
@@ -18,6 +17,8 @@ pub(crate) struct Target<'a> {
     /// Whether it is OpenAI itself, which knows newer members and refuses foreign ones, and not
     /// one of those who copy it.
     pub(crate) is_openai: bool,
+    /// What the vendor wants otherwise.
+    pub(crate) quirks: &'static Quirks,
 }
 
 /// Writes a request.
@@ -33,31 +34,49 @@ pub(crate) fn write(request: &Request<'_>, target: Target<'_>) -> Result<Carried
     w.end_array();
     if request.stream {
         w.key("stream").flag(true);
+    }
+    if request.stream && target.quirks.asks_usage {
         w.key("stream_options").object();
         w.key("include_usage").flag(true);
         w.end_object();
     }
-    tools(&mut w, request, &mut dropped);
+    tools(&mut w, request, target, &mut dropped)?;
     format(&mut w, &request.format);
     let cap = if target.is_openai { "max_completion_tokens" } else { "max_tokens" };
     w.maybe_number(cap, request.output_tokens_max);
-    sampling(&mut w, request, target, &mut dropped);
-    let effort = request.reasoning.as_effort();
-    w.maybe("reasoning_effort", effort.map(Effort::word));
-    if let Some(top) = request.logprobs {
+    sampling(&mut w, request, target, &mut dropped)?;
+    let quirks = target.quirks;
+    quirks.think(&mut w, &request.reasoning, &mut dropped);
+    if let Some(top) = request.logprobs
+        && quirks.takes("logprobs", true, &mut dropped)
+    {
         w.key("logprobs").flag(true);
         w.key("top_logprobs").number(top);
     }
-    w.maybe("user", request.user.as_deref());
-    w.maybe("service_tier", request.service_tier.as_deref());
-    w.maybe("prompt_cache_key", request.cache_key.as_deref());
+    for (name, value) in [
+        ("user", &request.user),
+        ("service_tier", &request.service_tier),
+        ("prompt_cache_key", &request.cache_key),
+    ] {
+        if quirks.takes(name, value.is_some(), &mut dropped) {
+            w.maybe(name, value.as_deref());
+        }
+    }
+    if let Some((name, json)) = quirks.extra {
+        w.key(name).raw(json);
+    }
     w.end_object();
     Ok(Carried { body: w.finish(), dropped })
 }
 
-fn tools(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) {
+fn tools(
+    w: &mut Writer,
+    request: &Request<'_>,
+    target: Target<'_>,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
     if request.tools.is_empty() {
-        return;
+        return Ok(());
     }
     w.key("tools").array();
     for tool in &request.tools {
@@ -72,11 +91,18 @@ fn tools(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) {
     w.end_array();
     if let Some(choice) = &request.tool_choice {
         w.key("tool_choice");
-        tool_choice(w, choice, true);
+        match choice {
+            ToolChoice::Required => w.string(target.quirks.must_call()?),
+            ToolChoice::Auto | ToolChoice::None | ToolChoice::Named(_) | ToolChoice::Among(..) => {
+                tool_choice(w, choice, true);
+            }
+        }
     }
-    if let Some(parallel) = request.parallel_tool_calls {
-        w.key("parallel_tool_calls").flag(parallel);
+    let parallel = request.parallel_tool_calls;
+    if target.quirks.takes("parallel_tool_calls", parallel.is_some(), dropped) {
+        w.key("parallel_tool_calls").flag(parallel.unwrap_or(true));
     }
+    Ok(())
 }
 
 /// Writes the members that describe a function.
@@ -158,21 +184,34 @@ pub(crate) fn schema(w: &mut Writer, schema: &Schema<'_>) {
     }
 }
 
-fn sampling(w: &mut Writer, request: &Request<'_>, target: Target<'_>, dropped: &mut Dropped) {
-    let sampling = &request.sampling;
-    w.maybe_raw("temperature", sampling.temperature);
+fn sampling(
+    w: &mut Writer,
+    request: &Request<'_>,
+    target: Target<'_>,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
+    let (sampling, quirks) = (&request.sampling, target.quirks);
+    let temperature = sampling.temperature.map(|told| quirks.warmth(told, dropped));
+    w.maybe_raw("temperature", temperature);
     w.maybe_raw("top_p", sampling.top_p);
-    if target.is_openai {
-        dropped.note_if(sampling.top_k.is_some(), "top_k");
-    } else {
-        w.maybe_raw("top_k", sampling.top_k);
+    for (name, value) in [
+        ("top_k", sampling.top_k),
+        ("frequency_penalty", sampling.frequency_penalty),
+        ("presence_penalty", sampling.presence_penalty),
+        ("logit_bias", sampling.logit_bias),
+    ] {
+        if quirks.takes(name, value.is_some(), dropped) {
+            w.maybe_raw(name, value);
+        }
     }
-    w.maybe_raw("frequency_penalty", sampling.frequency_penalty);
-    w.maybe_raw("presence_penalty", sampling.presence_penalty);
-    w.maybe_raw("seed", sampling.seed);
-    w.maybe_raw("logit_bias", sampling.logit_bias);
-    w.maybe_number("n", request.choices);
+    w.maybe_raw(quirks.seed, sampling.seed);
+    let choices = request.choices.filter(|choices| quirks.choices || *choices != 1);
+    if choices.is_some() && !quirks.choices {
+        return Err(Refusal::unsupported("n"));
+    }
+    w.maybe_number("n", choices);
     if !request.stop.is_empty() {
         w.key("stop").list(&request.stop);
     }
+    Ok(())
 }
