@@ -5,6 +5,7 @@
 //! tried with.
 
 mod bodies; // requests, answers, errors, look-ups
+mod forms; // bodies with files
 mod streams; // events, streams, binary frames
 
 use anima_wire::adapter::{self, Adapter};
@@ -34,7 +35,7 @@ pub(crate) static ALL: &[Target] = &[
     Target {
         name: "json",
         files: &["request.json", "upstream_response.json", "response.json"],
-        run: bodies::json,
+        run: bodies::document,
     },
     Target { name: "request", files: REQUESTS, run: bodies::request },
     Target { name: "answer", files: ANSWERS, run: bodies::answer },
@@ -43,38 +44,50 @@ pub(crate) static ALL: &[Target] = &[
     Target { name: "sse", files: STREAMS, run: streams::sse },
     Target { name: "stream", files: STREAMS, run: streams::stream },
     Target { name: "frames", files: STREAMS, run: streams::frames },
+    Target { name: "converse", files: STREAMS, run: streams::converse },
+    Target { name: "form", files: REQUESTS, run: forms::form },
+    Target {
+        name: "vectors",
+        files: &["request.json", "upstream_response.json"],
+        run: bodies::vectors,
+    },
 ];
 
 const CLIENTS: [Dialect; 4] =
     [Dialect::OpenAiChat, Dialect::Anthropic, Dialect::Gemini, Dialect::Responses];
 
-/// A provider, a model of its, and what it speaks.
-const PROVIDERS: [(&str, &str, Dialect); 9] = [
-    ("openai", "gpt-x", Dialect::OpenAiChat),
-    ("openai_compatible", "x", Dialect::OpenAiChat),
-    ("azure_openai", "x", Dialect::OpenAiChat),
-    ("anthropic", "claude-x", Dialect::Anthropic),
-    ("bedrock", "anthropic.claude-x", Dialect::Anthropic),
-    ("vertex", "claude-x", Dialect::Anthropic),
-    ("vertex", "gemini-x", Dialect::Gemini),
-    ("gemini", "gemini-x", Dialect::Gemini),
-    ("openai_responses", "gpt-x", Dialect::Responses),
+/// A provider, a model of its, and what it speaks, unless no client does.
+const PROVIDERS: [(&str, &str, Option<Dialect>); 10] = [
+    ("openai", "gpt-x", Some(Dialect::OpenAiChat)),
+    ("openai_compatible", "x", Some(Dialect::OpenAiChat)),
+    ("azure_openai", "x", Some(Dialect::OpenAiChat)),
+    ("anthropic", "claude-x", Some(Dialect::Anthropic)),
+    ("bedrock", "anthropic.claude-x", Some(Dialect::Anthropic)),
+    CONVERSE,
+    ("vertex", "claude-x", Some(Dialect::Anthropic)),
+    ("vertex", "gemini-x", Some(Dialect::Gemini)),
+    ("gemini", "gemini-x", Some(Dialect::Gemini)),
+    ("openai_responses", "gpt-x", Some(Dialect::Responses)),
 ];
+
+/// Any model at Bedrock but Claude.
+const CONVERSE: (&str, &str, Option<Dialect>) = ("bedrock", "amazon.nova-x", None);
 
 /// Who answers.
 struct Provider {
     name: &'static str,
     model: &'static str,
-    speaks: Dialect,
+    speaks: Option<Dialect>,
     adapter: &'static dyn Adapter,
 }
 
 fn provider(rng: &mut Rng) -> Result<Provider, String> {
-    let (name, model, speaks) = *rng.pick(&PROVIDERS).ok_or("no providers")?;
-    named(name, model, speaks)
+    named(*rng.pick(&PROVIDERS).ok_or("no providers")?)
 }
 
-fn named(name: &'static str, model: &'static str, speaks: Dialect) -> Result<Provider, String> {
+type Known = (&'static str, &'static str, Option<Dialect>);
+
+fn named((name, model, speaks): Known) -> Result<Provider, String> {
     let adapter = adapter::lookup(name).ok_or_else(|| format!("no provider {name}"))?;
     Ok(Provider { name, model, speaks, adapter: adapter::of_model(adapter, model) })
 }

@@ -3,13 +3,14 @@
 //! Invariants: what is written is JSON, and a request that was said in another dialect can be read
 //! in that dialect.
 
-use anima_wire::adapter::{Destination, look_up as looking};
+use anima_wire::adapter::{self, Destination, look_up as looking, presets};
 use anima_wire::canonical::Refusal;
 use anima_wire::dialect::Dialect;
 use anima_wire::json::{Node, Outline};
 use anima_wire::request::{CallRequest, Endpoint};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{CLIENTS, must_be_json, plain_request, provider, settings, shape};
@@ -19,7 +20,7 @@ use crate::rng::Rng;
 const MESSAGE_BYTES_MAX: usize = 1100;
 
 /// The scanner takes nothing that `serde_json` refuses, and nearly all that it takes.
-pub(super) fn json(input: &[u8]) -> Result<u64, String> {
+pub(super) fn document(input: &[u8]) -> Result<u64, String> {
     let theirs = serde_json::from_slice::<serde_json::Value>(input);
     match (Outline::read(input), &theirs) {
         (Ok(outline), _) => {
@@ -52,6 +53,7 @@ pub(super) fn request(input: &[u8]) -> Result<u64, String> {
         1 => CallRequest::parse(Endpoint::Embeddings, body),
         2 => CallRequest::parse(Endpoint::Images, body),
         3 => CallRequest::parse(Endpoint::Rerank, body),
+        4 => CallRequest::parse_embedding(body, "fast", rng.once_in(2)),
         _ => {
             let client = rng.pick(&CLIENTS).copied().ok_or("no clients")?;
             let in_path = (client == Dialect::Gemini).then_some(("fast", rng.once_in(2)));
@@ -69,7 +71,8 @@ pub(super) fn request(input: &[u8]) -> Result<u64, String> {
     }
     let provider = provider(&mut rng)?;
     let settings = settings();
-    let to = Destination { model: provider.model, settings: Some(&settings) };
+    let vendor = rng.pick(presets::ALL).map_or("", |preset| preset.base_url);
+    let to = Destination { model: provider.model, settings: Some(&settings), base_url: vendor };
     let encoded = match provider.adapter.encode(&request, to) {
         Ok(encoded) => encoded,
         Err(refusal) => return Ok(shape(&["refused", &refusal.to_string()], b"")),
@@ -80,11 +83,11 @@ pub(super) fn request(input: &[u8]) -> Result<u64, String> {
     }
     must_be_json("a request to a provider", &sent)?;
     let is_chat = request.endpoint == Endpoint::ChatCompletions;
-    let is_converted = is_chat && request.dialect != provider.speaks;
+    let is_converted = is_chat && Some(request.dialect) != provider.speaks;
     let whole = matches!(provider.name, "openai" | "anthropic" | "gemini" | "openai_responses");
-    if is_converted && whole {
+    if let Some(speaks) = provider.speaks.filter(|_| is_converted && whole) {
         let outline = Outline::read(&sent).map_err(|error| format!("unreadable: {error}"))?;
-        match provider.speaks.read_request(&outline) {
+        match speaks.read_request(&outline) {
             Ok(_) | Err(Refusal::Unsupported { .. }) => {}
             Err(refusal) => {
                 let sent = String::from_utf8_lossy(&sent);
@@ -105,7 +108,7 @@ pub(super) fn answer(input: &[u8]) -> Result<u64, String> {
             answer.count_output_tokens();
             must_be_json("an answer", &answer.body)?;
             let outline = Outline::read(&answer.body).map_err(|error| error.to_string())?;
-            if request.dialect != provider.speaks {
+            if Some(request.dialect) != provider.speaks {
                 request.dialect.read_answer(&outline).map_err(|failure| {
                     let said = String::from_utf8_lossy(&answer.body);
                     format!("the client's dialect cannot read ({failure:?}): {said}")
@@ -115,6 +118,40 @@ pub(super) fn answer(input: &[u8]) -> Result<u64, String> {
             Ok(shape(&[provider.name, suspect], &answer.body))
         }
         Err(failure) => Ok(shape(&[provider.name, &format!("{failure:?}")], b"")),
+    }
+}
+
+/// Vectors of either dialect that has them, for a client of either.
+pub(super) fn vectors(input: &[u8]) -> Result<u64, String> {
+    let mut rng = Rng::of(input);
+    let body = match rng.below(4) {
+        0 => json!({"model": "m", "input": "hi"}),
+        1 => json!({"model": "m", "input": ["hi", "ho"], "encoding_format": "base64"}),
+        2 => json!({"content": {"parts": [{"text": "hi"}]}}),
+        _ => json!({"requests": [{"content": {"parts": [{"text": "hi"}]}}]}),
+    };
+    let is_googles = body.get("input").is_none();
+    let is_list = body.get("requests").is_some();
+    let body = Bytes::from(body.to_string());
+    let request = if is_googles {
+        CallRequest::parse_embedding(body, "m", is_list)
+    } else {
+        CallRequest::parse(Endpoint::Embeddings, body)
+    };
+    let request = request.map_err(|error| format!("a plain request: {}", error.message))?;
+    let known = if rng.once_in(2) { "gemini" } else { "openai_compatible" };
+    let adapter = adapter::lookup(known).ok_or("no such provider")?;
+    match adapter.answer(&request, &Bytes::copy_from_slice(input)) {
+        Ok(answer) => {
+            must_be_json("vectors", &answer.body)?;
+            let generated = answer.usage.map_or(0, |usage| usage.output_tokens());
+            let is_gemini = known == "gemini" && generated + answer.count_output_tokens() > 0;
+            if is_gemini && answer.usage.is_none() {
+                return Err("vectors were counted as text".into());
+            }
+            Ok(shape(&[known], &answer.body))
+        }
+        Err(failure) => Ok(shape(&[known, &format!("{failure:?}")], b"")),
     }
 }
 

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Provider, named, plain_request, provider, shape};
+use super::{CONVERSE, Provider, named, plain_request, provider, shape};
 use crate::rng::Rng;
 
 /// Longer inputs are not also sent byte by byte.
@@ -59,7 +59,7 @@ pub(super) fn stream(input: &[u8]) -> Result<u64, String> {
     let mut rng = Rng::of(input);
     let mut from = provider(&mut rng)?;
     if from.name == "bedrock" {
-        from = named("anthropic", "claude-x", Dialect::Anthropic)?;
+        from = named(("anthropic", "claude-x", Some(Dialect::Anthropic)))?;
     }
     run(&from, input, &mut rng)
 }
@@ -67,7 +67,7 @@ pub(super) fn stream(input: &[u8]) -> Result<u64, String> {
 /// The same from binary frames, which are made around the payloads of a stream.
 pub(super) fn frames(input: &[u8]) -> Result<u64, String> {
     let mut rng = Rng::of(input);
-    let from = named("bedrock", "anthropic.claude-x", Dialect::Anthropic)?;
+    let from = named(("bedrock", "anthropic.claude-x", Some(Dialect::Anthropic)))?;
     if input.starts_with(&[0]) {
         return run(&from, input, &mut rng);
     }
@@ -75,14 +75,42 @@ pub(super) fn frames(input: &[u8]) -> Result<u64, String> {
     let mut bytes = Vec::new();
     for payload in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
         let kind = if rng.once_in(20) { "exception" } else { "event" };
-        bytes.extend(frame(kind, payload));
+        let payload = json!({"bytes": STANDARD.encode(payload)}).to_string();
+        bytes.extend(frame(kind, "chunk", &payload));
     }
+    damage(&mut bytes, &mut rng);
+    run(&from, &bytes, &mut rng)
+}
+
+/// Converse's events in such frames, from events as text.
+pub(super) fn converse(input: &[u8]) -> Result<u64, String> {
+    let mut rng = Rng::of(input);
+    let from = named(CONVERSE)?;
+    if input.starts_with(&[0]) {
+        return run(&from, input, &mut rng);
+    }
+    let text = String::from_utf8_lossy(input);
+    let mut bytes = Vec::new();
+    let mut name = "";
+    for line in text.lines() {
+        if let Some(told) = line.strip_prefix("event: ") {
+            name = told.get(..told.len().min(200)).unwrap_or_default();
+        }
+        let Some(payload) = line.strip_prefix("data: ") else { continue };
+        let kind = if rng.once_in(20) { "exception" } else { "event" };
+        bytes.extend(frame(kind, name, payload));
+    }
+    damage(&mut bytes, &mut rng);
+    run(&from, &bytes, &mut rng)
+}
+
+/// Turns a bit, now and then.
+fn damage(bytes: &mut [u8], rng: &mut Rng) {
     if rng.once_in(3) && !bytes.is_empty() {
         let at = rng.below(bytes.len());
         let bit = rng.below(8);
         bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << bit);
     }
-    run(&from, &bytes, &mut rng)
 }
 
 fn run(from: &Provider, input: &[u8], rng: &mut Rng) -> Result<u64, String> {
@@ -104,7 +132,7 @@ fn run(from: &Provider, input: &[u8], rng: &mut Rng) -> Result<u64, String> {
             ));
         }
     }
-    if request.dialect != from.speaks {
+    if Some(request.dialect) != from.speaks {
         well_formed(&out, request.as_array, is_whole)?;
     }
     Ok(shape(&[from.name, &facts], &out))
@@ -173,10 +201,9 @@ fn pieces(input: &[u8], cuts: &[usize]) -> Vec<Bytes> {
 }
 
 /// A frame of AWS's event stream around one event.
-fn frame(kind: &str, payload: &str) -> Vec<u8> {
-    let body = json!({"bytes": STANDARD.encode(payload)}).to_string();
+fn frame(kind: &str, event: &str, body: &str) -> Vec<u8> {
     let mut headers = Vec::new();
-    for (name, value) in [(":event-type", "chunk"), (":message-type", kind)] {
+    for (name, value) in [(":event-type", event), (":message-type", kind)] {
         headers.push(u8::try_from(name.len()).unwrap_or(0));
         headers.extend_from_slice(name.as_bytes());
         headers.push(7);
