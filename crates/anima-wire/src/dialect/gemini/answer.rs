@@ -29,9 +29,25 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Answer<'a>, Failure> {
         id: root.text_of("responseId").unwrap_or_default(),
         model: root.text_of("modelVersion").unwrap_or_default(),
         choices: candidates.elements().map(choice).collect(),
-        report: metadata.map(usage::read).unwrap_or_default(),
+        report: metadata.map(usage::read).unwrap_or_default().with_searches(searches(root)),
         service_tier: metadata.and_then(usage::tier),
     })
+}
+
+/// Searches of the web that an answer rests on: each query of the third generation is paid for,
+/// and of older ones each prompt that was answered with any (`a-inbound` A.3.3).
+pub(super) fn searches(root: Node<'_, '_>) -> u64 {
+    let candidates = root.get("candidates");
+    let queries = candidates.iter().flat_map(Node::elements).map(|candidate| {
+        let grounding = either(candidate, "groundingMetadata", "grounding_metadata");
+        let list =
+            grounding.and_then(|told| either(told, "webSearchQueries", "web_search_queries"));
+        list.map_or(0, |list| list.elements().count() as u64)
+    });
+    let model = root.text_of("modelVersion").unwrap_or_default();
+    let is_older = ["gemini-1", "gemini-2"].iter().any(|name| model.contains(name));
+    let sum: u64 = queries.sum();
+    if is_older { sum.min(1) } else { sum }
 }
 
 /// Whether the prompt was blocked.

@@ -6,7 +6,7 @@
 
 use anima_core::failure::Failure;
 
-use super::answer::{call_of, is_blocked, is_thought, parts, picture, stop_of};
+use super::answer::{call_of, is_blocked, is_thought, parts, picture, searches, stop_of};
 use super::contents_in::signature;
 use super::request_in::either;
 use super::{logprobs, usage};
@@ -23,6 +23,8 @@ pub(crate) struct Reader {
     is_started: bool,
     parts: usize,
     candidates: Vec<Running>,
+    /// Searches of the web so far.
+    searches: u64,
 }
 
 /// What is known of a candidate that is being generated.
@@ -54,8 +56,9 @@ impl Reader {
         for candidate in root.get("candidates").iter().flat_map(Node::elements) {
             self.candidate(candidate, sink);
         }
+        self.searches = self.searches.max(searches(root));
         if let Some(metadata) = either(root, "usageMetadata", "usage_metadata") {
-            sink.take(Event::Usage(usage::read(metadata)));
+            sink.take(Event::Usage(usage::read(metadata).with_searches(self.searches)));
             if let Some(tier) = usage::tier(metadata) {
                 sink.take(Event::Tier(tier));
             }

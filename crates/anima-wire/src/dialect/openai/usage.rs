@@ -18,6 +18,18 @@ pub struct Report {
     pub suspect: bool,
 }
 
+impl Report {
+    /// The same with searches of the web, which are paid by the piece and no token counts.
+    pub(crate) fn with_searches(self, searches: u64) -> Self {
+        if searches == 0 {
+            return self;
+        }
+        let suspect = self.suspect || searches > Usage::LIMIT;
+        let searches = searches.min(Usage::LIMIT);
+        Self { usage: self.usage.map(|usage| usage.with(Meter::SearchCalls, searches)), suspect }
+    }
+}
+
 /// A count as it stands in the object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Count {

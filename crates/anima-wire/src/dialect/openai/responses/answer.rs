@@ -11,6 +11,7 @@ use super::items_in::{call, thoughts};
 use super::items_out::{call_members, reasoning};
 use crate::canonical::{Answer, Body, Choice, Part, Stop};
 use crate::dialect::openai::chat::{cached, report, written};
+use crate::dialect::openai::usage::Report;
 use crate::dialect::{Echo, prefixed};
 use crate::json::{Node, Outline, Writer};
 
@@ -32,9 +33,18 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Answer<'a>, Failure> {
         id: root.text_of("id").unwrap_or_default(),
         model: root.text_of("model").unwrap_or_default(),
         choices: vec![choice],
-        report: root.get("usage").map(report).unwrap_or_default(),
+        report: reported(root),
         service_tier: root.text_of("service_tier"),
     })
+}
+
+/// What a response says that it used. Searches stand among its items and not in its usage.
+pub(super) fn reported(response: Node<'_, '_>) -> Report {
+    let output = response.get("output");
+    let items = output.iter().flat_map(Node::elements);
+    let is_search = |item: &Node<'_, '_>| item.get("type").is_some_and(|t| t.is("web_search_call"));
+    let searches = items.filter(is_search).count() as u64;
+    response.get("usage").map(report).unwrap_or_default().with_searches(searches)
 }
 
 fn message<'a>(item: Node<'_, 'a>, choice: &mut Choice<'a>) {

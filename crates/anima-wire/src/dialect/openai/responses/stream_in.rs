@@ -7,10 +7,9 @@
 
 use anima_core::failure::Failure;
 
-use super::answer::stop_of;
+use super::answer::{reported, stop_of};
 use super::items_in::seal;
 use crate::canonical::{Delta, Event, Opening, Sink};
-use crate::dialect::openai::chat::report;
 use crate::dialect::openai::fault::Fault;
 use crate::json::{Node, Outline};
 
@@ -170,8 +169,8 @@ impl Reader {
         if let Some(tier) = response.text_of("service_tier") {
             sink.take(Event::Tier(tier));
         }
-        if let Some(usage) = response.get("usage") {
-            sink.take(Event::Usage(report(usage)));
+        if response.get("usage").is_some() {
+            sink.take(Event::Usage(reported(response)));
         }
         sink.take(Event::Stop(0, stop_of(response).given_calls(self.has_calls), None));
         sink.take(Event::End);
