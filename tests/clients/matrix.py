@@ -28,35 +28,49 @@ CLIENTS = {
     "OpenAI Python, chat": ("python", "openai", BOTH),
     "OpenAI Python, Responses": ("python", "openai-responses", CHATS),
     "Anthropic Python": ("python", "anthropic", CHATS),
-    "Google Gen AI Python": ("python", "google-genai", CHATS),
+    "Google Gen AI Python": ("python", "google-genai", BOTH),
     "OpenAI Node, chat": ("node", "openai", BOTH),
     "OpenAI Node, Responses": ("node", "openai-responses", CHATS),
     "Anthropic TypeScript": ("node", "anthropic", CHATS),
-    "Google Gen AI JavaScript": ("node", "google-genai", CHATS),
+    "Google Gen AI JavaScript": ("node", "google-genai", BOTH),
     "Vercel AI SDK, OpenAI chat": ("node", "ai-openai", BOTH),
     "Vercel AI SDK, OpenAI Responses": ("node", "ai-openai-responses", CHATS),
     "Vercel AI SDK, Anthropic": ("node", "ai-anthropic", CHATS),
-    "Vercel AI SDK, Google": ("node", "ai-google", CHATS),
+    "Vercel AI SDK, Google": ("node", "ai-google", BOTH),
     "LangChain OpenAI, chat": ("python", "langchain-openai", BOTH),
     "LangChain OpenAI, Responses": ("python", "langchain-openai-responses", CHATS),
     "LangChain Anthropic": ("python", "langchain-anthropic", CHATS),
-    "LangChain Google": ("python", "langchain-google-genai", CHATS),
+    "LangChain Google": ("python", "langchain-google-genai", BOTH),
 }
 
-# Channel code: its `provider`, what follows the origin, and more members of the row.
+PROJECT = {"settings": {"project": "p", "location": "eu"}}
+DATED = {"settings": {"api_version": "2026-06-01"}}
+
+# Channel code: its `provider`, what follows the origin, how its models are called (Claude's have a
+# dialect of their own in the clouds), and more members of the row.
 PROVIDERS = {
-    "openai": ("openai", "/v1", {}),
-    "openai-responses": ("openai_responses", "/v1", {}),
-    "anthropic": ("anthropic", "", {}),
-    "gemini": ("gemini", "", {}),
+    "openai": ("openai", "/v1", "x", {}),
+    "openai-responses": ("openai_responses", "/v1", "x", {}),
+    "anthropic": ("anthropic", "", "x", {}),
+    "gemini": ("gemini", "", "x", {}),
+    "azure": ("azure_openai", "", "x", {}),
+    "azure-dated": ("azure_openai", "", "x", DATED),
+    "vertex": ("vertex", "", "x", PROJECT),
+    "vertex-claude": ("vertex", "", "claude", PROJECT),
+    "bedrock": ("bedrock", "", "x", {}),
+    "bedrock-claude": ("bedrock", "", "claude", {}),
 }
 
 # Channels whose provider has embeddings.
-EMBEDDERS = ["openai"]
+EMBEDDERS = ["openai", "gemini", "azure", "azure-dated"]
 
 # Usage of every kind, and tools called twice.
-MODEL = "sim-x+reasoning:5+cached:3+calls:2"
+OPTIONS = "+reasoning:5+cached:3+calls:2"
 EMBEDDING_MODEL = "sim-embedding"
+# Converse counts what was thought among what was said, and does not tell it apart.
+UNTOLD_REASONING = ["bedrock"]
+# Amazon's keys sign each request; the others are sent as they are.
+SECRETS = {"bedrock": "AKIASIMULATED:simulated-secret"}
 
 
 def rows(gateway, provider, channels):
@@ -73,13 +87,13 @@ def rows(gateway, provider, channels):
         price(COST, {"code": f"{code}-cost", "side": "cost", **route})
 
     for code in channels:
-        name, path, more = PROVIDERS[code]
+        name, path, model, more = PROVIDERS[code]
         gateway.admin("POST", "/channels", {
             "code": code, "provider": name, "base_url": provider.origin + path,
-            "credentials": [{"code": "first", "secret": "sk-sim"}],
+            "credentials": [{"code": "first", "secret": SECRETS.get(name, "sk-sim")}],
             "allow_private_network": True, **more,
         })
-        alias(f"sim-{code}", "chat", {"channel": code, "model": MODEL})
+        alias(f"sim-{code}", "chat", {"channel": code, "model": f"sim-{model}{OPTIONS}"})
         if code in EMBEDDERS:
             alias(f"embed-{code}", "embedding", {"channel": code, "model": EMBEDDING_MODEL})
     gateway.admin("POST", "/apps", {"code": APP, "name": "Matrix"})
@@ -131,7 +145,10 @@ def judge(client, books, feature, channel):
     """One cell: nothing, or what was wrong."""
     alias = f"embed-{channel}" if feature == "embeddings" else f"sim-{channel}"
     try:
-        books.check(channel, client.run(feature, alias))
+        usages = client.run(feature, alias)
+        if channel in UNTOLD_REASONING:
+            usages = [{**usage, "reasoning": None} for usage in usages]
+        books.check(channel, usages)
     except (Wrong, Refused) as error:
         books.new_calls()
         return str(error)

@@ -72,6 +72,13 @@ export class Generate {
     return [this.used(done.usageMetadata)];
   }
 
+  async embeddings(model) {
+    const done = await this.models.embedContent({ model, contents: ["one text", "another text"] });
+    expect(done.embeddings.length === 2, `two vectors, not ${done.embeddings.length}`);
+    expect(done.embeddings[0].values.every(Number.isFinite), "numbers");
+    return [usage(null, null)];
+  }
+
   async structured(model) {
     const form = { responseMimeType: "application/json", responseJsonSchema: z.toJSONSchema(City) };
     const done = await this.models.generateContent(this.body(model, PROMPT, form));

@@ -70,6 +70,14 @@ class VercelAI {
     return [this.used(done.usage)];
   }
 
+  async embeddings(model) {
+    const values = ["one text", "another text"];
+    const done = await embedMany({ model: this.provider.embedding(model), values, maxRetries: 0 });
+    expect(done.embeddings.length === 2, "two vectors");
+    // Google's package shows no usage of embeddings.
+    return [usage(Number.isFinite(done.usage.tokens) ? done.usage.tokens : null, null)];
+  }
+
   async structured(model) {
     const output = Output.object({ schema: City });
     const done = await generateText({ ...this.body(model), output });
@@ -83,13 +91,6 @@ export class OpenAIChat extends VercelAI {
 
   model(name) {
     return this.provider.chat(name);
-  }
-
-  async embeddings(model) {
-    const values = ["one text", "another text"];
-    const done = await embedMany({ model: this.provider.embedding(model), values, maxRetries: 0 });
-    expect(done.embeddings.length === 2, "two vectors");
-    return [usage(done.usage.tokens, null)];
   }
 }
 

@@ -83,6 +83,13 @@ class Generate:
         expect_words(done.text)
         return [self.used(done.usage_metadata)]
 
+    def embeddings(self, model):
+        done = self.client.models.embed_content(
+            model=model, contents=["one text", "another text"])
+        expect(len(done.embeddings) == 2, f"two vectors, not {len(done.embeddings)}")
+        expect(all(isinstance(x, float) for x in done.embeddings[0].values), "floats")
+        return [usage(None, None)]
+
     def structured(self, model):
         config = self.config(response_mime_type="application/json", response_schema=City)
         done = self.client.models.generate_content(model=model, contents=PROMPT, config=config)

@@ -2,7 +2,7 @@
 
 from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
-from langchain_google_genai import ChatGoogleGenerativeAI
+from langchain_google_genai import ChatGoogleGenerativeAI, GoogleGenerativeAIEmbeddings
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from asks import (
@@ -106,3 +106,9 @@ class Google(LangChain):
     def llm(self, model):
         return ChatGoogleGenerativeAI(model=model, base_url=ORIGIN, google_api_key=KEY,
                                       max_retries=1)
+
+    def embeddings(self, model):
+        embed = GoogleGenerativeAIEmbeddings(model=model, base_url=ORIGIN, google_api_key=KEY)
+        vectors = embed.embed_documents(["one text", "another text"])
+        expect(len(vectors) == 2 and isinstance(vectors[0][0], float), "two vectors")
+        return [usage(None, None)]

@@ -129,9 +129,18 @@ pub(super) fn converse(
             choice,
             answered,
             serial: false,
-            format: None,
+            format: asked_in_words(&body),
         }),
     })
+}
+
+/// The schema that instructions end with: Converse has no member for one, so that it is asked for
+/// in words, which a model obeys.
+fn asked_in_words(body: &Value) -> Option<Value> {
+    let last = body.get("system")?.as_array()?.last()?;
+    let words = text(last, "text");
+    let schema: Value = serde_json::from_str(words.get(words.find('{')?..)?).ok()?;
+    schema.get("type").is_some().then_some(schema)
 }
 
 fn specs(config: &Value) -> Vec<Tool> {
@@ -147,6 +156,16 @@ fn specs(config: &Value) -> Vec<Tool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schema_at_the_end_of_instructions_is_obeyed() {
+        let told = |words: &str| asked_in_words(&json!({"system": [{"text": words}]}));
+        let schema = json!({"type": "object", "properties": {}});
+        assert_eq!(told(&format!("Be brief.\n\nAnswer with JSON of: {schema}")), Some(schema));
+        for words in ["Be brief.", "{\"a\": 1}", "use {braces}"] {
+            assert_eq!(told(words), None, "{words}");
+        }
+    }
 
     #[test]
     fn a_path_of_a_cloud_leads_to_a_dialect() {
