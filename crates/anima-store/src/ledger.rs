@@ -46,7 +46,7 @@ pub(crate) mod sqlite;
 mod tests;
 mod trail; // upstream calls in a checkpoint
 
-pub use audit::{Auditor, BREACHES_LISTED, Scope};
+pub use audit::{Auditor, BREACHES_LISTED, Scope, Turn, WholeLook};
 pub use off::Off;
 pub use recovery::{
     Claimed, Correction, Lease, LeaseState, Leases, OpenHolds, Registration, SaleCorrection,

@@ -58,7 +58,7 @@ use crate::second_level::{self, SecondLevel};
 use crate::secrets::Secrets;
 use crate::settings::{Billing, Listen, Settings, Switch};
 use crate::shortfall::{Late, Shortfalls};
-use crate::watch::Watch;
+use crate::watch::{Rounds, Watch};
 use background::after;
 use files::{master_key, prepare_data_dir};
 use opening::{Opening, first_token};
@@ -82,8 +82,8 @@ pub struct Node {
     pub admin: Admin,
     plane: Arc<Plane>,
     stopping: Stopping,
-    /// Between two looks at the books.
-    audit_every: Option<Duration>,
+    /// How often the books are looked at.
+    audits: Option<Rounds>,
     /// Where the database says its own word of changes; `None` when nobody is to hear it.
     listens: Option<Location>,
     opening: Opening,
@@ -159,7 +159,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         admin: Admin::new(settings, stores, at_work, (watch, records, clock, rng)),
         plane: Arc::new(plane),
         stopping: Stopping::of(settings),
-        audit_every: settings.audit_every(),
+        audits: Rounds::of(settings, opener.node),
         listens: (settings.database_listen == Listen::On).then_some(location),
         opening,
         late_token,
@@ -454,7 +454,7 @@ impl Node {
             ),
         ]);
         let watching =
-            self.audit_every.map(|every| after(&opened, Arc::clone(&relay.watch).run(every)));
+            self.audits.map(|rounds| after(&opened, Arc::clone(&relay.watch).run(rounds)));
         let app = Arc::clone(&self.app);
         let Stopping { delay, within } = self.stopping;
         let stop = async move { stop::stopped(shutdown, &app.draining, delay).await };

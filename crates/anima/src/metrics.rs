@@ -19,12 +19,14 @@ use anima_core::money::Money;
 use anima_store::ledger::BatchObserver;
 
 mod alarms; // what an operator is to be woken by
+mod audits; // looks at the books
 mod quotas; // limits: who was refused, and what comes near its end
 mod recovery; // holds that outlive their call or their process
 mod routing; // circuits, and the ways that calls take
 mod tasks; // calls that nobody waits for
 
 pub use alarms::Alarms;
+pub use audits::Audits;
 pub use quotas::Quotas;
 pub use recovery::Recovery;
 pub use routing::Routing;
@@ -80,12 +82,13 @@ macro_rules! families {
         $(let $field = $make?; $registry.register(Box::new($field.clone()))?;)*
         let recovery = Recovery::register(&$registry)?;
         let alarms = Alarms::register(&$registry)?;
+        let audits = Audits::register(&$registry)?;
         let routing = Routing::register(&$registry)?;
         let quotas = Quotas::register(&$registry)?;
         let tasks = Tasks::register(&$registry)?;
         let series = RwLock::default();
         let registry = $registry;
-        Self { $($field,)* recovery, alarms, routing, quotas, tasks, registry, series }
+        Self { $($field,)* recovery, alarms, audits, routing, quotas, tasks, registry, series }
     }};
 }
 
@@ -119,6 +122,8 @@ pub struct Metrics {
     pub recovery: Recovery,
     /// What an operator is to be woken by.
     pub alarms: Alarms,
+    /// Looks at the books.
+    pub audits: Audits,
     /// Circuits, and the ways that calls take.
     pub routing: Routing,
     /// Limits and queues.
@@ -128,8 +133,6 @@ pub struct Metrics {
     config_version: IntGauge,
     config_lag: Gauge,
     degraded: IntGaugeVec,
-    ledger_breaches: IntGaugeVec,
-    ledger_audits: IntCounterVec,
     resident: Gauge,
     started: Gauge,
 }
@@ -217,12 +220,6 @@ impl Metrics {
                 opts("config_lag_seconds", "Since this node last knew that it lacks no change.")),
             config_version = IntGauge::with_opts(
                 opts("config_version", "Revision of the configuration in force.")),
-            ledger_breaches = IntGaugeVec::new(
-                opts("ledger_breaches", "Breaches of an invariant at the last look; 10 at most."),
-                &["invariant"]),
-            ledger_audits = IntCounterVec::new(
-                opts("ledger_audits_total", "Looks at the books: clean, breached or failed."),
-                &["outcome"]),
             degraded = IntGaugeVec::new(
                 opts("degraded", "1 while a dependency is down."), &["dependency"]),
             resident = Gauge::with_opts(Opts::new("process_resident_memory_bytes",
@@ -341,17 +338,6 @@ impl Metrics {
     /// Says whether a dependency is down.
     pub fn degraded(&self, dependency: &str, down: bool) {
         self.degraded.with_label_values(&[dependency]).set(i64::from(down));
-    }
-
-    /// Says how many breaches of an invariant the last look at the books found.
-    pub fn breaches(&self, invariant: &str, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.ledger_breaches.with_label_values(&[invariant]).set(count);
-    }
-
-    /// Counts a look at the books by its outcome.
-    pub fn audited(&self, outcome: &str) {
-        self.ledger_audits.with_label_values(&[outcome]).inc();
     }
 
     /// Says when the process started.

@@ -60,6 +60,7 @@ pub struct Settings {
     pub queue_heartbeat_after_ms: u64,
     pub queue_heartbeat_ms: u64,
     pub ledger_audit_ms: u64,
+    pub ledger_audit_all_ms: u64,
     pub drain_timeout_ms: u64,
     pub partial_streams: Partial,
     pub sale_trueup_window_ms: u64,
@@ -173,6 +174,11 @@ impl Settings {
     /// Between two looks at the books; `None` where there are none, or nobody is to look.
     pub fn audit_every(&self) -> Option<Duration> {
         self.every(self.ledger_audit_ms)
+    }
+
+    /// Between two looks at all books, of all nodes together; `None` likewise.
+    pub fn audit_all_every(&self) -> Option<Duration> {
+        self.every(self.ledger_audit_all_ms)
     }
 
     /// Between two comparisons of budgets with the ledger; `None` likewise.

@@ -1,31 +1,62 @@
 //! Proves the books while the node serves, and keeps money where it is when they do not hold.
 //!
-//! The first pass after a start looks at everything, later ones at what was posted lately and at
-//! all balances. A breach is logged, counted and shown in the health report; where money could be
-//! promised that is not there, new holds are refused, of one wallet where the breach names one.
-//! From then on each pass looks at everything, and the first that finds nothing lifts the
-//! refusal. Not here: what the invariants are (`anima-store`). Invariant: a settlement is never
-//! refused, for what it books was spent already.
+//! Each node looks often at what was posted lately and at all balances. At everything one node at a
+//! time looks, for all: after a start, once a day, and again and again while something is refused;
+//! the others read what it found. A breach is logged, counted and shown in the health report; where
+//! money could be promised that is not there, new holds are refused, of one wallet where the breach
+//! names one. Only a look at everything lifts what was refused. Not here: what the invariants are
+//! (`anima-store`). Invariant: a settlement is never refused, for what it books was spent already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
+use uuid::Uuid;
 
-use anima_core::clock::Clock;
+use anima_core::clock::{Clock, Timestamp};
 use anima_core::failure::Failure;
 use anima_store::ledger::money::InvoicedDay;
-use anima_store::ledger::{Auditor, BREACHES_LISTED, Finding, Scope};
+use anima_store::ledger::{Auditor, BREACHES_LISTED, Error, Finding, Scope, Turn, WholeLook};
 
 use crate::http::reply::Refusal;
 use crate::metrics::Metrics;
+use crate::settings::Settings;
 
 /// How far back a pass looks for new postings, milliseconds: several passes, so that a posting is
 /// looked at even when passes fail for a while.
 const BACK_MS: i64 = 600_000;
+
+/// How long a turn lasts, milliseconds, unless its node goes on, which it says three times as often.
+const TURN_MS: i64 = 120_000;
+
+/// While the last look at everything found something that refuses nothing, one is due so many times
+/// as often: it is being put right.
+const SOONER: u32 = 24;
+
+/// What a look at recent postings sees as well as one at everything.
+const CURRENT: &[&str] = &["I2", "I4", "I6"];
+
+/// How often a node looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounds {
+    /// The node, by its process start.
+    pub node: Uuid,
+    /// Between two looks at what is recent.
+    pub often: Duration,
+    /// Between two looks at everything, of all nodes together; `None`: only after a start, and
+    /// while something is refused.
+    pub whole: Option<Duration>,
+}
+
+impl Rounds {
+    /// As it is set. `None` where there are no books, or nobody is to look.
+    pub fn of(settings: &Settings, node: Uuid) -> Option<Self> {
+        let often = settings.audit_every()?;
+        Some(Self { node, often, whole: settings.audit_all_every() })
+    }
+}
 
 /// Watches the books.
 #[derive(Debug)]
@@ -33,12 +64,23 @@ pub struct Watch {
     auditor: Arc<dyn Auditor>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
-    seen: RwLock<Seen>,
-    /// All books were looked at since the start: what was refused before it is known.
-    has_seen_all: AtomicBool,
+    /// What was found before is not believed to be all.
+    started: Timestamp,
+    known: RwLock<Known>,
 }
 
-/// What the last pass found, and what follows.
+/// What looks have found.
+#[derive(Debug, Default)]
+struct Known {
+    /// The last look at everything, of any node, and when.
+    whole: Option<(Timestamp, Seen)>,
+    /// The last looks at what is recent, and when: what refuses stays until everything is looked at.
+    recent: Option<(Timestamp, Seen)>,
+    /// Both.
+    seen: Seen,
+}
+
+/// What a look found, and what follows.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Seen {
     /// By invariant, in words.
@@ -80,12 +122,62 @@ impl Seen {
         seen
     }
 
+    /// What either of two looks found.
+    fn join(mut self, other: Self) -> Self {
+        for (invariant, breaches) in other.breaches {
+            let all = self.breaches.entry(invariant).or_default();
+            all.extend(breaches);
+            all.sort_unstable();
+            all.dedup();
+            all.truncate(BREACHES_LISTED);
+        }
+        self.all = self.all.or(other.all);
+        self.refunds = self.refunds.or(other.refunds);
+        self.wallets.extend(other.wallets);
+        self
+    }
+
+    /// Without what a later look has seen again.
+    fn without_current(mut self) -> Self {
+        self.breaches.retain(|invariant, _| !CURRENT.contains(invariant));
+        self.wallets.retain(|_, invariant| !CURRENT.contains(invariant));
+        self
+    }
+
     fn is_frozen(&self) -> bool {
         self.all.is_some() || self.refunds.is_some() || !self.wallets.is_empty()
     }
 
     fn forbids(&self, app: &str) -> Option<&'static str> {
         self.all.or_else(|| self.wallets.get(app).copied())
+    }
+}
+
+impl Known {
+    fn joined(&self) -> Seen {
+        let (whole, recent) = (self.whole.clone(), self.recent.clone());
+        match (whole, recent) {
+            (Some((then, whole)), Some((now, recent))) if now > then && !whole.is_frozen() => {
+                whole.without_current().join(recent)
+            }
+            (Some((_, whole)), Some((_, recent))) => whole.join(recent),
+            (whole, recent) => whole.or(recent).map(|(_, seen)| seen).unwrap_or_default(),
+        }
+    }
+
+    /// What refuses is only forgotten for a look at everything.
+    fn looked(&mut self, at: Timestamp, found: Seen) {
+        let before = self.recent.take().map(|(_, seen)| seen).filter(Seen::is_frozen);
+        let found = match before {
+            Some(before) => before.join(found),
+            None => found,
+        };
+        self.recent = Some((at, found));
+    }
+
+    fn looked_at_all(&mut self, at: Timestamp, found: Seen) {
+        self.recent = self.recent.take().filter(|(then, _)| *then > at);
+        self.whole = Some((at, found));
     }
 }
 
@@ -98,8 +190,8 @@ fn app_of(breach: &str) -> Option<&str> {
 impl Watch {
     /// A watch that has seen nothing yet.
     pub fn new(auditor: Arc<dyn Auditor>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        let (seen, has_seen_all) = (RwLock::default(), AtomicBool::new(false));
-        Self { auditor, metrics, clock, seen, has_seen_all }
+        let started = clock.now();
+        Self { auditor, metrics, clock, started, known: RwLock::default() }
     }
 
     /// Whether a hold on an app's wallet may be placed.
@@ -107,7 +199,7 @@ impl Watch {
     /// # Errors
     /// [`Failure::ServiceUnavailable`], with the invariant that forbids it.
     pub fn permit(&self, app: &str) -> Result<(), Refusal> {
-        let Some(invariant) = self.seen.read().forbids(app) else { return Ok(()) };
+        let Some(invariant) = self.known.read().seen.forbids(app) else { return Ok(()) };
         let message = format!(
             "New calls are refused: the books do not hold invariant {invariant}. Ask the operator."
         );
@@ -116,12 +208,12 @@ impl Watch {
 
     /// The invariant for which no refund may be made now.
     pub fn forbids_refunds(&self) -> Option<&'static str> {
-        self.seen.read().refunds
+        self.known.read().seen.refunds
     }
 
-    /// Invariants that did not hold at the last pass, and whether they forbid anything.
+    /// Invariants that did not hold at the last looks, and whether they forbid anything.
     pub fn breaches(&self) -> Vec<(&'static str, bool)> {
-        let seen = self.seen.read();
+        let seen = &self.known.read().seen;
         let forbids = |invariant| {
             seen.all == Some(invariant)
                 || seen.refunds == Some(invariant)
@@ -140,41 +232,153 @@ impl Watch {
     }
 
     /// Looks at the books every so often, until the task is aborted.
-    pub async fn run(self: Arc<Self>, every: Duration) {
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.look().await;
-        }
+    pub async fn run(self: Arc<Self>, rounds: Rounds) {
+        let recent = async {
+            let mut ticks = ticks(rounds.often);
+            loop {
+                ticks.tick().await;
+                self.look().await;
+            }
+        };
+        let whole = async {
+            let mut ticks = ticks(rounds.often);
+            loop {
+                ticks.tick().await;
+                self.look_at_all_in_turn(&rounds).await;
+            }
+        };
+        tokio::join!(recent, whole);
     }
 
-    /// Looks once.
+    /// Looks once at what is recent.
     pub(crate) async fn look(&self) {
         let now = self.clock.now();
-        // What only all rows can tell is lifted by a look at all rows, and a start knows of none.
-        let is_whole = !self.has_seen_all.load(Ordering::Relaxed) || self.seen.read().is_frozen();
-        let recent = Scope::Recent(now.plus_millis(-BACK_MS));
-        let scope = if is_whole { Scope::Everything } else { recent };
+        let scope = Scope::Recent(now.plus_millis(-BACK_MS));
         match self.auditor.audit(now, scope).await {
             Ok(findings) => {
-                self.has_seen_all.fetch_or(is_whole, Ordering::Relaxed);
-                self.note(&findings);
+                self.metrics.audits.looked(outcome(&findings));
+                self.note(&findings, |known| known.looked(now, Seen::of(&findings)));
             }
             Err(error) => {
-                self.metrics.audited("failed");
+                self.metrics.audits.looked("failed");
                 tracing::warn!(%error, "failed to check the books");
             }
         }
     }
 
-    fn note(&self, findings: &[Finding]) {
-        let found = Seen::of(findings);
-        self.metrics.audited(if found.breaches.is_empty() { "clean" } else { "breached" });
-        for finding in findings.iter().filter(|finding| finding.not_applicable.is_none()) {
-            self.metrics.breaches(finding.invariant, finding.breaches.len());
+    /// Takes over what the last look at everything found, and looks anew when that is due and it is
+    /// this node's turn.
+    pub(crate) async fn look_at_all_in_turn(&self, rounds: &Rounds) {
+        let last = match self.auditor.last_look().await {
+            Ok(last) => last,
+            Err(error) => {
+                tracing::warn!(%error, "failed to read the last look at all books");
+                return;
+            }
+        };
+        let after = last.as_ref().map(|look| look.at);
+        if let Some(look) = last {
+            self.take_over(look);
         }
-        let before = std::mem::replace(&mut *self.seen.write(), found.clone());
+        let now = self.clock.now();
+        if !self.is_due(after, now, rounds) {
+            return;
+        }
+        let outcome = self.look_at_all(now, after, rounds.node).await;
+        match &outcome {
+            Ok(Some(found)) => self.metrics.audits.looked_at_all(found),
+            Ok(None) => tracing::debug!("another node looks at all books"),
+            Err(error) => {
+                self.metrics.audits.looked_at_all("failed");
+                tracing::warn!(%error, "failed to check all books");
+            }
+        }
+    }
+
+    /// Looks at everything, if it is this node's turn. `None` when it is not, or is no more.
+    async fn look_at_all(
+        &self,
+        now: Timestamp,
+        after: Option<Timestamp>,
+        node: Uuid,
+    ) -> Result<Option<&'static str>, Error> {
+        let turn = |now: Timestamp| Turn { node, now, until: now.plus_millis(TURN_MS), after };
+        if !self.auditor.take_turn(turn(now)).await? {
+            return Ok(None);
+        }
+        let began = tokio::time::Instant::now();
+        let findings = tokio::select! {
+            findings = self.auditor.audit(now, Scope::Everything) => findings?,
+            () = self.keep(turn) => return Ok(None),
+        };
+        let found = outcome(&findings);
+        let look = WholeLook { at: now, findings };
+        if !self.auditor.end_turn(node, look.clone()).await? {
+            return Ok(None);
+        }
+        self.metrics.audits.took(began.elapsed());
+        self.take_over(look);
+        Ok(Some(found))
+    }
+
+    /// Keeps a turn until another node has it.
+    async fn keep(&self, turn: impl Fn(Timestamp) -> Turn) {
+        let every = Duration::from_millis(TURN_MS.unsigned_abs() / 3);
+        let mut ticks = ticks(every);
+        ticks.reset();
+        loop {
+            ticks.tick().await;
+            match self.auditor.take_turn(turn(self.clock.now())).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to keep the turn to look at all books");
+                }
+            }
+        }
+    }
+
+    /// Whether everything is to be looked at, when it was last looked at `last`.
+    fn is_due(&self, last: Option<Timestamp>, now: Timestamp, rounds: &Rounds) -> bool {
+        // After a start, and where a clock was set back.
+        let Some(last) = last.filter(|last| *last >= self.started && *last <= now) else {
+            return true;
+        };
+        let (is_frozen, is_breached) = {
+            let known = self.known.read();
+            let found = |(_, seen): &(Timestamp, Seen)| !seen.breaches.is_empty();
+            (known.seen.is_frozen(), known.whole.as_ref().is_some_and(found))
+        };
+        let rest = match rounds.whole {
+            _ if is_frozen => Some(rounds.often),
+            Some(whole) if is_breached => Some(whole / SOONER),
+            whole => whole,
+        };
+        let passed = u128::try_from(now.since(last)).unwrap_or(0);
+        rest.is_some_and(|rest| passed >= rest.as_micros())
+    }
+
+    /// Takes over what a look at everything found, whoever looked.
+    fn take_over(&self, look: WholeLook) {
+        let WholeLook { at, findings } = look;
+        self.metrics.audits.last_at(at);
+        if self.known.read().whole.as_ref().is_some_and(|(known, _)| *known == at) {
+            return;
+        }
+        self.note(&findings, |known| known.looked_at_all(at, Seen::of(&findings)));
+    }
+
+    fn note(&self, findings: &[Finding], learn: impl FnOnce(&mut Known)) {
+        let (before, found) = {
+            let mut known = self.known.write();
+            learn(&mut known);
+            let found = known.joined();
+            (std::mem::replace(&mut known.seen, found.clone()), found)
+        };
+        for finding in findings.iter().filter(|finding| finding.not_applicable.is_none()) {
+            let breaches = found.breaches.get(finding.invariant).map_or(0, Vec::len);
+            self.metrics.audits.breaches(finding.invariant, breaches);
+        }
         if before == found {
             return;
         }
@@ -192,100 +396,15 @@ impl Watch {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use anima_core::clock::Timestamp;
-    use anima_store::ledger::Error;
-
-    use super::*;
-
-    fn finding(invariant: &'static str, breaches: &[&str]) -> Finding {
-        Finding {
-            invariant,
-            statement: "",
-            not_applicable: None,
-            checked: 1,
-            breaches: breaches.iter().map(|b| (*b).to_owned()).collect(),
-        }
-    }
-
-    #[test]
-    fn clean_books_forbid_nothing() {
-        let seen = Seen::of(&[finding("I1", &[]), finding("I4", &[])]);
-        assert!(!seen.is_frozen());
-        assert_eq!(seen, Seen::default());
-    }
-
-    #[test]
-    fn a_breach_of_one_wallet_freezes_that_wallet_alone() {
-        let seen = Seen::of(&[finding("I4", &["wallet:acme in USD: 5 posted"])]);
-        assert_eq!(seen.forbids("acme"), Some("I4"));
-        assert_eq!(seen.forbids("zeta"), None);
-    }
-
-    #[test]
-    fn more_breaches_than_are_listed_freeze_everything() {
-        let breach = "wallet:acme in USD: 5 posted";
-        let almost = Seen::of(&[finding("I3", &[breach; BREACHES_LISTED - 1])]);
-        assert_eq!(almost.forbids("zeta"), None);
-        let full = Seen::of(&[finding("I3", &[breach; BREACHES_LISTED])]);
-        assert_eq!(full.forbids("zeta"), Some("I3"));
-    }
-
-    #[test]
-    fn entries_that_cannot_be_believed_freeze_everything() {
-        for invariant in ["I1", "I2", "I5", "I7"] {
-            assert_eq!(Seen::of(&[finding(invariant, &["x"])]).forbids("zeta"), Some(invariant));
-        }
-    }
-
-    #[test]
-    fn a_breach_of_the_refunds_forbids_refunds_and_nothing_else() {
-        let seen = Seen::of(&[finding("I8", &["x"])]);
-        assert_eq!((seen.refunds, seen.forbids("acme")), (Some("I8"), None));
-        assert!(seen.is_frozen());
-        assert_eq!(Seen::of(&[finding("I1", &["x"])]).refunds, Some("I1"));
-        assert_eq!(Seen::of(&[finding("I4", &["wallet:acme in USD: 5"])]).refunds, None);
-    }
-
-    /// Remembers what it was asked to look at, and always finds the same.
-    #[derive(Debug, Default)]
-    struct Asked {
-        scopes: parking_lot::Mutex<Vec<Scope>>,
-        away: AtomicBool,
-    }
-
-    #[async_trait::async_trait]
-    impl Auditor for Asked {
-        async fn audit(&self, _now: Timestamp, scope: Scope) -> Result<Vec<Finding>, Error> {
-            if self.away.load(Ordering::Relaxed) {
-                return Err(Error::Unavailable("away".to_owned()));
-            }
-            self.scopes.lock().push(scope);
-            Ok(Vec::new())
-        }
-    }
-
-    #[tokio::test]
-    async fn the_first_pass_that_succeeds_after_a_start_looks_at_everything() {
-        let (asked, clock) = (Arc::new(Asked::default()), Arc::new(crate::clock::SystemClock));
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let watch = Watch::new(Arc::clone(&asked) as _, metrics, clock);
-        asked.away.store(true, Ordering::Relaxed);
-        watch.look().await;
-        asked.away.store(false, Ordering::Relaxed);
-        watch.look().await;
-        watch.look().await;
-        let scopes = asked.scopes.lock();
-        assert!(matches!(scopes[..], [Scope::Everything, Scope::Recent(_)]), "{scopes:?}");
-    }
-
-    #[test]
-    fn what_is_for_people_to_look_into_forbids_nothing() {
-        for invariant in ["I6", "I9", "I10", "I14"] {
-            let seen = Seen::of(&[finding(invariant, &["wallet:acme in USD"])]);
-            assert!(!seen.is_frozen() && seen.breaches.contains_key(invariant));
-        }
-        assert!(!Seen::of(&[finding("I3", &["revenue in USD: off"])]).is_frozen());
-    }
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
+
+fn outcome(findings: &[Finding]) -> &'static str {
+    if findings.iter().all(|finding| finding.breaches.is_empty()) { "clean" } else { "breached" }
+}
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,9 @@ mod checks; // the invariants that are queries
 mod corrections; // what of them is about corrections
 mod invoices; // what providers bill
 mod prices; // the one that computes
+mod turn; // who looks at everything
+
+pub use turn::{Turn, WholeLook};
 
 /// Breaches that are listed at most, per invariant. Each query says the same with `LIMIT`.
 pub const BREACHES_LISTED: usize = 10;
@@ -47,12 +50,43 @@ pub trait Auditor: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Unavailable`]; [`Error::Refused`] when a row cannot even be read.
     async fn audit(&self, now: Timestamp, scope: Scope) -> Result<Vec<Finding>, Error>;
+
+    /// What the last look at all books found, whichever node looked. `None` when none has ended.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn last_look(&self) -> Result<Option<WholeLook>, Error>;
+
+    /// Takes the turn to look at all books, or keeps it. `false` when another node has it, or a
+    /// look has ended that who asks does not know of.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn take_turn(&self, turn: Turn) -> Result<bool, Error>;
+
+    /// Ends a node's turn with what it found. `false`, and nothing is stored, when it has no turn.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn end_turn(&self, node: Uuid, look: WholeLook) -> Result<bool, Error>;
 }
 
 #[async_trait]
 impl Auditor for Books {
     async fn audit(&self, now: Timestamp, scope: Scope) -> Result<Vec<Finding>, Error> {
         self.run(Audit { now, scope }).await
+    }
+
+    async fn last_look(&self) -> Result<Option<WholeLook>, Error> {
+        self.run(turn::Last).await
+    }
+
+    async fn take_turn(&self, turn: Turn) -> Result<bool, Error> {
+        self.run(turn::Take(turn)).await
+    }
+
+    async fn end_turn(&self, node: Uuid, look: WholeLook) -> Result<bool, Error> {
+        self.run(turn::End { node, look }).await
     }
 }
 

@@ -9,24 +9,26 @@ use anima_core::money::Currency;
 
 use super::{Grant, Money, Period, Refund};
 use crate::database::{self, Location, Stores};
-use crate::ledger::LedgerStore;
 use crate::ledger::tests::fixtures::{self, NOON, assert_clean};
+use crate::ledger::{Auditor, LedgerStore};
 
 mod crashes; // between any two writes
 mod credit; // promotional credit
 mod exchange; // conversions
 mod refunds; // refunds
 mod reports; // statements, payables, margins
+mod turns; // who looks at all books
 
 /// Both halves of the books.
 pub(super) struct Desk {
     pub(super) ledger: Arc<dyn LedgerStore>,
     pub(super) money: Arc<dyn Money>,
+    pub(super) auditor: Arc<dyn Auditor>,
 }
 
 impl From<Stores> for Desk {
     fn from(stores: Stores) -> Self {
-        Self { ledger: stores.ledger, money: stores.money }
+        Self { ledger: stores.ledger, money: stores.money, auditor: stores.auditor }
     }
 }
 
@@ -96,6 +98,8 @@ on_both! {
     reports::an_invoice_is_compared_with_all_that_its_day_cost,
     reports::a_bill_may_be_rounded_to_the_smallest_coin,
     reports::a_margin_is_what_is_left_of_the_sale,
+    turns::one_node_at_a_time_has_the_turn,
+    turns::a_look_is_read_by_every_node,
     reports::the_trial_balance_of_an_earlier_instant_leaves_out_what_came_later,
 }
 

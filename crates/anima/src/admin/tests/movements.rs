@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anima_core::ledger::{Close, Hold, PriceRef, Settlement};
 use anima_core::money::{Currency, Multiplier};
-use anima_store::ledger::{Auditor, Error as LedgerError, Finding, Scope};
+use anima_store::ledger::{Auditor, Error as LedgerError, Finding, Scope, Turn, WholeLook};
 
 use super::*;
 use crate::admin::apps;
@@ -257,6 +257,18 @@ impl Auditor for Breached {
             checked: 1,
             breaches: vec!["more was refunded than was charged".to_owned()],
         }])
+    }
+
+    async fn last_look(&self) -> Result<Option<WholeLook>, LedgerError> {
+        Ok(None)
+    }
+
+    async fn take_turn(&self, _turn: Turn) -> Result<bool, LedgerError> {
+        Ok(false)
+    }
+
+    async fn end_turn(&self, _node: Uuid, _look: WholeLook) -> Result<bool, LedgerError> {
+        Ok(false)
     }
 }
 
