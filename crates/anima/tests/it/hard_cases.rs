@@ -803,17 +803,14 @@ async fn row_20_a_stream_goes_on_where_the_operator_says_so(app: &TestApp) {
     assert_eq!(app.wallet("poor").await, (0, 0, 0));
 }
 
-/// A SQLite file cannot be taken away from under its node.
 async fn row_21_a_settlement_waits_on_disk_for_its_database(app: &TestApp) {
-    if !app.place.can_be_closed() {
-        return;
-    }
     app.fault("gate");
-    let (delivered, ()) = tokio::join!(app.ask("chat"), async {
+    let (delivered, away) = tokio::join!(app.ask("chat"), async {
         eventually("the call arrives", async || app.upstream.calls().pop()).await;
         app.fault("");
-        app.place.close().await;
+        let away = app.take_database_away().await;
         app.upstream.open_gate();
+        away
     });
     // Synced to disk it is settled: the answer is billed, and so it is given.
     assert_eq!(delivered.status, 200, "{delivered:?}");
@@ -825,7 +822,7 @@ async fn row_21_a_settlement_waits_on_disk_for_its_database(app: &TestApp) {
     let refused = app.ask("chat").await;
     assert_eq!(refused.status, 503, "{refused:?}");
     assert_eq!(app.upstream.calls().len(), 1, "nothing new is begun");
-    app.place.open().await;
+    away.give_back(app).await;
     let booked = booked_again(app, delivered.request_id()).await;
     let (sale, cost) = truth(app, &delivered).await;
     assert_eq!((booked[0].2, booked[1].2), (sale, cost));
@@ -838,19 +835,17 @@ async fn row_21_a_settlement_waits_on_disk_for_its_database(app: &TestApp) {
 
 /// Found when the spool is written, long after its caller has gone.
 async fn row_21_a_loss_that_waited_on_disk_is_an_alarm_too(app: &TestApp) {
-    if !app.place.can_be_closed() {
-        return;
-    }
     app.app("short", "0.0075", json!({})).await;
     let (_, key) = app.mint("short", json!({})).await;
     app.fault("gate+reasoning:50000");
-    let (delivered, ()) = tokio::join!(app.ask_as(&key, "chat"), async {
+    let (delivered, away) = tokio::join!(app.ask_as(&key, "chat"), async {
         eventually("the call arrives", async || app.upstream.calls().pop()).await;
-        app.place.close().await;
+        let away = app.take_database_away().await;
         app.upstream.open_gate();
+        away
     });
     assert_eq!(delivered.status, 200, "{delivered:?}");
-    app.place.open().await;
+    away.give_back(app).await;
     let booked = booked_again(app, delivered.request_id()).await;
     assert_eq!((booked[0].0.as_str(), booked[1].0.as_str()), ("wallet:short", "exposure"));
     let record = eventually("the shortfall is recorded", async || {
