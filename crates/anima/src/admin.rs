@@ -30,6 +30,7 @@ mod call; // one HTTP call: body, query, headers
 mod caller; // bearer tokens and roles
 pub mod channels; // upstream accounts
 mod circuits; // the circuits as an admin reads them
+mod clearing; // estimates of a period that an invoice settles
 mod collection; // what sets one resource apart from another
 pub mod declared; // the configuration as a file
 mod endpoints; // every route, once

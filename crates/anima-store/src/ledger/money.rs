@@ -39,7 +39,7 @@ mod story; // all about one request
 mod tests;
 mod trial; // the trial balance of an earlier instant
 
-pub use estimates::Estimate;
+pub use estimates::{Estimate, EstimatedDay, EstimatesOf};
 pub(super) use invoices::is_billed_off;
 pub use invoices::{Invoice, InvoicedDay, Invoices};
 pub use margin::{MarginLine, MarginOf};
@@ -112,11 +112,17 @@ pub trait Reports: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn payables(&self, now: Timestamp) -> Result<Vec<Payable>, Error>;
 
-    /// The oldest estimated costs that no report has confirmed, of one channel or of all.
+    /// The oldest estimated costs that no report has confirmed.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    async fn estimates(&self, channel: Option<&str>, limit: u32) -> Result<Vec<Estimate>, Error>;
+    async fn estimates(&self, of: EstimatesOf) -> Result<Vec<Estimate>, Error>;
+
+    /// The same added up by channel, currency and day, the oldest day first. The limit is of days.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn estimated_days(&self, of: EstimatesOf) -> Result<Vec<EstimatedDay>, Error>;
 
     /// A request as it was recorded. `None` when there is none, or it is not over.
     ///
@@ -228,8 +234,12 @@ impl Reports for Books {
         self.run(payables::Payables { now }).await
     }
 
-    async fn estimates(&self, channel: Option<&str>, limit: u32) -> Result<Vec<Estimate>, Error> {
-        self.run(estimates::Estimates { channel: channel.map(str::to_owned), limit }).await
+    async fn estimates(&self, of: EstimatesOf) -> Result<Vec<Estimate>, Error> {
+        self.run(estimates::ByCall(of)).await
+    }
+
+    async fn estimated_days(&self, of: EstimatesOf) -> Result<Vec<EstimatedDay>, Error> {
+        self.run(estimates::ByDay(of)).await
     }
 
     async fn request(&self, id: Uuid) -> Result<Option<Request>, Error> {

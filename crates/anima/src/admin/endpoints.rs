@@ -61,6 +61,7 @@ pub(crate) enum Action {
     TrialBalance,
     Payables,
     Estimates,
+    Clear,
     Invoice,
     Invoices,
     Margin,
@@ -133,6 +134,7 @@ impl Endpoint {
             | Action::TrialBalance
             | Action::Payables
             | Action::Estimates
+            | Action::Clear
             | Action::Invoice
             | Action::Invoices
             | Action::Margin
@@ -167,6 +169,7 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/ledger/trial-balance", Action::TrialBalance),
         (Method::GET, "/ledger/payables", Action::Payables),
         (Method::GET, "/ledger/estimates", Action::Estimates),
+        (Method::POST, "/ledger/estimates/clear", Action::Clear),
         (Method::POST, "/ledger/invoices", Action::Invoice),
         (Method::GET, "/ledger/invoices", Action::Invoices),
         (Method::GET, "/ledger/margin", Action::Margin),

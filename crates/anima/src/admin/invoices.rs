@@ -111,9 +111,20 @@ fn checked(payload: &Payload) -> Result<Vec<(i64, i64)>, Problem> {
 }
 
 /// Days since 1970, from the year 1970 on.
-fn day_of(text: &str) -> Option<i64> {
+pub(crate) fn day_of(text: &str) -> Option<i64> {
     let start = Timestamp::parse(&format!("{text}T00:00:00Z"))?;
     (text.len() == 10 && start.seconds() >= 0).then(|| start.seconds() / DAY_S)
+}
+
+/// Its first instant.
+pub(crate) const fn start_of(day: i64) -> Timestamp {
+    Timestamp::from_micros(day.saturating_mul(DAY_S).saturating_mul(1_000_000))
+}
+
+/// A day as `day_of` reads it.
+pub(crate) fn day_text(day: i64) -> String {
+    let start = start_of(day).to_string();
+    start.split('T').next().unwrap_or_default().to_owned()
 }
 
 /// Lists the latest days of which an invoice is known.
@@ -129,12 +140,10 @@ pub(crate) async fn invoices(admin: &Admin, call: &Call) -> Result<Reply, Proble
 
 fn shown(of: &InvoicedDay) -> Value {
     let text = |units| Money::new(units, of.currency).to_string();
-    let start = Timestamp::from_micros(of.day.saturating_mul(DAY_S).saturating_mul(1_000_000));
-    let day = start.to_string();
     json!({
         "channel": of.channel,
         "currency": of.currency.code(),
-        "day": day.split('T').next().unwrap_or_default(),
+        "day": day_text(of.day),
         "billed": text(of.billed),
         "confirmed": text(of.confirmed),
         "estimated": text(of.estimated),

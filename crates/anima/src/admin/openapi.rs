@@ -140,6 +140,9 @@ impl Words {
             Action::Estimates => {
                 fixed("estimates", "Lists costs that no provider has confirmed", "ledger")
             }
+            Action::Clear => {
+                fixed("clear", "Confirms or takes back a period's estimated costs", "ledger")
+            }
             Action::Invoice => fixed("invoice", "Notes and compares a provider's bill", "ledger"),
             Action::Invoices => fixed("invoices", "Lists providers' bills, compared", "ledger"),
             Action::TrueUp => {
@@ -221,7 +224,8 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             parameters.push(query("format", &format, false, "How it is written"));
         }
         Action::TrialBalance => parameters.push(query("at", &moment, false, "Just before; or now")),
-        Action::Estimates | Action::Invoices => parameters.extend(of_channel(&limit)),
+        Action::Invoices => parameters.extend(of_channel(&limit)),
+        Action::Estimates => parameters.extend(estimates_of(&limit)),
         Action::Margin => {
             parameters.push(query("request_id", &word, false, "Of one request"));
             parameters.push(query("from", &moment, false, "Posted from here on"));
@@ -243,6 +247,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         | Action::Balance
         | Action::Request
         | Action::Payables
+        | Action::Clear
         | Action::Invoice
         | Action::Nodes
         | Action::Queues
@@ -279,6 +284,15 @@ fn spreading(endpoint: &Endpoint, parameters: &mut Vec<Value>) {
     }
 }
 
+fn estimates_of(limit: &Value) -> [Value; 5] {
+    let [channel, limit] = of_channel(limit);
+    let day = json!({ "type": "string", "format": "date" });
+    let by = json!({ "type": "string", "enum": ["call", "day"], "default": "call" });
+    let from = query("from", &day, false, "Of calls that began on it or later, UTC");
+    let to = query("to", &day, false, "Of calls that began on it or earlier");
+    [channel, limit, from, to, query("by", &by, false, "One by one, or added up by day")]
+}
+
 fn of_channel(limit: &Value) -> [Value; 2] {
     let channel = query("channel", &json!({ "type": "string" }), false, "Of one channel");
     [channel, query("limit", limit, false, "Rows at most")]
@@ -299,6 +313,7 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         Action::Refund => ("NewRefund".to_owned(), true),
         Action::Adjust => ("NewAdjustment".to_owned(), true),
         Action::Grant => ("NewPromo".to_owned(), true),
+        Action::Clear => ("NewClearing".to_owned(), true),
         Action::Invoice => ("NewInvoice".to_owned(), true),
         Action::Hatch(lever) => {
             let (schema, required) = hatches::body(lever)?;
@@ -347,6 +362,7 @@ fn responses(action: Action) -> Value {
         Action::Grant => ("201", Some("Promo".to_owned())),
         Action::TrueUp => ("201", Some("TrueUp".to_owned())),
         Action::Estimates => ("200", Some("EstimatePage".to_owned())),
+        Action::Clear => ("200", Some("Clearing".to_owned())),
         Action::Invoice => ("201", Some("Invoice".to_owned())),
         Action::Invoices => ("200", Some("InvoicePage".to_owned())),
         Action::Grants => ("200", Some("PromoPage".to_owned())),

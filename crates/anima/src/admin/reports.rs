@@ -8,11 +8,14 @@ use serde_json::{Map, Value, json};
 
 use anima_core::clock::Timestamp;
 use anima_core::money::{Currency, Money};
-use anima_store::ledger::money::{Age, Estimate, MarginLine, MarginOf, Payable};
+use anima_store::ledger::money::{
+    Age, Estimate, EstimatedDay, EstimatesOf, MarginLine, MarginOf, Payable,
+};
 
 use super::Admin;
 use super::books::request_id;
 use super::call::Call;
+use super::invoices::{day_of, day_text, start_of};
 use super::problem::{Code, Problem};
 use super::reply::Reply;
 
@@ -54,15 +57,48 @@ fn show_payable(payable: &Payable) -> Value {
     })
 }
 
-/// The oldest costs that rest on our own estimate.
+/// The oldest costs that rest on our own estimate, call by call or by day.
 ///
 /// # Errors
 /// A bad query, or the ledger's.
 pub(crate) async fn estimates(admin: &Admin, call: &Call) -> Result<Reply, Problem> {
-    call.query_only(&["channel", "limit"])?;
-    let channel = call.query.get("channel").map(String::as_str);
-    let estimates = admin.stores.money.estimates(channel, call.limit()?).await?;
-    Ok(Reply::page(estimates.iter().map(show_estimate).collect(), Value::Null))
+    call.query_only(&["channel", "from", "to", "by", "limit"])?;
+    let day = |name: &'static str| {
+        let text = call.query.get(name);
+        let day = |text: &String| {
+            day_of(text).ok_or_else(|| Problem::invalid(name, "a day such as 2026-01-31"))
+        };
+        text.map(day).transpose()
+    };
+    let of = EstimatesOf {
+        channel: call.query.get("channel").cloned(),
+        currency: None,
+        from: day("from")?.map(start_of),
+        to: day("to")?.map(|day| start_of(day.saturating_add(1))),
+        limit: call.limit()?,
+    };
+    let items = match call.query.get("by").map(String::as_str) {
+        None | Some("call") => {
+            let estimates = admin.stores.money.estimates(of).await?;
+            estimates.iter().map(show_estimate).collect()
+        }
+        Some("day") => {
+            let days = admin.stores.money.estimated_days(of).await?;
+            days.iter().map(show_estimated_day).collect()
+        }
+        Some(_) => return Err(Problem::invalid("by", "`call` or `day`")),
+    };
+    Ok(Reply::page(items, Value::Null))
+}
+
+fn show_estimated_day(of: &EstimatedDay) -> Value {
+    json!({
+        "channel": of.channel,
+        "currency": of.currency.code(),
+        "day": day_text(of.day),
+        "calls": of.calls,
+        "amount": text(of.amount, of.currency),
+    })
 }
 
 fn show_estimate(estimate: &Estimate) -> Value {

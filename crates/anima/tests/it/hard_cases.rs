@@ -5,6 +5,8 @@
 //! own promise. Rows that take another process have it played by a second opening of the node's
 //! database: a node that holds money and is never heard of again.
 
+use std::collections::BTreeMap;
+
 use anima_core::clock::{Clock as _, Timestamp};
 use anima_core::ledger::{
     Attempt, AttemptCost, Checkpoint, Close, Exposure, Hold, Phase, PriceRef, Running, Settlement,
@@ -45,6 +47,7 @@ on_both! {
     row_14_prices_are_those_of_the_start;
     row_15_late_usage_gives_back_and_never_takes;
     row_15_a_report_confirms_what_was_estimated;
+    row_15_estimates_of_a_period_are_cleared_at_once;
     row_15_a_late_report_charges_more_within_the_window ("sale_trueup_window_ms = 600000");
     row_15_a_late_report_charges_no_more_after_the_window ("sale_trueup_window_ms = 1");
     row_20_more_than_the_hold_is_charged_down_to_the_floor;
@@ -636,6 +639,60 @@ async fn row_15_a_report_confirms_what_was_estimated(app: &TestApp) {
     assert_eq!((conflict.status, &conflict.json()["code"]), (409, &json!("idempotency_conflict")));
     let record = app.admin(Method::GET, "/audit?limit=1", &Value::Null).await["items"][0].clone();
     assert_eq!((&record["action"], &record["code"]), (&json!("true_up"), &json!(id)));
+}
+
+async fn row_15_estimates_of_a_period_are_cleared_at_once(app: &TestApp) {
+    app.fault("usage-missing");
+    let mut calls = Vec::new();
+    for _ in 0..3 {
+        calls.push(app.ask("chat").await);
+    }
+    app.fault("");
+    let exact = app.ask("chat").await;
+    let before = (app.balance().await, lines(app, exact.request_id()).await);
+    let books = app.trial_balance().await;
+    let days = async || app.admin(Method::GET, "/ledger/estimates?by=day", &Value::Null).await;
+    let day = days().await["items"][0].clone();
+    assert_eq!((&day["channel"], &day["calls"]), (&json!("main"), &json!(3)), "{day}");
+    let clearing = |change: Value| {
+        let mut body = json!({"channel": "main", "currency": "USD", "from": day["day"],
+            "to": day["day"], "billed": "as_estimated", "reference": "bill 12", "reason": "billed"});
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        body
+    };
+    for (change, member) in [
+        (json!({"from": "2026-1-1"}), "from"),
+        (json!({"to": "1970-01-01"}), "to"),
+        (json!({"billed": "half"}), "billed"),
+        (json!({"reference": " "}), "reference"),
+        (json!({"reason": ""}), "reason"),
+    ] {
+        let refused =
+            app.admin_try(Method::POST, "/ledger/estimates/clear", &clearing(change)).await;
+        assert_eq!((refused.status, &refused.json()["errors"][0]["member"]), (400, &json!(member)));
+    }
+    let none = clearing(json!({"channel": "backup"}));
+    let none = app.admin(Method::POST, "/ledger/estimates/clear", &none).await;
+    assert_eq!((&none["cleared"], &none["is_all"]), (&json!(0), &json!(true)));
+    let body = clearing(json!({}));
+    let done = app.admin(Method::POST, "/ledger/estimates/clear", &body).await;
+    assert_eq!((&done["cleared"], &done["is_all"]), (&json!(3), &json!(true)), "{done}");
+    assert_eq!(done["amount"], day["amount"]);
+    assert_eq!(days().await["items"], json!([]));
+    let again = app.admin(Method::POST, "/ledger/estimates/clear", &body).await;
+    assert_eq!(again["cleared"], json!(0), "{again}");
+    let record = app.admin(Method::GET, "/audit?limit=1", &Value::Null).await["items"][0].clone();
+    assert_eq!((&record["action"], &record["code"]), (&json!("clear_estimates"), &json!("main")));
+    // The customers paid what they paid; what was confirmed by the provider stays as it is.
+    assert_eq!(before, (app.balance().await, lines(app, exact.request_id()).await));
+    assert_eq!(calls.len(), 3);
+    let after = app.trial_balance().await;
+    assert_eq!(after["payable_estimated:main"].0, after["payable_estimated:main"].1);
+    let owed = |books: &BTreeMap<String, (i64, i64)>| {
+        let of = |code: &str| books.get(code).map_or(0, |(debits, credits)| credits - debits);
+        of("payable:main") + of("payable_estimated:main")
+    };
+    assert_eq!(owed(&after), owed(&books));
 }
 
 /// Usage that comes after a call was booked by our own count.

@@ -24,8 +24,8 @@ use crate::admin::problem::{Code, Problem};
 use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
 use crate::admin::{
-    Admin, apps, audit, books, circuits, hatches, invoices, keys, limits, nodes, reports, requests,
-    spread, tasks, trueup,
+    Admin, apps, audit, books, circuits, clearing, hatches, invoices, keys, limits, nodes, reports,
+    requests, spread, tasks, trueup,
 };
 
 /// Serves one call whose path names everything by itself.
@@ -130,6 +130,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::TrialBalance => books::trial_balance(admin, call).await,
         Action::Payables => reports::payables(admin, call).await,
         Action::Estimates => reports::estimates(admin, call).await,
+        Action::Clear => Box::pin(clearing::clear(admin, call)).await,
         Action::Invoice => Box::pin(invoices::note_invoice(admin, call)).await,
         Action::Invoices => invoices::invoices(admin, call).await,
         Action::Margin => reports::margin(admin, call).await,
@@ -316,6 +317,7 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::TrialBalance
         | Action::Payables
         | Action::Estimates
+        | Action::Clear
         | Action::Invoice
         | Action::Invoices
         | Action::Margin

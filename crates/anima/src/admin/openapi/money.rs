@@ -31,7 +31,9 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
         ("MarginPage", page(&margin())),
         ("NewTrueUp", true_up_payload()),
         ("TrueUp", true_up()),
-        ("EstimatePage", page(&estimate())),
+        ("EstimatePage", page(&estimates())),
+        ("NewClearing", clearing_payload()),
+        ("Clearing", clearing()),
         ("NewInvoice", invoice_payload()),
         ("Invoice", invoice()),
         ("InvoicePage", page(&invoiced_day())),
@@ -271,6 +273,53 @@ fn estimate() -> Value {
         "currency": text("ISO 4217"),
         "posted_at": instant("Since when"),
     }))
+}
+
+/// Call by call, or by day.
+fn estimates() -> Value {
+    let day = closed(&json!({
+        "channel": text("A channel's code"),
+        "currency": text("ISO 4217"),
+        "day": { "type": "string", "format": "date" },
+        "calls": integer(1, "Upstream calls that began on it"),
+        "amount": amount("What was estimated and not confirmed"),
+    }));
+    json!({ "oneOf": [estimate(), day] })
+}
+
+/// What a clearing is of, with what else is said.
+fn clearing_members(others: Value) -> Value {
+    let named = json!({
+        "channel": text("A channel's code"),
+        "currency": text("ISO 4217"),
+        "from": { "type": "string", "format": "date", "description": "The first day, UTC" },
+        "to": { "type": "string", "format": "date", "description": "The last day" },
+        "billed": { "type": "string", "enum": ["as_estimated", "nothing"],
+            "description": "What the provider charges for them" },
+        "reference": { "type": "string", "minLength": 1, "maxLength": 500,
+            "description": "The invoice's number; names the report" },
+    });
+    let members = [named, others].into_iter().filter_map(|members| match members {
+        Value::Object(members) => Some(members),
+        _ => None,
+    });
+    Value::Object(members.flatten().collect())
+}
+
+fn clearing_payload() -> Value {
+    let reason = text("Why; for the books and the audit record");
+    let members = clearing_members(json!({ "reason": reason }));
+    let required = ["channel", "currency", "from", "to", "billed", "reference", "reason"];
+    payload(&members, &required)
+}
+
+fn clearing() -> Value {
+    let all = "Nothing is open any more; when false, send the same again";
+    closed(&clearing_members(json!({
+        "cleared": integer(0, "Upstream calls that were cleared now"),
+        "amount": nullable(&amount("What was estimated of them")),
+        "is_all": { "type": "boolean", "description": all },
+    })))
 }
 
 fn invoice_payload() -> Value {

@@ -6,7 +6,9 @@ use anima_core::ledger::{EntryKind, Settlement};
 use uuid::Uuid;
 
 use super::*;
-use crate::ledger::money::{Age, Invoice, InvoicedDay, LineKind, MarginOf, Sums};
+use crate::ledger::money::{
+    Age, EstimatedDay, EstimatesOf, Invoice, InvoicedDay, LineKind, MarginOf, Sums,
+};
 use crate::ledger::tests::fixtures::{attempt, correction, eur, hold, release, settle, topup};
 use crate::ledger::{Correction, Error, SaleCorrection};
 
@@ -129,11 +131,26 @@ pub(super) async fn a_report_confirms_the_attempts_that_it_names(desk: Arc<Desk>
     let mut settlement = settle(&open, 50);
     settlement.attempts = vec![attempt(1, false, 3), attempt(2, false, 5), attempt(3, true, 33)];
     desk.ledger.settle(settlement).await.unwrap();
-    let estimates = desk.money.estimates(Some("openai"), 10).await.unwrap();
+    let all = EstimatesOf { limit: 10, ..EstimatesOf::default() };
+    let of = |channel: &str| EstimatesOf { channel: Some(channel.to_owned()), ..all.clone() };
+    let estimates = desk.money.estimates(of("openai")).await.unwrap();
     let shown: Vec<_> = estimates.iter().map(|e| (e.request, e.attempt, e.amount)).collect();
     assert_eq!(shown, [(open.id, Some(1), 3), (open.id, Some(2), 5)]);
-    assert_eq!(desk.money.estimates(Some("azure"), 10).await.unwrap(), []);
-    assert_eq!(desk.money.estimates(None, 1).await.unwrap().len(), 1);
+    assert_eq!(desk.money.estimates(of("azure")).await.unwrap(), []);
+    let first = EstimatesOf { limit: 1, ..all.clone() };
+    assert_eq!(desk.money.estimates(first).await.unwrap().len(), 1);
+    // By when the calls began, and not by when they were booked.
+    let from = |from| EstimatesOf { from: Some(from), ..all.clone() };
+    let until = |to| EstimatesOf { to: Some(to), ..all.clone() };
+    for (wanted, count) in [(from(NOON), 2), (until(NOON), 0), (until(NOON.plus_millis(1)), 2)] {
+        assert_eq!(desk.money.estimates(wanted).await.unwrap().len(), count);
+    }
+    let euros = EstimatesOf { currency: Some(eur()), ..all.clone() };
+    assert_eq!(desk.money.estimates(euros).await.unwrap(), []);
+    let days = desk.money.estimated_days(all.clone()).await.unwrap();
+    let (channel, day) = ("openai".to_owned(), NOON.seconds() / 86_400);
+    let whole = EstimatedDay { channel, currency: Currency::USD, day, calls: 2, amount: 8 };
+    assert_eq!(days, [whole]);
     let request = desk.money.request(open.id).await.unwrap().unwrap();
     assert_eq!((&*request.app, request.is_sold, &request.fx), ("acme", true, &open.fx));
     assert_eq!((&request.sale_price, request.multiplier), (&open.sale_price, open.multiplier));
@@ -154,7 +171,7 @@ pub(super) async fn a_report_confirms_the_attempts_that_it_names(desk: Arc<Desk>
     assert_eq!((done.journal.is_some(), done.given_back, done.replayed), (true, 0, false));
     assert!(desk.ledger.true_up(report(7, 4)).await.unwrap().replayed);
     assert_eq!(desk.ledger.true_up(report(7, 5)).await, Err(Error::Conflict));
-    let estimates = desk.money.estimates(None, 10).await.unwrap();
+    let estimates = desk.money.estimates(all).await.unwrap();
     assert_eq!((estimates.len(), estimates[0].attempt), (1, Some(2)));
     // Up, and down again to what was said before: each report counts.
     for (key, amount) in [(8, 6), (9, 4)] {
