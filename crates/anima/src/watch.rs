@@ -28,7 +28,7 @@ use crate::settings::Settings;
 /// looked at even when passes fail for a while.
 const BACK_MS: i64 = 600_000;
 
-/// How long a turn lasts, milliseconds, unless its node goes on, which it says three times as often.
+/// How long a turn lasts, milliseconds, unless its node goes on. It says so three times as often.
 const TURN_MS: i64 = 120_000;
 
 /// While the last look at everything found something that refuses nothing, one is due so many times
@@ -74,7 +74,7 @@ pub struct Watch {
 struct Known {
     /// The last look at everything, of any node, and when.
     whole: Option<(Timestamp, Seen)>,
-    /// The last looks at what is recent, and when: what refuses stays until everything is looked at.
+    /// The last looks at what is recent, and when: what refuses stays until all is looked at.
     recent: Option<(Timestamp, Seen)>,
     /// Both.
     seen: Seen,

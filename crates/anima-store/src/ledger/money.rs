@@ -118,12 +118,6 @@ pub trait Reports: Send + Sync + fmt::Debug {
     /// [`Error::Unavailable`].
     async fn estimates(&self, of: EstimatesOf) -> Result<Vec<Estimate>, Error>;
 
-    /// The same added up by channel, currency and day, the oldest day first. The limit is of days.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    async fn estimated_days(&self, of: EstimatesOf) -> Result<Vec<EstimatedDay>, Error>;
-
     /// A request as it was recorded. `None` when there is none, or it is not over.
     ///
     /// # Errors
@@ -236,10 +230,6 @@ impl Reports for Books {
 
     async fn estimates(&self, of: EstimatesOf) -> Result<Vec<Estimate>, Error> {
         self.run(estimates::ByCall(of)).await
-    }
-
-    async fn estimated_days(&self, of: EstimatesOf) -> Result<Vec<EstimatedDay>, Error> {
-        self.run(estimates::ByDay(of)).await
     }
 
     async fn request(&self, id: Uuid) -> Result<Option<Request>, Error> {

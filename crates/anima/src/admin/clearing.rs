@@ -1,5 +1,5 @@
-//! Clears estimated costs in bulk: what a provider's invoice says of all calls of a period for which
-//! it reported nothing when they were made.
+//! Clears estimated costs in bulk: what a provider's invoice says of all calls of a period for
+//! which it reported nothing when they were made.
 //!
 //! Each request is corrected as by a report about its attempts (`trueup`), but for the sale, which
 //! stays. The reference names the report: what it has cleared is open no more, so that the same

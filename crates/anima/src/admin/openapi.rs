@@ -137,12 +137,8 @@ impl Words {
                 fixed("statement", "What moved on an app's wallet in a month", "apps")
             }
             Action::Payables => fixed("payables", "Lists what providers are owed", "ledger"),
-            Action::Estimates => {
-                fixed("estimates", "Lists costs that no provider has confirmed", "ledger")
-            }
-            Action::Clear => {
-                fixed("clear", "Confirms or takes back a period's estimated costs", "ledger")
-            }
+            Action::Estimates => fixed("estimates", "Lists costs that nobody confirmed", "ledger"),
+            Action::Clear => fixed("clear", "Clears a period's estimated costs", "ledger"),
             Action::Invoice => fixed("invoice", "Notes and compares a provider's bill", "ledger"),
             Action::Invoices => fixed("invoices", "Lists providers' bills, compared", "ledger"),
             Action::TrueUp => {
@@ -189,17 +185,20 @@ fn header(name: &str, required: bool, description: &str) -> Value {
         "schema": schema })
 }
 
-fn parameters(endpoint: &Endpoint) -> Vec<Value> {
-    let mut parameters: Vec<Value> = endpoint
-        .path
-        .split('/')
+/// What stands in braces in a path.
+fn names_of(path: &str) -> Vec<Value> {
+    path.split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
         .map(|name| {
             let schema =
                 if name == "n" { schemas::version_no() } else { json!({"type": "string"}) };
             json!({ "name": name, "in": "path", "required": true, "schema": schema })
         })
-        .collect();
+        .collect()
+}
+
+fn parameters(endpoint: &Endpoint) -> Vec<Value> {
+    let mut parameters = names_of(&endpoint.path);
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
     let moment = json!({ "type": "string", "format": "date-time" });
     let word = json!({ "type": "string" });

@@ -656,7 +656,7 @@ async fn row_15_estimates_of_a_period_are_cleared_at_once(app: &TestApp) {
     assert_eq!((&day["channel"], &day["calls"]), (&json!("main"), &json!(3)), "{day}");
     let clearing = |change: Value| {
         let mut body = json!({"channel": "main", "currency": "USD", "from": day["day"],
-            "to": day["day"], "billed": "as_estimated", "reference": "bill 12", "reason": "billed"});
+            "to": day["day"], "billed": "as_estimated", "reference": "bill 12", "reason": "r"});
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         body
     };

@@ -14,6 +14,7 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::Account;
 use anima_core::money::Currency;
 
+use super::estimates::{ByDay, EstimatedDay, EstimatesOf};
 use super::{Books, currency_of, first_journal, units};
 use crate::ledger::Error;
 use crate::ledger::session::{Failed, Mode, Record, Session, Value, Work};
@@ -99,6 +100,13 @@ pub trait Invoices: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Error::Unavailable`].
     async fn invoices(&self, channel: Option<&str>, limit: u32) -> Result<Vec<InvoicedDay>, Error>;
+
+    /// Costs that no report has confirmed, by channel, currency and day, the oldest day first. The
+    /// limit is of days.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn estimated_days(&self, of: EstimatesOf) -> Result<Vec<EstimatedDay>, Error>;
 }
 
 #[async_trait]
@@ -109,6 +117,10 @@ impl Invoices for Books {
 
     async fn invoices(&self, channel: Option<&str>, limit: u32) -> Result<Vec<InvoicedDay>, Error> {
         self.run(Listed { channel: channel.unwrap_or_default().to_owned(), limit }).await
+    }
+
+    async fn estimated_days(&self, of: EstimatesOf) -> Result<Vec<EstimatedDay>, Error> {
+        self.run(ByDay(of)).await
     }
 }
 
