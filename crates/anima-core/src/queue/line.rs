@@ -14,8 +14,12 @@ use super::{Queue, Waiter, turn};
 use crate::clock::Timestamp;
 use crate::quota::{Ask, Book, Bound, Check, Pass, Scope, Standing};
 
-/// How many are tried when the first in line cannot run.
+/// How many that wait for what others wait for too are tried before nobody behind them is.
 const DEPTH: usize = 8;
+/// How many are looked at for that, as those that only their own key's limits stop do not count.
+const LOOKED_MAX: usize = 64;
+/// How many are looked at in one go, however many are called.
+const LOOKS_MAX: usize = 512;
 /// How many are called or taken out in one go, and how many of dead nodes beside them.
 const CHANGES_MAX: usize = 64;
 /// How long what is taken for a called one waits for it, microseconds.
@@ -31,7 +35,7 @@ pub struct Joining<'a> {
     pub id: Uuid,
     /// Whose share it takes.
     pub tenant: &'a Arc<str>,
-    /// When it began to wait, if it comes back; 0: now.
+    /// When it began to wait, if it comes back, which it always may; 0: now.
     pub since_us: i64,
     /// How long it waits, microseconds.
     pub within_us: i64,
@@ -119,10 +123,12 @@ impl Line {
         let since_us = if joining.since_us == 0 { now_us } else { joining.since_us };
         if self.queue.find(id).is_none() {
             let ahead = i64::try_from(self.queue.len_of(joining.tenant)).unwrap_or(i64::MAX);
-            if ahead >= joining.most {
+            // One that comes back was let in before, and may have been called since.
+            let is_back = joining.since_us != 0;
+            if !is_back && ahead >= joining.most {
                 return (Joined::Full(ahead), Called::default());
             }
-            if ahead > joining.ahead_max {
+            if !is_back && ahead > joining.ahead_max {
                 return (Joined::Vain(ahead), Called::default());
             }
             let deadline_us = now_us.saturating_add(joining.within_us);
@@ -161,9 +167,12 @@ impl Line {
     /// Its work does not grow with the number of those who wait.
     pub fn hand_off(&mut self, book: &mut Book, now: Timestamp) -> Called {
         let is_over = self.bury(now.micros());
-        let mut ids = Vec::new();
+        let (mut ids, mut looks) = (Vec::new(), 0);
         for _ in 0..CHANGES_MAX {
-            match self.step(book, now) {
+            if looks >= LOOKS_MAX {
+                break;
+            }
+            match self.step(book, now, &mut looks) {
                 Step::Called(id) => ids.push(id),
                 Step::Removed => {}
                 Step::Done(next_us) => {
@@ -174,9 +183,10 @@ impl Line {
         Called { ids, next_us: Some(0) }
     }
 
-    fn step(&mut self, book: &mut Book, now: Timestamp) -> Step {
-        let mut next_us: Option<i64> = None;
-        for id in self.queue.heads(DEPTH) {
+    fn step(&mut self, book: &mut Book, now: Timestamp, looks: &mut usize) -> Step {
+        let (mut next_us, mut blocked): (Option<i64>, usize) = (None, 0);
+        for id in self.queue.heads(LOOKED_MAX) {
+            *looks += 1;
             let over = |waiter: &Waiter| {
                 waiter.deadline_us <= now.micros() || self.is_dead(waiter.node, now.micros())
             };
@@ -194,7 +204,9 @@ impl Line {
                     let both = [next_us, wait].into_iter().flatten();
                     next_us = both.min();
                     // A limit of its own key is in nobody else's way.
-                    if self.queue.pass_over(id, now.micros()) && shared {
+                    blocked += usize::from(shared);
+                    let is_tired = self.queue.pass_over(id, now.micros());
+                    if shared && (is_tired || blocked >= DEPTH) {
                         break;
                     }
                 }
@@ -403,6 +415,27 @@ mod tests {
         assert_eq!(full, Joined::Full(2));
         let vain = line.join(&mut book, (NODE, Joining { most: 9, ..joining }), at(4)).0;
         assert_eq!(vain, Joined::Vain(2));
+        let back = line.join(&mut book, (NODE, Joining { since_us: 9, ..joining }), at(4)).0;
+        assert_eq!(back, Joined::Waits(9, None));
+    }
+
+    #[test]
+    fn the_ninth_key_of_an_app_is_served_although_eight_wait_for_their_own() {
+        let (mut line, mut book) = (Line::default(), Book::default());
+        let of = |tenant: &str| {
+            let mut one = slots(1);
+            (one.counter.scope, one.counter.code) = (Scope::Key, tenant.into());
+            [one]
+        };
+        let tenants = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        for (id, tenant) in (1..).zip(tenants) {
+            let own = of(tenant);
+            assert_eq!(join(&mut line, &mut book, (id, tenant), &own), Joined::Called);
+            let again = join(&mut line, &mut book, (100 + id, tenant), &own);
+            assert!(matches!(again, Joined::Waits(_, None)));
+        }
+        let ninth = of("i");
+        assert_eq!(join(&mut line, &mut book, (200, "i"), &ninth), Joined::Called);
     }
 
     #[test]

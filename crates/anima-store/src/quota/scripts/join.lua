@@ -11,10 +11,13 @@ bury(now)
 local seat, ahead = seat_of(id), 0
 if not seat then
     ahead = number(META, 'n:' .. tenant)
-    if ahead >= tonumber(ARGV[9]) then return {2, ahead, now, -1} end
-    if ahead > tonumber(ARGV[10]) then return {3, ahead, now, -1} end
     local since = ARGV[4]
-    if since == '0' then since = stamp(now) end
+    -- One that comes back was let in before, and may have been called since.
+    if since == '0' then
+        if ahead >= tonumber(ARGV[9]) then return {2, ahead, now, -1} end
+        if ahead > tonumber(ARGV[10]) then return {3, ahead, now, -1} end
+        since = stamp(now)
+    end
     local deadline = stamp(now + tonumber(ARGV[3]))
     seat = {tenant, since, deadline, node, ARGV[7], ARGV[8], KEYS[7]}
     push(id, seat)

@@ -5,7 +5,7 @@
 -- A seat: tenant, since, deadline, node, turn, topic of the node, ticket, then for each bound
 --   's', own, counter, limit | 'r', own, counter, cost, burst, period
 local HEADS, LINE, SEATS, META, NODES, HOMES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local DEPTH, CHANGES_MAX, PATIENCE = 8, 64, 2000000
+local DEPTH, LOOKED_MAX, LOOKS_MAX, CHANGES_MAX, PATIENCE = 8, 64, 512, 64, 2000000
 local CLAIM, NODE_LEASE, KEPT_MS = 5000000, 5000000, 60000
 local function stamp(number) return string.format('%.0f', number) end
 local function instant(given)
@@ -154,10 +154,12 @@ local function take(id, seat, writes, now)
     end
     if #writes > 0 then redis.call('PEXPIRE', seat[7], 3720000) end
 end
--- One look at the line: 'called' or 'removed' when it changed, else nothing, and when to look again.
+-- One look at the line: 'called' or 'removed' when it changed, else nothing; when to look again; and
+-- at how many it looked. Those that only their own key's limits stop do not count as tried.
 local function step(now)
-    local next = nil
-    for _, head in ipairs(redis.call('ZRANGE', HEADS, 0, DEPTH - 1)) do
+    local next, blocked, looks = nil, 0, 0
+    for _, head in ipairs(redis.call('ZRANGE', HEADS, 0, LOOKED_MAX - 1)) do
+        looks = looks + 1
         local tenant = string.sub(head, 18)
         local first = first_of(tenant)
         local id = first and string.sub(first, #tenant + 19)
@@ -165,32 +167,35 @@ local function step(now)
         if not seat then
             -- A part of the line was lost: it is built again.
             redis.call('DEL', HEADS, LINE, SEATS, META, HOMES)
-            return nil, nil
+            return nil, nil, looks
         end
         if tonumber(seat[3]) <= now or is_dead(seat[4], now) then
             take_out(id, seat, nil)
-            return 'removed', nil
+            return 'removed', nil, looks
         end
         local runs, wait, shared, writes = attempt(id, seat, now)
         if runs then
             take(id, seat, writes, now)
             take_out(id, seat, now)
             redis.call('PUBLISH', seat[6], id)
-            return 'called', nil
+            return 'called', nil, looks
         end
         if wait then next = math.min(next or wait, wait) end
         redis.call('HSETNX', META, 'p:' .. id, stamp(now))
-        if shared and now - number(META, 'p:' .. id) >= PATIENCE then break end
+        if shared then
+            blocked = blocked + 1
+            if blocked >= DEPTH or now - number(META, 'p:' .. id) >= PATIENCE then break end
+        end
     end
-    return nil, next
+    return nil, next, looks
 end
 -- Takes what is there for those whose turn it is. Gives after how long to look again, or -1.
 local function hand_off(now)
-    local changes, is_over, changed, next = 0, bury(now), nil, nil
+    local changes, looks, is_over, changed, next, looked = 0, 0, bury(now), nil, nil, 0
     repeat
-        changed, next = step(now)
-        changes = changes + 1
-    until not changed or changes >= CHANGES_MAX
+        changed, next, looked = step(now)
+        changes, looks = changes + 1, looks + looked
+    until not changed or changes >= CHANGES_MAX or looks >= LOOKS_MAX
     if changed or not is_over then next = 0 end
     for _, key in ipairs({HEADS, LINE, SEATS, META, HOMES}) do redis.call('PEXPIRE', key, KEPT_MS) end
     return next or -1

@@ -1,6 +1,6 @@
 //! The contract of lines, run against every backend.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anima_core::queue::line::{CLAIM_US, Joined, Joining, NODE_US};
@@ -20,8 +20,11 @@ pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
     a_claim_that_nobody_keeps_goes_to_the_next(&place().await).await;
     who_comes_does_not_overtake(&place().await).await;
     who_comes_back_has_its_old_place(&place().await).await;
+    the_ninth_key_of_an_app_is_served_although_eight_wait_for_their_own(&place().await).await;
+    who_comes_back_is_not_too_many(&place().await).await;
     for seed in 1..=6 {
-        a_random_sequence_is_as_in_the_line(&place().await, seed).await;
+        a_random_sequence_is_as_in_the_line(&place().await, (seed, FEW)).await;
+        a_random_sequence_is_as_in_the_line(&place().await, (seed, MANY)).await;
     }
 }
 
@@ -121,11 +124,65 @@ async fn who_comes_back_has_its_old_place(place: &Place) {
     assert_eq!(absent(place, &[2, 3], NODE_US + 4).await, [2]);
 }
 
-/// What calls of a key ask for: slots of the app, a rate of their own and one of the app.
-fn asks(app: &Arc<str>, (key, units): (&Arc<str>, i64)) -> [Bound; 3] {
-    let own = Bound { units, ..rate(key, Scope::Key, 600, 9) };
-    let own = Bound { tag: Tag::App(Arc::clone(app)), ..own };
-    [slots(app, Scope::App, 3), own, rate(app, Scope::App, 1_200, 30)]
+/// A limit of a key's own, under its app's tag.
+fn own(place: &Place, bound: Bound) -> Bound {
+    Bound { tag: tag(place), ..bound }
+}
+
+async fn the_ninth_key_of_an_app_is_served_although_eight_wait_for_their_own(place: &Place) {
+    let keys: Vec<Arc<str>> = (1..=40).map(|n| format!("k{n}").into()).collect();
+    let (ninth, others) = keys.split_last().unwrap();
+    let one = |key| [own(place, slots(key, Scope::Key, 1)), slots(&place.app, Scope::App, 100)];
+    for (n, key) in (1..).zip(others) {
+        assert!(admitted(&admit(place, n, &one(key), 0).await));
+        let joined = place.store.join(&tag(place), joining((100 + n, key), &one(key)), at(1)).await;
+        assert_eq!(joined.unwrap(), Joined::Waits(at(1).micros(), None), "for its own");
+    }
+    let joined = place.store.join(&tag(place), joining((99, ninth), &one(ninth)), at(2)).await;
+    assert_eq!(joined.unwrap(), Joined::Called);
+    // Whoever comes to wait for its own stands behind them, and is served all the same.
+    let joined = place.store.join(&tag(place), joining((199, ninth), &one(ninth)), at(3)).await;
+    assert_eq!(joined.unwrap(), Joined::Waits(at(3).micros(), None));
+    assert!(close(place, 99, &one(ninth), 4).await);
+    assert_eq!(absent(place, &[101, 108, 199], 4).await, [199]);
+}
+
+async fn who_comes_back_is_not_too_many(place: &Place) {
+    let (one, tenant) = ([slots(&place.app, Scope::App, 1)], "k1".into());
+    assert!(admitted(&admit(place, 1, &one, 0).await));
+    let narrow = |id| Joining { most: 1, ahead_max: 0, ..joining((id, &tenant), &one) };
+    let come = async |asked| place.store.join(&tag(place), asked, at(5)).await.unwrap();
+    assert_eq!(come(narrow(2)).await, Joined::Waits(at(5).micros(), None));
+    assert_eq!(come(narrow(3)).await, Joined::Full(1));
+    let back = Joining { since_us: at(4).micros(), ..narrow(4) };
+    assert_eq!(come(back).await, Joined::Waits(at(4).micros(), None));
+    assert!(close(place, 1, &one, 6).await);
+    assert_eq!(absent(place, &[2, 4], 6).await, [4], "at its old place");
+}
+
+/// Whose calls a random sequence is of: how many keys, the slots of each and those of the app.
+#[derive(Clone, Copy)]
+struct Crowd {
+    keys: u64,
+    own_slots: i64,
+    slots: i64,
+}
+
+/// They wait for what they share.
+const FEW: Crowd = Crowd { keys: 4, own_slots: 2, slots: 3 };
+/// They wait for their own, more of them than are tried.
+const MANY: Crowd = Crowd { keys: 12, own_slots: 1, slots: 11 };
+
+impl Crowd {
+    /// What calls of a key ask for: slots of the app and of their own, a rate of their own and one
+    /// of the app.
+    fn asks(self, place: &Place, (key, units): (&Arc<str>, i64)) -> [Bound; 4] {
+        let app = &place.app;
+        let own_slots = own(place, slots(key, Scope::Key, self.own_slots));
+        let own_rate = own(place, Bound { units, ..rate(key, Scope::Key, 600, 9) });
+        let shared = rate(app, Scope::App, 300 * self.slots, 30 * self.slots);
+        [slots(app, Scope::App, self.slots), own_slots, own_rate, shared]
+    }
 }
 
 /// Whether operators are shown those that wait in a line.
@@ -136,29 +193,29 @@ async fn shows(place: &Place, line: &Line) -> bool {
 }
 
 /// The same steps by the backend and by the line, which must say the same of each.
-async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
-    let (rng, app, tag) = (SeededRng::new(seed), &place.app, tag(place));
+async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64, Crowd)) {
+    let (rng, tag) = (SeededRng::new(seed), tag(place));
     let pick = |most: u64| i64::try_from(rng.next_u64() % most).unwrap();
     let (mut book, mut line, node) = (Book::default(), Line::default(), Uuid::nil());
-    let tenants: Vec<Arc<str>> = ["k1", "k2", "k3", "k4"].map(Arc::from).into();
+    let tenants: Vec<Arc<str>> = (0..crowd.keys).map(|n| format!("k{n}").into()).collect();
     let (mut now, mut waiting, mut open) = (0, BTreeSet::new(), BTreeSet::new());
-    let all = |tenant: usize, units| asks(app, (&tenants[tenant], units));
+    let mut of = BTreeMap::new();
+    let all = |tenant: usize, units| crowd.asks(place, (&tenants[tenant], units));
     for step in 1..400_u128 {
         now += pick(if pick(40) == 0 { 6_000_000 } else { 200_000 });
-        let (id, tenant) = (Uuid::from_u128(step), usize::try_from(pick(4)).unwrap());
+        let (id, tenant) = (Uuid::from_u128(step), usize::try_from(pick(crowd.keys)).unwrap());
         match pick(8) {
             0..4 => {
+                of.insert(id, tenant);
                 let bounds = all(tenant, pick(9) + 1);
+                let from = usize::try_from(pick(3)).unwrap();
                 let asked = Joining {
                     since_us: if pick(6) == 0 { at(now - 300_000).micros() } else { 0 },
                     within_us: 500_000 + pick(4_000_000),
                     weight: u32::try_from(pick(3)).unwrap(),
                     most: 6,
                     ahead_max: 4 + pick(3),
-                    ..joining(
-                        (step, &tenants[tenant]),
-                        &bounds[usize::try_from(pick(2)).unwrap()..],
-                    )
+                    ..joining((step, &tenants[tenant]), &bounds[from..])
                 };
                 let (expected, _) = line.join(&mut book, (node, asked), at(now));
                 let said = place.store.join(&tag, asked, at(now)).await.unwrap();
@@ -181,12 +238,13 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
             }
             _ => {
                 if let Some(id) = open.pop_first() {
-                    let used: Vec<Bound> = all(0, 1).into_iter().chain(all(1, 1)).collect();
-                    let expected = book.close(id, &used[..1], at(now).micros());
+                    let used = all(of[&id], 1);
+                    let used = &used[..2];
+                    let expected = book.close(id, used, at(now).micros());
                     if expected {
                         line.hand_off(&mut book, at(now));
                     }
-                    let ticket = Ticket { id, bounds: used[..1].into() };
+                    let ticket = Ticket { id, bounds: used.into() };
                     let said = place.store.close(&ticket, at(now)).await.unwrap();
                     assert_eq!(said, expected, "seed {seed} step {step}");
                 }
@@ -202,7 +260,7 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, seed: u64) {
         }
         assert!(waiting.is_empty() || shows(place, &line).await, "seed {seed} step {step}");
         let running = book.level(&all(0, 1)[0], at(now).micros()).unwrap().used;
-        assert!((0..=3).contains(&running), "{running} slots of three");
+        assert!((0..=crowd.slots).contains(&running), "{running} of {}", crowd.slots);
         assert_eq!(used(place, &all(0, 1)[0], now).await, running, "seed {seed} step {step}");
     }
 }
