@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::quota::book::{Level, Seen};
-use anima_core::quota::{Ask, Bound, Counter, Span, Tag, Verdict};
+use anima_core::quota::{Ask, Bound, Check, Counter, Span, Tag, Verdict};
 
 use self::line::LineStore;
 use crate::config;
@@ -78,6 +78,9 @@ pub trait PurseStore: Send + Sync + fmt::Debug {
     /// Says how many nodes the database knows: at least so many share each limit. Counters that
     /// were lost know only of the nodes that have called since.
     fn shared_by(&self, _nodes: i64) {}
+
+    /// Brings to the shared counters what was counted without them, as soon as they are back.
+    async fn reconcile(&self, _now: Timestamp, _lease_us: i64) {}
 }
 
 /// Counters. See the module.
@@ -94,6 +97,17 @@ pub trait QuotaStore: PurseStore + LineStore {
     /// # Errors
     /// When the counters cannot be reached: what was taken then expires by itself.
     async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable>;
+
+    /// Closes a ticket of which the counters may know a part, or nothing. Gives the purses that are
+    /// not known to be charged with what it spent: all, when they do not answer.
+    async fn close_untold(&self, ticket: &Ticket, now: Timestamp) -> Vec<Bound> {
+        // Where a ticket is known as a whole.
+        if let Ok(true) = self.close(ticket, now).await {
+            return vec![];
+        }
+        let purse = |bound: &&Bound| matches!(bound.check, Check::Purse { .. });
+        ticket.bounds.iter().filter(purse).cloned().collect()
+    }
 
     /// Keeps what tickets took for a further lease.
     ///
@@ -122,9 +136,6 @@ pub trait QuotaStore: PurseStore + LineStore {
         bounds: &[Bound],
         now: Timestamp,
     ) -> Result<Vec<Option<Level>>, Unavailable>;
-
-    /// Brings to the shared counters what was counted without them, as soon as they are back.
-    async fn reconcile(&self, _now: Timestamp, _lease_us: i64) {}
 
     /// Forgets what says nothing any more.
     async fn sweep(&self, now: Timestamp);

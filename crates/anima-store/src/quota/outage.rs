@@ -241,6 +241,17 @@ impl PurseStore for SharedQuotas {
     fn shared_by(&self, nodes: i64) {
         self.in_database.store(nodes, Ordering::Relaxed);
     }
+
+    async fn reconcile(&self, now: Timestamp, lease_us: i64) {
+        if self.is_away() {
+            self.comes_back(true, (now, lease_us)).await;
+        } else if !self.debts.lock().are_told()
+            && let Ok(_turn) = self.payer.try_lock()
+            && let Err(error) = self.pay(now, lease_us).await
+        {
+            tracing::warn!(%error, "failed to charge what was spent without the shared counters");
+        }
+    }
 }
 
 #[async_trait]
@@ -275,16 +286,15 @@ impl QuotaStore for SharedQuotas {
         let here = self.own.load_full().close(ticket, now).await?;
         let known = self.debts.lock().ended(ticket.id);
         // Also when it was taken here: an answer that was lost may have been a yes.
-        let there = self.shared.close(ticket, now).await;
-        match (known, there) {
-            (_, Ok(true)) => Ok(true),
-            (Some(debts::Known::No), Ok(false) | Err(_)) => {
-                self.debts.lock().owe(&ticket.bounds);
-                Ok(true)
-            }
-            (_, Ok(false)) => Ok(here),
-            (_, Err(_)) if here => Ok(true),
-            (_, Err(error)) => Err(error),
+        if known == Some(debts::Known::No) {
+            let uncharged = self.shared.close_untold(ticket, now).await;
+            self.debts.lock().owe(&uncharged);
+            return Ok(true);
+        }
+        match self.shared.close(ticket, now).await {
+            Ok(there) => Ok(here || there),
+            Err(_) if here => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
@@ -306,17 +316,6 @@ impl QuotaStore for SharedQuotas {
         match self.shared.levels(bounds, now).await {
             Ok(levels) => Ok(levels),
             Err(_logged) => self.own.load_full().levels(bounds, now).await,
-        }
-    }
-
-    async fn reconcile(&self, now: Timestamp, lease_us: i64) {
-        if self.is_away() {
-            self.comes_back(true, (now, lease_us)).await;
-        } else if !self.debts.lock().are_told()
-            && let Ok(_turn) = self.payer.try_lock()
-            && let Err(error) = self.pay(now, lease_us).await
-        {
-            tracing::warn!(%error, "failed to charge what was spent without the shared counters");
         }
     }
 

@@ -19,6 +19,7 @@ use anima_core::quota::book::{Level, Seen};
 use anima_core::quota::{Ask, Bound, Check, Span, Standing, Tag, Verdict, verdict};
 
 use self::answers::{more, standing};
+use self::close::{close_each, close_tag};
 use super::line::InTurn;
 use super::{PurseStore, QuotaStore, Ticket, Unavailable};
 use crate::pubsub::PubSub;
@@ -26,12 +27,10 @@ use crate::redis::{Error, Redis};
 use crate::redis_keys::{self, Key};
 
 mod answers; // what scripts found, as the book says it
+mod close; // how tickets end
 mod line; // who waits for them
 
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
-static CLOSE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!(include_str!("scripts/line.lua"), include_str!("scripts/close.lua")))
-});
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
 static EXTEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/extend.lua")));
 static ALIVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/alive.lua")));
@@ -219,7 +218,7 @@ impl RedisQuotas {
         let none = |bound: &Bound| Bound { units: 0, ..bound.clone() };
         let bounds = ask.bounds.iter().filter(|bound| bound.tag == *tag).map(none).collect();
         let ticket = Ticket { id: ask.id, bounds };
-        self.close_tag(&ticket, tag, ask.now).await.map(drop)
+        close_tag(self, &ticket, tag, ask.now).await.map(drop)
     }
 
     /// Sets what a ticket holds of the purses of a tag: whether it did, and of each purse what was
@@ -251,31 +250,6 @@ impl RedisQuotas {
         });
         let now_us = head.last().copied().unwrap_or_else(|| ask.now.micros());
         Ok((head.first() == Some(&1), now_us, states.collect()))
-    }
-
-    async fn close_tag(
-        &self,
-        ticket: &Ticket,
-        tag: &Tag,
-        now: Timestamp,
-    ) -> Result<bool, Unavailable> {
-        let mut keys = Vec::from(redis_keys::quota_line(tag));
-        keys.push(redis_keys::quota_ticket(tag, ticket.id));
-        let mut arguments = vec![ticket.id.to_string(), (self.time)(now).to_string()];
-        for bound in ticket.bounds.iter().filter(|bound| bound.tag == *tag) {
-            keys.extend(keys_of(bound));
-            match bound.check {
-                Check::Slots { .. } => arguments.push("s".to_owned()),
-                Check::Rate(rate) => {
-                    arguments.extend(["r".to_owned(), rate.cost_us(bound.units).to_string()]);
-                }
-                Check::Purse { .. } => {
-                    arguments.extend(["p".to_owned(), bound.units.to_string()]);
-                }
-            }
-        }
-        let closed: i64 = self.redis.script(&CLOSE, &keys, arguments).await?;
-        Ok(closed == 1)
     }
 
     async fn level_of(&self, bound: &Bound, now: Timestamp) -> Result<Option<Level>, Unavailable> {
@@ -417,9 +391,13 @@ impl QuotaStore for RedisQuotas {
     async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {
         let mut closed = false;
         for tag in tags(&ticket.bounds) {
-            closed |= self.close_tag(ticket, tag, now).await?;
+            closed |= close_tag(self, ticket, tag, now).await?.is_some();
         }
         Ok(closed)
+    }
+
+    async fn close_untold(&self, ticket: &Ticket, now: Timestamp) -> Vec<Bound> {
+        close_each(self, ticket, now).await
     }
 
     async fn renew(

@@ -19,6 +19,7 @@ use crate::redis::{Options, Redis};
 
 mod lines; // who waits
 mod losses; // a Redis that forgets
+mod outages; // a Redis that was away
 
 const LEASE: i64 = 30_000_000;
 /// When the tests happen.

@@ -1,12 +1,13 @@
 -- Closes a ticket of one tag with what was really used, and hands over what it gives back. Gives 1,
--- or 0 when it was closed before.
+-- then for each purse whether the ticket knew of it, for only then it was charged; or 0 when there
+-- is none, because it was closed before.
 -- KEYS: as `line`, then as for `admit`. ARGV: id, now (0: this server's), then for each bound
 --   's' | 'r', actual cost | 'p', actual units
 local id, now, ticket = ARGV[1], instant(ARGV[2]), KEYS[7]
 if redis.call('EXISTS', ticket) == 0 or redis.call('HEXISTS', ticket, 'closed') == 1 then
-    return 0
+    return {0}
 end
-local key, at = 8, 3
+local out, key, at = {1}, 8, 3
 while at <= #ARGV do
     local kind, counter = ARGV[at], KEYS[key]
     local taken = redis.call('HGET', ticket, counter)
@@ -29,6 +30,7 @@ while at <= #ARGV do
         end
         at, key = at + 2, key + 1
     else
+        table.insert(out, taken and 1 or 0)
         if taken then
             local amount, from = string.match(taken, '^(%d+):(%d+)$')
             if redis.call('HGET', counter, 'from') == from then
@@ -50,4 +52,4 @@ redis.call('DEL', ticket)
 redis.call('HSET', ticket, 'closed', '1')
 redis.call('PEXPIRE', ticket, 60000)
 if redis.call('EXISTS', HEADS) == 1 then hand_off(now) end
-return 1
+return out
