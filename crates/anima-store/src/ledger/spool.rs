@@ -27,6 +27,7 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Balance, Checkpoint, Entry, Extension, Hold, Settlement};
 use anima_core::money::Currency;
 
+use super::batch::caught::caught;
 use super::{
     Claimed, Correction, Error, Finding, Health, Lease, Leases, LedgerStore, OpenHolds, Posted,
     Posting, Registration, Settled, TrialLine, TruedUp,
@@ -320,10 +321,15 @@ impl Keeper {
         for spooled in all {
             let (inner, observer) = (Arc::clone(&self.inner), Arc::clone(&self.observer));
             writing.spawn(async move {
-                match fate::write_one(&*inner, &*observer, &spooled).await {
-                    Fate::Done => None,
-                    Fate::Away => Some(Spooled { fenced: false, ..spooled }),
-                    Fate::Fenced => Some(Spooled { fenced: true, ..spooled }),
+                match caught(fate::write_one(&*inner, &*observer, &spooled)).await {
+                    Ok(Fate::Done) => None,
+                    Err(why) => {
+                        let id = spooled.settlement.hold;
+                        tracing::error!(%id, why, "writing a spooled settlement panicked");
+                        Some(Spooled { fenced: false, ..spooled })
+                    }
+                    Ok(Fate::Away) => Some(Spooled { fenced: false, ..spooled }),
+                    Ok(Fate::Fenced) => Some(Spooled { fenced: true, ..spooled }),
                 }
             });
         }

@@ -64,6 +64,8 @@ struct Terms {
     floor: i64,
     /// `None` where the sale stays as it is.
     may_take: Option<Room>,
+    /// The customer may be charged more than before.
+    upward: bool,
 }
 
 pub(super) fn correction<'a>(
@@ -79,25 +81,28 @@ pub(super) fn correction<'a>(
         return Err(Error::Conflict);
     }
     let admitted_at = stored.created_at;
-    match stored.state {
+    let was_sold = match stored.state {
         State::Open { node } if node == judge.node => {
             return Err(Error::Refused("the hold is open and ours: settle it".to_owned()));
         }
         State::Open { .. } => return Err(Error::Fenced),
         State::Closed { digest, .. } if digest == settle.digest => return Ok(REPLAY),
-        State::Closed { .. } => {}
-    }
+        State::Closed { charged, uncollected, .. } => charged > 0 || uncollected > 0,
+    };
     if was_posted_to(judge, settlement.hold) {
         return Err(Error::Fenced);
     }
     let booked = judge.known.booked.remove(&settlement.hold).unwrap_or_default();
     let floor = judge.wallet(account_id)?.floor;
+    // What was closed as not sold stays so: its caller was told, or may have asked again under the
+    // same key, or its task has been given back.
+    let upward = correction.sale == SaleCorrection::BothWays && was_sold;
     let may_take = match correction.sale {
         SaleCorrection::Keep => None,
-        SaleCorrection::DownOnly => Some(Room::default()),
-        SaleCorrection::BothWays => Some(room(judge, (account_id, floor), admitted_at)?),
+        SaleCorrection::BothWays if upward => Some(room(judge, (account_id, floor), admitted_at)?),
+        SaleCorrection::DownOnly | SaleCorrection::BothWays => Some(Room::default()),
     };
-    let terms = Terms { account_id, admitted_at, floor, may_take };
+    let terms = Terms { account_id, admitted_at, floor, may_take, upward };
     let (booked, verdict) = correct(judge, booked, correction, &terms);
     judge.known.booked.insert(settlement.hold, booked);
     verdict
@@ -156,7 +161,7 @@ fn correct<'a>(
     });
     let verdict = posted.map(|(legs, attempts, seq, journal)| {
         if journal.is_some() {
-            note_ground(judge, &booked, correction, (seq, &attempts));
+            note_ground(judge, &booked, correction, (seq, &attempts, terms.upward));
         }
         later_attempts(judge, &mut booked, attempts);
         let given_back = given_back(&legs);
@@ -211,10 +216,10 @@ fn note_ground<'a>(
     judge: &mut Judge<'_, 'a>,
     booked: &Booked,
     correction: &PreparedCorrection,
-    (seq, attempts): (i16, &[AttemptRow<'a>]),
+    (seq, attempts, upward): (i16, &[AttemptRow<'a>], bool),
 ) {
     let hold = correction.settle.settlement.hold;
-    judge.plan.corrections.push(ground_of_sale(correction, seq));
+    judge.plan.corrections.push(ground_of_sale(correction, seq, upward));
     for row in attempts {
         let n = row.attempt.n;
         let is_new = !booked.attempts.contains(&n);
@@ -228,9 +233,8 @@ fn note_ground<'a>(
     }
 }
 
-fn ground_of_sale(correction: &PreparedCorrection, seq: i16) -> CorrectionRow {
+fn ground_of_sale(correction: &PreparedCorrection, seq: i16, upward: bool) -> CorrectionRow {
     let Settlement { hold, close, conversion, .. } = &correction.settle.settlement;
-    let upward = correction.sale == SaleCorrection::BothWays;
     let row = CorrectionRow { hold: *hold, seq, owed: None, priced: None, estimate: false, upward };
     match close {
         _ if correction.sale == SaleCorrection::Keep => row,

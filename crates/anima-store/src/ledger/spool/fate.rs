@@ -1,7 +1,8 @@
 //! What becomes of a settlement that its database did not take in time.
 //!
-//! Not here: where it is kept meanwhile. Invariant: what a customer has is sold, also when another
-//! node has closed the hold by then; what was withheld is not.
+//! Not here: where it is kept meanwhile. Invariant: what a customer has is sold at what it came to,
+//! also when another node has sold it at an estimate by then; what another node has closed as not
+//! sold, and what was withheld, is not.
 
 use std::sync::Arc;
 
@@ -43,6 +44,13 @@ pub(super) async fn write_one(
         Err(Error::Fenced | Error::Conflict) => {}
         Err(error) => return lost(observer, id, &error),
     }
+    correct(inner, observer, spooled).await
+}
+
+/// Corrects what another node has made of the hold.
+async fn correct(inner: &dyn LedgerStore, observer: &dyn SpoolObserver, spooled: &Spooled) -> Fate {
+    let settlement = &spooled.settlement;
+    let id = settlement.hold;
     // What counted as made was delivered. Of the rest a customer is never charged more: what was
     // sold is what was known in time.
     let sale = if spooled.counts { SaleCorrection::BothWays } else { SaleCorrection::DownOnly };
@@ -56,6 +64,16 @@ pub(super) async fn write_one(
         }
         Err(Error::Fenced) => Fate::Fenced,
         Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
+        // This process has claimed the hold since it was refused: it is to be settled after all.
+        Err(error @ Error::Refused(_)) => match inner.settle(settlement.clone()).await {
+            Ok(settled) => {
+                tracing::info!(%id, settled.replayed, "written from the spool, once claimed");
+                Fate::Done
+            }
+            Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
+            Err(Error::Fenced | Error::Conflict) => Fate::Fenced,
+            Err(_refused) => lost(observer, id, &error),
+        },
         Err(error) => lost(observer, id, &error),
     }
 }

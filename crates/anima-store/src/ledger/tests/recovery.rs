@@ -402,6 +402,20 @@ pub(super) async fn later_knowledge_corrects_downward_and_again(nodes: &Nodes) {
     assert_eq!(wallet(&*ledger, "acme").await, (0, 0, 0));
 }
 
+pub(super) async fn what_was_closed_unsold_is_never_sold_later(nodes: &Nodes) {
+    let ledger = funded(nodes, 1, 1_000).await;
+    let hold = hold(1, "acme", 100);
+    ledger.hold(hold.clone()).await.unwrap();
+    ledger.settle(release(&hold)).await.unwrap();
+    let sale = SaleCorrection::BothWays;
+    let late = Correction { sale, ..correction(settle(&hold, 90)) };
+    assert_eq!(ledger.true_up(late.clone()).await.unwrap().given_back, 0);
+    assert_eq!(wallet(&*ledger, "acme").await, (1_000, 0, 0), "its key may have been used again");
+    let cost = ledger.postings(hold.id).await.unwrap();
+    assert!(!cost.is_empty(), "but what it cost is booked");
+    assert_eq!(ledger.true_up(late).await.unwrap().given_back, 0);
+}
+
 pub(super) async fn a_correction_needs_a_hold_of_its_wallet(nodes: &Nodes) {
     let ledger = funded(nodes, 1, 1_000).await;
     let hold = hold(1, "acme", 100);
@@ -490,6 +504,7 @@ macro_rules! suite {
             claims_beside_resolutions_close_each_hold_once
             what_a_zombie_knows_is_booked_as_a_correction_once
             later_knowledge_corrects_downward_and_again
+            what_was_closed_unsold_is_never_sold_later
             a_correction_needs_a_hold_of_its_wallet
             a_hold_grows_as_far_as_the_wallet_goes
             extensions_and_holds_never_overdraw_together

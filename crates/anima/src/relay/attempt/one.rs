@@ -236,7 +236,9 @@ impl Course<'_> {
         let (relay, progress) = (self.relay, self.progress);
         progress.dispatched(trial, &self.state.failed);
         let announced = progress.hold.exposure.as_ref().map(|exposure| &exposure.channel);
-        if trial.n > 1 || announced != Some(&trial.channel) {
+        // Also on the same channel: another alias has other models, and other prices.
+        let elsewhere = self.state.trace.link > 0 || announced != Some(&trial.channel);
+        if trial.n > 1 || elsewhere {
             let checkpoint = progress.checkpoint(Instant::now()).await;
             if let Err(error) = relay.ledger.checkpoint(vec![checkpoint]).await {
                 let request_id = self.call.arrival.id;
