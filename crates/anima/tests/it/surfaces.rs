@@ -326,7 +326,9 @@ async fn vectors_are_made_for_either_client_by_either_provider(app: &TestApp) {
         };
         let one = call(&format!("/v1beta/models/{alias}:embedContent"), &content("one text")).await;
         let mut requests = [content("one text"), content("another")];
-        requests.iter_mut().for_each(|request| request["model"] = json!(format!("models/{alias}")));
+        for request in &mut requests {
+            request["model"] = json!(format!("models/{alias}"));
+        }
         let path = format!("/v1beta/models/{alias}:batchEmbedContents");
         let list = call(&path, &json!({ "requests": requests })).await;
         let body = json!({"model": alias, "input": ["one text", "another"]});
