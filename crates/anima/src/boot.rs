@@ -123,13 +123,14 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         dependencies.await_opening();
     }
     let watch = Arc::new(watch_of(&stores, &metrics, &clock));
-    let circuits = circuits((&clock, &rng, &metrics), &shared);
+    let counters = counters(&shared, opener.node);
+    let circuits = circuits((&clock, &rng, &metrics), (&shared, &counters));
     live.drive(Arc::clone(&circuits));
     let parts = (&live, &metrics, &dependencies, &clock);
     let nodes = nodes::join(opener.node, parts, &stores, &shared);
     let records = Records::of(settings, &stores, (&metrics, &clock), opener.node);
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies, &records));
-    let bounds = (&watch, term, &late, &counters(&shared, opener.node));
+    let bounds = (&watch, term, &late, &counters);
     let relay = relay(settings, parts, (&clock, &rng), bounds)?;
     let plane = Plane {
         relay: Arc::new(relay),
@@ -168,11 +169,12 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
 
 fn circuits(
     parts: (&Arc<dyn Clock>, &Arc<dyn Rng>, &Arc<Metrics>),
-    shared: &Shared,
+    (shared, counters): (&Shared, &Arc<dyn QuotaStore>),
 ) -> Arc<Circuits> {
     let (clock, rng, metrics) = parts;
     let parts = (Arc::clone(clock), Arc::clone(rng), Arc::clone(metrics));
-    Arc::new(Circuits::new(parts, Probes::of(shared)))
+    let seats = shared.redis.is_some().then(|| Arc::clone(counters));
+    Arc::new(Circuits::new(parts, Probes::of(shared)).seating(seats))
 }
 
 fn watch_of(stores: &Stores, metrics: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> Watch {

@@ -23,6 +23,7 @@ use anima_core::config::Breaker;
 use anima_core::routing::{Allowance, Seen, SkipReason};
 use anima_core::snapshot::{AliasEntry, RouteEntry, Snapshot};
 use anima_store::probes::Probes;
+use anima_store::quota::{self, QuotaStore};
 
 use crate::metrics::Metrics;
 
@@ -42,7 +43,7 @@ use fleet::credentials::{Named, Told};
 use health::{ChannelHealth, ModelHealth, Unit};
 use look::{look, state_of};
 use probes::{Asking, Side};
-use seats::Seat;
+use seats::{Seat, Seats};
 
 /// Models of a channel that must be open for all of it to be (`reliability` 3.2).
 const MODELS_OPEN: usize = 3;
@@ -76,6 +77,8 @@ pub struct Circuits {
     metrics: Arc<Metrics>,
     /// Permits of circuits that are half open.
     probes: Probes,
+    /// Those of channels, where all nodes count them together.
+    seats: Option<Arc<Seats>>,
     /// Random: this process start.
     node: u64,
     channels: ArcSwap<BTreeMap<Arc<str>, Arc<ChannelHealth>>>,
@@ -102,6 +105,7 @@ impl Circuits {
             rng,
             metrics,
             probes,
+            seats: None,
             node,
             channels,
             growing: Mutex::default(),
@@ -109,6 +113,18 @@ impl Circuits {
             credential_changes: Mutex::default(),
             changed: Notify::new(),
         }
+    }
+
+    /// Takes the seats of channels from these counters, which all nodes share.
+    #[must_use]
+    pub fn seating(self, store: Option<Arc<dyn QuotaStore>>) -> Self {
+        let seats = store.map(|store| Seats::of(store, &self.clock));
+        Self { seats, ..self }
+    }
+
+    /// The seats that attempts of this node have among those of all nodes, to be renewed.
+    pub fn open_seats(&self) -> Vec<quota::Ticket> {
+        self.seats.as_ref().map_or_else(Vec::new, |seats| seats.taken())
     }
 
     /// Sets the operator's word about a channel, or takes it back. Automatic states are left as
@@ -239,7 +255,7 @@ impl Circuits {
         let asking = Asking { token: self.rng.next_u64(), now, until };
         let settings = route.channel.body.breaker;
         // First, and whatever an operator says of the circuits: that is not what a provider takes.
-        let seat = Seat::take(health, route.channel.body.max_concurrency)?;
+        let seat = Seat::take(self, health, route.channel.body.max_concurrency).await?;
         let ((whole, model), trickles) = self.let_in(health, (asking, way), &settings).await?;
         health.inflight.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {

@@ -27,10 +27,25 @@ pub enum Judged {
     Never,
 }
 
+/// Of units that take at least so long, each takes a whole number of microseconds: a burst is as
+/// many single calls then, and not one less for what each was rounded up by. The limit is slower
+/// by one in 10,000 at most. Of faster ones a fraction is of no account.
+const WHOLE_US: i64 = 10_000;
+
 impl Rate {
+    /// How far one unit moves the instant, where that is whole.
+    fn unit_us(&self) -> Option<i64> {
+        let limit = self.limit.max(1);
+        let up = i64::from(self.period_us % limit > 0);
+        Some(self.period_us / limit + up).filter(|us| *us >= WHOLE_US)
+    }
+
     /// How far `units` move the instant, microseconds. Rounded up, so that never more passes than
     /// the limit says.
     pub fn cost_us(&self, units: i64) -> i64 {
+        if let Some(unit_us) = self.unit_us() {
+            return unit_us.saturating_mul(units.max(0)).min(i64::MAX / 4);
+        }
         let (units, limit) = (i128::from(units.max(0)), i128::from(self.limit.max(1)));
         let cost = (units * i128::from(self.period_us) + limit - 1) / limit;
         i64::try_from(cost).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
@@ -65,6 +80,9 @@ impl Rate {
     /// Units that would pass at once at `now_us`.
     pub fn remaining(&self, tat_us: i64, now_us: i64) -> i64 {
         let free = self.burst_us().saturating_sub(self.start(tat_us, now_us) - now_us).max(0);
+        if let Some(unit_us) = self.unit_us() {
+            return (free / unit_us).min(self.burst);
+        }
         let units = i128::from(free) * i128::from(self.limit) / i128::from(self.period_us.max(1));
         i64::try_from(units).unwrap_or(i64::MAX).min(self.burst)
     }
@@ -108,6 +126,20 @@ mod tests {
         assert_eq!(rate.judge(tat, SECOND, 1), Judged::After(600_000));
         assert_eq!(rate.remaining(tat, SECOND), 0);
         assert!(matches!(rate.judge(tat, SECOND + 600_000, 1), Judged::Pass(_)));
+    }
+
+    #[test]
+    fn a_burst_is_as_many_calls_as_it_says_whatever_the_period() {
+        for limit in 1..400 {
+            let rate = rate(limit, 3_600, limit);
+            let mut tat = 0;
+            for left in (0..limit).rev() {
+                let Judged::Pass(after) = rate.judge(tat, SECOND, 1) else { panic!("{limit}") };
+                tat = after;
+                assert_eq!(rate.remaining(tat, SECOND), left, "of {limit}");
+            }
+            assert!(matches!(rate.judge(tat, SECOND, 1), Judged::After(_)), "of {limit}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anima_core::clock::{ManualClock, SeededRng};
 use anima_core::config::Tables;
 use anima_core::failure::Failure;
 use anima_store::probes::{Asked, MemoryProbes, ProbeStore, Returned};
+use anima_store::quota::memory::MemoryQuotas;
 use anima_store::redis::Error;
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -577,6 +578,55 @@ fn a_channel_never_has_more_calls_than_seats() {
     }
     drop(seats);
     assert_eq!(bench.seen(1), None);
+}
+
+/// Two nodes with counters that both use, and a channel with so many seats.
+fn neighbours(most: u32) -> ([Bench; 2], Arc<dyn QuotaStore>) {
+    let store: Arc<dyn QuotaStore> = Arc::new(MemoryQuotas::default());
+    let node = |seed| {
+        let bench = Bench::with_room(&["a", "b"], Some(most), (Probes::in_process(), seed));
+        let Bench { circuits, clock, snapshot } = bench;
+        let circuits = Arc::into_inner(circuits).unwrap().seating(Some(Arc::clone(&store)));
+        Bench { circuits: Arc::new(circuits), clock, snapshot }
+    };
+    ([node(1), node(2)], store)
+}
+
+#[test]
+fn nodes_share_the_seats_of_a_channel() {
+    let ([one, other], _store) = neighbours(3);
+    let mut seats: Vec<_> = (0..2).map(|n| one.enter(n, Way::Proper).unwrap()).collect();
+    seats.push(other.enter(0, Way::Proper).unwrap());
+    for way in [Way::Proper, Way::LastResort, Way::Forced] {
+        assert_eq!(one.enter(0, way).err(), Some(SkipReason::Full));
+        assert_eq!(other.enter(1, way).err(), Some(SkipReason::Full));
+    }
+    assert_eq!(other.seen(0), None, "it has room of its own, and is asked");
+    assert_eq!((one.circuits.open_seats().len(), other.circuits.open_seats().len()), (2, 1));
+    seats.remove(0);
+    seats.push(other.enter(1, Way::Proper).expect("what one node gives back the other takes"));
+    assert_eq!(seats.len(), 3);
+    seats.clear();
+    assert!(one.circuits.open_seats().is_empty() && other.circuits.open_seats().is_empty());
+    let all: Vec<_> = (0..3).map(|_| one.enter(0, Way::Proper).unwrap()).collect();
+    assert_eq!(other.enter(0, Way::Proper).err(), Some(SkipReason::Full));
+    drop(all);
+}
+
+#[test]
+fn the_seats_of_a_node_that_died_are_free_after_their_lease() {
+    let ([dies, lives], store) = neighbours(2);
+    let kept = lives.enter(0, Way::Proper).unwrap();
+    std::mem::forget(dies.enter(0, Way::Proper).unwrap());
+    for second in (10..=40).step_by(10) {
+        lives.clock.advance_millis(10_000);
+        let open = lives.circuits.open_seats();
+        let renewing = store.renew(&open, lives.clock.now(), 30_000_000);
+        renewing.now_or_never().unwrap().unwrap();
+        let entered = lives.enter(0, Way::Proper);
+        assert_eq!(entered.is_ok(), second >= 30, "after {second} s");
+    }
+    drop(kept);
 }
 
 #[test]

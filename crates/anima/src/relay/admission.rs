@@ -173,7 +173,8 @@ impl Admission {
         for _ in 0..SEEDS {
             let ask = Ask { id: call.arrival.id, bounds: &purses, now: self.clock.now(), lease_us };
             let which = match self.store.extend(ask).await {
-                Ok(Verdict::Admitted(_)) => {
+                Ok(Verdict::Admitted(standings)) => {
+                    self.warn(call, &purses, &standings);
                     ticket.still_open().await;
                     return Held::All;
                 }
@@ -217,6 +218,13 @@ impl Admission {
             if rule.shadow && standing.pass != Pass::Yes {
                 self.metrics.quotas.refused(rule.kind, bound.counter.scope, "shadow");
             }
+        }
+        self.warn(call, bounds, standings);
+    }
+
+    /// Says which budgets come near their end.
+    fn warn(&self, call: &Call, bounds: &[Bound], standings: &[Standing]) {
+        for (bound, standing) in bounds.iter().zip(standings) {
             if standing.warn {
                 self.metrics.quotas.warned(bound.counter.scope);
                 tracing::warn!(
@@ -224,7 +232,7 @@ impl Admission {
                     key = &*call.caller.kid,
                     scope = bound.counter.scope.word(),
                     code = &*bound.counter.code,
-                    limit = %rule,
+                    limit = %bound.counter.rule,
                     "four fifths of a budget are used up"
                 );
             }
@@ -268,7 +276,12 @@ pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Entered {
     };
     let coming = Coming { take, tag, refusal, expected };
     let entered = queue(admission, call, coming).await;
-    Entered { limits: entered.limits.or(told), ..entered }
+    let limits = match entered.limits.or(told) {
+        // It stood behind others, so nobody has said.
+        None => report::told(admission, call, take).await,
+        told => told,
+    };
+    Entered { limits, ..entered }
 }
 
 /// Gives a whole answer of unknown length under a budget a limit, so that what it may come to is
@@ -441,10 +454,11 @@ fn lowered(
 /// Keeps what running calls took, and calls those whose turn has come, for as long as the node
 /// lives.
 pub async fn run(relay: Arc<Relay>) {
-    tokio::join!(keep(&relay.admission), waiting::hear(&relay.admission));
+    tokio::join!(keep(&relay), waiting::hear(&relay.admission));
 }
 
-async fn keep(admission: &Admission) {
+async fn keep(relay: &Relay) {
+    let admission = &relay.admission;
     let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -457,7 +471,8 @@ async fn keep(admission: &Admission) {
             if let Ok(nodes) = admission.spend.nodes().await {
                 admission.store.shared_by(nodes);
             }
-            let open = admission.registry.open();
+            let mut open = admission.registry.open();
+            open.extend(relay.circuits.open_seats());
             if let Err(error) = admission.store.renew(&open, now, lease_us).await {
                 tracing::warn!(%error, "failed to renew what running calls took");
             }

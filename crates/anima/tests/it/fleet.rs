@@ -254,6 +254,40 @@ async fn three_nodes_send_the_probes_of_one() {
     fleet.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_send_a_channel_no_more_than_it_takes() {
+    let Some(fleet) = Fleet::start(false).await else { return };
+    if variable("ANIMA_TEST_REDIS_URL").is_some() {
+        Box::pin(seated(&fleet)).await;
+    }
+    fleet.finish().await;
+}
+
+/// Many calls at once on three nodes, where a channel takes three that last for so long.
+async fn seated(fleet: &Fleet) {
+    const LASTS_MS: u64 = 1_000;
+    let app = &fleet.app;
+    let row = app.admin(Method::GET, "/channels/main", &Value::Null).await;
+    let three = json!({"max_concurrency": 3, "version_no": row["version_no"]});
+    app.admin(Method::PATCH, "/channels/main?wait_ms=5000", &three).await;
+    app.fault(&format!("latency:{LASTS_MS}"));
+    let clients = fleet.clients();
+    let mut served = 0;
+    for _ in 0..2 {
+        let calls = clients.iter().cycle().take(24).map(|client| send(client, &app.key));
+        let statuses = futures_util::future::join_all(calls).await;
+        served += statuses.iter().filter(|status| **status == 200).count();
+        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    }
+    let mut began: Vec<u64> = app.upstream.calls().iter().map(|call| call.received_ms).collect();
+    began.sort_unstable();
+    assert!(served >= 6 && began.len() == served, "{served} served of {}", began.len());
+    for four in began.windows(4) {
+        // A call holds its seat until its answer has been read.
+        assert!(four[3] - four[0] >= LASTS_MS, "four at once: {began:?}");
+    }
+}
+
 async fn probed(fleet: &Fleet) {
     let app = &fleet.app;
     app.channel("backup", BACKUP_SECRET, json!({})).await;

@@ -22,6 +22,9 @@ on_both! {
     an_operator_sees_how_far_limits_are_used;
     a_limit_changes_live;
     a_shadow_limit_refuses_nothing;
+    a_budget_that_is_nearly_used_up_is_said_once;
+    a_stream_says_that_its_budget_is_nearly_used_up ("hold_output_tokens = 64");
+    every_reply_of_a_key_with_limits_says_where_they_stand;
     a_quota_that_makes_no_sense_is_refused;
 }
 
@@ -326,6 +329,76 @@ async fn a_shadow_limit_refuses_nothing(app: &TestApp) {
     assert!(app.metrics().await.contains(
         "anima_quota_refusals_total{effect=\"shadow\",kind=\"requests\",scope=\"key\"} 2"
     ));
+}
+
+/// How often it was said that four fifths of a budget of a key are used up.
+async fn warned(app: &TestApp) -> u64 {
+    let text = app.metrics().await;
+    let line = "anima_quota_warnings_total{scope=\"key\"} ";
+    let count = text.lines().find_map(|one| one.strip_prefix(line));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+async fn a_budget_that_is_nearly_used_up_is_said_once(app: &TestApp) {
+    let limit = json!([{"kind": "cost", "window": "1d", "limit": "0.005"}]);
+    let (_, key) = limited(app, "half", limit).await;
+    // What it may come to is lowered to all that is left.
+    assert_eq!(app.ask_as(&key, "chat").await.status, 200);
+    assert_eq!(warned(app).await, 1);
+    app.settled().await;
+    let ask = json!({"model": "chat", "max_tokens": 1,
+        "messages": [{"role": "user", "content": "Hi"}]});
+    let headers = [("x-api-key", key.as_str())];
+    let small = app.raw(Method::POST, "/v1/chat/completions", &headers, ask.to_string()).await;
+    assert_eq!(small.status, 200, "{small:?}");
+    assert_eq!(warned(app).await, 1, "it was given back, and this one does not cross the line");
+}
+
+async fn a_stream_says_that_its_budget_is_nearly_used_up(app: &TestApp) {
+    let limit = json!([{"kind": "cost", "window": "1d", "limit": "0.003"}]);
+    let (_, key) = limited(app, "tight", limit).await;
+    app.fault("pace:4+answer-tokens:2000+chunks:2000");
+    let mut body = prompt("chat");
+    body["stream"] = json!(true);
+    let headers = [("x-api-key", key.as_str())];
+    let reply = app.raw(Method::POST, "/v1/chat/completions", &headers, body.to_string()).await;
+    assert_eq!(reply.last_event()["error"]["code"], "insufficient_quota", "{reply:?}");
+    assert_eq!(warned(app).await, 1, "by what it asked for on the way");
+}
+
+async fn every_reply_of_a_key_with_limits_says_where_they_stand(app: &TestApp) {
+    let limit = json!([
+        {"kind": "requests", "window": "1h", "limit": 7},
+        {"kind": "tokens", "count": "total", "window": "1h", "limit": 1_000_000}]);
+    let (_, key) = limited(app, "seven", limit).await;
+    let mut ask = json!({"model": "chat", "max_tokens": 16,
+        "messages": [{"role": "user", "content": "Hi"}]});
+    let mut left = 7;
+    for stream in [false, true] {
+        ask["stream"] = json!(stream);
+        for fault in ["", "status:500"] {
+            app.fault(fault);
+            let headers = [("x-api-key", key.as_str())];
+            let path = "/v1/chat/completions";
+            let reply = app.raw(Method::POST, path, &headers, ask.to_string()).await;
+            left -= 1;
+            let told = |name: &str| reply.header(&format!("x-ratelimit-{name}"));
+            assert_eq!(told("limit-requests"), "7", "{reply:?}");
+            assert_eq!(told("remaining-requests"), left.to_string());
+            assert!(told("reset-requests").ends_with('s'), "{reply:?}");
+            assert_eq!(told("limit-tokens"), "1000000");
+            if !fault.is_empty() {
+                continue;
+            }
+            let headers = [("x-api-key", key.as_str()), ("anthropic-version", "2023-06-01")];
+            let reply = app.raw(Method::POST, "/v1/messages", &headers, ask.to_string()).await;
+            left -= 1;
+            let told = |name: &str| reply.header(&format!("anthropic-ratelimit-{name}"));
+            assert_eq!(told("requests-limit"), "7", "{reply:?}");
+            assert_eq!(told("requests-remaining"), left.to_string());
+            assert!(told("requests-reset").ends_with('Z') && told("tokens-reset").ends_with('Z'));
+        }
+    }
 }
 
 async fn a_quota_that_makes_no_sense_is_refused(app: &TestApp) {

@@ -102,6 +102,11 @@ async fn no_more_wait_than_may(app: &TestApp) {
     );
     assert_eq!((a.status, b.status), (200, 200));
     assert_eq!(c.refusal(), (429, "queue_full".to_owned()));
+    assert_eq!(
+        (c.header("x-ratelimit-limit-requests"), c.header("x-ratelimit-remaining-requests")),
+        ("1", "0"),
+        "also of one that was never judged"
+    );
 }
 
 async fn a_rate_lets_waiters_pass_one_by_one(app: &TestApp) {
