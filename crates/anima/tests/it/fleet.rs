@@ -267,11 +267,21 @@ async fn three_nodes_send_a_channel_no_more_than_it_takes() {
 async fn seated(fleet: &Fleet) {
     const LASTS_MS: u64 = 1_000;
     let app = &fleet.app;
-    let row = app.admin(Method::GET, "/channels/main", &Value::Null).await;
-    let three = json!({"max_concurrency": 3, "version_no": row["version_no"]});
-    app.admin(Method::PATCH, "/channels/main?wait_ms=5000", &three).await;
-    app.fault(&format!("latency:{LASTS_MS}"));
+    app.patch("/channels/main", json!({"max_concurrency": 3})).await;
     let clients = fleet.clients();
+    let version = async |client: &Client| {
+        let headers = [("x-api-key", app.key.as_str())];
+        let body = prompt("chat").to_string().into();
+        let sent = client.open(Method::POST, "/v1/chat/completions", &headers, body).await;
+        sent.whole().await.header("x-anima-config-version").to_owned()
+    };
+    let own = version(&app.client).await;
+    for client in &clients {
+        let knows = async || (version(client).await == own).then_some(());
+        eventually("every node knows", knows).await;
+    }
+    let before = app.upstream.calls().len();
+    app.fault(&format!("latency:{LASTS_MS}"));
     let mut served = 0;
     for _ in 0..2 {
         let calls = clients.iter().cycle().take(24).map(|client| send(client, &app.key));
@@ -279,7 +289,8 @@ async fn seated(fleet: &Fleet) {
         served += statuses.iter().filter(|status| **status == 200).count();
         assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     }
-    let mut began: Vec<u64> = app.upstream.calls().iter().map(|call| call.received_ms).collect();
+    let calls = app.upstream.calls();
+    let mut began: Vec<u64> = calls.iter().skip(before).map(|call| call.received_ms).collect();
     began.sort_unstable();
     assert!(served >= 6 && began.len() == served, "{served} served of {}", began.len());
     for four in began.windows(4) {
