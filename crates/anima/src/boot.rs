@@ -130,8 +130,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let nodes = nodes::join(opener.node, parts, &stores, &shared);
     let records = Records::of(settings, &stores, (&metrics, &clock), opener.node);
     let parts = (&stores, &live, &metrics, (&circuits, &dependencies, &records));
-    let bounds = (&watch, term, &late, &counters);
-    let relay = relay(settings, parts, (&clock, &rng), bounds)?;
+    let relay = relay(settings, parts, (&clock, &rng), (&watch, term, &late, &counters))?;
     let plane = Plane {
         relay: Arc::new(relay),
         secrets: Arc::clone(&secrets),
