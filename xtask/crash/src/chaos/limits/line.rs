@@ -32,7 +32,7 @@ const QUIET: usize = 10;
 const LAST_BY: usize = 36;
 
 /// Calls that were sent so long after another must not be served before it.
-const OUT_OF_ORDER: Duration = Duration::from_millis(500);
+const OUT_OF_ORDER: Duration = Duration::from_millis(50);
 
 /// Clients that hang up.
 const LEAVERS: usize = 20;
