@@ -76,6 +76,7 @@ impl Neighbour {
     }
 }
 
+#[expect(clippy::multiple_inherent_impl, reason = "taking the database away is a file of its own")]
 impl TestApp {
     /// Starts a node with the rows that most tests need: the channel `main`, the alias `chat` with
     /// prices, the app `acme` with credit and a key.

@@ -299,11 +299,9 @@ fn clearing_members(others: Value) -> Value {
         "reference": { "type": "string", "minLength": 1, "maxLength": 500,
             "description": "The invoice's number; names the report" },
     });
-    let members = [named, others].into_iter().filter_map(|members| match members {
-        Value::Object(members) => Some(members),
-        _ => None,
-    });
-    Value::Object(members.flatten().collect())
+    let members = [named, others];
+    let members = members.iter().filter_map(Value::as_object).flatten();
+    Value::Object(members.map(|(name, member)| (name.clone(), member.clone())).collect())
 }
 
 fn clearing_payload() -> Value {
