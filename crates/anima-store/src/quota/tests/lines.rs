@@ -238,8 +238,7 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64,
             }
             _ => {
                 if let Some(id) = open.pop_first() {
-                    let used = all(of[&id], 1);
-                    let used = &used[..2];
+                    let used = &all(of[&id], 1)[..2];
                     let expected = book.close(id, used, at(now).micros());
                     if expected {
                         line.hand_off(&mut book, at(now));
