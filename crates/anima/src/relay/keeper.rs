@@ -103,14 +103,16 @@ pub async fn run(relay: Arc<Relay>) {
     }
 }
 
-/// Asks for a larger hold, in a task of its own: the call goes on meanwhile.
+/// Asks for a larger hold, in a task of its own: the call goes on meanwhile, as far as is held.
 pub(super) fn extend(relay: &Arc<Relay>, progress: Arc<Progress>) {
     let relay_of_task = Arc::clone(relay);
     relay.tasks.spawn(async move {
         let outcome = ask(&relay_of_task, &progress).await;
         let is_last = matches!(outcome, Asked::Last | Asked::Nothing);
         relay_of_task.metrics.recovery.extension(outcome.word());
-        if outcome == Asked::Unanswered {
+        let is_answer = outcome != Asked::Unanswered;
+        progress.heard(is_answer);
+        if !is_answer {
             tokio::time::sleep(PAUSE).await;
         }
         progress.answered(is_last);

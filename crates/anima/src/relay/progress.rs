@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::task::Waker;
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -34,6 +36,8 @@ pub(super) enum Step {
     GoOn,
     /// Ask for more, while it goes on.
     Extend,
+    /// Go no further until that is answered: all that is held is used up.
+    Wait,
     /// End: it has used up what is held, and there is no more.
     Exhausted,
 }
@@ -53,6 +57,10 @@ pub(super) struct Progress {
     covers: Option<AtomicU64>,
     /// More is being asked for.
     asking: AtomicBool,
+    /// Nobody could say when it was asked last.
+    unanswered: AtomicBool,
+    /// Who waits for the answer.
+    waiter: AtomicWaker,
     /// There is no more.
     refused: AtomicBool,
     /// A budget of the call has no more.
@@ -89,6 +97,8 @@ impl Progress {
             held: AtomicI64::new(hold.amount),
             covers: (!limited).then(|| AtomicU64::new(wanted)),
             asking: AtomicBool::new(false),
+            unanswered: AtomicBool::new(false),
+            waiter: AtomicWaker::new(),
             refused: AtomicBool::new(false),
             over_budget: AtomicBool::new(false),
             output_bytes: AtomicU64::new(0),
@@ -139,7 +149,23 @@ impl Progress {
         if self.refused.load(Ordering::Relaxed) {
             return if tokens < covers { Step::GoOn } else { Step::Exhausted };
         }
-        if self.asking.swap(true, Ordering::Relaxed) { Step::GoOn } else { Step::Extend }
+        if !self.asking.swap(true, Ordering::AcqRel) {
+            return Step::Extend;
+        }
+        let waits = tokens >= covers && !self.unanswered.load(Ordering::Relaxed);
+        if waits { Step::Wait } else { Step::GoOn }
+    }
+
+    /// Has `waker` called when the question for more is answered. Whether it still is open.
+    pub(super) fn wait(&self, waker: &Waker) -> bool {
+        self.waiter.register(waker);
+        self.asking.load(Ordering::Acquire)
+    }
+
+    /// Whether the question for more could be answered. Where nobody can, the call goes on.
+    pub(super) fn heard(&self, is_answer: bool) {
+        self.unanswered.store(!is_answer, Ordering::Relaxed);
+        self.waiter.wake();
     }
 
     /// Whether a call that may not ask for more has used up what is held.
@@ -171,7 +197,8 @@ impl Progress {
         if is_last {
             self.refused.store(true, Ordering::Relaxed);
         }
-        self.asking.store(false, Ordering::Relaxed);
+        self.asking.store(false, Ordering::Release);
+        self.waiter.wake();
     }
 
     /// A budget of the call did not have what was asked for.

@@ -70,20 +70,32 @@ impl Flow {
         self.call.ticket.as_ref().is_some_and(|ticket| ticket.has_budget())
     }
 
-    /// Asks for a larger hold in time, and says when there is none to be had.
-    fn keep_within_hold(&self) -> Option<Failure> {
-        match self.open.progress.note(self.decoder.output_bytes()) {
-            Step::GoOn => None,
+    /// A wallet may be overdrawn where the operator says so, a budget never.
+    fn may_overdraw(&self) -> bool {
+        self.relay.limits.hold_exhausted == HoldExhausted::Overdraft && !self.has_budget()
+    }
+
+    /// Asks for a larger hold in time, and says when there is none to be had. Pending while all
+    /// that is held is used up and the answer has not come.
+    fn keep_within_hold(&self, cx: &Context<'_>) -> Poll<Option<Failure>> {
+        let progress = &self.open.progress;
+        match progress.note(self.decoder.output_bytes()) {
+            Step::GoOn => Poll::Ready(None),
             Step::Extend => {
-                keeper::extend(&self.relay, Arc::clone(&self.open.progress));
-                None
+                keeper::extend(&self.relay, Arc::clone(progress));
+                Poll::Ready(None)
             }
-            Step::Exhausted if self.open.progress.is_over_budget() => Some(Failure::BudgetExceeded),
-            Step::Exhausted => match self.relay.limits.hold_exhausted {
-                // A wallet may be overdrawn where the operator says so, a budget never.
-                HoldExhausted::Overdraft if !self.has_budget() => None,
-                HoldExhausted::Overdraft | HoldExhausted::Cut => Some(Failure::InsufficientFunds),
-            },
+            Step::Exhausted if progress.is_over_budget() => {
+                Poll::Ready(Some(Failure::BudgetExceeded))
+            }
+            Step::Wait | Step::Exhausted if self.may_overdraw() => Poll::Ready(None),
+            Step::Exhausted => Poll::Ready(Some(Failure::InsufficientFunds)),
+            Step::Wait => {
+                if !progress.wait(cx.waker()) {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
         }
     }
 }
@@ -227,9 +239,13 @@ impl RelayStream {
             phase.finish(Some(Failure::CutOff));
             return Poll::Ready(());
         }
-        if let Some(failure) = flow.keep_within_hold() {
-            phase.finish(Some(failure));
-            return Poll::Ready(());
+        match flow.keep_within_hold(cx) {
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(failure)) => {
+                phase.finish(Some(failure));
+                return Poll::Ready(());
+            }
+            Poll::Pending => return self.poll_bounds(phase, cx),
         }
         let Poll::Ready(frame) = Pin::new(&mut flow.upstream).poll_frame(cx) else {
             return self.poll_bounds(phase, cx);
