@@ -119,7 +119,7 @@ pub enum SaleCorrection {
     /// Downward always, upward never.
     #[default]
     DownOnly,
-    /// Both ways, upward as far as the wallet's floor.
+    /// Both ways, upward as far as the wallet's floor. What was closed as not sold stays so.
     BothWays,
     /// Not at all: it is about costs. Only in a report.
     Keep,

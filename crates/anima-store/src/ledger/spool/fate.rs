@@ -11,7 +11,7 @@ use uuid::Uuid;
 use anima_core::ledger::{Close, Settlement};
 
 use super::{PAUSE, SpoolObserver, Spooled};
-use crate::ledger::{Correction, Error, LedgerStore, SaleCorrection};
+use crate::ledger::{Correction, Error, LedgerStore, SaleCorrection, Settled};
 
 /// What became of a try.
 pub(super) enum Fate {
@@ -32,19 +32,20 @@ pub(super) async fn write_one(
     let settlement = &spooled.settlement;
     let id = settlement.hold;
     match inner.settle(settlement.clone()).await {
-        Ok(settled) => {
-            tracing::info!(%id, settled.replayed, "written from the spool");
-            // Nobody was told of one that the database took without an answer.
-            if settled.uncollected > 0 {
-                observer.short(settlement, settled);
-            }
-            return Fate::Done;
-        }
-        Err(Error::Unavailable(_) | Error::Overloaded) => return Fate::Away,
-        Err(Error::Fenced | Error::Conflict) => {}
-        Err(error) => return lost(observer, id, &error),
+        Ok(settled) => written(observer, settlement, settled),
+        Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
+        Err(Error::Fenced | Error::Conflict) => correct(inner, observer, spooled).await,
+        Err(error) => lost(observer, id, &error),
     }
-    correct(inner, observer, spooled).await
+}
+
+fn written(observer: &dyn SpoolObserver, settlement: &Settlement, settled: Settled) -> Fate {
+    tracing::info!(id = %settlement.hold, settled.replayed, "written from the spool");
+    // Nobody was told of one that the database took without an answer.
+    if settled.uncollected > 0 {
+        observer.short(settlement, settled);
+    }
+    Fate::Done
 }
 
 /// Corrects what another node has made of the hold.
@@ -66,10 +67,7 @@ async fn correct(inner: &dyn LedgerStore, observer: &dyn SpoolObserver, spooled:
         Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
         // This process has claimed the hold since it was refused: it is to be settled after all.
         Err(error @ Error::Refused(_)) => match inner.settle(settlement.clone()).await {
-            Ok(settled) => {
-                tracing::info!(%id, settled.replayed, "written from the spool, once claimed");
-                Fate::Done
-            }
+            Ok(settled) => written(observer, settlement, settled),
             Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
             Err(Error::Fenced | Error::Conflict) => Fate::Fenced,
             Err(_refused) => lost(observer, id, &error),

@@ -17,6 +17,8 @@ struct Fickle {
     fenced: AtomicBool,
     /// And that node has closed them.
     closed: AtomicBool,
+    /// This process takes them over between a settlement and its correction.
+    claims: AtomicBool,
     corrected: Mutex<Vec<Uuid>>,
     /// What its corrections were.
     corrections: Mutex<Vec<Correction>>,
@@ -122,6 +124,10 @@ impl OpenHolds for Fickle {
     }
 
     async fn true_up(&self, correction: Correction) -> Result<TruedUp, Error> {
+        if self.claims.swap(false, Ordering::SeqCst) {
+            self.fenced.store(false, Ordering::SeqCst);
+            return Err(Error::Refused("the hold is open and ours: settle it".to_owned()));
+        }
         if !self.closed.load(Ordering::SeqCst) {
             return Err(Error::Fenced);
         }
@@ -344,6 +350,25 @@ async fn what_was_delivered_is_sold_also_when_another_node_has_closed_the_hold()
     let correction = corrected(&scene).await;
     assert_eq!(correction.sale, SaleCorrection::BothWays);
     assert_eq!(correction.settlement, settle(&hold(5, "acme", 100), 90));
+}
+
+#[tokio::test]
+async fn what_its_own_process_claims_meanwhile_is_settled_and_not_dropped() {
+    let scene = Scene::new();
+    let dying = scene.open().await;
+    let settlement = settle(&hold(5, "acme", 100), 90);
+    let told = dying.settle(settlement.clone()).await;
+    assert!(matches!(told, Err(Error::Spooled(_))));
+    drop(dying);
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.claims.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    let next = scene.open().await;
+    while next.waiting() > 0 || scene.ledger.claims.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*scene.ledger.written.lock(), [settlement]);
+    assert!(scene.ledger.corrections.lock().is_empty());
 }
 
 #[tokio::test]
