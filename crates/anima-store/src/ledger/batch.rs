@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often a settlement that panics alone is tried.
 const TRIES: u32 = 3;
 
-/// Operations that panicked alone and are remembered, at most.
+/// Settlements that panicked alone and are remembered, at most.
 const REMEMBERED: usize = 1_024;
 
 /// Panics outside of any transaction, with nothing written in between, before a writer gives up: it
@@ -91,7 +91,7 @@ pub(super) trait Engine: Send {
 struct Desk {
     /// What of the batch is not answered. A stack: the last part is the first in line.
     parts: Vec<Vec<Item>>,
-    /// How often operations panicked alone, by what they are about.
+    /// How often settlements panicked alone, by their holds.
     panicked: HashMap<Uuid, u32>,
     /// Panics of the writer itself since something was written.
     panics: u32,
@@ -236,12 +236,7 @@ impl Desk {
         }
         for item in part {
             let (kind, id) = item.operation.name();
-            if self.panicked.len() >= REMEMBERED {
-                self.panicked.clear();
-            }
-            let count = self.panicked.entry(id).or_default();
-            *count = count.saturating_add(1);
-            let is_over = *count >= TRIES;
+            let is_over = matches!(item.operation, Operation::Settle(_)) && self.is_over(id);
             match &item.operation {
                 // Nobody would try it again.
                 Operation::Settle(_) if item.is_kept() && !is_over => {
@@ -263,6 +258,16 @@ impl Desk {
             }
             item.refuse(Error::Unavailable(unknown(why)));
         }
+    }
+
+    /// Counts a panic of this settlement, and says whether it was the last that is taken.
+    fn is_over(&mut self, id: Uuid) -> bool {
+        if self.panicked.len() >= REMEMBERED {
+            self.panicked.clear();
+        }
+        let count = self.panicked.entry(id).or_default();
+        *count = count.saturating_add(1);
+        *count >= TRIES
     }
 }
 

@@ -60,7 +60,7 @@ pub trait SpoolObserver: Send + Sync + fmt::Debug {
     fn corrected(&self);
     /// A settlement came to more than hold and wallet cover. Told again after a crash.
     fn short(&self, settlement: &Settlement, settled: Settled);
-    /// A settlement was refused for good: what it says is not in the books.
+    /// A settlement was refused for good: what it says is not in the books, but in a file beside.
     fn lost(&self);
 }
 
@@ -274,14 +274,17 @@ impl Keeper {
     /// Writes to the database what waits, oldest first, until one finds it away.
     async fn write(&mut self) {
         let before = waiting(&self.waiting);
-        let mut left = Vec::new();
+        let (mut left, mut refused) = (Vec::new(), Vec::new());
         let mut all = std::mem::take(&mut self.waiting).into_iter();
         while waiting(&left) == 0 && all.len() > 0 {
             let together: Vec<_> = all.by_ref().take(TOGETHER).collect();
-            left.extend(self.write_together(together).await);
+            for (spooled, is_refused) in self.write_together(together).await {
+                if is_refused { refused.push(spooled.to_bytes()) } else { left.push(spooled) }
+            }
         }
         left.extend(all);
         self.waiting = left;
+        self.set_aside(refused).await;
         *self.shared.spooled.lock() = holds(&self.waiting);
         self.shrink().await;
         // More can wait than before: what waited for another node and finds the database away.
@@ -293,6 +296,16 @@ impl Keeper {
         }
         self.shared.progress.notify_waiters();
         self.show();
+    }
+
+    /// Keeps what the books refuse for good where people find it: it is the only copy.
+    async fn set_aside(&mut self, refused: Vec<Vec<u8>>) {
+        if refused.is_empty() {
+            return;
+        }
+        if let Err(why) = self.file.set_aside(refused).await {
+            tracing::error!(why, "failed to keep what was refused for good");
+        }
     }
 
     /// Empties the file, or, when most of a large one is done with, keeps what is left: settlements
@@ -315,8 +328,8 @@ impl Keeper {
     }
 
     /// Writes some in one go, so that they share transactions. Gives back what is to be tried
-    /// again.
-    async fn write_together(&self, all: Vec<Spooled>) -> Vec<Spooled> {
+    /// again, and what is refused for good (`true`).
+    async fn write_together(&self, all: Vec<Spooled>) -> Vec<(Spooled, bool)> {
         let mut writing = JoinSet::new();
         for spooled in all {
             let (inner, observer) = (Arc::clone(&self.inner), Arc::clone(&self.observer));
@@ -326,10 +339,11 @@ impl Keeper {
                     Err(why) => {
                         let id = spooled.settlement.hold;
                         tracing::error!(%id, why, "writing a spooled settlement panicked");
-                        Some(Spooled { fenced: false, ..spooled })
+                        Some((Spooled { fenced: false, ..spooled }, false))
                     }
-                    Ok(Fate::Away) => Some(Spooled { fenced: false, ..spooled }),
-                    Ok(Fate::Fenced) => Some(Spooled { fenced: true, ..spooled }),
+                    Ok(Fate::Refused) => Some((spooled, true)),
+                    Ok(Fate::Away) => Some((Spooled { fenced: false, ..spooled }, false)),
+                    Ok(Fate::Fenced) => Some((Spooled { fenced: true, ..spooled }, false)),
                 }
             });
         }

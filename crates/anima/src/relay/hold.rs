@@ -1,11 +1,13 @@
 //! Money reserved before the first attempt.
 //!
 //! Invariant: an [`Open`] hold is consumed by `settle`; one that is dropped instead (a panic, a
-//! defect) is released by a task of its own and rings an alarm, so money is never forgotten.
+//! defect) rings an alarm, and is released by a task of its own where nothing was sent. Where
+//! something was, recovery ends it like that of a crash, so money is never forgotten.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use anima_core::failure::Failure;
@@ -66,6 +68,19 @@ impl Drop for Open {
             return;
         };
         let ledger = Arc::clone(&self.ledger);
+        if self.progress.was_dispatched() {
+            // The provider may have worked, and the client may have seen it: the hold stands until
+            // its time is over, and is then resolved by what was written down here.
+            let progress = Arc::clone(&self.progress);
+            let note = async move {
+                let checkpoint = progress.checkpoint(Instant::now()).await;
+                if let Err(error) = ledger.checkpoint(vec![checkpoint]).await {
+                    tracing::error!(request_id = %hold.id, %error, "failed to note a dropped hold");
+                }
+            };
+            self.tasks.spawn_on(note, &runtime);
+            return;
+        }
         let release = async move {
             let settlement = Settlement {
                 hold: hold.id,

@@ -129,6 +129,12 @@ impl Progress {
         });
     }
 
+    /// Whether a request was, or was about to be, sent.
+    pub(super) fn was_dispatched(&self) -> bool {
+        let upstream = self.upstream.lock();
+        upstream.running.is_some() || !upstream.ended.is_empty()
+    }
+
     /// Notes that content goes to the client, and the provider's own id of the call.
     pub(super) fn streaming(&self, upstream_ref: Option<&str>) {
         if let Some(running) = &mut self.upstream.lock().running {

@@ -2,7 +2,8 @@
 //!
 //! Like those of `checks`; apart because corrections are few, so that these begin with them and
 //! look nothing up for any other call. What was posted before its ground was stored (`is_known`) is
-//! only asked to be there.
+//! only asked to be there. A look at what is recent takes the corrections that were posted lately,
+//! however old their calls are.
 //! Invariant: a query gives one text per breach, and at most ten.
 
 use super::checks::{Check, Takes, When};
@@ -39,7 +40,8 @@ const COSTS: &str = "
                    ELSE CASE WHEN s.class IN (2030, 2031) THEN l.amount ELSE 0 END
                         - CASE WHEN d.class IN (2030, 2031) THEN l.amount ELSE 0 END
                END), 0) AS booked
-        FROM (SELECT DISTINCT hold FROM correction WHERE hold >= $1) k
+        FROM (SELECT hold FROM correction WHERE hold >= $1
+              UNION SELECT subject FROM journal WHERE id >= $1 AND kind = 10) k
         JOIN attempt a ON a.hold = k.hold
         LEFT JOIN corrected_attempt c ON c.hold = a.hold AND c.n = a.n
              AND c.seq = (SELECT max(m.seq) FROM corrected_attempt m
@@ -71,7 +73,8 @@ const SALES: &str = "
         SELECT j.subject AS hold, CASE WHEN j.kind = 10 THEN j.seq ELSE 0 END AS seq,
                sum(CASE WHEN d.class IN (2010, 2020) THEN l.amount ELSE 0 END)
                - sum(CASE WHEN s.class IN (2010, 2020) THEN l.amount ELSE 0 END) AS amount
-        FROM (SELECT DISTINCT hold FROM correction WHERE hold >= $1) k
+        FROM (SELECT hold FROM correction WHERE hold >= $1
+              UNION SELECT subject FROM journal WHERE id >= $1 AND kind = 10) k
         JOIN journal j ON j.subject = k.hold AND j.kind IN (1, 2, 10)
         JOIN leg l ON l.journal = j.id AND l.component = 1
         JOIN account d ON d.id = l.debit_id
@@ -84,7 +87,9 @@ const SALES: &str = "
                COALESCE(sum(CASE WHEN m.seq < c.seq THEN m.amount ELSE 0 END), 0) AS earlier,
                COALESCE(sum(m.amount), 0) AS later
         FROM correction c LEFT JOIN moved m ON m.hold = c.hold AND m.seq <= c.seq
-        WHERE c.hold >= $1 AND c.is_known
+        WHERE c.is_known AND (c.hold >= $1 OR c.hold IN (
+            SELECT subject FROM journal WHERE id >= $1 AND kind = 10
+        ))
         GROUP BY c.hold, c.seq, c.owed, c.upward
     )
     SELECT 'correction ' || lower(hex(p.hold)) || '/' || p.seq || ' leaves ' || p.later

@@ -15,8 +15,10 @@ use crate::ledger::{Correction, Error, LedgerStore, SaleCorrection, Settled};
 
 /// What became of a try.
 pub(super) enum Fate {
-    /// It is in the books, or will never be.
+    /// It is in the books.
     Done,
+    /// It will never be: it is refused for good.
+    Refused,
     /// The database is away.
     Away,
     /// Another node has still to close the hold.
@@ -79,7 +81,7 @@ async fn correct(inner: &dyn LedgerStore, observer: &dyn SpoolObserver, spooled:
 fn lost(observer: &dyn SpoolObserver, id: Uuid, error: &Error) -> Fate {
     tracing::error!(%id, %error, "a spooled settlement is refused for good");
     observer.lost();
-    Fate::Done
+    Fate::Refused
 }
 
 /// Takes back the sale of a settlement that neither the database nor the file took, once the ledger

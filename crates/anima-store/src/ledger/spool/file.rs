@@ -22,6 +22,9 @@ const SIZE_MAX: u64 = 64 * 1024 * 1024;
 /// Processes that may share a folder.
 const SLOTS: usize = 64;
 
+/// How the name of the file ends that has what was refused for good.
+const REFUSED: &str = "refused";
+
 /// Bytes in front of a payload.
 const HEAD: usize = 4 + CHECKSUM;
 
@@ -88,6 +91,10 @@ impl SpoolFile {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
         file.try_lock()?;
+        if !has_name(&file, path)? {
+            // Its owner put another in its place since: that one is locked, or the next to be had.
+            return Self::open(path);
+        }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let contents = read(&bytes);
@@ -141,6 +148,12 @@ impl SpoolFile {
         done
     }
 
+    /// Appends payloads to a file of lines beside this one, which nothing reads but people, and
+    /// waits for the disk.
+    pub(super) async fn set_aside(&mut self, payloads: Vec<Vec<u8>>) -> Result<(), String> {
+        self.blocking(move |file| file.refuse(&payloads).map_err(|e| e.to_string())).await
+    }
+
     fn write(&mut self, payloads: &[Vec<u8>], most: u64) -> Result<(), String> {
         let frames = frames(payloads).map_err(|e| e.to_string())?;
         let size_bytes = self.size_bytes.saturating_add(frames.len() as u64);
@@ -153,9 +166,30 @@ impl SpoolFile {
             .and_then(|_| file.write_all(&frames))
             .and_then(|()| file.set_len(size_bytes))
             .and_then(|()| file.sync_all());
-        written.map_err(|e| e.to_string())?;
+        if let Err(error) = written {
+            // What is behind is not valid, and its callers are told so: the next start must not
+            // find it whole.
+            if let Err(why) = file.set_len(self.size_bytes).and_then(|()| file.sync_all()) {
+                tracing::error!(%why, "failed to take back what was not spooled");
+            }
+            return Err(error.to_string());
+        }
         self.size_bytes = size_bytes;
         Ok(())
+    }
+
+    fn refuse(&self, payloads: &[Vec<u8>]) -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let path = self.path.with_extension(REFUSED);
+        let mut file = options.open(&path)?;
+        let lines: Vec<u8> =
+            payloads.iter().flat_map(|payload| [payload, &b"\n"[..]].concat()).collect();
+        file.write_all(&lines)?;
+        file.sync_all()?;
+        sync_folder(&path)
     }
 
     fn rewrite(&mut self, payloads: &[Vec<u8>]) -> std::io::Result<()> {
@@ -185,6 +219,20 @@ impl SpoolFile {
         self.size_bytes = start;
         Ok(())
     }
+}
+
+/// Whether this is the file that the name leads to.
+#[cfg(unix)]
+fn has_name(file: &File, path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let (ours, named) = (file.metadata()?, std::fs::metadata(path)?);
+    Ok((ours.dev(), ours.ino()) == (named.dev(), named.ino()))
+}
+
+/// Elsewhere a file that is open is not replaced.
+#[cfg(not(unix))]
+fn has_name(_file: &File, _path: &Path) -> std::io::Result<bool> {
+    Ok(true)
 }
 
 /// Payloads with their heads.
@@ -312,6 +360,17 @@ mod tests {
         assert_eq!(found.payloads.len(), 2);
         assert_eq!(found.payloads[1].len(), large.len());
         assert!(file.size_bytes() > SIZE_MAX);
+    }
+
+    #[test]
+    fn a_file_that_lost_its_name_is_not_taken_for_the_spool() {
+        let (_folder, path) = written(&[b"one"]);
+        let before = File::open(&path).unwrap();
+        assert!(has_name(&before, &path).unwrap());
+        let (mut file, _) = SpoolFile::open(&path).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(file.replace(vec![b"two".to_vec()])).unwrap();
+        assert!(!has_name(&before, &path).unwrap());
     }
 
     #[test]

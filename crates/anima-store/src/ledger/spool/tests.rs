@@ -22,6 +22,10 @@ struct Fickle {
     corrected: Mutex<Vec<Uuid>>,
     /// What its corrections were.
     corrections: Mutex<Vec<Correction>>,
+    /// It refuses everything for good.
+    refuses: AtomicBool,
+    /// The next settlement panics.
+    panics: AtomicBool,
     /// Of each sale.
     lacks: AtomicI64,
     written: Mutex<Vec<Settlement>>,
@@ -45,6 +49,10 @@ impl LedgerStore for Fickle {
         }
         if self.cut.load(Ordering::SeqCst) {
             return Err(Error::Unavailable("cut".to_owned()));
+        }
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "a defect");
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(Error::Refused("a defect".to_owned()));
         }
         if self.fenced.load(Ordering::SeqCst) {
             return Err(Error::Fenced);
@@ -141,6 +149,7 @@ impl OpenHolds for Fickle {
 #[derive(Debug, Default)]
 struct Watch {
     corrected: AtomicUsize,
+    lost: AtomicUsize,
     lost_bytes: Mutex<u64>,
     waiting: Mutex<Vec<usize>>,
     /// Holds whose wallets did not cover them, and by how much.
@@ -162,7 +171,7 @@ impl SpoolObserver for Watch {
         self.short.lock().push((settlement.hold, settled.uncollected));
     }
     fn lost(&self) {
-        panic!("nothing is refused for good");
+        self.lost.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -369,6 +378,35 @@ async fn what_its_own_process_claims_meanwhile_is_settled_and_not_dropped() {
     }
     assert_eq!(*scene.ledger.written.lock(), [settlement]);
     assert!(scene.ledger.corrections.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_settlement_that_panics_does_not_end_the_spool() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    let [first, second] = [5, 6].map(|n| settle(&hold(n, "acme", 100), 90));
+    assert!(matches!(spooled.settle(first.clone()).await, Err(Error::Spooled(_))));
+    assert!(matches!(spooled.settle(second.clone()).await, Err(Error::Spooled(_))));
+    scene.ledger.panics.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    assert!(spooled.drained(LONG).await);
+    let written = scene.ledger.written.lock();
+    assert!(written.len() == 2 && written.contains(&first) && written.contains(&second));
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_is_kept_beside_the_spool() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    let settlement = settle(&hold(5, "acme", 100), 90);
+    assert!(matches!(spooled.settle(settlement).await, Err(Error::Spooled(_))));
+    scene.ledger.refuses.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    assert!(spooled.drained(LONG).await);
+    assert_eq!(scene.watch.lost.load(Ordering::SeqCst), 1);
+    let kept = std::fs::read_to_string(scene.path.with_extension("refused")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(kept.trim_end()).unwrap();
+    assert_eq!((kept["sale"]["amount"].as_i64(), kept["counts"].as_bool()), (Some(90), Some(true)));
 }
 
 #[tokio::test]

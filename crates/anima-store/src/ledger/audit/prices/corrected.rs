@@ -11,7 +11,7 @@ use anima_core::usage::Usage;
 
 use super::{BREACHES_LISTED, Found, Lists, PAGE, amounts, shown};
 use crate::ledger::Error;
-use crate::ledger::session::{Failed, Record, Session};
+use crate::ledger::session::{Failed, Record, Session, Value};
 
 /// What is known of attempts by corrections after a hold, a number and a correction's number.
 const CORRECTED: &str = "
@@ -28,16 +28,44 @@ const CORRECTED: &str = "
     ORDER BY a.hold, a.n, a.seq
     LIMIT 5000";
 
-/// Computes every amount of a correction again, of holds from `first` on.
+/// The same of holds before `$1` whose correction was posted from there on.
+const LATELY: &str = "
+    SELECT a.hold, a.n, a.seq, CASE WHEN a.served THEN 1 ELSE 0 END, a.usage_source,
+           CAST(a.usage AS TEXT), a.cost, CASE WHEN a.cost_estimate THEN 1 ELSE 0 END,
+           c.code, c.version_no, k.priced, CASE WHEN k.estimate THEN 1 ELSE 0 END,
+           h.multiplier, s.code, s.version_no
+    FROM journal j
+    JOIN corrected_attempt a ON a.hold = j.subject AND a.seq = j.seq
+    JOIN hold h ON h.id = a.hold
+    LEFT JOIN correction k ON k.hold = a.hold AND k.seq = a.seq
+    LEFT JOIN price_ref c ON c.id = a.cost_price_id
+    LEFT JOIN price_ref s ON s.id = h.price_id
+    WHERE j.id >= $1 AND j.kind = 10 AND a.hold < $1
+      AND (a.hold > $2 OR (a.hold = $2 AND (a.n > $3 OR (a.n = $3 AND a.seq > $4))))
+    ORDER BY a.hold, a.n, a.seq
+    LIMIT 5000";
+
+/// Computes every amount of a correction again, of holds from `first` on and of what was posted
+/// from there on.
 pub(super) async fn recompute(
     session: &mut Session<'_>,
     first: Uuid,
     (lists, found): (&Lists, &mut Found),
 ) -> Result<(), Failed> {
-    let mut after = (first, -1_i64, -1_i64);
+    pages(session, (CORRECTED, first, None), (lists, found)).await?;
+    pages(session, (LATELY, Uuid::nil(), Some(first)), (lists, found)).await
+}
+
+async fn pages(
+    session: &mut Session<'_>,
+    (sql, begin, posted_from): (&'static str, Uuid, Option<Uuid>),
+    (lists, found): (&Lists, &mut Found),
+) -> Result<(), Failed> {
+    let mut after = (begin, -1_i64, -1_i64);
     loop {
-        let parameters = [after.0.into(), after.1.into(), after.2.into()];
-        let rows = session.query(CORRECTED, &parameters).await?;
+        let mut parameters: Vec<Value> = posted_from.map(Into::into).into_iter().collect();
+        parameters.extend([after.0.into(), after.1.into(), after.2.into()]);
+        let rows = session.query(sql, &parameters).await?;
         for row in &rows {
             after = (row.id(0)?, row.int(1)?, row.int(2)?);
             found.checked = found.checked.saturating_add(1);
