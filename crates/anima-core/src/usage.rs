@@ -86,6 +86,10 @@ meters! {
     Pages = "pages", None;
     /// Web searches made by the model.
     SearchCalls = "search_calls", None;
+    /// Searches in stored files made by the model.
+    FileSearchCalls = "file_search_calls", None;
+    /// Containers in which the model ran code.
+    CodeSessions = "code_sessions", None;
 }
 
 impl Meter {

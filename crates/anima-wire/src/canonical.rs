@@ -9,6 +9,7 @@ mod answer;
 mod carry;
 mod event;
 mod request;
+pub(crate) mod tier; // how each dialect calls the tiers
 mod turns;
 
 pub use answer::{Answer, Choice, Stop};

@@ -84,6 +84,7 @@ pub struct Progress {
 }
 
 /// What a provider said when it was asked what became of a call.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and never on a call's path")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookUp {
     /// It cannot be asked.

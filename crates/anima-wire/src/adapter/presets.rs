@@ -6,6 +6,7 @@
 //! trailing slash, and ends where `Endpoint::path` begins. Source: `b-outbound-chat` B.1 and B.3
 //! (read November 2026).
 
+use crate::dialect::openai::models::Maker;
 use crate::dialect::openai::quirks::{NONE, OPENAI, Quirks, Thinking};
 
 /// One vendor that needs no adapter of its own.
@@ -86,10 +87,16 @@ static MISTRAL: Quirks = Quirks {
     asks_usage: false,
     ..NONE
 };
-static MOONSHOT: Quirks =
-    Quirks { thinking: Thinking::Lacks, must_call: None, temperature: Some(("0", "1")), ..NONE };
+static MOONSHOT: Quirks = Quirks {
+    thinking: Thinking::Lacks,
+    must_call: None,
+    temperature: Some(("0", "1")),
+    maker: Maker::Moonshot,
+    ..NONE
+};
 static OPENROUTER: Quirks = Quirks { thinking: Thinking::Nested, ..NONE };
-static XAI: Quirks = Quirks { lacks: &["logit_bias", "top_k"], ..NONE };
+static XAI: Quirks =
+    Quirks { lacks: &["logit_bias", "top_k", "tools.strict"], maker: Maker::Xai, ..NONE };
 static ZHIPU: Quirks =
     Quirks { thinking: Thinking::Switch, temperature: Some(("0.01", "0.99")), ..NONE };
 

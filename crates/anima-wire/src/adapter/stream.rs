@@ -5,6 +5,7 @@
 //! terminator is never among what `push` gives, since it is sent only when the stream is billed.
 
 mod converting;
+mod elements;
 mod facts;
 mod openai;
 mod sound;

@@ -36,7 +36,7 @@ pub enum Event<'a> {
     Close(usize),
     /// A choice has ended, with the stop text that was met.
     Stop(u64, Stop, Option<Cow<'a, str>>),
-    /// Log probabilities of a choice, as JSON text in the form of OpenAI's chat.
+    /// Log probabilities of what a choice says next, as JSON text in the form of OpenAI's chat.
     Logprobs(u64, Cow<'a, str>),
     /// What the prompt came to, before anything is known of the output.
     Input(Report),

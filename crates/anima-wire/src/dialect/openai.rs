@@ -6,6 +6,8 @@
 pub mod chat; // chat completions in and out of the canonical form
 pub mod choice; // the text in choices: chunks of a stream and whole answers
 pub mod fault; // error bodies and what they mean
+pub(crate) mod logprobs; // of tokens, in the form that all dialects are read into
+pub mod models; // what some models want otherwise
 pub mod quirks; // what vendors who copy it want otherwise
 pub mod reply; // one chunk of a stream or one whole answer
 pub mod responses; // Responses in and out of the canonical form

@@ -288,3 +288,43 @@ fn pictures_are_counted_wherever_a_body_asks_for_them_and_sold_as_they_were_made
     let answer = lookup("openai_compatible").unwrap().answer(&request.unwrap(), &made).unwrap();
     assert_eq!(answer.usage.unwrap().of(Meter::Images), 3);
 }
+
+/// Not one of the ten: what is paid by the piece stands among the items of an answer.
+#[test]
+fn searches_in_files_and_containers_for_code_are_fees_beside_the_tokens() {
+    let rate = |meter, amount: &str, per| MeterRate {
+        meter,
+        rate: Rate::parse(amount, per, Currency::USD).unwrap(),
+        when: When::default(),
+    };
+    let rates = vec![
+        rate(Meter::InputTokens, "2", 1_000_000),
+        rate(Meter::OutputTokens, "12", 1_000_000),
+        rate(Meter::SearchCalls, "10", 1_000),
+        rate(Meter::FileSearchCalls, "2.5", 1_000),
+        rate(Meter::CodeSessions, "0.03", 1),
+    ];
+    let list = PriceList { code: "p".into(), version_no: 1, currency: Currency::USD, rates };
+    // Two runs in one container are one session; who does not name his container has one.
+    let response = r#"{"status":"completed","output":[{"type":"file_search_call"},
+        {"type":"code_interpreter_call","container_id":"c1"},{"type":"web_search_call"},
+        {"type":"code_interpreter_call","container_id":"c1"},{"type":"file_search_call"},
+        {"type":"code_interpreter_call"},{"type":"code_interpreter_call"},
+        {"type":"message","content":[{"type":"output_text","text":"x"}]}],
+        "usage":{"input_tokens":1000,"output_tokens":100,"total_tokens":1100}}"#;
+    let expected = Usage::default()
+        .with(Meter::InputTokens, 1_000)
+        .with(Meter::OutputTokens, 100)
+        .with(Meter::SearchCalls, 1)
+        .with(Meter::FileSearchCalls, 2)
+        .with(Meter::CodeSessions, 2);
+    assert_eq!(usage("openai_responses", response), expected);
+    let event = format!(r#"{{"type":"response.completed","response":{response}}}"#);
+    let said = r#"{"type":"response.output_text.delta","delta":"x"}"#;
+    let (decoder, result) = stream("openai_responses", &[said, &event]);
+    assert_eq!((result, decoder.usage()), (Ok(()), Some(expected)));
+    let charge = list.charge(&expected, None, Multiplier::ONE).unwrap();
+    let tokens = 1_000 * 2_000 + 100 * 12_000;
+    let fees = 10_000_000 + 2 * 2_500_000 + 2 * 30_000_000;
+    assert_eq!((charge.units, charge.stood_in), (tokens + fees, false));
+}

@@ -28,6 +28,7 @@ const UPSTREAM_MODEL: &str = "upstream-model";
 struct Case {
     folder: PathBuf,
     adapter: &'static dyn Adapter,
+    model: &'static str,
 }
 
 impl Case {
@@ -105,13 +106,18 @@ impl Case {
         let vendor = self.read("vendor.txt").unwrap_or_default();
         let vendor = adapter::presets::lookup(std::str::from_utf8(&vendor).unwrap().trim());
         let base_url = vendor.map_or("", |vendor| vendor.base_url);
-        Destination { model: self.model(), settings, base_url }
+        Destination { model: self.model, settings, base_url }
     }
 
-    /// The model of the route.
+    /// The model of the route, which `model.txt` may name.
     fn model(&self) -> &'static str {
+        let named = self.read("model.txt").map(|name| String::from_utf8(name).unwrap());
         let name = self.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("claude_") { "claude-upstream" } else { UPSTREAM_MODEL }
+        match named {
+            Some(named) => named.trim().to_owned().leak(),
+            None if name.starts_with("claude_") => "claude-upstream",
+            None => UPSTREAM_MODEL,
+        }
     }
 
     /// The settings of the channel.
@@ -271,8 +277,9 @@ fn every_conversation_is_as_recorded() {
             let folder = folder.unwrap().path();
             let request = folder.join("request.json");
             assert!(request.exists(), "{} is missing", request.display());
-            let mut case = Case { folder, adapter };
-            case.adapter = adapter::of_model(adapter, case.model());
+            let mut case = Case { folder, adapter, model: UPSTREAM_MODEL };
+            case.model = case.model();
+            case.adapter = adapter::of_model(adapter, case.model);
             case.run();
             count += 1;
         }

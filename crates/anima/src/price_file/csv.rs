@@ -18,7 +18,7 @@ const TOKENS: [(&str, Meter); 4] = [
 ];
 
 /// The units of `unit_price`, and for how many it is. Others have no meter.
-const UNITS: [(&str, Meter, u64); 16] = [
+const UNITS: [(&str, Meter, u64); 18] = [
     ("mtok_cache_write_1h", Meter::CacheWrite1hTokens, 1_000_000),
     ("mtok_audio_in", Meter::InputAudioTokens, 1_000_000),
     ("mtok_audio_out", Meter::OutputAudioTokens, 1_000_000),
@@ -35,6 +35,8 @@ const UNITS: [(&str, Meter, u64); 16] = [
     ("page", Meter::Pages, 1),
     ("request", Meter::Requests, 1),
     ("web_search_call", Meter::SearchCalls, 1),
+    ("file_search_call", Meter::FileSearchCalls, 1),
+    ("code_session", Meter::CodeSessions, 1),
 ];
 
 /// Reads a file.

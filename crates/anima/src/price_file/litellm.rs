@@ -47,6 +47,12 @@ const UNITS: [(&str, &str, Meter); 11] = [
     ("ocr_cost_per_page", "ocr", Meter::Pages),
 ];
 
+/// Fees for the provider's own tools, whatever the mode: field, how many it is for, meter.
+const FEES: [(&str, u64, Meter); 2] = [
+    ("file_search_cost_per_1k_calls", 1_000, Meter::FileSearchCalls),
+    ("code_interpreter_cost_per_session", 1, Meter::CodeSessions),
+];
+
 /// An example of the shape, not a model.
 const SAMPLE: &str = "sample_spec";
 
@@ -106,6 +112,8 @@ fn take(name: &str, raw: &RawValue, over: u64, one: &mut Listed) -> Result<(), S
         (*meter, 1_000_000, 6)
     } else if let Some((_, _, meter)) = UNITS.iter().find(unit).filter(|_| !is_song) {
         (*meter, 1, 0)
+    } else if let Some((_, per, meter)) = FEES.iter().find(|fee| fee.0 == field) {
+        (*meter, *per, 0)
     } else {
         let is_money = name.contains("cost") || name.contains("pricing");
         if is_money && !decimal::is_zero(raw.get()) {

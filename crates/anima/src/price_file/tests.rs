@@ -169,3 +169,15 @@ fn the_prices_that_ship_are_read_whole_and_are_believable() {
     assert!(shown(sol).starts_with("input_tokens 2/1000000, output_tokens 10/1000000"));
     assert_eq!(sol.remarks, ["dearer above 272k tokens"]);
 }
+
+#[test]
+fn fees_for_a_providers_own_tools_are_prices_by_the_piece() {
+    let table = "provider,model,mode,unit_price,unit\n\
+                 openai,gpt-5,chat,0.0025,file_search_call\nopenai,gpt-5,chat,0.03,code_session\n";
+    let listed = read(table).unwrap();
+    assert_eq!(shown(&listed[0]), "file_search_calls 0.0025/1, code_sessions 0.03/1");
+    let json = r#"{"gpt-5": {"litellm_provider": "openai", "mode": "responses",
+        "file_search_cost_per_1k_calls": 2.5, "code_interpreter_cost_per_session": 0.03}}"#;
+    let listed = read(json).unwrap();
+    assert_eq!(shown(&listed[0]), "code_sessions 0.03/1, file_search_calls 2.5/1000");
+}

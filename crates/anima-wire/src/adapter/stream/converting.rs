@@ -8,6 +8,7 @@
 use anima_core::failure::Failure;
 use bytes::Bytes;
 
+use super::elements::Elements;
 use super::facts::Facts;
 use super::openai::{bare_fault, looks_bare};
 use crate::canonical::{Event, Sink};
@@ -22,6 +23,8 @@ const CONVERTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Decodes one upstream stream.
 #[derive(Debug)]
 pub(super) struct Converting {
+    /// Of dialects whose streams may come as one array: what cuts it.
+    elements: Option<Elements>,
     filter: Filter,
     core: Core,
     client: Dialect,
@@ -72,6 +75,7 @@ impl Converting {
     pub(super) fn anew(from: Dialect, request: &CallRequest) -> Self {
         let writer = Some(request.dialect.stream_writer(&request.echo()));
         Self {
+            elements: (from == Dialect::Gemini).then(Elements::default),
             filter: Filter::new(),
             client: request.dialect,
             core: Core {
@@ -91,6 +95,8 @@ impl Converting {
         if self.core.is_done {
             return Ok(());
         }
+        let cut = self.elements.as_mut().map(|elements| elements.push(chunk));
+        let chunk = cut.as_ref().unwrap_or(chunk);
         let Self { filter, core, facts, .. } = self;
         let result = filter.push(chunk, out, |unit| core.judge(unit, facts)).map(|_| ());
         core.flush(out);

@@ -102,7 +102,8 @@ pub(crate) fn write(answer: &Answer<'_>, echo: &Echo<'_>) -> Bytes {
     w.key("stop_sequence");
     w.string_or_null(stop_text);
     w.key("usage");
-    usage::write(&mut w, answer.report.usage.as_ref(), echo.input_tokens);
+    let served = answer.service_tier.as_deref();
+    usage::write(&mut w, answer.report.usage.as_ref(), echo.input_tokens, served);
     w.end_object();
     w.finish()
 }

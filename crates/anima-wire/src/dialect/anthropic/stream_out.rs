@@ -31,6 +31,7 @@ pub(crate) struct Writer {
     stop: Stop,
     stop_text: Option<String>,
     usage: Option<Usage>,
+    tier: Option<String>,
     out: json::Writer,
 }
 
@@ -73,6 +74,7 @@ impl Writer {
             stop: Stop::End,
             stop_text: None,
             usage: None,
+            tier: None,
             out: json::Writer::default(),
         }
     }
@@ -111,7 +113,7 @@ impl Writer {
             w.key("stop_reason").null();
             w.key("stop_sequence").null();
             w.key("usage");
-            usage::write(w, None, input_tokens);
+            usage::write(w, None, input_tokens, None);
             w.end_object();
         });
     }
@@ -239,7 +241,7 @@ impl Writer {
             self.close(part);
         }
         let (stop, stop_text, usage) = (self.stop, self.stop_text.take(), self.usage);
-        let input_tokens = self.input_tokens;
+        let (input_tokens, tier) = (self.input_tokens, self.tier.take());
         self.event("message_delta", |w| {
             w.key("delta").object();
             w.key("stop_reason").string(stop_reason(stop));
@@ -247,7 +249,7 @@ impl Writer {
             w.string_or_null(stop_text.as_deref());
             w.end_object();
             w.key("usage");
-            usage::write(w, usage.as_ref(), input_tokens);
+            usage::write(w, usage.as_ref(), input_tokens, tier.as_deref());
         });
     }
 }
@@ -308,7 +310,8 @@ impl Sink for Writer {
                 self.usage = report.usage.or(self.usage);
             }
             Event::End => self.end(),
-            Event::Open { .. } | Event::Stop(..) | Event::Logprobs(..) | Event::Tier(_) => {}
+            Event::Tier(tier) => self.tier = Some(tier.into_owned()),
+            Event::Open { .. } | Event::Stop(..) | Event::Logprobs(..) => {}
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use anima_core::usage::{Meter, Usage};
 
+use crate::canonical::tier;
 use crate::dialect::openai::usage::{Count, Report};
 use crate::json::{Node, Writer};
 
@@ -127,8 +128,13 @@ impl Counts {
     }
 }
 
-/// Writes meters as a usage object. Without meters, what is believed of the input.
-pub(super) fn write(w: &mut Writer, usage: Option<&Usage>, input_tokens: u64) {
+/// Writes meters as a usage object, with the tier. Without meters, what is believed of the input.
+pub(super) fn write(
+    w: &mut Writer,
+    usage: Option<&Usage>,
+    input_tokens: u64,
+    served: Option<&str>,
+) {
     let of = |meter| usage.map_or(0, |usage| usage.of(meter));
     let read = usage.map_or(0, crate::dialect::openai::chat::cached);
     let written = usage.map_or(0, crate::dialect::openai::chat::written);
@@ -142,6 +148,7 @@ pub(super) fn write(w: &mut Writer, usage: Option<&Usage>, input_tokens: u64) {
     w.key("ephemeral_1h_input_tokens").number(of(Meter::CacheWrite1hTokens));
     w.end_object();
     w.key("output_tokens").number(usage.map_or(0, Usage::output_tokens));
+    w.maybe("service_tier", served.and_then(tier::of_anthropic));
     w.end_object();
 }
 

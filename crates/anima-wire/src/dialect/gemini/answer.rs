@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use anima_core::failure::Failure;
+use anima_core::usage::Meter;
 use bytes::Bytes;
 
 use super::contents_in::signature;
@@ -29,7 +30,10 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Answer<'a>, Failure> {
         id: root.text_of("responseId").unwrap_or_default(),
         model: root.text_of("modelVersion").unwrap_or_default(),
         choices: candidates.elements().map(choice).collect(),
-        report: metadata.map(usage::read).unwrap_or_default().with_searches(searches(root)),
+        report: metadata
+            .map(usage::read)
+            .unwrap_or_default()
+            .with_fees(Meter::SearchCalls, searches(root)),
         service_tier: metadata.and_then(usage::tier),
     })
 }
@@ -161,12 +165,13 @@ pub(crate) fn write(answer: &Answer<'_>, echo: &Echo<'_>) -> Bytes {
         w.end_object();
         w.key("finishReason").string(finish_reason(choice.stop));
         w.key("index").number(index);
+        logprobs::write(&mut w, choice.logprobs.as_deref());
         w.end_object();
     }
     w.end_array();
     if let Some(usage) = &answer.report.usage {
         w.key("usageMetadata");
-        usage::write(&mut w, usage);
+        usage::write(&mut w, usage, answer.service_tier.as_deref());
     }
     w.key("modelVersion").string(echo.model);
     w.key("responseId").string(&answer.id);

@@ -5,6 +5,7 @@
 //! Invariant: a candidate is finished once. Sources: `a-inbound` A.3.3, `c-conversion` C.8.
 
 use anima_core::failure::Failure;
+use anima_core::usage::Meter;
 
 use super::answer::{call_of, is_blocked, is_thought, parts, picture, searches, stop_of};
 use super::contents_in::signature;
@@ -58,7 +59,9 @@ impl Reader {
         }
         self.searches = self.searches.max(searches(root));
         if let Some(metadata) = either(root, "usageMetadata", "usage_metadata") {
-            sink.take(Event::Usage(usage::read(metadata).with_searches(self.searches)));
+            sink.take(Event::Usage(
+                usage::read(metadata).with_fees(Meter::SearchCalls, self.searches),
+            ));
             if let Some(tier) = usage::tier(metadata) {
                 sink.take(Event::Tier(tier));
             }
@@ -86,11 +89,11 @@ impl Reader {
         let Some(running) = self.candidates.get_mut(at) else {
             return;
         };
-        for part in parts(node) {
-            running.part(number, part, &mut self.parts, sink);
-        }
         if let Some(logprobs) = logprobs::read(node) {
             sink.take(Event::Logprobs(number, logprobs));
+        }
+        for part in parts(node) {
+            running.part(number, part, &mut self.parts, sink);
         }
         let finish = either(node, "finishReason", "finish_reason").and_then(|word| word.text());
         if let Some(word) = finish.filter(|_| !running.is_finished) {

@@ -9,7 +9,7 @@ use anima_core::usage::Usage;
 use bytes::Bytes;
 
 use super::answer::{finish_reason, write_call, write_picture};
-use super::usage;
+use super::{logprobs, usage};
 use crate::canonical::{Delta, Event, Issuer, Opening, Signature, Sink, Stop, ToolUse};
 use crate::dialect::Echo;
 use crate::json;
@@ -24,6 +24,9 @@ pub(crate) struct Writer {
     parts: Vec<Part>,
     stops: Vec<(u64, Stop)>,
     usage: Option<Usage>,
+    tier: Option<String>,
+    /// Log probabilities of what is said next, by candidate.
+    logprobs: Vec<(u64, String)>,
     last: Bytes,
     out: json::Writer,
 }
@@ -55,6 +58,8 @@ impl Writer {
             parts: Vec::new(),
             stops: Vec::new(),
             usage: None,
+            tier: None,
+            logprobs: Vec::new(),
             last: Bytes::new(),
             out: json::Writer::default(),
         }
@@ -82,7 +87,7 @@ impl Writer {
     }
 
     /// One chunk: candidates, and what is said of the whole.
-    fn chunk(&mut self, candidates: impl FnOnce(&mut json::Writer), usage: Option<&Usage>) {
+    fn chunk(&mut self, candidates: impl FnOnce(&mut json::Writer), usage: Option<Usage>) {
         let open: &[u8] = match (self.as_array, self.has_begun) {
             (false, _) => b"data: ",
             (true, false) => b"[",
@@ -96,7 +101,7 @@ impl Writer {
         self.out.end_array();
         if let Some(usage) = usage {
             self.out.key("usageMetadata");
-            usage::write(&mut self.out, usage);
+            usage::write(&mut self.out, &usage, self.tier.as_deref());
         }
         self.out.key("modelVersion").string(&self.model);
         self.out.key("responseId").string(&self.id);
@@ -106,6 +111,7 @@ impl Writer {
 
     /// One chunk with one part.
     fn part(&mut self, choice: u64, members: impl FnOnce(&mut json::Writer)) {
+        let told = self.told(choice);
         let candidate = |w: &mut json::Writer| {
             w.object();
             w.key("content").object();
@@ -117,9 +123,16 @@ impl Writer {
             w.key("role").string("model");
             w.end_object();
             w.key("index").number(choice);
+            logprobs::write(w, told.as_deref());
             w.end_object();
         };
         self.chunk(candidate, None);
+    }
+
+    /// The log probabilities that are still to be said of a candidate.
+    fn told(&mut self, choice: u64) -> Option<String> {
+        let at = self.logprobs.iter().position(|(of, _)| *of == choice)?;
+        Some(self.logprobs.swap_remove(at).1)
     }
 
     fn open(&mut self, choice: u64, opening: Opening<'_>) -> Kind {
@@ -188,8 +201,9 @@ impl Writer {
         let said = self.take_bytes();
         let has_begun = self.has_begun;
         let (stops, usage) = (std::mem::take(&mut self.stops), self.usage);
+        let told: Vec<_> = stops.iter().map(|(choice, _)| self.told(*choice)).collect();
         let candidates = |w: &mut json::Writer| {
-            for (choice, stop) in &stops {
+            for ((choice, stop), told) in stops.iter().zip(&told) {
                 w.object();
                 w.key("content").object();
                 w.key("parts").array();
@@ -198,10 +212,11 @@ impl Writer {
                 w.end_object();
                 w.key("finishReason").string(finish_reason(*stop));
                 w.key("index").number(*choice);
+                logprobs::write(w, told.as_deref());
                 w.end_object();
             }
         };
-        self.chunk(candidates, usage.as_ref());
+        self.chunk(candidates, usage);
         if self.as_array {
             self.out.frame(b"]");
         }
@@ -231,7 +246,8 @@ impl Sink for Writer {
                 self.usage = report.usage.or(self.usage);
             }
             Event::End => self.end(),
-            Event::Logprobs(..) | Event::Tier(_) => {}
+            Event::Tier(tier) => self.tier = Some(tier.into_owned()),
+            Event::Logprobs(choice, told) => self.logprobs.push((choice, told.into_owned())),
         }
     }
 }

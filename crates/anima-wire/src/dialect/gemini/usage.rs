@@ -8,6 +8,7 @@
 use anima_core::usage::{Meter, Usage};
 
 use super::request_in::either;
+use crate::canonical::tier as words;
 use crate::dialect::openai::chat::cached;
 use crate::dialect::openai::usage::{Count, Report};
 use crate::json::{Node, Writer};
@@ -110,8 +111,8 @@ pub(super) fn tier<'a>(node: Node<'_, 'a>) -> Option<std::borrow::Cow<'a, str>> 
     Some(if is_standard { "default".into() } else { tier.to_ascii_lowercase().into() })
 }
 
-/// Writes meters as a usage object.
-pub(super) fn write(w: &mut Writer, usage: &Usage) {
+/// Writes meters as a usage object, with the tier.
+pub(super) fn write(w: &mut Writer, usage: &Usage, served: Option<&str>) {
     let thoughts = usage.of(Meter::ReasoningTokens);
     let (input, output) = (usage.input_tokens(), usage.output_tokens());
     let positive = |count: u64| Some(count).filter(|count| *count > 0);
@@ -121,6 +122,7 @@ pub(super) fn write(w: &mut Writer, usage: &Usage) {
     w.key("candidatesTokenCount").number(output.saturating_sub(thoughts));
     w.maybe_number("thoughtsTokenCount", positive(thoughts));
     w.key("totalTokenCount").number(input + output);
+    w.maybe("serviceTier", served.and_then(words::of_gemini));
     w.end_object();
 }
 

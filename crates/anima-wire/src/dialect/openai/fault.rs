@@ -84,6 +84,8 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("this endpoint's maximum context length", Failure::ContextTooLong),
     ("the input token count", Failure::ContextTooLong),
     ("input is too long", Failure::ContextTooLong),
+    ("the model returned the following errors: input is too long", Failure::ContextTooLong),
+    ("too many input tokens", Failure::ContextTooLong),
     ("model not exist", Failure::UpstreamModelUnknown),
     // A file or a cache that the caller named: our key is as good as before.
     ("you do not have permission to access the file", Failure::RequestRefused),
@@ -215,7 +217,8 @@ fn by_status(status: u16) -> Failure {
         402 => Failure::AccountExhausted,
         404 | 405 | 410 => Failure::UpstreamModelUnknown,
         408 => Failure::FirstByteTimeout,
-        409 | 425 => Failure::ServerError,
+        // 424 is a model at Bedrock that failed.
+        409 | 424 | 425 => Failure::ServerError,
         429 => Failure::RateLimited,
         // 498 is Groq's full capacity.
         498 | 503 | 529 => Failure::Overloaded,
@@ -275,6 +278,7 @@ mod tests {
             (403, Failure::CredentialRefused),
             (404, Failure::UpstreamModelUnknown),
             (408, Failure::FirstByteTimeout),
+            (424, Failure::ServerError),
             (413, Failure::RequestRefused),
             (422, Failure::RequestRefused),
             (429, Failure::RateLimited),

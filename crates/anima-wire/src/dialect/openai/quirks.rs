@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::models::Maker;
 use crate::canonical::{Dropped, Effort, Reasoning, Refusal};
 use crate::json::Writer;
 
@@ -46,6 +47,8 @@ pub struct Quirks {
     pub choices: bool,
     /// Whether usage of a stream must be asked for; elsewhere it comes, and the wish is refused.
     pub asks_usage: bool,
+    /// Whose models it has.
+    pub maker: Maker,
     /// A member more, and its JSON.
     pub extra: Option<(&'static str, &'static str)>,
 }
@@ -61,6 +64,7 @@ pub const NONE: Quirks = Quirks {
     nulls: true,
     choices: true,
     asks_usage: true,
+    maker: Maker::Anyone,
     extra: None,
 };
 

@@ -19,14 +19,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// The same with searches of the web, which are paid by the piece and no token counts.
-    pub(crate) fn with_searches(self, searches: u64) -> Self {
-        if searches == 0 {
+    /// The same with what is paid by the piece and no token count, such as searches of the web.
+    pub(crate) fn with_fees(self, meter: Meter, count: u64) -> Self {
+        if count == 0 {
             return self;
         }
-        let suspect = self.suspect || searches > Usage::LIMIT;
-        let searches = searches.min(Usage::LIMIT);
-        Self { usage: self.usage.map(|usage| usage.with(Meter::SearchCalls, searches)), suspect }
+        let suspect = self.suspect || count > Usage::LIMIT;
+        let count = count.min(Usage::LIMIT);
+        Self { usage: self.usage.map(|usage| usage.with(meter, count)), suspect }
     }
 }
 

@@ -83,6 +83,7 @@ struct Call<'p> {
 }
 
 /// How a trial ended.
+#[expect(clippy::large_enum_variant, reason = "a test has a few at a time")]
 enum Ended {
     /// Nothing went to the client; another channel may.
     Failed,

@@ -11,7 +11,7 @@ use anima_core::usage::{Meter, Usage};
 use bytes::Bytes;
 
 use super::messages_in::{google_signature, thoughts};
-use crate::canonical::{Answer, Body, Choice, Issuer, Part, Signature, Stop, ToolUse};
+use crate::canonical::{Answer, Body, Choice, Issuer, Part, Signature, Stop, ToolUse, tier};
 use crate::dialect::openai::usage::{self, Report};
 use crate::dialect::{Echo, prefixed};
 use crate::json::{Cursor, Node, Outline, Writer};
@@ -141,7 +141,7 @@ pub(crate) fn write(answer: &Answer<'_>, echo: &Echo<'_>) -> Bytes {
         w.key("usage");
         write_usage(&mut w, &usage);
     }
-    w.maybe("service_tier", answer.service_tier.as_deref());
+    w.maybe("service_tier", answer.service_tier.as_deref().map(tier::of_openai));
     w.end_object();
     w.finish()
 }

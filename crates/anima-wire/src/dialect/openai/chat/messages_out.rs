@@ -18,11 +18,12 @@ pub(super) fn write(
     target: Target<'_>,
     dropped: &mut Dropped,
 ) -> Result<(), Refusal> {
+    let role = if target.habits(request).is_newer { "developer" } else { "system" };
     for turn in &request.turns {
         let cached = turn.parts.iter().any(|part| part.cache.is_some());
         dropped.note_if(cached, "cache_control");
         match turn.role {
-            Role::System => system(w, &turn.parts, target)?,
+            Role::System => system(w, role, &turn.parts, target)?,
             Role::User => user(w, &turn.parts, target, dropped)?,
             Role::Assistant => assistant(w, &turn.parts, target, dropped)?,
         }
@@ -31,13 +32,18 @@ pub(super) fn write(
 }
 
 /// Writes instructions.
-fn system(w: &mut Writer, parts: &[Part<'_>], target: Target<'_>) -> Result<(), Refusal> {
+fn system(
+    w: &mut Writer,
+    role: &str,
+    parts: &[Part<'_>],
+    target: Target<'_>,
+) -> Result<(), Refusal> {
     let parts: Vec<_> = parts.iter().collect();
     let Some(text) = joined(&parts, "\n\n", target) else {
-        return message(w, "system", &parts);
+        return message(w, role, &parts);
     };
     w.object();
-    w.key("role").string("system");
+    w.key("role").string(role);
     w.key("content").string(&text);
     w.end_object();
     Ok(())

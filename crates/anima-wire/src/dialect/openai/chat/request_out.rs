@@ -6,6 +6,7 @@
 
 use super::messages_out;
 use crate::canonical::{Carried, Dropped, Format, Refusal, Request, Schema, Tool, ToolChoice};
+use crate::dialect::openai::models::{self, Habits};
 use crate::dialect::openai::quirks::Quirks;
 use crate::json::Writer;
 
@@ -19,6 +20,25 @@ pub(crate) struct Target<'a> {
     pub(crate) is_openai: bool,
     /// What the vendor wants otherwise.
     pub(crate) quirks: &'static Quirks,
+}
+
+impl Target<'_> {
+    /// What the model wants otherwise.
+    pub(super) fn habits(&self, request: &Request<'_>) -> &'static Habits {
+        models::habits(self.quirks.maker, self.model, &request.reasoning)
+    }
+
+    /// Whether a member can be sent. If not, and if it is there, it is named.
+    fn takes(
+        &self,
+        habits: &Habits,
+        (name, is_there): (&'static str, bool),
+        dropped: &mut Dropped,
+    ) -> bool {
+        let lacks = habits.lacks.contains(&name);
+        dropped.note_if(is_there && lacks, name);
+        !lacks && self.quirks.takes(name, is_there, dropped)
+    }
 }
 
 /// Writes a request.
@@ -42,13 +62,15 @@ pub(crate) fn write(request: &Request<'_>, target: Target<'_>) -> Result<Carried
     }
     tools(&mut w, request, target, &mut dropped)?;
     format(&mut w, &request.format);
-    let cap = if target.is_openai { "max_completion_tokens" } else { "max_tokens" };
+    let habits = target.habits(request);
+    let is_newer = target.is_openai || habits.is_newer;
+    let cap = if is_newer { "max_completion_tokens" } else { "max_tokens" };
     w.maybe_number(cap, request.output_tokens_max);
     sampling(&mut w, request, target, &mut dropped)?;
     let quirks = target.quirks;
     quirks.think(&mut w, &request.reasoning, &mut dropped);
     if let Some(top) = request.logprobs
-        && quirks.takes("logprobs", true, &mut dropped)
+        && target.takes(habits, ("logprobs", true), &mut dropped)
     {
         w.key("logprobs").flag(true);
         w.key("top_logprobs").number(top);
@@ -84,7 +106,11 @@ fn tools(
         w.object();
         w.key("type").string("function");
         w.key("function").object();
-        function(w, tool);
+        if target.quirks.takes("tools.strict", tool.strict.is_some(), dropped) {
+            function(w, tool);
+        } else {
+            function(w, &Tool { strict: None, ..tool.clone() });
+        }
         w.end_object();
         w.end_object();
     }
@@ -191,16 +217,17 @@ fn sampling(
     dropped: &mut Dropped,
 ) -> Result<(), Refusal> {
     let (sampling, quirks) = (&request.sampling, target.quirks);
+    let habits = target.habits(request);
     let temperature = sampling.temperature.map(|told| quirks.warmth(told, dropped));
-    w.maybe_raw("temperature", temperature);
-    w.maybe_raw("top_p", sampling.top_p);
     for (name, value) in [
+        ("temperature", temperature),
+        ("top_p", sampling.top_p),
         ("top_k", sampling.top_k),
         ("frequency_penalty", sampling.frequency_penalty),
         ("presence_penalty", sampling.presence_penalty),
         ("logit_bias", sampling.logit_bias),
     ] {
-        if quirks.takes(name, value.is_some(), dropped) {
+        if target.takes(habits, (name, value.is_some()), dropped) {
             w.maybe_raw(name, value);
         }
     }
@@ -210,6 +237,9 @@ fn sampling(
         return Err(Refusal::unsupported("n"));
     }
     w.maybe_number("n", choices);
+    if !request.stop.is_empty() && !habits.stops {
+        return Err(Refusal::unsupported("stop"));
+    }
     if !request.stop.is_empty() {
         w.key("stop").list(&request.stop);
     }

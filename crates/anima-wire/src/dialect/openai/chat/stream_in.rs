@@ -102,11 +102,11 @@ impl Reader {
             return;
         };
         let parts = &mut self.parts;
-        if let Some(delta) = node.get("delta").or_else(|| node.get("message")) {
-            running.delta(number, delta, parts, sink);
-        }
         if let Some(logprobs) = node.get("logprobs") {
             sink.take(Event::Logprobs(number, logprobs.raw().into()));
+        }
+        if let Some(delta) = node.get("delta").or_else(|| node.get("message")) {
+            running.delta(number, delta, parts, sink);
         }
         if let Some(word) = node.text_of("finish_reason").filter(|word| !word.is_empty()) {
             running.stop = Some(stop_of(&word));

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 
 use super::answer;
-use crate::canonical::{Delta, Event, Opening, Signature, Sink, ToolUse};
+use crate::canonical::{Delta, Event, Opening, Signature, Sink, ToolUse, tier};
 use crate::dialect::openai::usage::Report;
 use crate::dialect::{Echo, prefixed};
 use crate::json;
@@ -26,6 +26,8 @@ pub(crate) struct Writer {
     calls: Vec<u64>,
     report: Report,
     tier: Option<String>,
+    /// Log probabilities of what is said next, by choice.
+    logprobs: Vec<(u64, String)>,
     out: json::Writer,
 }
 
@@ -59,6 +61,7 @@ impl Writer {
             calls: Vec::new(),
             report: Report::default(),
             tier: None,
+            logprobs: Vec::new(),
             out: json::Writer::default(),
         }
     }
@@ -103,6 +106,10 @@ impl Writer {
         self.out.object();
         self.out.key("index").number(choice);
         members(&mut self.out);
+        if let Some(at) = self.logprobs.iter().position(|(of, _)| *of == choice) {
+            let (_, told) = self.logprobs.swap_remove(at);
+            self.out.key("logprobs").raw(&told);
+        }
         self.out.end_object();
         self.out.frame(b"]");
         if self.include_usage {
@@ -210,7 +217,7 @@ impl Writer {
         self.out.frame(b",\"choices\":[],\"usage\":");
         answer::write_usage(&mut self.out, &usage);
         if let Some(tier) = &self.tier {
-            self.out.key("service_tier").string(tier);
+            self.out.key("service_tier").string(tier::of_openai(tier));
         }
         self.out.frame(b"}\n\n");
     }
@@ -239,12 +246,12 @@ impl Sink for Writer {
             Event::Piece(part, Delta::Text(text)) => self.text(part, &text),
             Event::Piece(part, Delta::Signature(signature)) => self.signature(part, &signature),
             Event::Close(_) | Event::Input(_) => {}
-            Event::Logprobs(choice, logprobs) => self.chunk(choice, |w| {
-                w.key("delta").object();
-                w.end_object();
-                w.key("logprobs").raw(&logprobs);
-                w.key("finish_reason").null();
-            }),
+            Event::Logprobs(choice, logprobs) => {
+                if self.logprobs.iter().any(|(of, _)| *of == choice) {
+                    self.delta(choice, |_nothing| {});
+                }
+                self.logprobs.push((choice, logprobs.into_owned()));
+            }
             Event::Stop(choice, stop, _) => self.chunk(choice, |w| {
                 w.key("delta").object();
                 w.end_object();

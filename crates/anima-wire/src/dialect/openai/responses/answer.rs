@@ -3,14 +3,17 @@
 //! Items of tools that ran at OpenAI are passed over. Invariant: a response that failed is a
 //! failure, whatever else it holds. Sources: `a-inbound` A.1.5, `c-conversion` C.6 and C.7.
 
+use std::collections::BTreeSet;
+
 use anima_core::failure::Failure;
 use anima_core::usage::{Meter, Usage};
 use bytes::Bytes;
 
 use super::items_in::{call, thoughts};
 use super::items_out::{call_members, reasoning};
-use crate::canonical::{Answer, Body, Choice, Part, Stop};
+use crate::canonical::{Answer, Body, Choice, Part, Stop, tier};
 use crate::dialect::openai::chat::{cached, report, written};
+use crate::dialect::openai::logprobs;
 use crate::dialect::openai::usage::Report;
 use crate::dialect::{Echo, prefixed};
 use crate::json::{Node, Outline, Writer};
@@ -38,13 +41,25 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Answer<'a>, Failure> {
     })
 }
 
-/// What a response says that it used. Searches stand among its items and not in its usage.
+/// What a response says that it used. What OpenAI's own tools cost stands among its items and not
+/// in its usage: a fee for each search, and one for each container that code ran in.
 pub(super) fn reported(response: Node<'_, '_>) -> Report {
     let output = response.get("output");
-    let items = output.iter().flat_map(Node::elements);
-    let is_search = |item: &Node<'_, '_>| item.get("type").is_some_and(|t| t.is("web_search_call"));
-    let searches = items.filter(is_search).count() as u64;
-    response.get("usage").map(report).unwrap_or_default().with_searches(searches)
+    let items: Vec<_> = output.iter().flat_map(Node::elements).collect();
+    let of_kind = |kind: &'static str| {
+        items.iter().filter(move |item| item.get("type").is_some_and(|told| told.is(kind)))
+    };
+    let containers: BTreeSet<_> =
+        of_kind("code_interpreter_call").map(|call| call.text_of("container_id")).collect();
+    [
+        (Meter::SearchCalls, of_kind("web_search_call").count()),
+        (Meter::FileSearchCalls, of_kind("file_search_call").count()),
+        (Meter::CodeSessions, containers.len()),
+    ]
+    .into_iter()
+    .fold(response.get("usage").map(report).unwrap_or_default(), |report, (meter, count)| {
+        report.with_fees(meter, count as u64)
+    })
 }
 
 fn message<'a>(item: Node<'_, 'a>, choice: &mut Choice<'a>) {
@@ -55,8 +70,7 @@ fn message<'a>(item: Node<'_, 'a>, choice: &mut Choice<'a>) {
             choice.parts.push(Part::new(Body::Refusal(refusal)));
         }
         if let Some(list) = part.get("logprobs").filter(|list| list.elements().next().is_some()) {
-            let whole = format!("{{\"content\":{},\"refusal\":null}}", list.raw());
-            choice.logprobs = Some(whole.into());
+            choice.logprobs = Some(logprobs::of_list(list.raw()).into());
         }
     }
 }
@@ -93,8 +107,13 @@ pub(crate) fn write(answer: &Answer<'_>, echo: &Echo<'_>) -> Bytes {
     let (status, _) = status(stop);
     head(&mut w, &answer.id, status, echo.created_s, echo.model);
     w.key("output").array();
+    let told = first.and_then(|choice| choice.logprobs.as_deref());
+    let mut tokens = told.map(logprobs::tokens).unwrap_or_default();
     for (at, part) in first.iter().flat_map(|choice| &choice.parts).enumerate() {
-        item(&mut w, at, part);
+        // They are of the text as a whole, which is one item as a rule.
+        let of_part =
+            if part.as_text().is_some() { std::mem::take(&mut tokens) } else { String::new() };
+        item(&mut w, at, part, &of_part);
     }
     w.end_array();
     tail(&mut w, stop, answer.report.usage.as_ref(), answer.service_tier.as_deref());
@@ -113,7 +132,7 @@ pub(super) fn head(w: &mut Writer, id: &str, status: &str, created_s: u64, model
 }
 
 /// Closes a response object.
-pub(super) fn tail(w: &mut Writer, stop: Stop, usage: Option<&Usage>, tier: Option<&str>) {
+pub(super) fn tail(w: &mut Writer, stop: Stop, usage: Option<&Usage>, served: Option<&str>) {
     w.key("incomplete_details");
     if let (_, Some(reason)) = status(stop) {
         w.object();
@@ -129,7 +148,7 @@ pub(super) fn tail(w: &mut Writer, stop: Stop, usage: Option<&Usage>, tier: Opti
     w.key("tool_choice").string("auto");
     w.key("tools").array();
     w.end_array();
-    w.maybe("service_tier", tier);
+    w.maybe("service_tier", served.map(tier::of_openai));
     w.key("usage");
     if let Some(usage) = usage {
         write_usage(w, usage);
@@ -139,11 +158,11 @@ pub(super) fn tail(w: &mut Writer, stop: Stop, usage: Option<&Usage>, tier: Opti
     w.end_object();
 }
 
-fn item(w: &mut Writer, at: usize, part: &Part<'_>) {
+fn item(w: &mut Writer, at: usize, part: &Part<'_>, tokens: &str) {
     let number = at.to_string();
     match &part.body {
-        Body::Text(text) => message_item(w, &number, ("output_text", text), "completed"),
-        Body::Refusal(text) => message_item(w, &number, ("refusal", text), "completed"),
+        Body::Text(text) => message_item(w, &number, ("output_text", text, tokens), "completed"),
+        Body::Refusal(text) => message_item(w, &number, ("refusal", text, ""), "completed"),
         Body::Reasoning(text) => {
             reasoning(w, &format!("rs_{number}"), text, part.signature.as_ref());
         }
@@ -174,8 +193,11 @@ fn item(w: &mut Writer, at: usize, part: &Part<'_>) {
     }
 }
 
+/// What a part of a message is, its text, and the log probabilities of its tokens.
+pub(super) type Said<'a> = (&'a str, &'a str, &'a str);
+
 /// Writes a message of one part.
-pub(super) fn message_item(w: &mut Writer, number: &str, (kind, text): (&str, &str), status: &str) {
+pub(super) fn message_item(w: &mut Writer, number: &str, said: Said<'_>, status: &str) {
     w.object();
     w.key("id").strings(&["msg_", number]);
     w.key("type").string("message");
@@ -183,14 +205,14 @@ pub(super) fn message_item(w: &mut Writer, number: &str, (kind, text): (&str, &s
     w.key("role").string("assistant");
     w.key("content").array();
     if status == "completed" {
-        content_part(w, kind, text);
+        content_part(w, said);
     }
     w.end_array();
     w.end_object();
 }
 
 /// Writes a part of a message.
-pub(super) fn content_part(w: &mut Writer, kind: &str, text: &str) {
+pub(super) fn content_part(w: &mut Writer, (kind, text, tokens): Said<'_>) {
     w.object();
     w.key("type").string(kind);
     if kind == "refusal" {
@@ -199,8 +221,7 @@ pub(super) fn content_part(w: &mut Writer, kind: &str, text: &str) {
         w.key("text").string(text);
         w.key("annotations").array();
         w.end_array();
-        w.key("logprobs").array();
-        w.end_array();
+        logprobs::list(w, tokens);
     }
     w.end_object();
 }

@@ -76,11 +76,13 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Request<'a>, Refusal> {
 fn included<'a>(root: Node<'_, 'a>, request: &mut Request<'a>) -> Result<(), Refusal> {
     for wish in root.array("include")?.iter().flat_map(Node::elements) {
         match wish.text().as_deref() {
-            Some(LOGPROBS) => request.logprobs = Some(root.whole("top_logprobs")?.unwrap_or(0)),
+            Some(LOGPROBS) => request.logprobs = Some(0),
             Some(SEALED) => {}
             Some(_) | None => request.unplaced.push("include".into()),
         }
     }
+    // Either of the two asks for them.
+    request.logprobs = root.whole("top_logprobs")?.filter(|top| *top > 0).or(request.logprobs);
     let verbosity = root.get("text").and_then(|text| text.get("verbosity"));
     if verbosity.is_some() {
         request.unplaced.push("text.verbosity".into());

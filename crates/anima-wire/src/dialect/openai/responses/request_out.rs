@@ -7,12 +7,23 @@
 use super::items_out;
 use crate::canonical::{Carried, Dropped, Effort, Format, Refusal, Request};
 use crate::dialect::openai::chat::{write_function, write_schema, write_tool_choice};
+use crate::dialect::openai::models::{self, Maker};
 use crate::json::Writer;
 
 /// Writes a request for this model.
 pub(crate) fn write(request: &Request<'_>, model: &str) -> Result<Carried, Refusal> {
     let mut dropped = Dropped::default();
     check(request, &mut dropped)?;
+    let habits = models::habits(Maker::Anyone, model, &request.reasoning);
+    let mut takes = |name: &'static str, is_there: bool| {
+        let lacks = habits.lacks.contains(&name);
+        dropped.note_if(is_there && lacks, name);
+        is_there && !lacks
+    };
+    let has_logprobs = takes("logprobs", request.logprobs.is_some());
+    let sampling = &request.sampling;
+    let temperature = sampling.temperature.filter(|_| takes("temperature", true));
+    let top_p = sampling.top_p.filter(|_| takes("top_p", true));
     let mut w = Writer::with_capacity(1024);
     w.object();
     w.key("model").string(model);
@@ -25,18 +36,18 @@ pub(crate) fn write(request: &Request<'_>, model: &str) -> Result<Carried, Refus
     w.key("store").flag(false);
     w.key("include").array();
     w.string("reasoning.encrypted_content");
-    if request.logprobs.is_some() {
+    if has_logprobs {
         w.string("message.output_text.logprobs");
     }
     w.end_array();
-    w.maybe_number("top_logprobs", request.logprobs);
+    w.maybe_number("top_logprobs", request.logprobs.filter(|_| has_logprobs));
     // Below 16 it is refused; but what the client has set is what it will pay for.
     w.maybe_number("max_output_tokens", request.output_tokens_max);
     tools(&mut w, request);
     format(&mut w, &request.format);
     reasoning(&mut w, request);
-    w.maybe_raw("temperature", request.sampling.temperature);
-    w.maybe_raw("top_p", request.sampling.top_p);
+    w.maybe_raw("temperature", temperature);
+    w.maybe_raw("top_p", top_p);
     w.maybe("safety_identifier", request.user.as_deref());
     w.maybe("service_tier", request.service_tier.as_deref());
     w.maybe("prompt_cache_key", request.cache_key.as_deref());

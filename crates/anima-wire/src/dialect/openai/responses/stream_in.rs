@@ -11,6 +11,7 @@ use super::answer::{reported, stop_of};
 use super::items_in::seal;
 use crate::canonical::{Delta, Event, Opening, Sink};
 use crate::dialect::openai::fault::Fault;
+use crate::dialect::openai::logprobs;
 use crate::json::{Node, Outline};
 
 /// Parts of one stream that are followed.
@@ -105,6 +106,9 @@ impl Reader {
         let Some(running) = self.open.iter_mut().find(|running| running.place == place) else {
             return;
         };
+        if let Some(list) = root.get("logprobs").filter(|list| list.elements().next().is_some()) {
+            sink.take(Event::Logprobs(0, logprobs::of_list(list.raw()).into()));
+        }
         running.has_pieces = true;
         let paragraph = root.count_of("summary_index").unwrap_or(0);
         if is_thought && paragraph != running.paragraph {

@@ -12,6 +12,7 @@ use super::answer::{content_part, head, message_item, status, tail};
 use super::items_out::{call_members, reasoning, summary};
 use crate::canonical::{Delta, Event, Opening, Signature, Sink, Stop, ToolUse};
 use crate::dialect::Echo;
+use crate::dialect::openai::logprobs;
 use crate::json;
 
 /// Writes one stream.
@@ -27,6 +28,8 @@ pub(crate) struct Writer {
     stop: Stop,
     usage: Option<Usage>,
     tier: Option<String>,
+    /// Log probabilities of the text that is said next, as tokens.
+    tokens: String,
     last: Bytes,
     out: json::Writer,
 }
@@ -36,6 +39,8 @@ pub(crate) struct Writer {
 struct Item {
     kind: Kind,
     text: String,
+    /// Log probabilities of the text so far, as tokens.
+    tokens: String,
     signature: Option<Signature<'static>>,
 }
 
@@ -46,6 +51,12 @@ enum Kind {
     Reasoning,
     /// A call's id and name.
     Call(String, String),
+}
+
+impl Item {
+    const fn empty() -> Self {
+        Self { kind: Kind::Text, text: String::new(), tokens: String::new(), signature: None }
+    }
 }
 
 impl Kind {
@@ -76,6 +87,7 @@ impl Writer {
             stop: Stop::End,
             usage: None,
             tier: None,
+            tokens: String::new(),
             last: Bytes::new(),
             out: json::Writer::default(),
         }
@@ -156,7 +168,7 @@ impl Writer {
 
     fn begin(&mut self, kind: Kind, signature: Option<Signature<'static>>) -> usize {
         let at = self.items.len();
-        let item = Item { kind, text: String::new(), signature };
+        let item = Item { kind, text: String::new(), tokens: String::new(), signature };
         self.event("output_item.added", |w| {
             w.key("output_index").number(at as u64);
             w.key("item");
@@ -169,7 +181,7 @@ impl Writer {
                 self.item_event(at, prefix, "content_part.added", |w| {
                     w.key("content_index").number(0);
                     w.key("part");
-                    content_part(w, word, "");
+                    content_part(w, (word, "", ""));
                 });
             }
             Kind::Reasoning if item.signature.is_none() => {
@@ -200,6 +212,9 @@ impl Writer {
             Delta::Text(text) => text,
         };
         item.text.push_str(&text);
+        let is_text = item.kind == Kind::Text;
+        let tokens = if is_text { std::mem::take(&mut self.tokens) } else { String::new() };
+        logprobs::append(&mut item.tokens, &tokens);
         let prefix = item.kind.prefix();
         let (name, place) = match item.kind {
             Kind::Text => ("output_text.delta", Some("content_index")),
@@ -211,8 +226,7 @@ impl Writer {
             w.maybe_number(place.unwrap_or_default(), place.map(|_| 0));
             w.key("delta").string(&text);
             if name == "output_text.delta" {
-                w.key("logprobs").array();
-                w.end_array();
+                logprobs::list(w, &tokens);
             }
         });
     }
@@ -222,10 +236,10 @@ impl Writer {
             return;
         };
         // Taken out while it is written, since writing borrows the whole.
-        let item = std::mem::replace(
-            item,
-            Item { kind: Kind::Text, text: String::new(), signature: None },
-        );
+        let mut item = std::mem::replace(item, Item::empty());
+        if item.kind == Kind::Text {
+            logprobs::append(&mut item.tokens, &std::mem::take(&mut self.tokens));
+        }
         let (prefix, word) = (item.kind.prefix(), item.kind.word());
         match &item.kind {
             Kind::Text | Kind::Refusal => {
@@ -234,11 +248,14 @@ impl Writer {
                 self.item_event(at, prefix, name, |w| {
                     w.key("content_index").number(0);
                     w.key(if is_text { "text" } else { "refusal" }).string(&item.text);
+                    if is_text && !item.tokens.is_empty() {
+                        logprobs::list(w, &item.tokens);
+                    }
                 });
                 self.item_event(at, prefix, "content_part.done", |w| {
                     w.key("content_index").number(0);
                     w.key("part");
-                    content_part(w, word, &item.text);
+                    content_part(w, (word, &item.text, &item.tokens));
                 });
             }
             Kind::Reasoning if !item.text.is_empty() => {
@@ -297,7 +314,7 @@ fn write_item(w: &mut json::Writer, at: usize, item: &Item, state: &str) {
     let number = at.to_string();
     match &item.kind {
         Kind::Text | Kind::Refusal => {
-            message_item(w, &number, (item.kind.word(), &item.text), state);
+            message_item(w, &number, (item.kind.word(), &item.text, &item.tokens), state);
         }
         Kind::Reasoning => {
             reasoning(w, &format!("rs_{number}"), &item.text, item.signature.as_ref());
@@ -346,6 +363,9 @@ impl Sink for Writer {
             }
             Event::Tier(tier) => self.tier = Some(tier.into_owned()),
             Event::End => self.end(),
+            Event::Logprobs(0, told) => {
+                logprobs::append(&mut self.tokens, &logprobs::tokens(&told));
+            }
             Event::Stop(..) | Event::Logprobs(..) => {}
         }
     }
