@@ -16,6 +16,7 @@ on_both! {
     a_key_that_is_disabled_empties_its_queue;
 }
 
+mod changes; // keys that change before a call waits, or by time alone
 mod heartbeats; // of streams that wait
 
 /// A key that waits, one call at a time: its path and itself.

@@ -6,6 +6,7 @@
 //! that they do, which finds what a lost message would have said. Invariant: a call that stops
 //! waiting is out of the line, and what was taken for it is given back. Source: `reliability` 2.4.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ use rooms::{Room, Said, Seat};
 
 /// The longest that a line is not looked at (`reliability` 2.4).
 const SAFETY: Duration = Duration::from_millis(250);
+/// The longest that the keys of those who wait are not looked at: they end by time, too.
+const REVIEW: Duration = Duration::from_secs(2);
 /// The shortest time between two looks of a node at a line.
 const LEAST: Duration = Duration::from_millis(1);
 
@@ -83,9 +86,16 @@ pub(super) async fn wait(admission: &Arc<Admission>, call: &Arc<Call>, coming: C
     let Coming { take, tag, refusal, mut expected } = coming;
     let (since_us, inside) = (0, false);
     let mut waiter = Waiter { admission, call, terms, take, tag, since_us, until, inside };
+    let mut seen = call.caller.pinned.changes;
     loop {
         let (said, mut hear) = mpsc::unbounded_channel();
         let room = waiter.sit(said);
+        // What changed before it sat down was told to those who sat here then.
+        let changes = admission.live.changes();
+        if changes != seen {
+            seen = changes;
+            waiter.catch_up(&refusal).await?;
+        }
         if !waiter.join(&room, expected.take()).await?
             && let Some(terms) = waiter.listen(&mut hear, &refusal, began).await?
         {
@@ -123,9 +133,22 @@ impl Waiter<'_> {
         };
         let (room, is_new) = self.admission.rooms.sit(self.call.arrival.id, seat);
         if is_new {
-            tokio::spawn(drive(Arc::clone(self.admission), Arc::clone(&room)));
+            let seen = self.admission.live.changes();
+            tokio::spawn(drive(Arc::clone(self.admission), Arc::clone(&room), seen));
         }
         room
+    }
+
+    /// Goes by its key's terms as they are now, if it may still wait.
+    async fn catch_up(&mut self, refusal: &Refusal) -> Result<(), Refusal> {
+        let say = told_now(self.admission, &self.call.caller.kid).await;
+        match say.map(|say| say(self.call.deferral.is_some())) {
+            Some(Said::Changed(terms)) if self.awaited(&terms) != self.awaited(&self.terms) => {
+                self.change(terms)
+            }
+            Some(Said::Over(why)) => Err(over(why, refusal)),
+            Some(Said::Changed(_) | Said::YourTurn) | None => Ok(()),
+        }
     }
 
     /// Joins the line. `true` when its turn has come already.
@@ -189,9 +212,7 @@ impl Waiter<'_> {
                         return Ok(Some(terms));
                     }
                 }
-                Some(Said::Over(why)) => {
-                    return Err(why.map_or_else(|| refusal.clone(), |why| *why));
-                }
+                Some(Said::Over(why)) => return Err(over(why, refusal)),
                 None => return Err(timed_out(began, refusal.retry_after_ms)),
             }
         }
@@ -313,6 +334,11 @@ fn vain(expected: Option<(Duration, Duration)>, ahead: i64, within: Duration) ->
     Refusal::new(Failure::DeadlineUnreachable, message).retry_after(wait_ms)
 }
 
+/// What a call is told that may wait no more.
+fn over(why: Option<Box<Refusal>>, at_the_door: &Refusal) -> Refusal {
+    why.map_or_else(|| at_the_door.clone(), |why| *why)
+}
+
 fn timed_out(since: Instant, retry_after_ms: Option<u64>) -> Refusal {
     let message = format!(
         "The call waited {:.1} s for its turn and did not get one. Try again later.",
@@ -321,9 +347,9 @@ fn timed_out(since: Instant, retry_after_ms: Option<u64>) -> Refusal {
     Refusal::new(Failure::QueueTimeout, message).retry_after(retry_after_ms.unwrap_or(1_000))
 }
 
-/// Attends to a line for as long as calls of this node wait in it.
-async fn drive(admission: Arc<Admission>, room: Arc<Room>) {
-    let mut seen = admission.live.changes();
+/// Attends to a line for as long as calls of this node wait in it. `seen`: the changes there were
+/// when the first of them sat down.
+async fn drive(admission: Arc<Admission>, room: Arc<Room>, mut seen: (i64, u64)) {
     let mut asked = None;
     loop {
         let changes = admission.live.changes();
@@ -357,40 +383,55 @@ async fn drive(admission: Arc<Admission>, room: Arc<Room>) {
 
 /// Looks at the keys of those who wait: their limits and their mode may have changed.
 async fn review(admission: &Admission, room: &Room) {
+    let mut told = BTreeMap::new();
     for kid in admission.rooms.keys(&room.tag) {
-        match caller::terms(&admission.live, admission.clock.now(), &kid).await {
-            Ok(terms) => {
-                let of_task = Arc::new(terms.of_task());
-                // Calls become tasks from the next one on; those that wait are served.
-                let waits = terms.mode != QueueMode::Reject;
-                let terms = Arc::new(terms);
-                admission.rooms.tell(&room.tag, &kid, |is_task| match (is_task, waits) {
-                    (true, _) => Said::Changed(Arc::clone(&of_task)),
-                    (false, true) => Said::Changed(Arc::clone(&terms)),
-                    (false, false) => Said::Over(None),
-                });
+        if let Some(say) = told_now(admission, &kid).await {
+            told.insert(kid, say);
+        }
+    }
+    let of = |kid: &str, is_task| told.get(kid).map(|say| say(is_task));
+    admission.rooms.tell(&room.tag, of);
+}
+
+/// What the calls of a key that wait are told of it as it is now, by whether they are tasks.
+/// `None`: it cannot be read, and stays as it is.
+async fn told_now(admission: &Admission, kid: &Arc<str>) -> Option<impl Fn(bool) -> Said + use<>> {
+    let found = caller::terms(&admission.live, admission.clock.now(), kid).await;
+    if found.as_ref().is_err_and(|refusal| refusal.failure == Failure::AuthUnavailable) {
+        return None;
+    }
+    let found = found.map(|terms| (Arc::new(terms.of_task()), Arc::new(terms)));
+    Some(move |is_task| match &found {
+        Ok((of_task, _)) if is_task => Said::Changed(Arc::clone(of_task)),
+        // Calls become tasks from the next one on; those that wait are served.
+        Ok((_, terms)) if terms.mode != QueueMode::Reject => Said::Changed(Arc::clone(terms)),
+        Ok(_) => Said::Over(None),
+        Err(refusal) => Said::Over(Some(Box::new(refusal.clone()))),
+    })
+}
+
+/// Hears, for as long as the node lives, of calls whose turn came where another node gave back.
+pub(super) async fn hear(admission: &Arc<Admission>) {
+    let Some(mut calls) = admission.store.calls().await else { return };
+    loop {
+        match calls.next().await {
+            Delivery::Message(message) => {
+                if let Some((id, tag)) = call_of(&message)
+                    && !admission.rooms.call_up(&tag, id)
+                    && !admission.registry.knows(id)
+                {
+                    admission.tasks.spawn(disown(Arc::clone(admission), tag, id));
+                }
             }
-            // What cannot be read stays as it is.
-            Err(refusal) if refusal.failure == Failure::AuthUnavailable => {}
-            Err(refusal) => {
-                let over = |_is_task| Said::Over(Some(Box::new(refusal.clone())));
-                admission.rooms.tell(&room.tag, &kid, over);
-            }
+            Delivery::Missed => admission.rooms.look(),
         }
     }
 }
 
-/// Hears, for as long as the node lives, of calls whose turn came where another node gave back.
-pub(super) async fn hear(admission: &Admission) {
-    let Some(mut calls) = admission.store.calls().await else { return };
-    loop {
-        match calls.next().await {
-            Delivery::Message(id) => {
-                let id = std::str::from_utf8(&id).ok().and_then(|id| Uuid::parse_str(id).ok());
-                admission.rooms.call(id.as_slice());
-            }
-            Delivery::Missed => admission.rooms.look(),
-        }
+/// Gives on at once what was taken for a call that neither waits there any more nor runs.
+async fn disown(admission: Arc<Admission>, tag: Tag, id: Uuid) {
+    if let Err(error) = admission.store.disown(&tag, id, admission.clock.now()).await {
+        tracing::warn!(%error, "failed to give on the turn of a call that left: its claim ends");
     }
 }
 

@@ -140,11 +140,13 @@ impl Rooms {
         of_line.map(|seat| Arc::clone(&seat.kid)).collect()
     }
 
-    /// Tells something to the calls of a key in a line: by whether they are tasks.
-    pub(super) fn tell(&self, tag: &Tag, kid: &str, what: impl Fn(bool) -> Said) {
+    /// Tells something to the calls in a line: by their key, and by whether they are tasks.
+    pub(super) fn tell(&self, tag: &Tag, what: impl Fn(&str, bool) -> Option<Said>) {
         let inside = self.0.lock();
-        for seat in inside.seats.values().filter(|s| s.tag == *tag && *s.kid == *kid) {
-            drop(seat.said.send(what(seat.is_task)));
+        for seat in inside.seats.values().filter(|seat| seat.tag == *tag) {
+            if let Some(said) = what(&seat.kid, seat.is_task) {
+                drop(seat.said.send(said));
+            }
         }
     }
 
