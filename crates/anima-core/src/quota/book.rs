@@ -164,7 +164,9 @@ impl Book {
                 let state = self.counters.entry(bound.counter.clone());
                 let fresh = State::Slots(BTreeMap::new());
                 if let State::Slots(leases) = state.or_insert(fresh) {
-                    leases.insert(ask.id, expires_us);
+                    // A claim does not shorten the lease of one that runs.
+                    let lease = leases.entry(ask.id).or_insert(expires_us);
+                    *lease = expires_us.max(*lease);
                 }
                 Share::Slot
             }
@@ -185,7 +187,7 @@ impl Book {
             }
         };
         let ticket = self.tickets.entry(ask.id).or_default();
-        ticket.expires_us = expires_us;
+        ticket.expires_us = expires_us.max(ticket.expires_us);
         if !again {
             ticket.taken.push(Taken { counter: bound.counter.clone(), what });
         }

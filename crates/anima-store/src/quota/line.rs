@@ -26,6 +26,31 @@ use anima_core::quota::{Ask, Tag, Verdict};
 use super::Unavailable;
 use crate::pubsub::Subscription;
 
+/// The call that a message of [`LineStore::calls`] says has its turn, and in which line.
+pub fn call_of(message: &[u8]) -> Option<(Uuid, Tag)> {
+    let (id, word) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+    Some((Uuid::parse_str(id).ok()?, tag_of(word)?))
+}
+
+/// A tag as messages and the set of lines have it.
+pub(super) fn word_of(tag: &Tag) -> String {
+    match tag {
+        Tag::App(code) => format!("t:{code}"),
+        Tag::TokenGroup(code) => format!("g:{code}"),
+        Tag::Channel(code) => format!("c:{code}"),
+    }
+}
+
+pub(super) fn tag_of(word: &str) -> Option<Tag> {
+    let (kind, code) = word.split_once(':')?;
+    match kind {
+        "t" => Some(Tag::App(code.into())),
+        "g" => Some(Tag::TokenGroup(code.into())),
+        "c" => Some(Tag::Channel(code.into())),
+        _ => None,
+    }
+}
+
 /// What a call is told that does not overtake those who wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InTurn {
@@ -46,9 +71,44 @@ pub struct Waits {
     pub shared: bool,
 }
 
+/// How calls leave lines.
+#[async_trait]
+pub trait LineExits: Send + Sync + fmt::Debug {
+    /// Takes a call out of a tag's line. `false` when it was not in it.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached: it is out when its time is over.
+    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable>;
+
+    /// A call has what it waited for under a tag, or waits under another: lines that cannot be
+    /// asked now are told later that it left.
+    fn served(&self, _tag: &Tag, _id: Uuid) {}
+
+    /// Takes out a call that nobody waits for, and gives back what was taken for it when it was
+    /// called.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached: what was taken is free when its claim is over.
+    async fn disown(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<(), Unavailable> {
+        // Where whoever leaves knows at once whether it was called.
+        self.leave(tag, id, now).await.map(drop)
+    }
+
+    /// Takes calls out of a tag's line, all of them before anything is handed over.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn leave_all(&self, tag: &Tag, ids: &[Uuid], now: Timestamp) -> Result<(), Unavailable> {
+        for id in ids {
+            self.leave(tag, *id, now).await?;
+        }
+        Ok(())
+    }
+}
+
 /// Lines. See the module.
 #[async_trait]
-pub trait LineStore: Send + Sync + fmt::Debug {
+pub trait LineStore: LineExits {
     /// Takes all that is asked for, or nothing, unless others wait for it.
     ///
     /// # Errors
@@ -65,12 +125,6 @@ pub trait LineStore: Send + Sync + fmt::Debug {
         joining: Joining<'_>,
         now: Timestamp,
     ) -> Result<Joined, Unavailable>;
-
-    /// Takes a call out of a tag's line. `false` when it was not in it.
-    ///
-    /// # Errors
-    /// When the counters cannot be reached: it is out when its time is over.
-    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable>;
 
     /// Says that this node lives, and which of its calls are not in a tag's line any more.
     ///
@@ -94,7 +148,7 @@ pub trait LineStore: Send + Sync + fmt::Debug {
     /// called in this process.
     fn called(&self) -> Vec<Uuid>;
 
-    /// Hears of calls of this node whose turn has come, whoever called them: messages with an id.
-    /// `None` where [`LineStore::called`] knows all of them.
+    /// Hears of calls of this node whose turn has come, whoever called them: messages for
+    /// [`call_of`]. `None` where [`LineStore::called`] knows all of them.
     async fn calls(&self) -> Option<Subscription>;
 }

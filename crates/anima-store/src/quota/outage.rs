@@ -40,6 +40,7 @@ pub struct SharedQuotas {
     /// Changed with the debts locked.
     away: AtomicBool,
     debts: Mutex<Debts>,
+    gone: line::Gone,
     /// One pays at a time: since when the shared counters have been answering again.
     payer: tokio::sync::Mutex<Option<Instant>>,
     /// Live nodes, as the shared counters last knew them.
@@ -56,6 +57,7 @@ impl SharedQuotas {
             own: ArcSwap::from_pointee(MemoryQuotas::default()),
             away: AtomicBool::new(false),
             debts: Mutex::new(Debts::of(node)),
+            gone: line::Gone::default(),
             payer: tokio::sync::Mutex::default(),
             nodes,
             in_database: AtomicI64::new(1),
@@ -113,6 +115,7 @@ impl SharedQuotas {
     async fn pay(&self, now: Timestamp, lease_us: i64) -> Result<(), Unavailable> {
         let untold = self.debts.lock().untold();
         self.shared.renew(&untold, now, lease_us).await?;
+        self.gone.clear(&*self.shared, now).await?;
         let charges = self.debts.lock().charges();
         for (charge, purse) in charges {
             self.shared.charge(&purse, charge).await?;
@@ -245,7 +248,7 @@ impl PurseStore for SharedQuotas {
     async fn reconcile(&self, now: Timestamp, lease_us: i64) {
         if self.is_away() {
             self.comes_back(true, (now, lease_us)).await;
-        } else if !self.debts.lock().are_told()
+        } else if !(self.debts.lock().are_told() && self.gone.is_empty())
             && let Ok(_turn) = self.payer.try_lock()
             && let Err(error) = self.pay(now, lease_us).await
         {

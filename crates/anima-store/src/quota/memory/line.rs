@@ -17,7 +17,7 @@ use anima_core::quota::{Ask, Book, Tag};
 use super::MemoryQuotas;
 use crate::pubsub::Subscription;
 use crate::quota::Unavailable;
-use crate::quota::line::{InTurn, LineStore, Waits};
+use crate::quota::line::{InTurn, LineExits, LineStore, Waits};
 
 /// The only node there is.
 const NODE: Uuid = Uuid::nil();
@@ -82,6 +82,13 @@ fn within<T>(
 }
 
 #[async_trait]
+impl LineExits for MemoryQuotas {
+    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
+        within(self, tag, |line, book| line.leave(book, id, now))
+    }
+}
+
+#[async_trait]
 impl LineStore for MemoryQuotas {
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
         Ok(match self.behind(ask.bounds) {
@@ -101,10 +108,6 @@ impl LineStore for MemoryQuotas {
             self.calls.0.lock().retain(|id| *id != joining.id);
         }
         Ok(joined)
-    }
-
-    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
-        within(self, tag, |line, book| line.leave(book, id, now))
     }
 
     async fn attend(

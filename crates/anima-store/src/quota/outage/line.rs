@@ -2,9 +2,13 @@
 //!
 //! Nobody is moved from one line to the other: a node that attends to a line in which its calls are
 //! not has them ask for themselves, and those that must wait on join again at their old place.
+//! Calls that leave or are served while the shared lines are away are taken out of them later.
 //! Invariant: nobody is told that the counters are away because of its waiting.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
@@ -14,8 +18,87 @@ use anima_core::quota::{Ask, Bound, Tag};
 
 use super::SharedQuotas;
 use crate::pubsub::Subscription;
-use crate::quota::line::{InTurn, LineStore, Waits};
+use crate::quota::line::{InTurn, LineExits, LineStore, Waits};
 use crate::quota::{QuotaStore as _, Unavailable};
+
+/// Calls that a node remembers to take out; of more each turn that comes is found to be nobody's.
+const GONE_MAX: usize = 65_536;
+
+/// Calls that the shared lines may take for waiting, and that do not.
+#[derive(Debug, Default)]
+pub(super) struct Gone(Mutex<BTreeSet<(Tag, Uuid)>>);
+
+impl Gone {
+    fn note(&self, tag: &Tag, id: Uuid) {
+        let mut gone = self.0.lock();
+        if gone.len() < GONE_MAX {
+            gone.insert((tag.clone(), id));
+        }
+    }
+
+    fn forget(&self, tag: &Tag, id: Uuid) {
+        let mut gone = self.0.lock();
+        if !gone.is_empty() {
+            gone.remove(&(tag.clone(), id));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    fn by_tag(&self) -> BTreeMap<Tag, Vec<Uuid>> {
+        let mut all: BTreeMap<Tag, Vec<Uuid>> = BTreeMap::new();
+        for (tag, id) in self.0.lock().iter() {
+            all.entry(tag.clone()).or_default().push(*id);
+        }
+        all
+    }
+
+    /// Takes them out of the shared lines.
+    pub(super) async fn clear(
+        &self,
+        shared: &dyn LineExits,
+        now: Timestamp,
+    ) -> Result<(), Unavailable> {
+        for (tag, ids) in self.by_tag() {
+            shared.leave_all(&tag, &ids, now).await?;
+            for id in ids {
+                self.forget(&tag, id);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LineExits for SharedQuotas {
+    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
+        let here = self.own.load_full().leave(tag, id, now).await?;
+        if !self.is_away() {
+            match self.shared.leave(tag, id, now).await {
+                Ok(there) => return Ok(here || there),
+                Err(_logged) => self.leave_shared(),
+            }
+        }
+        self.gone.note(tag, id);
+        Ok(here)
+    }
+
+    fn served(&self, tag: &Tag, id: Uuid) {
+        if self.is_away() {
+            self.gone.note(tag, id);
+        }
+    }
+
+    async fn disown(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<(), Unavailable> {
+        let disowned = self.shared.disown(tag, id, now).await;
+        if disowned.is_err() {
+            self.gone.note(tag, id);
+        }
+        disowned
+    }
+}
 
 #[async_trait]
 impl LineStore for SharedQuotas {
@@ -39,6 +122,7 @@ impl LineStore for SharedQuotas {
         joining: Joining<'_>,
         now: Timestamp,
     ) -> Result<Joined, Unavailable> {
+        self.gone.forget(tag, joining.id);
         if !self.is_away() {
             match self.shared.join(tag, joining, now).await {
                 Ok(joined) => return Ok(joined),
@@ -49,14 +133,6 @@ impl LineStore for SharedQuotas {
         let own = |bound: &Bound| alone(bound, nodes);
         let bounds: Vec<Bound> = joining.bounds.iter().filter_map(own).collect();
         self.own.load_full().join(tag, Joining { bounds: &bounds, ..joining }, now).await
-    }
-
-    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
-        let here = self.own.load_full().leave(tag, id, now).await?;
-        if self.is_away() {
-            return Ok(here);
-        }
-        self.shared.leave(tag, id, now).await.map(|there| here || there)
     }
 
     async fn attend(

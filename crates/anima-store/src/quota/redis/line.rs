@@ -18,7 +18,7 @@ use anima_core::quota::{Ask, Check, Scope, Tag};
 use super::{Judging, RedisQuotas, keys_of};
 use crate::pubsub::Subscription;
 use crate::quota::Unavailable;
-use crate::quota::line::{InTurn, LineStore, Waits};
+use crate::quota::line::{InTurn, LineExits, LineStore, Waits, tag_of, word_of};
 use crate::redis_keys::{self, Topic};
 
 static JOIN: LazyLock<Script> = LazyLock::new(|| {
@@ -26,6 +26,9 @@ static JOIN: LazyLock<Script> = LazyLock::new(|| {
 });
 static LEAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/leave.lua")))
+});
+static DISOWN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/disown.lua")))
 });
 static SHOWN: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/shown.lua")));
@@ -35,29 +38,10 @@ static ATTEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/attend.lua")))
 });
 
-/// Calls that one run of a script asks about: no longer run keeps the server from others.
+/// Calls that one run of a script is about: no longer run keeps the server from others.
 const ATTENDED_AT_ONCE: usize = 256;
 /// Lines that are shown, and tenants of each.
 const SHOWN_MAX: usize = 1_000;
-
-/// A tag as the set of lines has it.
-fn word_of(tag: &Tag) -> String {
-    match tag {
-        Tag::App(code) => format!("t:{code}"),
-        Tag::TokenGroup(code) => format!("g:{code}"),
-        Tag::Channel(code) => format!("c:{code}"),
-    }
-}
-
-fn tag_of(word: &str) -> Option<Tag> {
-    let (kind, code) = word.split_once(':')?;
-    match kind {
-        "t" => Some(Tag::App(code.into())),
-        "g" => Some(Tag::TokenGroup(code.into())),
-        "c" => Some(Tag::Channel(code.into())),
-        _ => None,
-    }
-}
 
 fn waiting_of(said: &[String; 4]) -> Waiting {
     let [tenant, calls, since_us, pace_us] = said;
@@ -87,6 +71,19 @@ async fn attend_some(
     Ok(Attended { absent, next_us: known(next) })
 }
 
+/// Takes calls out in one go: how many were in line.
+async fn leave_some(
+    quotas: &RedisQuotas,
+    tag: &Tag,
+    ids: &[Uuid],
+    now: Timestamp,
+) -> Result<i64, Unavailable> {
+    let mut arguments = vec![(quotas.time)(now).to_string()];
+    arguments.extend(ids.iter().map(Uuid::to_string));
+    let keys = redis_keys::quota_line(tag);
+    Ok(quotas.redis.script(&LEAVE, &keys, arguments).await?)
+}
+
 /// Has a line shown to operators.
 async fn note_line(quotas: &RedisQuotas, tag: &Tag) -> Result<(), Unavailable> {
     let arguments = [(NODE_US / 1_000).to_string(), word_of(tag)];
@@ -103,6 +100,28 @@ fn topic_of(node: Uuid) -> Topic {
 /// -1 is: nobody knows.
 fn known(next_us: Option<&i64>) -> Option<i64> {
     next_us.copied().filter(|us| *us >= 0)
+}
+
+#[async_trait]
+impl LineExits for RedisQuotas {
+    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
+        Ok(leave_some(self, tag, &[id], now).await? == 1)
+    }
+
+    async fn leave_all(&self, tag: &Tag, ids: &[Uuid], now: Timestamp) -> Result<(), Unavailable> {
+        for some in ids.chunks(ATTENDED_AT_ONCE) {
+            leave_some(self, tag, some, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn disown(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<(), Unavailable> {
+        let mut keys = Vec::from(redis_keys::quota_line(tag));
+        keys.push(redis_keys::quota_ticket(tag, id));
+        let arguments = [id.to_string(), (self.time)(now).to_string()];
+        let _done: i64 = self.redis.script(&DISOWN, &keys, arguments.as_slice()).await?;
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -158,13 +177,6 @@ impl LineStore for RedisQuotas {
             2 => Joined::Full(*ahead),
             _ => Joined::Vain(*ahead),
         })
-    }
-
-    async fn leave(&self, tag: &Tag, id: Uuid, now: Timestamp) -> Result<bool, Unavailable> {
-        let arguments = [id.to_string(), (self.time)(now).to_string()];
-        let keys = redis_keys::quota_line(tag);
-        let was: i64 = self.redis.script(&LEAVE, &keys, arguments.as_slice()).await?;
-        Ok(was == 1)
     }
 
     async fn attend(

@@ -1,7 +1,13 @@
--- Takes out a call that does not wait any more. Gives 1, or 0 when it was not in line.
--- KEYS: as `line`. ARGV: id, now (0: this server's).
-local id, now = ARGV[1], instant(ARGV[2])
-local seat = seat_of(id)
-if seat then take_out(id, seat, nil) end
+-- Takes out calls that do not wait any more, all of them before anything is handed over. Gives how
+-- many were in line.
+-- KEYS: as `line`. ARGV: now (0: this server's), ids.
+local now, were = instant(ARGV[1]), 0
+for at = 2, #ARGV do
+    local seat = seat_of(ARGV[at])
+    if seat then
+        take_out(ARGV[at], seat, nil)
+        were = were + 1
+    end
+end
 hand_off(now)
-return seat and 1 or 0
+return were

@@ -143,7 +143,9 @@ local function take(id, seat, writes, now)
     for _, write in ipairs(writes) do
         local counter = write[2]
         if write[1] == 's' then
-            redis.call('ZADD', counter, stamp(now + CLAIM), id)
+            -- One that runs already keeps its lease.
+            local lease = tonumber(redis.call('ZSCORE', counter, id) or '0')
+            redis.call('ZADD', counter, stamp(math.max(lease, now + CLAIM)), id)
             redis.call('PEXPIRE', counter, 120000)
             redis.call('HSET', seat[7], counter, 's')
         else
@@ -177,7 +179,7 @@ local function step(now)
         if runs then
             take(id, seat, writes, now)
             take_out(id, seat, now)
-            redis.call('PUBLISH', seat[6], id)
+            redis.call('PUBLISH', seat[6], id .. ' ' .. string.match(HEADS, '{(.-)}'))
             return 'called', nil, looks
         end
         if wait then next = math.min(next or wait, wait) end

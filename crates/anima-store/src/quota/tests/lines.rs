@@ -6,7 +6,7 @@ use std::time::Duration;
 use anima_core::queue::line::{CLAIM_US, Joined, Joining, NODE_US};
 use anima_core::queue::{Line, Waiting};
 
-use super::super::line::InTurn;
+use super::super::line::{InTurn, call_of};
 use super::*;
 use crate::pubsub::redis::RedisPubSub;
 use crate::pubsub::{Delivery, PubSub};
@@ -22,6 +22,7 @@ pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
     who_comes_back_has_its_old_place(&place().await).await;
     the_ninth_key_of_an_app_is_served_although_eight_wait_for_their_own(&place().await).await;
     who_comes_back_is_not_too_many(&place().await).await;
+    a_turn_does_not_shorten_the_lease_of_a_call_that_runs(&place().await).await;
     for seed in 1..=6 {
         a_random_sequence_is_as_in_the_line(&place().await, (seed, FEW)).await;
         a_random_sequence_is_as_in_the_line(&place().await, (seed, MANY)).await;
@@ -158,6 +159,15 @@ async fn who_comes_back_is_not_too_many(place: &Place) {
     assert_eq!(come(back).await, Joined::Waits(at(4).micros(), None));
     assert!(close(place, 1, &one, 6).await);
     assert_eq!(absent(place, &[2, 4], 6).await, [4], "at its old place");
+}
+
+/// A call that was admitted while its line could not be asked is in it still.
+async fn a_turn_does_not_shorten_the_lease_of_a_call_that_runs(place: &Place) {
+    let one = [slots(&place.app, Scope::App, 1)];
+    assert!(admitted(&admit(place, 1, &one, 0).await));
+    assert_eq!(join(place, 1, (&one, 1)).await, Joined::Called);
+    assert_eq!(used(place, &one[0], LEASE - 1).await, 1);
+    assert_eq!(used(place, &one[0], LEASE).await, 0);
 }
 
 /// Whose calls a random sequence is of: how many keys, the slots of each and those of the app.
@@ -311,6 +321,37 @@ async fn a_slot_that_one_node_gives_back_is_the_next_ones_wherever_it_waits() {
         }
     };
     let id = tokio::time::timeout(Duration::from_secs(5), called).await.expect("a message");
-    assert_eq!(id, Uuid::from_u128(2).to_string().as_bytes());
+    assert_eq!(call_of(&id), Some((Uuid::from_u128(2), tag(&first))));
     assert_eq!(used(&first, &one[0], 0).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_for_one_that_is_gone_is_the_next_ones_at_once() {
+    let Some((_proxy, redis)) = open().await else { return };
+    let store = Arc::new(RedisQuotas::with_callers_time(redis));
+    let place = &Place { store, app: "acme".into() };
+    let both = [slots(&place.app, Scope::App, 1), rate(&place.app, Scope::App, 60, 60)];
+    assert!(admitted(&admit(place, 1, &both, 0).await));
+    join(place, 2, (&both, 1)).await;
+    join(place, 3, (&both, 2)).await;
+    assert!(close(place, 1, &both, 3).await);
+    assert_eq!(absent(place, &[2, 3], 3).await, [2]);
+    assert_eq!(used(place, &both[1], 3).await, 2, "1 and 2");
+    let disown = async |id| place.store.disown(&tag(place), Uuid::from_u128(id), at(4)).await;
+    disown(2).await.unwrap();
+    assert_eq!(absent(place, &[3], 4).await, [3]);
+    assert_eq!(used(place, &both[1], 4).await, 2, "1 and 3");
+    // Whatever is believed of a call that runs, it keeps what it has; and once it has ended.
+    assert!(admitted(&admit(place, 3, &both, 5).await));
+    disown(3).await.unwrap();
+    assert_eq!(used(place, &both[0], 5).await, 1);
+    assert!(close(place, 3, &both, 6).await);
+    disown(3).await.unwrap();
+    assert_eq!([used(place, &both[0], 6).await, used(place, &both[1], 6).await], [0, 2]);
+    // One that waits is out.
+    assert!(admitted(&admit(place, 4, &both, 7).await));
+    join(place, 5, (&both, 7)).await;
+    disown(5).await.unwrap();
+    assert_eq!(absent(place, &[5], 7).await, [5]);
+    assert_eq!(used(place, &both[0], 7).await, 1);
 }

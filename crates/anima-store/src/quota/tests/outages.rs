@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anima_core::queue::line::{Joined, Joining};
 use anima_simulator::proxy::{Mode, Proxy};
 
 use super::*;
@@ -90,4 +91,65 @@ async fn a_call_that_ends_while_redis_is_told_of_it_is_charged_once() {
     assert!(close(&node.place, 1, &node.bounds(25), 0).await);
     assert!(close(&node.place, 2, &node.bounds(7), 0).await);
     node.reconciled([0, 42, 42]).await;
+}
+
+/// Lets a call wait for the only slot.
+async fn waits(place: &Place, id: u128) -> Joined {
+    let one = [slots(&place.app, Scope::App, 1)];
+    let joining = Joining {
+        id: Uuid::from_u128(id),
+        tenant: &"k1".into(),
+        since_us: 0,
+        within_us: 60_000_000,
+        weight: 1,
+        most: 1_000,
+        ahead_max: i64::MAX,
+        bounds: &one,
+    };
+    place.store.join(&Tag::App(Arc::clone(&place.app)), joining, at(0)).await.unwrap()
+}
+
+async fn in_line(place: &Place) -> usize {
+    place.store.waiting().await.unwrap().iter().map(|one| one.of.calls).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_left_or_was_served_while_redis_was_away_has_no_turn_there() {
+    let Some(node) = Node::start().await else { return };
+    let (place, tag) = (&node.place, Tag::App(Arc::clone(&node.place.app)));
+    let another = RedisQuotas::new(node.redis.clone(), Uuid::from_u128(2), Arc::default());
+    let another = Place { store: Arc::new(another), app: Arc::clone(&place.app) };
+    let one = [slots(&place.app, Scope::App, 1)];
+    assert!(admitted(&admit(&another, 1, &one, 0).await));
+    for (at, id) in [(place, 2), (place, 3), (place, 4), (&another, 5)] {
+        assert!(matches!(waits(at, id).await, Joined::Waits(..)), "{id}");
+    }
+    let [two, three, four, five] = [2, 3, 4, 5].map(Uuid::from_u128);
+    place.store.attend(&tag, &[two, three, four], at(0)).await.unwrap();
+    assert_eq!(in_line(&another).await, 4);
+    node.proxy.set(Mode::Cut);
+    assert!(!place.store.leave(&tag, two, at(0)).await.unwrap(), "it was not in the node's own");
+    assert!(admitted(&admit(place, 3, &one, 0).await), "alone");
+    place.store.served(&tag, three);
+    node.is_back().await;
+    for _ in 0..200 {
+        place.store.reconcile(at(0), LEASE).await;
+        if in_line(&another).await == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(in_line(&another).await, 2, "who waits still does");
+    assert_eq!(used(&another, &one[0], 0).await, 2, "what was admitted alone runs");
+    // 4 is the next, and then 5, and nobody has a turn in between.
+    assert!(close(place, 3, &one, 0).await);
+    assert!(close(&another, 1, &one, 0).await);
+    let absent = async |place: &Place, id| {
+        place.store.attend(&tag, &[id], at(0)).await.unwrap().absent == [id]
+    };
+    assert!(absent(place, four).await && !absent(&another, five).await);
+    assert!(admitted(&admit(place, 4, &one, 0).await));
+    assert!(close(place, 4, &one, 0).await);
+    assert!(absent(&another, five).await);
+    assert_eq!(used(&another, &one[0], 0).await, 1);
 }

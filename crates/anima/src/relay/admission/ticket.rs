@@ -57,6 +57,11 @@ impl Registry {
         }
     }
 
+    /// Whether a call runs.
+    pub(super) fn knows(&self, id: Uuid) -> bool {
+        self.part(id).is_some_and(|part| part.lock().contains_key(&id))
+    }
+
     /// Everything that is open.
     pub(super) fn open(&self) -> Vec<quota::Ticket> {
         let mut open = Vec::new();

@@ -21,7 +21,7 @@ use anima_core::quota::rule::Take;
 use anima_core::quota::{Bound, Check, Pass, Standing, Tag, Verdict};
 use anima_store::pubsub::Delivery;
 use anima_store::quota;
-use anima_store::quota::line::InTurn;
+use anima_store::quota::line::{InTurn, call_of};
 
 use super::super::call::Call;
 use super::ticket::Ticket;
@@ -105,9 +105,14 @@ pub(super) async fn wait(admission: &Arc<Admission>, call: &Arc<Call>, coming: C
         match waiter.ask().await? {
             Asked::Admitted(answer) => {
                 waiter.inside = false;
+                admission.store.served(&waiter.tag, call.arrival.id);
                 return Ok(*answer);
             }
-            Asked::Waits(tag) => waiter.tag = tag,
+            Asked::Waits(tag) if tag == waiter.tag => {}
+            Asked::Waits(tag) => {
+                admission.store.served(&waiter.tag, call.arrival.id);
+                waiter.tag = tag;
+            }
         }
     }
 }
@@ -350,11 +355,11 @@ fn timed_out(since: Instant, retry_after_ms: Option<u64>) -> Refusal {
 /// Attends to a line for as long as calls of this node wait in it. `seen`: the changes there were
 /// when the first of them sat down.
 async fn drive(admission: Arc<Admission>, room: Arc<Room>, mut seen: (i64, u64)) {
-    let mut asked = None;
+    let (mut asked, mut reviewed) = (None, Instant::now());
     loop {
         let changes = admission.live.changes();
-        if changes != seen {
-            seen = changes;
+        if changes != seen || reviewed.elapsed() >= REVIEW {
+            (seen, reviewed) = (changes, Instant::now());
             review(&admission, &room).await;
         }
         // A look because somebody may run asks after nobody: who is called is told. However many

@@ -1,6 +1,5 @@
 //! Keys whose calls may wait no more, although nobody told those who wait.
 
-use http::Method;
 use serde_json::json;
 
 use anima::clock::SystemClock;
@@ -49,9 +48,10 @@ async fn a_call_that_was_on_its_way_when_its_key_changed_does_not_wait(app: &Tes
         let (a, b) = tokio::join!(app.ask_as(&key, "chat"), async {
             running(app, n).await;
             let change = async || {
-                match change["enabled"].is_boolean() {
-                    true => drop(app.admin(Method::PATCH, &path, &change).await),
-                    false => drop(app.patch(&path, change.clone()).await),
+                if change["enabled"].is_boolean() {
+                    app.switch(&path, false).await;
+                } else {
+                    app.patch(&path, change.clone()).await;
                 }
                 let now = app.ask_as(&key, "chat").await;
                 assert_eq!(now.status.to_string(), status, "it is known: {now:?}");

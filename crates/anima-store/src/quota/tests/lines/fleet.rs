@@ -34,8 +34,8 @@ async fn fleet(redis: &Redis) -> Fleet {
             // The connection goes with the task.
             let _pubsub = pubsub;
             loop {
-                let Delivery::Message(id) = calls.next().await else { continue };
-                let id = Uuid::parse_str(std::str::from_utf8(&id).unwrap()).unwrap();
+                let Delivery::Message(call) = calls.next().await else { continue };
+                let (id, _) = call_of(&call).unwrap();
                 if sender.send((n, id, Instant::now())).is_err() {
                     return;
                 }

@@ -119,6 +119,17 @@ impl Rooms {
         }
     }
 
+    /// The turn of a call in a line has come. `false` when it does not wait there.
+    pub(super) fn call_up(&self, tag: &Tag, id: Uuid) -> bool {
+        let mut inside = self.0.lock();
+        let Some(seat) = inside.seats.get_mut(&id).filter(|seat| seat.tag == *tag) else {
+            return false;
+        };
+        seat.joined = false;
+        drop(seat.said.send(Said::YourTurn));
+        true
+    }
+
     /// Has every line looked at.
     pub(super) fn look(&self) {
         for room in self.0.lock().rooms.values() {
