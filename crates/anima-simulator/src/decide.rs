@@ -303,11 +303,12 @@ fn wanted_tokens(inquiry: &Inquiry<'_>) -> u64 {
 const fn face(endpoint: Endpoint) -> Face {
     match endpoint {
         Endpoint::Messages => Face::Anthropic,
-        Endpoint::GenerateContent | Endpoint::EmbedContent => Face::Gemini,
+        Endpoint::GenerateContent | Endpoint::EmbedContent | Endpoint::Predict => Face::Gemini,
         Endpoint::Invoke | Endpoint::Converse => Face::Bedrock,
         Endpoint::Chat
         | Endpoint::Completions
         | Endpoint::Embeddings
+        | Endpoint::Embed
         | Endpoint::Responses
         | Endpoint::Moderations
         | Endpoint::Images

@@ -10,6 +10,7 @@ mod foreign;
 mod sound;
 mod tally;
 mod tools;
+mod vectors;
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -129,6 +130,14 @@ pub(crate) enum Vectors {
     One,
     /// Gemini's list of vectors.
     Many,
+    /// Vertex's `predict`.
+    Predict,
+    /// Titan's one vector.
+    Titan,
+    /// Cohere's at Bedrock, which tell no tokens.
+    Floats,
+    /// Cohere's own.
+    ByType,
 }
 
 /// A request for vectors.
@@ -220,21 +229,23 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
         None => {}
     }
     match path {
-        "/v1/chat/completions" => Endpoint::Chat,
+        "/v1/chat/completions" | "/compatibility/v1/chat/completions" => Endpoint::Chat,
         "/v1/completions" => Endpoint::Completions,
         "/v1/embeddings" => Endpoint::Embeddings,
+        "/v2/embed" => Endpoint::Embed,
         "/v1/messages" => Endpoint::Messages,
         "/v1/responses" => Endpoint::Responses,
         "/v1/moderations" => Endpoint::Moderations,
         "/v1/images/generations" => Endpoint::Images,
         "/v1/images/edits" => Endpoint::ImageEdits,
-        "/v1/rerank" => Endpoint::Rerank,
+        "/v1/rerank" | "/v2/rerank" => Endpoint::Rerank,
         "/v1/audio/speech" => Endpoint::Speech,
         "/v1/audio/transcriptions" => Endpoint::Transcriptions,
         "/v1/audio/translations" => Endpoint::Translations,
         "/v1/models" => Endpoint::Models,
         _ if foreign::gemini_call(path).is_some() => Endpoint::GenerateContent,
         _ if foreign::gemini_vectors(path).is_some() => Endpoint::EmbedContent,
+        _ if vectors::predicts(path).is_some() => Endpoint::Predict,
         _ if path.starts_with("/v1/models/") => Endpoint::Models,
         _ => Endpoint::Unknown,
     }
@@ -251,6 +262,8 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         | Endpoint::Responses
         | Endpoint::GenerateContent
         | Endpoint::EmbedContent
+        | Endpoint::Predict
+        | Endpoint::Embed
         | Endpoint::Invoke
         | Endpoint::Converse
         | Endpoint::Moderations
@@ -285,6 +298,11 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         Endpoint::EmbedContent => {
             foreign::embed_content(ask, &parse(ask.body)?).map(Inquiry::Embedding)
         }
+        Endpoint::Predict => {
+            let model = vectors::predicts(ask.path).unwrap_or_default();
+            vectors::predict(ask, model).map(Inquiry::Embedding)
+        }
+        Endpoint::Embed => vectors::embed(ask).map(Inquiry::Embedding),
         Endpoint::Speech => sound::speech(ask).map(Inquiry::Sound),
         Endpoint::Transcriptions | Endpoint::Translations => {
             sound::recording(endpoint, ask).map(Inquiry::Sound)
@@ -315,6 +333,9 @@ fn at_a_cloud<'a>(ask: &Ask<'a>, place: &Place<'a>) -> Result<Inquiry<'a>, Error
         }
         Place::Claude(model, stream) => cloud::claude(ask, (model, stream), "vertex-2023-10-16")?,
         Place::Invoke(model, stream) => {
+            if let Some(embedding) = vectors::invoked(ask, model) {
+                return embedding.map(Inquiry::Embedding);
+            }
             let found = cloud::claude(ask, (model, stream), "bedrock-2023-05-31")?;
             Completion { dialect: Dialect::Invoke, ..found }
         }

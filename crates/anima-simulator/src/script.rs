@@ -143,7 +143,11 @@ pub enum Endpoint {
     GenerateContent,
     /// `POST /v1beta/models/{model}:embedContent` and `:batchEmbedContents`.
     EmbedContent,
-    /// `POST /model/{model}/invoke` and its stream, as Bedrock has them for Claude.
+    /// `POST …/models/{model}:predict`, as Vertex has it for vectors.
+    Predict,
+    /// `POST /v2/embed`, as Cohere has it.
+    Embed,
+    /// `POST /model/{model}/invoke` and its stream, as Bedrock has them for Claude, and for vectors.
     Invoke,
     /// `POST /model/{model}/converse` and its stream, as Bedrock has them.
     Converse,

@@ -8,6 +8,7 @@ mod answer;
 mod anthropic;
 mod azure_openai;
 mod bedrock;
+mod cohere;
 mod embedding; // between the two dialects that have it
 mod gemini;
 pub mod look_up; // what became of a call, asked afterwards
@@ -200,6 +201,7 @@ static ADAPTERS: &[&dyn Adapter] = &[
     &azure_openai::AzureOpenAi,
     &vertex::Google,
     &bedrock::Invoke,
+    &cohere::Cohere,
 ];
 
 /// The adapter for the word in a channel's `provider`.
@@ -211,6 +213,11 @@ pub fn lookup(provider: &str) -> Option<&'static dyn Adapter> {
 pub fn of_model(adapter: &'static dyn Adapter, model: &str) -> &'static dyn Adapter {
     if adapter.name() == vertex::NAME && model.contains("claude") {
         return &vertex::Claude;
+    }
+    if adapter.name() == bedrock::NAME
+        && let Some(vectors) = bedrock::of_vectors(model)
+    {
+        return vectors;
     }
     if adapter.name() == bedrock::NAME && !model.contains("claude") {
         return &bedrock::Converse;

@@ -57,10 +57,11 @@ const CLIENTS: [Dialect; 4] =
     [Dialect::OpenAiChat, Dialect::Anthropic, Dialect::Gemini, Dialect::Responses];
 
 /// A provider, a model of its, and what it speaks, unless no client does.
-const PROVIDERS: [(&str, &str, Option<Dialect>); 10] = [
+const PROVIDERS: [(&str, &str, Option<Dialect>); 11] = [
     ("openai", "gpt-x", Some(Dialect::OpenAiChat)),
     ("openai_compatible", "x", Some(Dialect::OpenAiChat)),
     ("azure_openai", "x", Some(Dialect::OpenAiChat)),
+    ("cohere", "command-x", Some(Dialect::OpenAiChat)),
     ("anthropic", "claude-x", Some(Dialect::Anthropic)),
     ("bedrock", "anthropic.claude-x", Some(Dialect::Anthropic)),
     CONVERSE,

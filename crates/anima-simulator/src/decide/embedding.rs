@@ -34,6 +34,13 @@ pub(super) fn plan(scene: &Scene<'_>, embedding: &Embedding<'_>) -> Draft {
         Vectors::Packed => openai(scene, &vectors, true, told),
         Vectors::One => gemini(&vectors, false, told),
         Vectors::Many => gemini(&vectors, true, told),
+        Vectors::Predict => predict(embedding, &vectors, told),
+        Vectors::Titan => titan(&vectors, told),
+        Vectors::Floats => {
+            format!("{{\"embeddings\":{},\"response_type\":\"embeddings_floats\"}}", all(&vectors))
+                .into_bytes()
+        }
+        Vectors::ByType => cohere(&vectors, told),
     };
     scene.json(body, usage, reported)
 }
@@ -82,6 +89,56 @@ fn gemini(
         body.push_str(",\"usageMetadata\":{\"promptTokenCount\":");
         body.push_str(&reported.prompt_tokens.to_string());
         body.push('}');
+    }
+    body.push('}');
+    body.into_bytes()
+}
+
+/// A list of vectors. Finite floats always serialise.
+fn all(vectors: &[Vec<f32>]) -> String {
+    serde_json::to_string(vectors).unwrap_or_default()
+}
+
+/// Vertex's answer: tokens are told of each text. A lie about usage is told of the first.
+fn predict(
+    asked: &Embedding<'_>,
+    vectors: &[Vec<f32>],
+    (reported, _): (Option<&Reported>, usize),
+) -> Vec<u8> {
+    let truth: u64 = asked.inputs.iter().map(|input| input.tokens).sum();
+    let mut told = reported.map(|told| told.prompt_tokens);
+    let is_true = told == i64::try_from(truth).ok();
+    let items = vectors.iter().zip(&asked.inputs).map(|(vector, input)| {
+        let tokens = if is_true { i64::try_from(input.tokens).ok() } else { told.take() };
+        let statistics = tokens.map(|tokens| {
+            format!(",\"statistics\":{{\"token_count\":{tokens},\"truncated\":false}}")
+        });
+        let values = serde_json::to_string(vector).unwrap_or_default();
+        let statistics = statistics.unwrap_or_default();
+        format!("{{\"embeddings\":{{\"values\":{values}{statistics}}}}}")
+    });
+    format!("{{\"predictions\":[{}]}}", items.collect::<Vec<_>>().join(",")).into_bytes()
+}
+
+/// Titan's answer to its one text.
+fn titan(vectors: &[Vec<f32>], (reported, times): (Option<&Reported>, usize)) -> Vec<u8> {
+    let first = vectors.first().map(serde_json::to_string).and_then(Result::ok);
+    let mut body = format!("{{\"embedding\":{}", first.unwrap_or_else(|| "null".to_owned()));
+    for reported in std::iter::repeat_n(reported, times).flatten() {
+        body.push_str(",\"inputTextTokenCount\":");
+        body.push_str(&reported.prompt_tokens.to_string());
+    }
+    body.push('}');
+    body.into_bytes()
+}
+
+/// Cohere's answer, with what it bills.
+fn cohere(vectors: &[Vec<f32>], (reported, times): (Option<&Reported>, usize)) -> Vec<u8> {
+    let mut body = format!("{{\"id\":\"e\",\"embeddings\":{{\"float\":{}}}", all(vectors));
+    for reported in std::iter::repeat_n(reported, times).flatten() {
+        body.push_str(",\"meta\":{\"billed_units\":{\"input_tokens\":");
+        body.push_str(&reported.prompt_tokens.to_string());
+        body.push_str("}}");
     }
     body.push('}');
     body.into_bytes()

@@ -1,4 +1,4 @@
-//! Models at AWS Bedrock: Claude by `InvokeModel`, all others by Converse.
+//! Models at AWS Bedrock: Claude and those that make vectors by `InvokeModel`, others by Converse.
 //!
 //! Speaks Messages, or Converse, below the path of a model, as `docs.aws.amazon.com/bedrock`
 //! documents it (`b-outbound-chat` B.1, B.3 and B.7, read November 2026). Streams come as frames of
@@ -13,6 +13,7 @@ mod converse_in; // its answers, in Anthropic's words
 mod converse_out; // requests for it
 mod frames;
 mod signature;
+mod vectors;
 
 use anima_core::failure::Failure;
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 
 pub(super) use frames::Frames;
 use signature::Keys;
+pub(super) use vectors::of_model as of_vectors;
 
 use super::anthropic::Anthropic;
 use super::{

@@ -2,15 +2,20 @@
 //!
 //! Texts become vectors; pictures and tokens are refused by name. An answer can hold millions of
 //! numbers, so it is never read into a tree, and its numbers are copied as they stand. Not here:
-//! what the client asks for (`request`). Invariant: as many vectors as texts, in their order.
+//! what the client asks for (`request`), and forms of other providers' own (`forms`). Invariant: as many vectors as texts, in their order.
 //! Sources: `a-inbound` A.1.2 and A.3.1, Google's API reference and `python-genai` (August 2026).
+
+mod forms;
 
 use std::borrow::Cow;
 
 use anima_core::failure::Failure;
+use anima_core::usage::Usage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+
+pub(super) use forms::{Form, read as from_form, write as to_form};
 
 use super::Answer;
 use crate::canonical::{Carried, Dropped, Refusal};
@@ -30,13 +35,16 @@ const MANY: &str = "batchEmbedContents";
 struct Wish<'a> {
     texts: Vec<Cow<'a, str>>,
     dimensions: Option<u64>,
+    /// What the vectors are for, in Google's words.
+    purpose: Option<Cow<'a, str>>,
     dropped: Dropped,
 }
 
 /// Says a request of Gemini's in OpenAI's dialect.
 pub(super) fn to_openai(request: &CallRequest, model: &str) -> Result<Carried, Refusal> {
     let outline = Outline::of_request(&request.body)?;
-    let wish = gemini_wish(outline.root(), request.as_array)?;
+    let mut wish = gemini_wish(outline.root(), request.as_array)?;
+    wish.dropped.note_if(wish.purpose.is_some(), "taskType");
     let mut w = Writer::with_capacity(request.body.len());
     w.object();
     w.key("model").string(model);
@@ -136,7 +144,15 @@ impl<'a> Wish<'a> {
         self.texts.push(text_of(content)?);
         for (name, _) in request.members() {
             let spelling = name.replace('_', "").to_ascii_lowercase();
-            if !matches!(&*spelling, "model" | "content" | "outputdimensionality") {
+            if spelling == "tasktype" {
+                let purpose = request.text_of(&name);
+                // One for all, as far as there is a place for any.
+                self.dropped.note_if(self.texts.len() > 1 && purpose != self.purpose, "taskType");
+                self.purpose = self.purpose.take().or(purpose);
+            } else if !matches!(
+                &*spelling,
+                "model" | "content" | "outputdimensionality" | "tasktype"
+            ) {
                 self.dropped.note_unplaced(&name);
             }
         }
@@ -188,24 +204,55 @@ pub(super) fn said_to_gemini(answer: Answer, request: &CallRequest) -> Result<An
     let vectors: Option<Vec<&[u8]>> = vectors.into_iter().map(|(_, vector)| vector).collect();
     let vectors = vectors.filter(|vectors| vectors.len() == asked(request));
     let vectors = vectors.ok_or(Failure::AnswerMalformed)?;
-    let mut w = Writer::with_capacity(answer.body.len());
+    let body = gemini_answer(request, &vectors, answer.usage)?;
+    Ok(answer.with_body(body))
+}
+
+/// Vectors as a client of Gemini's wants them.
+fn gemini_answer(
+    request: &CallRequest,
+    vectors: &[&[u8]],
+    usage: Option<Usage>,
+) -> Result<Bytes, Failure> {
+    let mut w = Writer::with_capacity(vectors.iter().map(|vector| vector.len() + 64).sum());
     w.object();
     if request.as_array {
         w.key("embeddings").array();
         vectors.iter().try_for_each(|vector| values(&mut w, vector))?;
         w.end_array();
     } else {
-        let [vector] = vectors.as_slice() else { return Err(Failure::AnswerMalformed) };
+        let [vector] = vectors else { return Err(Failure::AnswerMalformed) };
         w.key("embedding");
         values(&mut w, vector)?;
     }
-    if let Some(usage) = &answer.usage {
+    if let Some(usage) = usage {
         w.key("usageMetadata").object();
         w.key("promptTokenCount").number(usage.input_tokens());
         w.end_object();
     }
     w.end_object();
-    Ok(answer.with_body(w.finish()))
+    Ok(w.finish())
+}
+
+/// What a request of any dialect asks for.
+fn wish<'a>(request: &CallRequest, outline: &Outline<'a>) -> Result<Wish<'a>, Refusal> {
+    if request.dialect == Dialect::Gemini {
+        return gemini_wish(outline.root(), request.as_array);
+    }
+    openai_wish(outline.root())
+}
+
+/// Vectors as the client wants them, whatever it speaks. Where tokens were not told, our estimate.
+fn client_body(
+    request: &CallRequest,
+    vectors: &[&[u8]],
+    usage: Option<Usage>,
+) -> Result<Bytes, Failure> {
+    if request.dialect == Dialect::Gemini {
+        return gemini_answer(request, vectors, usage);
+    }
+    let told = usage.map(|usage| usage.input_tokens());
+    openai_answer(request, vectors, told.unwrap_or_else(|| request.estimate_input_tokens() / 2))
 }
 
 /// How many texts a request of any dialect has.
@@ -285,9 +332,7 @@ pub(super) fn from_gemini(request: &CallRequest, body: &Bytes) -> Result<Answer,
     if request.dialect == Dialect::Gemini {
         return Ok(Answer::of_vectors(report, body.clone()));
     }
-    let told = report.usage.map(|usage| usage.input_tokens());
-    let tokens = told.unwrap_or_else(|| request.estimate_input_tokens() / 2);
-    let written = openai_answer(request, &found, tokens)?;
+    let written = client_body(request, &found, report.usage)?;
     Ok(Answer::of_vectors(report, written))
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use super::anthropic::Anthropic;
+use super::embedding::{self, Form};
 use super::gemini::Gemini;
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
@@ -59,11 +60,15 @@ impl Adapter for Google {
     }
 
     fn serves(&self, endpoint: Endpoint) -> bool {
-        // Its embeddings have a method and a form of their own.
-        endpoint == Endpoint::ChatCompletions
+        matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Embeddings)
     }
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
+        if request.endpoint == Endpoint::Embeddings {
+            // They have a method and a form of their own here.
+            let carried = embedding::to_form(Form::Predict, request, to.model)?;
+            return Ok(Encoded::carried(path(to, "google", "predict"), carried));
+        }
         let mut encoded = Gemini.encode(request, to)?;
         let verb = if request.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
         encoded.path = path(to, "google", verb).into();
@@ -84,6 +89,9 @@ impl Adapter for Google {
     }
 
     fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure> {
+        if request.endpoint == Endpoint::Embeddings {
+            return embedding::from_form(request, body);
+        }
         Gemini.answer(request, body)
     }
 

@@ -242,6 +242,8 @@ fn endpoint(body: &[u8]) -> Endpoint {
     let text = String::from_utf8_lossy(body);
     if text.contains("\"prompt\"") {
         Endpoint::Completions
+    } else if text.contains("\"documents\"") {
+        Endpoint::Rerank
     } else if text.contains("\"input\"") {
         Endpoint::Embeddings
     } else {

@@ -100,6 +100,7 @@ const PROVIDERS: &[&str] = &[
     "gemini",
     "vertex",
     "bedrock",
+    "cohere",
 ];
 
 /// What of an address says who is talked to: scheme, host and port.

@@ -19,6 +19,7 @@ on_both! {
     a_prompt_is_counted_and_not_charged;
     models_are_listed_in_each_form;
     vectors_are_made_for_either_client_by_either_provider;
+    vectors_come_also_from_providers_with_a_form_of_their_own;
     each_clients_call_is_made_once_under_its_idempotency_key;
     what_a_provider_cannot_carry_goes_to_the_next_and_else_is_the_callers_fault;
 }
@@ -349,6 +350,53 @@ async fn vectors_are_made_for_either_client_by_either_provider(app: &TestApp) {
     assert_eq!(Client::Gemini.refusal(&bad), (400, "INVALID_ARGUMENT".into()));
     let one = app.get("/v1beta/models/embed").await.json();
     assert_eq!(one["supportedGenerationMethods"][0], "embedContent");
+}
+
+/// Vertex, Cohere, and both of Bedrock's. Titan takes one text, Cohere's there tell no tokens.
+async fn vectors_come_also_from_providers_with_a_form_of_their_own(app: &TestApp) {
+    let origin = app.upstream_url.trim_end_matches("/v1").to_owned();
+    let content = |text: &str| json!({"content": {"parts": [{"text": text}]}});
+    for (code, word, model) in [
+        ("own-vertex", "vertex", "sim-embedding"),
+        ("own-cohere", "cohere", "sim-embedding"),
+        ("own-titan", "bedrock", "sim-titan-embed"),
+        ("own-cohere-aws", "bedrock", "sim-cohere.embed"),
+    ] {
+        let settings = json!({"project": "p", "location": "eu"});
+        let settings = if word == "vertex" { settings } else { json!({}) };
+        let channel = json!({"provider": word, "base_url": origin, "settings": settings});
+        app.channel(code, "sk-main", channel).await;
+        let alias = format!("embed-{code}");
+        app.alias(&alias, "embedding", &[(code, model)]).await;
+        let call = async |path: &str, body: &Value| {
+            let reply = app.post(path, body).await;
+            assert_eq!(reply.status, 200, "{code}: {path}: {reply:?}");
+            if code == "own-cohere-aws" {
+                let legs = app.legs(&reply).await;
+                assert!(legs.iter().all(|leg| leg.estimate && leg.amount != 0), "{legs:?}");
+            } else {
+                assert_exact(app, &reply).await;
+            }
+            reply.json()
+        };
+        let one = call(&format!("/v1beta/models/{alias}:embedContent"), &content("one text")).await;
+        let mut body = json!({"model": alias, "input": ["one text"], "dimensions": 8});
+        let plain = call("/v1/embeddings", &body).await;
+        assert_eq!(plain["data"][0]["embedding"].as_array().unwrap().len(), 8, "{plain}");
+        body["dimensions"] = json!(null);
+        let plain = call("/v1/embeddings", &body).await;
+        assert_eq!(plain["data"][0]["embedding"], one["embedding"]["values"], "{code}");
+        body["input"] = json!(["one text", "another"]);
+        if code == "own-titan" {
+            let refused = app.post("/v1/embeddings", &body).await;
+            assert_eq!(refused.status, 400, "{refused:?}");
+            assert_eq!(refused.json()["error"]["param"], "input.texts");
+            continue;
+        }
+        let several = call("/v1/embeddings", &body).await;
+        assert_eq!(several["data"][0]["embedding"], one["embedding"]["values"], "{code}");
+        assert_ne!(several["data"][1]["embedding"], one["embedding"]["values"], "{code}");
+    }
 }
 
 async fn models_are_listed_in_each_form(app: &TestApp) {

@@ -139,14 +139,17 @@ pub(super) fn vectors(input: &[u8]) -> Result<u64, String> {
         CallRequest::parse(Endpoint::Embeddings, body)
     };
     let request = request.map_err(|error| format!("a plain request: {}", error.message))?;
-    let known = if rng.once_in(2) { "gemini" } else { "openai_compatible" };
+    let known = *rng
+        .pick(&["gemini", "openai_compatible", "vertex", "cohere"])
+        .ok_or("no provider makes vectors")?;
     let adapter = adapter::lookup(known).ok_or("no such provider")?;
     match adapter.answer(&request, &Bytes::copy_from_slice(input)) {
         Ok(answer) => {
             must_be_json("vectors", &answer.body)?;
             let generated = answer.usage.map_or(0, |usage| usage.output_tokens());
-            let is_gemini = known == "gemini" && generated + answer.count_output_tokens() > 0;
-            if is_gemini && answer.usage.is_none() {
+            let is_read =
+                known != "openai_compatible" && generated + answer.count_output_tokens() > 0;
+            if is_read && answer.usage.is_none() {
                 return Err("vectors were counted as text".into());
             }
             Ok(shape(&[known], &answer.body))

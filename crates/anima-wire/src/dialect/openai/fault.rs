@@ -86,6 +86,7 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("input is too long", Failure::ContextTooLong),
     ("the model returned the following errors: input is too long", Failure::ContextTooLong),
     ("too many input tokens", Failure::ContextTooLong),
+    ("400 bad request: too many input tokens", Failure::ContextTooLong),
     ("model not exist", Failure::UpstreamModelUnknown),
     // A file or a cache that the caller named: our key is as good as before.
     ("you do not have permission to access the file", Failure::RequestRefused),
