@@ -298,10 +298,7 @@ pub(crate) fn read<'a>(ask: &Ask<'a>) -> Result<Inquiry<'a>, ErrorBody> {
         Endpoint::EmbedContent => {
             foreign::embed_content(ask, &parse(ask.body)?).map(Inquiry::Embedding)
         }
-        Endpoint::Predict => {
-            let model = vectors::predicts(ask.path).unwrap_or_default();
-            vectors::predict(ask, model).map(Inquiry::Embedding)
-        }
+        Endpoint::Predict => vectors::predict(ask).map(Inquiry::Embedding),
         Endpoint::Embed => vectors::embed(ask).map(Inquiry::Embedding),
         Endpoint::Speech => sound::speech(ask).map(Inquiry::Sound),
         Endpoint::Transcriptions | Endpoint::Translations => {

@@ -147,7 +147,7 @@ pub enum Endpoint {
     Predict,
     /// `POST /v2/embed`, as Cohere has it.
     Embed,
-    /// `POST /model/{model}/invoke` and its stream, as Bedrock has them for Claude, and for vectors.
+    /// `POST /model/{model}/invoke` and its stream, as Bedrock has them for Claude and vectors.
     Invoke,
     /// `POST /model/{model}/converse` and its stream, as Bedrock has them.
     Converse,

@@ -17,7 +17,8 @@ pub(super) fn predicts(path: &str) -> Option<&str> {
 }
 
 /// Google's models at Vertex.
-pub(super) fn predict(ask: &Ask<'_>, model: &str) -> Result<Embedding<'static>, ErrorBody> {
+pub(super) fn predict(ask: &Ask<'_>) -> Result<Embedding<'static>, ErrorBody> {
+    let model = predicts(ask.path).unwrap_or_default();
     let body: Value = parse(ask.body)?;
     let texts = list(&body, "instances")?.iter().map(|instance| text(instance, "content"));
     let size = body.pointer("/parameters/outputDimensionality");

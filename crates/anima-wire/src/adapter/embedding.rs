@@ -2,7 +2,8 @@
 //!
 //! Texts become vectors; pictures and tokens are refused by name. An answer can hold millions of
 //! numbers, so it is never read into a tree, and its numbers are copied as they stand. Not here:
-//! what the client asks for (`request`), and forms of other providers' own (`forms`). Invariant: as many vectors as texts, in their order.
+//! what the client asks for (`request`), and forms of other providers' own (`forms`). Invariant:
+//! as many vectors as texts, in their order.
 //! Sources: `a-inbound` A.1.2 and A.3.1, Google's API reference and `python-genai` (August 2026).
 
 mod forms;
