@@ -88,6 +88,17 @@ pub struct Waiting {
     pub pace_us: Option<i64>,
 }
 
+/// What a call finds that comes again to a line in which its tenant is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// Calls of its tenant that wait, without itself.
+    pub calls: i64,
+    /// Tenants that take turns, its own among them.
+    pub tenants: i64,
+    /// The time between two turns of its tenant, microseconds; `None` before there were two.
+    pub pace_us: Option<i64>,
+}
+
 /// Those of one tenant. Never empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Share {
@@ -219,6 +230,18 @@ impl Queue {
             since_us: *since_us,
             pace_us: self.paces.get(tenant).and_then(|pace| pace.mean_us),
         })
+    }
+
+    /// What a call of a tenant finds that comes again.
+    pub fn ahead(&self, tenant: &str, id: Uuid) -> Ahead {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let own = self.places.get(&id).is_some_and(|(of, _)| **of == *tenant);
+        let is_new = !self.tenants.contains_key(tenant);
+        Ahead {
+            calls: number(self.len_of(tenant)) - i64::from(own),
+            tenants: number(self.tenants.len()) + i64::from(is_new),
+            pace_us: self.paces.get(tenant).and_then(|pace| pace.mean_us),
+        }
     }
 
     /// How many wait.

@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::queue::Waiting;
 use anima_core::queue::line::{Attended, Joined, Joining};
+use anima_core::queue::{Ahead, Waiting};
 use anima_core::quota::{Ask, Tag, Verdict};
 
 use super::Unavailable;
@@ -106,9 +106,26 @@ pub trait LineExits: Send + Sync + fmt::Debug {
     }
 }
 
+/// What lines show.
+#[async_trait]
+pub trait LineView: Send + Sync + fmt::Debug {
+    /// What a call of a tenant finds in a tag's line if it comes again.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn ahead(&self, tag: &Tag, call: (&str, Uuid)) -> Result<Ahead, Unavailable>;
+
+    /// Everyone who waits, on whatever node, by line and tenant; what is shown of calls of nodes
+    /// that died may be a few seconds old.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable>;
+}
+
 /// Lines. See the module.
 #[async_trait]
-pub trait LineStore: LineExits {
+pub trait LineStore: LineExits + LineView {
     /// Takes all that is asked for, or nothing, unless others wait for it.
     ///
     /// # Errors
@@ -136,13 +153,6 @@ pub trait LineStore: LineExits {
         ids: &[Uuid],
         now: Timestamp,
     ) -> Result<Attended, Unavailable>;
-
-    /// Everyone who waits, on whatever node, by line and tenant; what is shown of calls of nodes
-    /// that died may be a few seconds old.
-    ///
-    /// # Errors
-    /// When the counters cannot be reached.
-    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable>;
 
     /// The calls of this node whose turn has come since this was last asked, as far as they were
     /// called in this process.

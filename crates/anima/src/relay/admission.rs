@@ -31,6 +31,7 @@ use crate::http::reply::Refusal;
 use crate::live::Live;
 use crate::metrics::Metrics;
 
+mod drain; // when it is worth coming back
 mod estimate; // what a call will take, before anybody knows
 mod refusal; // which limit stands in the way, in words
 pub mod repair; // budgets as the ledger knows them

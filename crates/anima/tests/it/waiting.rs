@@ -103,6 +103,7 @@ async fn no_more_wait_than_may(app: &TestApp) {
     );
     assert_eq!((a.status, b.status), (200, 200));
     assert_eq!(c.refusal(), (429, "queue_full".to_owned()));
+    assert_eq!(c.header("retry-after-ms"), "2000", "two turns of what a call is taken to last");
     assert_eq!(
         (c.header("x-ratelimit-limit-requests"), c.header("x-ratelimit-remaining-requests")),
         ("1", "0"),

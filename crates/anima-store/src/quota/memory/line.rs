@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::queue::Line;
 use anima_core::queue::line::{Attended, Called, Joined, Joining};
+use anima_core::queue::{Ahead, Line};
 use anima_core::quota::{Ask, Book, Tag};
 
 use super::MemoryQuotas;
 use crate::pubsub::Subscription;
 use crate::quota::Unavailable;
-use crate::quota::line::{InTurn, LineExits, LineStore, Waits};
+use crate::quota::line::{InTurn, LineExits, LineStore, LineView, Waits};
 
 /// The only node there is.
 const NODE: Uuid = Uuid::nil();
@@ -89,6 +89,27 @@ impl LineExits for MemoryQuotas {
 }
 
 #[async_trait]
+impl LineView for MemoryQuotas {
+    async fn ahead(&self, tag: &Tag, (tenant, id): (&str, Uuid)) -> Result<Ahead, Unavailable> {
+        let shard = self.shard(tag);
+        let line = shard.as_ref().and_then(|shard| shard.lines.get(tag));
+        let nobody = Ahead { tenants: 1, ..Ahead::default() };
+        Ok(line.map_or(nobody, |line| line.queue().ahead(tenant, id)))
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            for (tag, line) in &shard.lock().lines {
+                let waits = |of| Waits { tag: tag.clone(), of, shared: false };
+                all.extend(line.queue().waiting().map(waits));
+            }
+        }
+        Ok(all)
+    }
+}
+
+#[async_trait]
 impl LineStore for MemoryQuotas {
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
         Ok(match self.behind(ask.bounds) {
@@ -117,17 +138,6 @@ impl LineStore for MemoryQuotas {
         now: Timestamp,
     ) -> Result<Attended, Unavailable> {
         within(self, tag, |line, book| line.attend(book, (NODE, ids), now))
-    }
-
-    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            for (tag, line) in &shard.lock().lines {
-                let waits = |of| Waits { tag: tag.clone(), of, shared: false };
-                all.extend(line.queue().waiting().map(waits));
-            }
-        }
-        Ok(all)
     }
 
     fn called(&self) -> Vec<Uuid> {

@@ -12,13 +12,14 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
+use anima_core::queue::Ahead;
 use anima_core::queue::line::{Attended, Joined, Joining};
 use anima_core::quota::share::alone;
 use anima_core::quota::{Ask, Bound, Tag};
 
 use super::SharedQuotas;
 use crate::pubsub::Subscription;
-use crate::quota::line::{InTurn, LineExits, LineStore, Waits};
+use crate::quota::line::{InTurn, LineExits, LineStore, LineView, Waits};
 use crate::quota::{QuotaStore as _, Unavailable};
 
 /// Calls that a node remembers to take out; of more each turn that comes is found to be nobody's.
@@ -101,6 +102,27 @@ impl LineExits for SharedQuotas {
 }
 
 #[async_trait]
+impl LineView for SharedQuotas {
+    async fn ahead(&self, tag: &Tag, call: (&str, Uuid)) -> Result<Ahead, Unavailable> {
+        if !self.is_away()
+            && let Ok(ahead) = self.shared.ahead(tag, call).await
+        {
+            return Ok(ahead);
+        }
+        self.own.load_full().ahead(tag, call).await
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
+        if !self.is_away()
+            && let Ok(waiting) = self.shared.waiting().await
+        {
+            return Ok(waiting);
+        }
+        self.own.load_full().waiting().await
+    }
+}
+
+#[async_trait]
 impl LineStore for SharedQuotas {
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
         if !self.is_away() || self.comes_back(false, (ask.now, ask.lease_us)).await {
@@ -148,15 +170,6 @@ impl LineStore for SharedQuotas {
             }
         }
         self.own.load_full().attend(tag, ids, now).await
-    }
-
-    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
-        if !self.is_away()
-            && let Ok(waiting) = self.shared.waiting().await
-        {
-            return Ok(waiting);
-        }
-        self.own.load_full().waiting().await
     }
 
     fn called(&self) -> Vec<Uuid> {

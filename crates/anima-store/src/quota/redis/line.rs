@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::queue::line::{Attended, Joined, Joining, NODE_US};
-use anima_core::queue::{Waiting, turn};
+use anima_core::queue::{Ahead, Waiting, turn};
 use anima_core::quota::{Ask, Check, Scope, Tag};
 
 use super::{Judging, RedisQuotas, keys_of};
 use crate::pubsub::Subscription;
 use crate::quota::Unavailable;
-use crate::quota::line::{InTurn, LineExits, LineStore, Waits, tag_of, word_of};
+use crate::quota::line::{InTurn, LineExits, LineStore, LineView, Waits, tag_of, word_of};
 use crate::redis_keys::{self, Topic};
 
 static JOIN: LazyLock<Script> = LazyLock::new(|| {
@@ -32,6 +32,8 @@ static DISOWN: LazyLock<Script> = LazyLock::new(|| {
 });
 static SHOWN: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/shown.lua")));
+static AHEAD: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/ahead.lua")));
 static LINES: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/lines.lua")));
 static ATTEND: LazyLock<Script> = LazyLock::new(|| {
@@ -125,6 +127,32 @@ impl LineExits for RedisQuotas {
 }
 
 #[async_trait]
+impl LineView for RedisQuotas {
+    async fn ahead(&self, tag: &Tag, (tenant, id): (&str, Uuid)) -> Result<Ahead, Unavailable> {
+        let [heads, _, seats, meta, ..] = redis_keys::quota_line(tag);
+        let arguments = [tenant.to_owned(), id.to_string()];
+        let said = self.redis.script(&AHEAD, &[heads, seats, meta], arguments.as_slice()).await?;
+        let (calls, tenants, pace_us): (i64, i64, i64) = said;
+        Ok(Ahead { calls, tenants, pace_us: known(Some(&pace_us)) })
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
+        let keys = [redis_keys::quota_lines()];
+        let most = SHOWN_MAX.to_string();
+        let lines: Vec<String> = self.redis.script(&LINES, &keys, &most).await?;
+        let mut all = Vec::new();
+        for tag in lines.iter().filter_map(|word| tag_of(word)) {
+            let [heads, _, _, meta, ..] = redis_keys::quota_line(&tag);
+            let said: Vec<String> = self.redis.script(&SHOWN, &[heads, meta], &most).await?;
+            let (tenants, _) = said.as_chunks::<4>();
+            let waits = |of| Waits { tag: tag.clone(), of: waiting_of(of), shared: true };
+            all.extend(tenants.iter().map(waits));
+        }
+        Ok(all)
+    }
+}
+
+#[async_trait]
 impl LineStore for RedisQuotas {
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
         self.admit_as(ask, Judging::InTurn).await
@@ -200,21 +228,6 @@ impl LineStore for RedisQuotas {
             attended.next_us = next_us;
         }
         Ok(attended)
-    }
-
-    async fn waiting(&self) -> Result<Vec<Waits>, Unavailable> {
-        let keys = [redis_keys::quota_lines()];
-        let most = SHOWN_MAX.to_string();
-        let lines: Vec<String> = self.redis.script(&LINES, &keys, &most).await?;
-        let mut all = Vec::new();
-        for tag in lines.iter().filter_map(|word| tag_of(word)) {
-            let [heads, _, _, meta, ..] = redis_keys::quota_line(&tag);
-            let said: Vec<String> = self.redis.script(&SHOWN, &[heads, meta], &most).await?;
-            let (tenants, _) = said.as_chunks::<4>();
-            let waits = |of| Waits { tag: tag.clone(), of: waiting_of(of), shared: true };
-            all.extend(tenants.iter().map(waits));
-        }
-        Ok(all)
     }
 
     fn called(&self) -> Vec<Uuid> {

@@ -268,6 +268,9 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64,
             open.insert(id);
         }
         assert!(waiting.is_empty() || shows(place, &line).await, "seed {seed} step {step}");
+        let expected = line.queue().ahead(&tenants[tenant], id);
+        let said = place.store.ahead(&tag, (&*tenants[tenant], id)).await.unwrap();
+        assert_eq!(said, expected, "seed {seed} step {step}");
         let running = book.level(&all(0, 1)[0], at(now).micros()).unwrap().used;
         assert!((0..=crowd.slots).contains(&running), "{running} of {}", crowd.slots);
         assert_eq!(used(place, &all(0, 1)[0], now).await, running, "seed {seed} step {step}");

@@ -90,10 +90,15 @@ impl Learned {
         known.map(Duration::from_micros)
     }
 
+    /// The same, or a guess.
+    pub(super) fn service_or_guess(&self, kid: &str) -> Duration {
+        self.service(kid).unwrap_or(SERVICE)
+    }
+
     /// When one of `slots` of a key is free again, milliseconds.
     pub(super) fn slot_free_ms(&self, kid: &str, slots: i64) -> u64 {
         let slots = u128::try_from(slots.max(1)).unwrap_or(1);
-        let ms = self.service(kid).unwrap_or(SERVICE).as_millis() / slots;
+        let ms = self.service_or_guess(kid).as_millis() / slots;
         u64::try_from(ms).unwrap_or(u64::MAX).clamp(50, 60_000)
     }
 

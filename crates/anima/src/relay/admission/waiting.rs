@@ -25,7 +25,7 @@ use anima_store::quota::line::{InTurn, call_of};
 
 use super::super::call::Call;
 use super::ticket::Ticket;
-use super::{Admission, Turn};
+use super::{Admission, Turn, drain};
 use crate::http::caller;
 use crate::http::rate_limits::RateLimits;
 use crate::http::reply::Refusal;
@@ -186,7 +186,7 @@ impl Waiter<'_> {
                 room.look_after(next_us);
                 Ok(false)
             }
-            Joined::Full(ahead) => Err(full(expected, ahead)),
+            Joined::Full(_) => Err(full(self.retry_ms().await)),
             Joined::Vain(ahead) => Err(vain(expected, ahead, within)),
         }
     }
@@ -207,7 +207,7 @@ impl Waiter<'_> {
                     return Err(Refusal::new(Failure::ClientGone, message));
                 }
                 () = tokio::time::sleep_until(self.until) => {
-                    return Err(timed_out(began, refusal.retry_after_ms));
+                    return Err(timed_out(began, self.retry_ms().await));
                 }
             };
             match said {
@@ -218,9 +218,15 @@ impl Waiter<'_> {
                     }
                 }
                 Some(Said::Over(why)) => return Err(over(why, refusal)),
-                None => return Err(timed_out(began, refusal.retry_after_ms)),
+                None => return Err(timed_out(began, self.retry_ms().await)),
             }
         }
+    }
+
+    /// After how many milliseconds it would have its turn if it came again then.
+    async fn retry_ms(&self) -> u64 {
+        let asked = (&*self.terms, self.take);
+        drain::retry_ms(self.admission, self.call, asked, &self.tag).await
     }
 
     /// Goes by other terms from here on, unless it can never run under them.
@@ -323,9 +329,8 @@ fn expected_ms(expected: Option<(Duration, Duration)>, ahead: i64) -> Option<u64
     Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn full(expected: Option<(Duration, Duration)>, ahead: i64) -> Refusal {
+fn full(retry_ms: u64) -> Refusal {
     let message = "As many calls of this API key wait as may. Try again later.";
-    let retry_ms = expected_ms(expected, ahead).unwrap_or(1_000);
     Refusal::new(Failure::QueueFull, message).retry_after(retry_ms)
 }
 
@@ -344,12 +349,12 @@ fn over(why: Option<Box<Refusal>>, at_the_door: &Refusal) -> Refusal {
     why.map_or_else(|| at_the_door.clone(), |why| *why)
 }
 
-fn timed_out(since: Instant, retry_after_ms: Option<u64>) -> Refusal {
+fn timed_out(since: Instant, retry_ms: u64) -> Refusal {
     let message = format!(
         "The call waited {:.1} s for its turn and did not get one. Try again later.",
         since.elapsed().as_secs_f64()
     );
-    Refusal::new(Failure::QueueTimeout, message).retry_after(retry_after_ms.unwrap_or(1_000))
+    Refusal::new(Failure::QueueTimeout, message).retry_after(retry_ms)
 }
 
 /// Attends to a line for as long as calls of this node wait in it. `seen`: the changes there were
