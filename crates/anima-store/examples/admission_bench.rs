@@ -92,7 +92,7 @@ async fn measure(store: &dyn QuotaStore) -> Result<Vec<Duration>, Failed> {
         let id = Uuid::from_u128(n + 1);
         let ask = Ask { id, bounds: &bounds, now: now(), lease_us: 30_000_000 };
         let began = Instant::now();
-        let verdict = store.admit(ask).await?;
+        let verdict = store.admit_at_once(ask).await?;
         let took = began.elapsed();
         if !matches!(verdict, Verdict::Admitted(_)) {
             return Err(format!("call {n} was not admitted: {verdict:?}").into());

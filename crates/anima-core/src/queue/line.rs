@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Queue, Waiter, turn};
 use crate::clock::Timestamp;
-use crate::quota::{Ask, Book, Bound, Check, Pass, Scope, Standing};
+use crate::quota::{Ask, Book, Bound, Check, Counter, Pass, Scope, Standing, Verdict, verdict};
 
 /// How many that wait for what others wait for too are tried before nobody behind them is.
 const DEPTH: usize = 8;
@@ -87,14 +87,17 @@ pub struct Line {
     asks: BTreeMap<Uuid, Vec<Bound>>,
     /// When each node is taken for dead, microseconds.
     nodes: BTreeMap<Uuid, i64>,
+    /// What others share with those whose turn it is and that stands in their way, as the last
+    /// hand-off found, and how much one of them needs of it: of a rate, microseconds.
+    short: BTreeMap<Counter, i64>,
 }
 
 /// What one in line is told.
 enum Tried {
     Runs(Vec<Standing>),
-    /// In how many microseconds its rates let it pass, if that is all; and whether a limit is in
-    /// the way that is not its key's own.
-    Waits(Option<i64>, bool),
+    /// In how many microseconds its rates let it pass, if that is all; and what is in the way that
+    /// is not its key's own, with what it needs of it.
+    Waits(Option<i64>, Vec<(Counter, i64)>),
 }
 
 /// What a waiter may wait for under a tag: budgets are asked when its turn comes, and shadows stand
@@ -108,7 +111,65 @@ pub fn awaited(bounds: &[Bound], tag: &crate::quota::Tag) -> Vec<Bound> {
     bounds.iter().filter(waits).cloned().collect()
 }
 
+/// Where a bound stands for a call that does not wait, when its turn at a rate comes after so many
+/// microseconds and those who wait for it have theirs first.
+pub fn behind(bound: &Bound, found: Standing, wait_us: i64) -> Standing {
+    let is_free = found.pass == Pass::Yes;
+    match bound.check {
+        Check::Slots { .. } if is_free => {
+            Standing { pass: Pass::WhenFree, remaining: found.remaining + 1, ..found }
+        }
+        Check::Rate(rate) if found.pass != Pass::Never => {
+            let (reset_us, units) = used(found, (rate.cost_us(bound.units), bound.units));
+            let remaining = found.remaining + units;
+            Standing { pass: Pass::After(wait_us), remaining, reset_us, ..found }
+        }
+        Check::Slots { .. } | Check::Rate(_) | Check::Purse { .. } => found,
+    }
+}
+
+/// What of a rate is used before a call takes of it, and what the call was given, if it was.
+fn used(found: Standing, (cost_us, units): (i64, i64)) -> (i64, i64) {
+    let given = found.pass == Pass::Yes;
+    if given { (found.reset_us - cost_us, units) } else { (found.reset_us, 0) }
+}
+
 impl Line {
+    /// Where a bound stands for a call that does not wait and overtakes nobody: what it shares with
+    /// one that waits for it is not there for it.
+    pub fn judge(&self, book: &mut Book, bound: &Bound, ask: Ask<'_>) -> Standing {
+        let found = book.judge(bound, ask);
+        let counter = &bound.counter;
+        let Some(first_us) = self.short.get(counter) else { return found };
+        if counter.rule.shadow || book.holds(counter, ask.id) {
+            return found;
+        }
+        let wait_us = match bound.check {
+            Check::Rate(rate) => {
+                let cost_us = rate.cost_us(bound.units);
+                // The others in line are taken for as large as this one, which comes last.
+                let waiting = i64::try_from(self.queue.len()).unwrap_or(i64::MAX);
+                let all_us = first_us.saturating_add(cost_us.saturating_mul(waiting));
+                let (used_us, _) = used(found, (cost_us, bound.units));
+                used_us.saturating_add(all_us).saturating_sub(rate.burst_us()).max(1)
+            }
+            Check::Slots { .. } | Check::Purse { .. } => 1,
+        };
+        behind(bound, found, wait_us)
+    }
+
+    /// Takes all that is asked for under the line's tag, or nothing, and overtakes nobody.
+    pub fn admit(&self, book: &mut Book, ask: Ask<'_>) -> Verdict {
+        let standings = ask.bounds.iter().map(|bound| self.judge(book, bound, ask)).collect();
+        let verdict = verdict(ask.bounds, standings);
+        if let Verdict::Admitted(standings) = &verdict {
+            for (bound, standing) in ask.bounds.iter().zip(standings) {
+                book.take(bound, *standing, ask);
+            }
+        }
+        verdict
+    }
+
     /// Lets a call wait, or gives it what it asks for. One that waits already asks for this now.
     pub fn join(
         &mut self,
@@ -185,6 +246,7 @@ impl Line {
 
     fn step(&mut self, book: &mut Book, now: Timestamp, looks: &mut usize) -> Step {
         let (mut next_us, mut blocked): (Option<i64>, usize) = (None, 0);
+        let mut short: BTreeMap<Counter, i64> = BTreeMap::new();
         for id in self.queue.heads(LOOKED_MAX) {
             *looks += 1;
             let over = |waiter: &Waiter| {
@@ -200,10 +262,15 @@ impl Line {
                     self.take(book, (id, &standings), now);
                     return Step::Called(id);
                 }
-                Tried::Waits(wait, shared) => {
+                Tried::Waits(wait, lacking) => {
                     let both = [next_us, wait].into_iter().flatten();
                     next_us = both.min();
                     // A limit of its own key is in nobody else's way.
+                    let shared = !lacking.is_empty();
+                    for (counter, cost_us) in lacking {
+                        let most = short.entry(counter).or_default();
+                        *most = cost_us.max(*most);
+                    }
                     blocked += usize::from(shared);
                     let is_tired = self.queue.pass_over(id, now.micros());
                     if shared && (is_tired || blocked >= DEPTH) {
@@ -212,6 +279,7 @@ impl Line {
                 }
             }
         }
+        self.short = short;
         Step::Done(next_us)
     }
 
@@ -228,7 +296,12 @@ impl Line {
             Pass::Yes | Pass::WhenFree | Pass::Never | Pass::Unseeded => None,
         };
         let waits: Option<Vec<i64>> = refused().map(wait).collect();
-        let shared = refused().any(|(bound, _)| bound.counter.scope != Scope::Key);
+        let shared = refused().filter(|(bound, _)| bound.counter.scope != Scope::Key);
+        let needs = |(bound, _): (&Bound, &Standing)| match bound.check {
+            Check::Rate(rate) => (bound.counter.clone(), rate.cost_us(bound.units)),
+            Check::Slots { .. } | Check::Purse { .. } => (bound.counter.clone(), 0),
+        };
+        let shared = shared.map(needs).collect();
         Tried::Waits(waits.and_then(|waits| waits.into_iter().max()), shared)
     }
 

@@ -301,6 +301,16 @@ impl Book {
         });
     }
 
+    /// Whether a call has something of a counter that it need not ask for again.
+    pub fn holds(&self, counter: &Counter, id: Uuid) -> bool {
+        self.has_taken(id, counter)
+            && match self.counters.get(counter) {
+                Some(State::Slots(leases)) => leases.contains_key(&id),
+                Some(State::Rate(_) | State::Purse(_)) => true,
+                None => false,
+            }
+    }
+
     fn has_taken(&self, id: Uuid, counter: &Counter) -> bool {
         let ticket = self.tickets.get(&id);
         ticket.is_some_and(|ticket| ticket.taken.iter().any(|taken| taken.counter == *counter))

@@ -132,6 +132,13 @@ pub trait LineStore: LineExits + LineView {
     /// When the counters cannot be reached.
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable>;
 
+    /// Takes all that is asked for, or nothing, and nothing that somebody waits for: for calls
+    /// that do not wait.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn admit_at_once(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable>;
+
     /// Lets a call wait in a tag's line.
     ///
     /// # Errors

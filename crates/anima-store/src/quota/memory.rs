@@ -72,28 +72,28 @@ impl MemoryQuotas {
     fn over_all(
         &self,
         ask: Ask<'_>,
-        judge: impl Fn(&mut Book, &Bound) -> Standing,
-        take: impl Fn(&mut Book, &Bound, Standing),
+        judge: impl Fn(&mut Shard, &Bound) -> Standing,
+        take: impl Fn(&mut Shard, &Bound, Standing),
     ) -> Verdict {
         let mut shards: Vec<(usize, MutexGuard<'_, Shard>)> = self
             .places(ask.bounds)
             .into_iter()
             .filter_map(|place| Some((place, self.shards.get(place)?.lock())))
             .collect();
-        let mut in_book = |bound: &Bound, work: &mut dyn FnMut(&mut Book)| {
+        let mut in_shard = |bound: &Bound, work: &mut dyn FnMut(&mut Shard)| {
             let place = self.place(&bound.tag);
             if let Some((_, shard)) = shards.iter_mut().find(|(at, _)| *at == place) {
-                work(&mut shard.book);
+                work(shard);
             }
         };
         let mut standings = Vec::with_capacity(ask.bounds.len());
         for bound in ask.bounds {
-            in_book(bound, &mut |book| standings.push(judge(book, bound)));
+            in_shard(bound, &mut |shard| standings.push(judge(shard, bound)));
         }
         let verdict = verdict(ask.bounds, standings);
         let Verdict::Admitted(standings) = verdict else { return verdict };
         for (bound, standing) in ask.bounds.iter().zip(&standings) {
-            in_book(bound, &mut |book| take(book, bound, *standing));
+            in_shard(bound, &mut |shard| take(shard, bound, *standing));
         }
         Verdict::Admitted(standings)
     }
@@ -107,8 +107,8 @@ impl MemoryQuotas {
         }
         self.over_all(
             ask,
-            |book, bound| book.judge(bound, ask),
-            |book, bound, standing| book.take(bound, standing, ask),
+            |shard, bound| shard.book.judge(bound, ask),
+            |shard, bound, standing| shard.book.take(bound, standing, ask),
         )
     }
 }
@@ -173,8 +173,8 @@ impl QuotaStore for MemoryQuotas {
     async fn extend(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
         Ok(self.over_all(
             ask,
-            |book, bound| book.judge_more(bound, ask),
-            |book, bound, standing| book.take_more(bound, standing, ask),
+            |shard, bound| shard.book.judge_more(bound, ask),
+            |shard, bound, standing| shard.book.take_more(bound, standing, ask),
         ))
     }
 

@@ -71,7 +71,7 @@ struct Said {
     /// Others wait.
     behind: bool,
     now_us: i64,
-    states: Vec<(bool, i64)>,
+    states: Vec<(i64, i64)>,
 }
 
 /// What is done with what a tag says, as the script is told.
@@ -80,6 +80,18 @@ enum Judging {
     Look = 0,
     Take = 1,
     InTurn = 2,
+    AtOnce = 3,
+    LookAtOnce = 4,
+}
+
+impl Judging {
+    /// The same, and nothing is taken.
+    const fn looking(self) -> Self {
+        match self {
+            Self::AtOnce | Self::LookAtOnce => Self::LookAtOnce,
+            Self::Look | Self::Take | Self::InTurn => Self::Look,
+        }
+    }
 }
 
 impl RedisQuotas {
@@ -127,14 +139,16 @@ impl RedisQuotas {
             keys.extend(keys_of(bound));
             self.describe(bound, ask.now, &mut arguments);
         }
-        if how == Judging::InTurn {
-            let [heads, ..] = redis_keys::quota_line(tag);
-            keys.push(heads);
+        let [heads, line, _, meta, ..] = redis_keys::quota_line(tag);
+        match how {
+            Judging::InTurn => keys.push(heads),
+            Judging::AtOnce | Judging::LookAtOnce => keys.extend([meta, line]),
+            Judging::Look | Judging::Take => {}
         }
         let said: Vec<i64> = self.redis.script(&ADMIT, &keys, arguments).await?;
         let (head, states) = said.split_at_checked(2).unwrap_or_default();
         let states = states.chunks_exact(2).filter_map(|pair| match pair {
-            [again, state] => Some((*again == 1, *state)),
+            [again, state] => Some((*again, *state)),
             _ => None,
         });
         Ok(Said {
@@ -150,7 +164,7 @@ impl RedisQuotas {
         let (mut said, mut taken) = (Vec::new(), Vec::new());
         let (mut pass, mut behind) = (true, None);
         for tag in tags(ask.bounds) {
-            let one = self.judge(ask, tag, if pass { how } else { Judging::Look }).await?;
+            let one = self.judge(ask, tag, if pass { how } else { how.looking() }).await?;
             pass &= one.taken;
             if one.taken {
                 taken.push(tag);

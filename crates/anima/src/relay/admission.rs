@@ -74,8 +74,10 @@ pub struct Admission {
 /// Whether a call goes before those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
-    /// It does: it does not wait itself, or its turn has come.
+    /// It does: its turn has come.
     Mine,
+    /// It does not wait itself, and takes nothing that they wait for.
+    AtOnce,
     /// It joins them.
     Behind,
 }
@@ -137,6 +139,7 @@ impl Admission {
             let ask = Ask { id: call.arrival.id, bounds, now: self.clock.now(), lease_us };
             let said = match turn {
                 Turn::Mine => self.store.admit(ask).await.map(InTurn::Judged),
+                Turn::AtOnce => self.store.admit_at_once(ask).await.map(InTurn::Judged),
                 Turn::Behind => self.store.admit_in_turn(ask).await,
             };
             let said = said.map_err(|error| unreachable_now(&error))?;
@@ -260,7 +263,7 @@ pub(super) async fn enter(relay: &Relay, call: &mut Arc<Call>) -> Entered {
         Ok(take) => take,
         Err(refusal) => return Entered::at_once(Err(refusal), None),
     };
-    let turn = if terms.mode == QueueMode::Wait { Turn::Behind } else { Turn::Mine };
+    let turn = if terms.mode == QueueMode::Wait { Turn::Behind } else { Turn::AtOnce };
     let Refused { refusal, told, why } = match attempt(relay, call, take, turn).await {
         Ok(told) => return Entered::at_once(Ok(()), told),
         Err(refused) => *refused,

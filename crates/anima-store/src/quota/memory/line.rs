@@ -12,7 +12,7 @@ use uuid::Uuid;
 use anima_core::clock::Timestamp;
 use anima_core::queue::line::{Attended, Called, Joined, Joining};
 use anima_core::queue::{Ahead, Line};
-use anima_core::quota::{Ask, Book, Tag};
+use anima_core::quota::{Ask, Book, Bound, Standing, Tag, Verdict};
 
 use super::MemoryQuotas;
 use crate::pubsub::Subscription;
@@ -33,6 +33,14 @@ impl Shard {
     /// Whether calls wait under a tag.
     pub(super) fn waits(&self, tag: &Tag) -> bool {
         !self.lines.is_empty() && self.lines.contains_key(tag)
+    }
+
+    /// Where a bound stands for a call that overtakes nobody.
+    fn judge(&mut self, bound: &Bound, ask: Ask<'_>) -> Standing {
+        match self.lines.get(&bound.tag) {
+            Some(line) => line.judge(&mut self.book, bound, ask),
+            None => self.book.judge(bound, ask),
+        }
     }
 
     /// Takes for those who wait under a tag what is there.
@@ -116,6 +124,17 @@ impl LineStore for MemoryQuotas {
             Some(tag) => InTurn::Behind(tag),
             None => InTurn::Judged(self.admit_now(ask)),
         })
+    }
+
+    async fn admit_at_once(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        if self.behind(ask.bounds).is_none() {
+            return Ok(self.admit_now(ask));
+        }
+        Ok(self.over_all(
+            ask,
+            |shard, bound| shard.judge(bound, ask),
+            |shard, bound, standing| shard.book.take(bound, standing, ask),
+        ))
     }
 
     async fn join(

@@ -15,9 +15,9 @@ use anima_core::clock::Timestamp;
 use anima_core::queue::Ahead;
 use anima_core::queue::line::{Attended, Joined, Joining};
 use anima_core::quota::share::alone;
-use anima_core::quota::{Ask, Bound, Tag};
+use anima_core::quota::{Ask, Bound, Tag, Verdict};
 
-use super::SharedQuotas;
+use super::{SharedQuotas, by_share};
 use crate::pubsub::Subscription;
 use crate::quota::line::{InTurn, LineExits, LineStore, LineView, Waits};
 use crate::quota::{QuotaStore as _, Unavailable};
@@ -136,6 +136,23 @@ impl LineStore for SharedQuotas {
             Some(tag) => Ok(InTurn::Behind(tag)),
             None => self.admit(ask).await.map(InTurn::Judged),
         }
+    }
+
+    async fn admit_at_once(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        if !self.is_away() || self.comes_back(false, (ask.now, ask.lease_us)).await {
+            match self.shared.admit_at_once(ask).await {
+                Ok(verdict) => return Ok(verdict),
+                Err(_logged) => self.leave_shared(),
+            }
+        }
+        let own = self.own.load_full();
+        let judge = async |ask: Ask<'_>| own.admit_at_once(ask).await;
+        let verdict = by_share(ask, self.nodes(), judge).await?;
+        if matches!(verdict, Verdict::Admitted(_)) && !self.remember(ask) {
+            // The shared counters came back meanwhile: nobody would tell them of the call.
+            return self.shared.admit_at_once(ask).await;
+        }
+        Ok(verdict)
     }
 
     async fn join(

@@ -3,11 +3,17 @@
 //! Scripts say what they saw and decide by the same arithmetic; what that means for people is said
 //! here, by the pure code. Invariant: nothing is judged here that a script has not judged.
 
+use anima_core::queue::line::behind;
 use anima_core::quota::book::{more_standing, purse_standing, rated, slots};
 use anima_core::quota::{Bound, Check, Pass, Standing};
 
 /// What the script found, as the book says it.
-pub(super) fn standing(bound: &Bound, (again, state): (bool, i64), now_us: i64) -> Standing {
+pub(super) fn standing(bound: &Bound, (again, state): (i64, i64), now_us: i64) -> Standing {
+    // From 2 on: others wait for it, and what is more is for how long they have it.
+    if again >= 2 {
+        return behind(bound, standing(bound, (0, state), now_us), again - 2);
+    }
+    let again = again == 1;
     match bound.check {
         Check::Slots { limit } => slots(limit, state, again),
         Check::Rate(rate) => rated(rate, (state, now_us), bound.units, again),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use anima_core::clock::Timestamp;
 use anima_core::queue::line::{Attended, Joined, Joining, NODE_US};
 use anima_core::queue::{Ahead, Waiting, turn};
-use anima_core::quota::{Ask, Check, Scope, Tag};
+use anima_core::quota::{Ask, Check, Scope, Tag, Verdict};
 
 use super::{Judging, RedisQuotas, keys_of};
 use crate::pubsub::Subscription;
@@ -156,6 +156,13 @@ impl LineView for RedisQuotas {
 impl LineStore for RedisQuotas {
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
         self.admit_as(ask, Judging::InTurn).await
+    }
+
+    async fn admit_at_once(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
+        match self.admit_as(ask, Judging::AtOnce).await? {
+            InTurn::Judged(verdict) => Ok(verdict),
+            InTurn::Behind(_) => Err(Unavailable("others wait, and nobody asked".to_owned())),
+        }
     }
 
     async fn join(

@@ -1,11 +1,12 @@
 -- Judges every bound of one tag, then takes all of them or none. The arithmetic is that of
 -- `anima_core::quota::book`; times are microseconds.
 -- KEYS: the ticket; then for each bound its counter, and for a purse its holds and their amounts;
---   for 2 the tenants that wait under the tag.
--- ARGV: id, now (0: this server's), lease, 1 to take, 2 to take unless others wait, or 0 to look,
---   then for each bound
+--   for 2 the tenants that wait under the tag; for 3 and 4 where they stand, and their calls.
+-- ARGV: id, now (0: this server's), lease, 1 to take, 2 to take unless others wait, 0 to look, 3 or
+--   4 to take or to look at what nobody waits for, then for each bound
 --   's', shadow, limit | 'r', shadow, cost, burst, period | 'p', shadow, limit, units, from, keep ms
--- Gives: taken (2: others wait, and no more), now, then for each bound whether it had been taken before and its state before.
+-- Gives: taken (2: others wait, and no more), now, then for each bound whether it had been taken
+--   before, or 2 and after how long it comes when others wait for it, and its state before.
 local id, now, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if now == 0 then
     local time = redis.call('TIME')
@@ -14,16 +15,28 @@ end
 if ARGV[4] == '2' and redis.call('EXISTS', KEYS[#KEYS]) == 1 then return {2, now} end
 local out, writes, pass, key, at = {0, now}, {}, true, 2, 5
 local function stamp(number) return string.format('%.0f', number) end
+-- What `line.lua` found to be in the way of those whose turn it is.
+local short, waiting = nil, 0
+if ARGV[4] == '3' or ARGV[4] == '4' then
+    short = redis.call('HGET', KEYS[#KEYS - 1], 'short')
+    if short then waiting = redis.call('ZCARD', KEYS[#KEYS]) end
+end
+local function late_by(counter, used, cost, burst)
+    local _, to = string.find(short, '\n' .. counter .. '\t', 1, true)
+    local first = to and tonumber(string.match(short, '^%d+', to + 1))
+    return first and math.max(used + first + cost * waiting - burst, 1)
+end
 while at <= #ARGV do
     local kind, shadow, counter = ARGV[at], ARGV[at + 1] == '1', KEYS[key]
     local again = redis.call('HEXISTS', KEYS[1], counter) == 1
-    local fits, state
+    local fits, state, late
     if kind == 's' then
         redis.call('ZREMRANGEBYSCORE', counter, '-inf', stamp(now))
         state = redis.call('ZCARD', counter)
         -- One whose lease is over may be another's by now.
         again = again and redis.call('ZSCORE', counter, id)
-        fits = again or state < tonumber(ARGV[at + 2])
+        late = short and not again and not shadow and late_by(counter, 0, 0, 0)
+        fits = again or (not late and state < tonumber(ARGV[at + 2]))
         if fits then table.insert(writes, {'s', counter}) end
         at, key = at + 3, key + 1
     elseif kind == 'r' then
@@ -31,7 +44,9 @@ while at <= #ARGV do
         local cost, burst = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
         local furthest = now + math.max(burst, 0) + tonumber(ARGV[at + 4])
         local after = math.min(math.max(state, now), furthest) + cost
-        fits = again or (cost <= burst and after - burst - now <= 0)
+        late = short and not again and not shadow
+            and late_by(counter, after - cost - now, cost, burst)
+        fits = again or (not late and cost <= burst and after - burst - now <= 0)
         if fits and not again then
             table.insert(writes, {'r', counter, after, cost})
         end
@@ -63,10 +78,10 @@ while at <= #ARGV do
         at, key = at + 6, key + 3
     end
     pass = pass and (fits or shadow)
-    table.insert(out, again and 1 or 0)
+    table.insert(out, late and 2 + late or again and 1 or 0)
     table.insert(out, state)
 end
-if not pass or ARGV[4] == '0' then return out end
+if not pass or ARGV[4] == '0' or ARGV[4] == '4' then return out end
 out[1] = 1
 local expiry, kept = stamp(now + lease), math.ceil(lease / 1000) + 60000
 -- What was given back may be asked for again.

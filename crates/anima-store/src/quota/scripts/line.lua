@@ -108,11 +108,11 @@ local function bury(now)
     return true
 end
 -- Whether a call may run; when its rates let it, if that is all; whether a limit is in the way that
--- is not its key's own; and what it would take.
-local function attempt(id, seat, now)
+-- is not its key's own, which `short` is told; and what it would take.
+local function attempt(id, seat, now, short)
     local runs, wait, timed, shared, writes, at = true, 0, true, false, {}, 8
     while at <= #seat do
-        local own, counter, fits = seat[at + 1] == '1', seat[at + 2], false
+        local own, counter, fits, needs = seat[at + 1] == '1', seat[at + 2], false, 0
         local again = redis.call('HEXISTS', seat[7], counter) == 1
         if seat[at] == 's' then
             redis.call('ZREMRANGEBYSCORE', counter, '-inf', stamp(now))
@@ -126,6 +126,7 @@ local function attempt(id, seat, now)
             local state = tonumber(redis.call('GET', counter) or '0')
             local after = math.min(math.max(state, now), furthest) + cost
             fits = again or (cost <= burst and after - burst - now <= 0)
+            needs = cost
             if not fits and cost > burst then timed = false end
             if not fits then wait = math.max(wait, after - burst - now) end
             if fits and not again then table.insert(writes, {'r', counter, after, cost}) end
@@ -133,7 +134,9 @@ local function attempt(id, seat, now)
         end
         if not fits then
             runs = false
-            shared = shared or not own
+            if not own then
+                shared, short[counter] = true, math.max(short[counter] or 0, needs)
+            end
         end
     end
     return runs, timed and wait or nil, shared, writes
@@ -158,7 +161,7 @@ local function take(id, seat, writes, now)
 end
 -- One look at the line: 'called' or 'removed' when it changed, else nothing; when to look again; and
 -- at how many it looked. Those that only their own key's limits stop do not count as tried.
-local function step(now)
+local function step(now, short)
     local next, blocked, looks = nil, 0, 0
     for _, head in ipairs(redis.call('ZRANGE', HEADS, 0, LOOKED_MAX - 1)) do
         looks = looks + 1
@@ -175,7 +178,7 @@ local function step(now)
             take_out(id, seat, nil)
             return 'removed', nil, looks
         end
-        local runs, wait, shared, writes = attempt(id, seat, now)
+        local runs, wait, shared, writes = attempt(id, seat, now, short)
         if runs then
             take(id, seat, writes, now)
             take_out(id, seat, now)
@@ -191,13 +194,25 @@ local function step(now)
     end
     return nil, next, looks
 end
+-- Notes what those whose turn it is wait for and share with others.
+local function note_short(short)
+    local names = {}
+    for counter, needs in pairs(short) do
+        table.insert(names, counter .. '\t' .. stamp(needs))
+    end
+    if #names == 0 then return redis.call('HDEL', META, 'short') end
+    redis.call('HSET', META, 'short', '\n' .. table.concat(names, '\n') .. '\n')
+end
 -- Takes what is there for those whose turn it is. Gives after how long to look again, or -1.
 local function hand_off(now)
     local changes, looks, is_over, changed, next, looked = 0, 0, bury(now), nil, nil, 0
+    local short
     repeat
-        changed, next, looked = step(now)
+        short = {}
+        changed, next, looked = step(now, short)
         changes, looks = changes + 1, looks + looked
     until not changed or changes >= CHANGES_MAX or looks >= LOOKS_MAX
+    if not changed then note_short(short) end
     if changed or not is_over then next = 0 end
     for _, key in ipairs({HEADS, LINE, SEATS, META, HOMES}) do redis.call('PEXPIRE', key, KEPT_MS) end
     return next or -1

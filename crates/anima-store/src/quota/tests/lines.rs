@@ -19,6 +19,7 @@ pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
     what_is_given_back_goes_to_the_next_in_line(&place().await).await;
     a_claim_that_nobody_keeps_goes_to_the_next(&place().await).await;
     who_comes_does_not_overtake(&place().await).await;
+    who_does_not_wait_takes_nothing_that_others_wait_for(&place().await).await;
     who_comes_back_has_its_old_place(&place().await).await;
     the_ninth_key_of_an_app_is_served_although_eight_wait_for_their_own(&place().await).await;
     who_comes_back_is_not_too_many(&place().await).await;
@@ -109,6 +110,29 @@ async fn who_comes_does_not_overtake(place: &Place) {
     assert!(matches!(said, InTurn::Judged(Verdict::Admitted(_))));
 }
 
+async fn who_does_not_wait_takes_nothing_that_others_wait_for(place: &Place) {
+    let rate = |units| Bound { units, ..rate(&place.app, Scope::App, 60, 3) };
+    let own = own(place, slots(&"k9".into(), Scope::Key, 1));
+    let ask = async |id, units, us| {
+        let bounds = [rate(units), own.clone()];
+        let ask = Ask { id: Uuid::from_u128(id), bounds: &bounds, now: at(us), lease_us: LEASE };
+        place.store.admit_at_once(ask).await.unwrap()
+    };
+    assert!(admitted(&ask(1, 2, 0).await));
+    assert!(close(place, 1, &[rate(2), own.clone()], 0).await);
+    // One of three is left: too little for who waits, enough for who comes.
+    assert!(matches!(join(place, 2, (&[rate(3)], 0)).await, Joined::Waits(_, Some(2_000_000))));
+    let Verdict::Refused(0, standings) = ask(3, 1, 0).await else { panic!() };
+    assert_eq!(standings[0].pass, Pass::After(3_000_000), "after who waits");
+    assert_eq!(standings[0].remaining, 1);
+    let Verdict::Refused(0, _) = ask(3, 1, 1_900_000).await else { panic!() };
+    assert_eq!(absent(place, &[2], 2_000_000).await, [2]);
+    // What nobody waits for is there for anybody, and so is what comes back when nobody waits.
+    assert!(admitted(&admit(place, 2, &[rate(3)], 2_000_000).await));
+    assert!(matches!(ask(3, 1, 2_500_000).await, Verdict::Refused(0, _)), "nothing is left");
+    assert!(admitted(&ask(3, 1, 3_000_000).await));
+}
+
 async fn who_comes_back_has_its_old_place(place: &Place) {
     let one = [slots(&place.app, Scope::App, 1)];
     assert!(admitted(&admit(place, 1, &one, 0).await));
@@ -195,11 +219,34 @@ impl Crowd {
     }
 }
 
-/// Whether operators are shown those that wait in a line.
-async fn shows(place: &Place, line: &Line) -> bool {
+/// Whether operators are shown those that wait in a line, and a call is told what is ahead of it.
+async fn shows(place: &Place, line: &Line, call: (&str, Uuid)) -> bool {
     let all = place.store.waiting().await.unwrap();
     let own = all.into_iter().filter(|one| one.tag == tag(place)).map(|one| one.of);
+    let ahead = place.store.ahead(&tag(place), call).await.unwrap();
     own.collect::<Vec<Waiting>>() == line.queue().waiting().collect::<Vec<Waiting>>()
+        && ahead == line.queue().ahead(call.0, call.1)
+}
+
+/// Whether a call that does not wait is admitted, by the backend as by the line.
+async fn passes(place: &Place, (line, book): (&Line, &mut Book), ask: Ask<'_>) -> bool {
+    let expected = line.admit(book, ask);
+    let said = place.store.admit_at_once(ask).await.unwrap();
+    assert_eq!(said, expected, "{}", ask.id);
+    admitted(&said)
+}
+
+/// Closes a ticket, of the backend as of the line.
+async fn ends(
+    place: &Place,
+    (line, book): (&mut Line, &mut Book),
+    (ticket, now): (&Ticket, Timestamp),
+) {
+    let expected = book.close(ticket.id, &ticket.bounds, now.micros());
+    if expected {
+        line.hand_off(book, now);
+    }
+    assert_eq!(place.store.close(ticket, now).await.unwrap(), expected, "{}", ticket.id);
 }
 
 /// The same steps by the backend and by the line, which must say the same of each.
@@ -208,17 +255,26 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64,
     let pick = |most: u64| i64::try_from(rng.next_u64() % most).unwrap();
     let (mut book, mut line, node) = (Book::default(), Line::default(), Uuid::nil());
     let tenants: Vec<Arc<str>> = (0..crowd.keys).map(|n| format!("k{n}").into()).collect();
-    let (mut now, mut waiting, mut open) = (0, BTreeSet::new(), BTreeSet::new());
-    let mut of = BTreeMap::new();
+    let few = |most: u64| usize::try_from(pick(most)).unwrap();
+    let (mut now, mut of) = (0, BTreeMap::new());
+    let (mut waiting, mut open) = (BTreeSet::new(), BTreeSet::new());
     let all = |tenant: usize, units| crowd.asks(place, (&tenants[tenant], units));
     for step in 1..400_u128 {
         now += pick(if pick(40) == 0 { 6_000_000 } else { 200_000 });
-        let (id, tenant) = (Uuid::from_u128(step), usize::try_from(pick(crowd.keys)).unwrap());
-        match pick(8) {
+        let (id, tenant) = (Uuid::from_u128(step), few(crowd.keys));
+        match pick(10) {
+            8.. => {
+                let bounds = all(tenant, pick(9) + 1);
+                let ask = Ask { id, bounds: &bounds, now: at(now), lease_us: LEASE };
+                if passes(place, (&line, &mut book), ask).await {
+                    of.insert(id, tenant);
+                    open.insert(id);
+                }
+            }
             0..4 => {
                 of.insert(id, tenant);
                 let bounds = all(tenant, pick(9) + 1);
-                let from = usize::try_from(pick(3)).unwrap();
+                let from = few(3);
                 let asked = Joining {
                     since_us: if pick(6) == 0 { at(now - 300_000).micros() } else { 0 },
                     within_us: 500_000 + pick(4_000_000),
@@ -237,10 +293,7 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64,
                 }
             }
             4 => {
-                let Some(id) = waiting.iter().nth(usize::try_from(pick(3)).unwrap()).copied()
-                else {
-                    continue;
-                };
+                let Some(id) = waiting.iter().nth(few(3)).copied() else { continue };
                 let (expected, _) = line.leave(&mut book, id, at(now));
                 let said = place.store.leave(&tag, id, at(now)).await.unwrap();
                 assert_eq!(said, expected, "seed {seed} step {step}");
@@ -248,14 +301,8 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64,
             }
             _ => {
                 if let Some(id) = open.pop_first() {
-                    let used = &all(of[&id], 1)[..2];
-                    let expected = book.close(id, used, at(now).micros());
-                    if expected {
-                        line.hand_off(&mut book, at(now));
-                    }
-                    let ticket = Ticket { id, bounds: used.into() };
-                    let said = place.store.close(&ticket, at(now)).await.unwrap();
-                    assert_eq!(said, expected, "seed {seed} step {step}");
+                    let ticket = Ticket { id, bounds: all(of[&id], 1)[..2].into() };
+                    ends(place, (&mut line, &mut book), (&ticket, at(now))).await;
                 }
             }
         }
@@ -267,10 +314,8 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64,
             waiting.remove(&id);
             open.insert(id);
         }
-        assert!(waiting.is_empty() || shows(place, &line).await, "seed {seed} step {step}");
-        let expected = line.queue().ahead(&tenants[tenant], id);
-        let said = place.store.ahead(&tag, (&*tenants[tenant], id)).await.unwrap();
-        assert_eq!(said, expected, "seed {seed} step {step}");
+        let asks = (&*tenants[tenant], id);
+        assert!(waiting.is_empty() || shows(place, &line, asks).await, "seed {seed} step {step}");
         let running = book.level(&all(0, 1)[0], at(now).micros()).unwrap().used;
         assert!((0..=crowd.slots).contains(&running), "{running} of {}", crowd.slots);
         assert_eq!(used(place, &all(0, 1)[0], now).await, running, "seed {seed} step {step}");
