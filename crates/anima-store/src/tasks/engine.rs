@@ -1,7 +1,8 @@
 //! One statement on either database, which commits by itself.
 //!
-//! Each step of a task is one statement, so nothing here begins a transaction or holds a lock for
-//! longer than it runs. Invariant: what a statement changed is on disk when it has been answered.
+//! Each step of a task is one statement, so nothing here holds a lock for longer than it runs, but
+//! for those that count first. Invariant: what a statement changed is on disk when it has been
+//! answered.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use crate::config::Error;
 use crate::ledger;
 use crate::ledger::session::{Record, Value, bound, sqlite_query};
 use crate::sqlite::connections::Connections;
+
+/// Until the transaction is over no other one of that name runs.
+const IN_TURN: &str = "SELECT pg_advisory_xact_lock(hashtextextended('task:' || $1::text, 0))";
 
 /// The tasks of one database.
 pub(crate) enum TaskBooks {
@@ -79,6 +83,25 @@ impl TaskBooks {
                 rows.iter().map(|row| Ok(Record::of_postgres(row)?)).collect()
             }
         }
+    }
+
+    /// How many rows a statement changes that sees everything which others of this name did before.
+    pub(super) async fn execute_in_turn(
+        &self,
+        name: &str,
+        text: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<u64, Error> {
+        // SQLite has one writer, whose statements are in turn as they are.
+        let Self::Postgres(pool) = self else { return self.execute(text, parameters).await };
+        let mut client = pool.get().await?;
+        let transaction = client.transaction().await?;
+        let lock = transaction.prepare_cached(IN_TURN).await?;
+        transaction.execute(&lock, &[&name]).await?;
+        let statement = transaction.prepare_cached(text).await?;
+        let changed = transaction.execute(&statement, &bound(&parameters)).await?;
+        transaction.commit().await?;
+        Ok(changed)
     }
 
     /// How many rows a statement changes.

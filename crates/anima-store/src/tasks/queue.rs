@@ -31,10 +31,10 @@ impl TaskQueue for TaskBooks {
         let skip = serde_json::to_string(&claim.skip).unwrap_or_else(|_| "[]".to_owned());
         let parameters = vec![
             claim.now.micros().into(),
+            i64::from(claim.most).into(),
+            skip.as_str().into(),
             claim.node.into(),
             claim.lease_until.micros().into(),
-            skip.as_str().into(),
-            i64::from(claim.most).into(),
         ];
         self.change(self.text(sql::CLAIM), parameters).await?.iter().map(claimed).collect()
     }

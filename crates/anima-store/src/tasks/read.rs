@@ -78,7 +78,8 @@ impl Tasks for TaskBooks {
             task.expires_at.micros().into(),
             i64::try_from(task.most).unwrap_or(i64::MAX).into(),
         ];
-        if self.execute(self.text(sql::CREATE), parameters).await? > 0 {
+        // Counted and stored in turn with the other calls of the key.
+        if self.execute_in_turn(&task.kid, self.text(sql::CREATE), parameters).await? > 0 {
             return Ok(Created::Fresh);
         }
         let Some(hash) = key_hash else { return Ok(Created::Full) };

@@ -13,6 +13,13 @@ macro_rules! columns {
     };
 }
 
+/// What the index `task_open` is about, in its words.
+macro_rules! is_open {
+    () => {
+        "state IN ('accepted', 'submitting', 'queued', 'running', 'unknown')"
+    };
+}
+
 /// Ends the tasks of a condition: `$1` to `$7` are how.
 macro_rules! end {
     ($run:literal, $condition:literal) => {
@@ -76,30 +83,50 @@ pub(super) const LIST: &str = list!("CAST($1 AS text) IS NULL");
 
 /// Takes what is due, one of each key before the second of any: what a key has running counts.
 /// Who meets another one at a row waits for it and finds the row taken.
+///
+/// Goes from key to key by the index of open tasks and looks at no more of each than may be
+/// taken, so that it costs what there are keys, however much waits.
 macro_rules! claim {
-    ($skip:literal) => {
+    ($of_key:literal, $as_due:literal, $skip:literal) => {
         concat!(
-            "WITH ranked AS (
-                SELECT id, kid, state, lease_until, due_at, expires_at, row_number() OVER (
-                    PARTITION BY kid
-                    ORDER BY CASE WHEN lease_until > $1 THEN 0 ELSE 1 END, due_at, id) AS turn
-                FROM task WHERE state IN ('accepted', 'submitting'))
-            UPDATE task SET run = run + 1, node = $2, lease_until = $3
-            WHERE state = 'accepted' AND lease_until <= $1 AND id IN (
-                SELECT id FROM ranked
-                WHERE state = 'accepted' AND lease_until <= $1 AND due_at <= $1
-                    AND expires_at > $1 AND kid NOT IN (",
+            "WITH RECURSIVE keys(kid) AS (
+                SELECT min(kid) FROM task WHERE ",
+            is_open!(),
+            " UNION ALL
+                SELECT (SELECT min(kid) FROM task WHERE kid > keys.kid AND ",
+            is_open!(),
+            ") FROM keys WHERE kid IS NOT NULL),
+            ranked AS (
+                SELECT due.id, due.due_at, (
+                    SELECT count(*) FROM task
+                    WHERE kid = keys.kid AND lease_until > 0 AND lease_until > $1
+                        AND state IN ('accepted', 'submitting'))
+                    + row_number() OVER (PARTITION BY keys.kid ORDER BY due.due_at, due.id) AS turn
+                FROM keys CROSS JOIN ",
+            $of_key,
+            " FROM task WHERE kid = keys.kid AND ",
+            is_open!(),
+            " AND state = 'accepted' AND lease_until <= $1 AND due_at <= $1 AND expires_at > $1
+                    ORDER BY due_at, id LIMIT $2",
+            $as_due,
+            " WHERE keys.kid NOT IN (",
             $skip,
-            ")
-                ORDER BY turn, due_at, id LIMIT $5)
+            "))
+            UPDATE task SET run = run + 1, node = $4, lease_until = $5
+            WHERE state = 'accepted' AND lease_until <= $1 AND id IN (
+                SELECT id FROM ranked ORDER BY turn, due_at, id LIMIT $2)
             RETURNING id, run, kid, created_at, expires_at, request"
         )
     };
 }
 
 pub(super) const CLAIM: (&str, &str) = (
-    claim!("SELECT value FROM json_each($4)"),
-    claim!("SELECT json_array_elements_text($4::text::json)"),
+    claim!("task AS due ON due.rowid IN (SELECT rowid", ")", "SELECT value FROM json_each($3)"),
+    claim!(
+        "LATERAL (SELECT id, due_at",
+        ") AS due",
+        "SELECT json_array_elements_text($3::text::json)"
+    ),
 );
 
 pub(super) const BEGIN: &str = "

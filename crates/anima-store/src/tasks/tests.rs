@@ -231,6 +231,20 @@ mod rules {
         stored(&stores, small(5, "a")).await;
     }
 
+    pub(super) async fn no_more_of_many_at_once_are_stored_than_may(stores: TaskStores) {
+        let small = |n| Accepted { most: 5, ..accepted(n, "a") };
+        let create = |n| {
+            let tasks = Arc::clone(&stores.tasks);
+            tokio::spawn(async move { tasks.create(small(n)).await.unwrap() })
+        };
+        let all: Vec<_> = (1..=40).map(create).collect();
+        let mut fresh = 0;
+        for created in all {
+            fresh += u32::from(created.await.unwrap() == Created::Fresh);
+        }
+        assert_eq!(fresh, 5);
+    }
+
     pub(super) async fn what_was_not_sent_can_be_cancelled_and_expires(stores: TaskStores) {
         for n in 1..=4 {
             stored(&stores, accepted(n, if n < 4 { "a" } else { "b" })).await;
@@ -388,6 +402,7 @@ on_both! {
     what_is_given_back_is_run_again_when_it_is_due,
     one_idempotency_key_makes_one_task,
     a_key_has_so_many_waiting_and_others_do_not_count,
+    no_more_of_many_at_once_are_stored_than_may,
     what_was_not_sent_can_be_cancelled_and_expires,
     a_key_lists_its_own_youngest_first,
     a_webhook_is_tried_until_it_is_received_or_given_up,

@@ -35,6 +35,14 @@ impl Shard {
         !self.lines.is_empty() && self.lines.contains_key(tag)
     }
 
+    /// Takes all that is asked for under one tag, or nothing, and overtakes nobody.
+    fn admit(&mut self, tag: &Tag, ask: Ask<'_>) -> Verdict {
+        match self.lines.get(tag) {
+            Some(line) => line.admit(&mut self.book, ask),
+            None => self.book.admit(ask),
+        }
+    }
+
     /// Where a bound stands for a call that overtakes nobody.
     fn judge(&mut self, bound: &Bound, ask: Ask<'_>) -> Standing {
         match self.lines.get(&bound.tag) {
@@ -127,8 +135,10 @@ impl LineStore for MemoryQuotas {
     }
 
     async fn admit_at_once(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
-        if self.behind(ask.bounds).is_none() {
-            return Ok(self.admit_now(ask));
+        let Some(first) = ask.bounds.first() else { return Ok(Verdict::Admitted(vec![])) };
+        if ask.bounds.iter().all(|bound| bound.tag == first.tag) {
+            let said = self.shard(&first.tag).map(|mut shard| shard.admit(&first.tag, ask));
+            return said.ok_or_else(|| Unavailable("no such shard".to_owned()));
         }
         Ok(self.over_all(
             ask,

@@ -262,18 +262,16 @@ async fn a_random_sequence_is_as_in_the_line(place: &Place, (seed, crowd): (u64,
     for step in 1..400_u128 {
         now += pick(if pick(40) == 0 { 6_000_000 } else { 200_000 });
         let (id, tenant) = (Uuid::from_u128(step), few(crowd.keys));
+        let bounds = all(tenant, pick(9) + 1);
+        of.insert(id, tenant);
         match pick(10) {
             8.. => {
-                let bounds = all(tenant, pick(9) + 1);
                 let ask = Ask { id, bounds: &bounds, now: at(now), lease_us: LEASE };
                 if passes(place, (&line, &mut book), ask).await {
-                    of.insert(id, tenant);
                     open.insert(id);
                 }
             }
             0..4 => {
-                of.insert(id, tenant);
-                let bounds = all(tenant, pick(9) + 1);
                 let from = few(3);
                 let asked = Joining {
                     since_us: if pick(6) == 0 { at(now - 300_000).micros() } else { 0 },

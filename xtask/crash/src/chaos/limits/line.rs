@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -152,17 +152,30 @@ async fn on_node(world: &World, n: usize) -> Result<usize> {
     Ok(line.context("no anima_queue_length")?.trim().parse()?)
 }
 
+/// Calls that wait for the app's slot as the line itself says, which the call leaves last.
+async fn in_line(world: &World, n: usize) -> Result<usize> {
+    let (status, text) = world.page(n, "/api/admin/v1/queues").await?;
+    ensure!(status == 200, "GET /queues: {status} {text}");
+    let shown: Value = serde_json::from_str(&text)?;
+    let items = shown.get("items").and_then(Value::as_array).context("no items")?;
+    let own = items.iter().filter(|item| item.get("code").and_then(Value::as_str) == Some(APP));
+    let calls = own.filter_map(|item| item.get("waiting").and_then(Value::as_u64)).sum::<u64>();
+    Ok(usize::try_from(calls)?)
+}
+
 /// Clients join and hang up, one after the other. How long each was still in line.
 async fn leave(world: &World, (key, all): (&Key, usize)) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     for n in 0..LEAVERS {
         let node = n % world.plan.nodes;
-        let before = on_node(world, node).await?;
         let call = one(world, n, &rows::lane("line", key))?;
         waiting(world, all + 1).await?;
+        while in_line(world, node).await? != all + 1 {
+            sleep(Duration::from_millis(5)).await;
+        }
         call.abort();
         let left = Instant::now();
-        while on_node(world, node).await? != before {
+        while in_line(world, node).await? != all {
             ensure!(left.elapsed() < Duration::from_secs(30), "a client that left stays in line");
             sleep(Duration::from_millis(5)).await;
         }
