@@ -3,7 +3,8 @@
 //! Contract, for every backend:
 //! - [`QuotaStore::admit`] takes everything that an ask names or nothing; the same id again is
 //!   admitted again and takes nothing more.
-//! - A purse that nobody seeded admits nothing. The first seed is believed.
+//! - A purse that nobody seeded admits nothing. The first seed is believed, if the ledger was read for
+//!   it after all calls from before the purse's birth had their holds there ([`Birth`]).
 //! - [`QuotaStore::close`] is done once for each ticket; what it names replaces the estimates.
 //! - [`QuotaStore::extend`] and [`PurseStore::charge`] are done once, however often they are sent.
 //! - What is not renewed within its lease is given back, but for money, which counts as spent.
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, Seen};
+use anima_core::quota::book::{Birth, Level, Seen};
 use anima_core::quota::{Ask, Bound, Check, Counter, Span, Tag, Verdict};
 
 use self::line::LineStore;
@@ -49,11 +50,25 @@ pub struct Ticket {
 /// What purses know of what was spent, and how they are told.
 #[async_trait]
 pub trait PurseStore: Send + Sync + fmt::Debug {
-    /// Says what was spent of a purse. The first one is believed.
+    /// After how long the ledger may be read for a purse that nobody has seeded, and the name under
+    /// which it is seeded then. `None` when it is seeded.
     ///
     /// # Errors
     /// When the counters cannot be reached.
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable>;
+    async fn birth(&self, purse: &Bound, now: Timestamp) -> Result<Option<Birth>, Unavailable>;
+
+    /// Says of a purse of that birth what was spent. The first one is believed. `false` when the
+    /// counter has been lost since, so that what was read says too little.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn seed(&self, purse: &Bound, seed: (i64, i64)) -> Result<bool, Unavailable>;
+
+    /// Has whoever seeds a purse that nobody has seeded wait as if it were born now.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable>;
 
     /// Adds what was spent elsewhere to a purse, once for each charge. `false` when it was charged
     /// before, or when nobody has seeded the purse: its seed knows.

@@ -148,6 +148,13 @@ pub fn quota_counter(tag: &Tag, counter: &Counter, span: Option<Span>) -> Vec<Ke
     vec![part("sum"), part("holds"), part("amounts")]
 }
 
+/// Hash: since when a counter of money is known here, in which process, and what that life of it is
+/// called.
+pub fn quota_birth(tag: &Tag, counter: &Counter) -> Key {
+    let (tag, scope) = (quota_tag(tag), counter.scope.word());
+    Key::made(format!("{tag}:{scope}:{}:{}:born", counter.code, counter.rule))
+}
+
 #[cfg(test)]
 pub(crate) fn of_test(text: &str) -> Key {
     Key::made(format!("{{test:{text}}}"))

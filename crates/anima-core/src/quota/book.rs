@@ -12,8 +12,10 @@ use uuid::Uuid;
 use super::rate::{self, Judged};
 use super::{Ask, Bound, Check, Counter, Pass, Rate, Span, Standing, Verdict, verdict};
 
+mod birth; // from when on the ledger knows of all that a purse does not
 mod more; // what a running call takes and gives beyond its admission
 
+pub use birth::{Birth, LATE_US, RIPENS_US};
 pub use more::more_standing;
 
 /// Of a purse, the share at which a warning is due (`reliability` 2.2).
@@ -21,6 +23,20 @@ const WARN_PERCENT: i128 = 80;
 
 /// Leases that are looked at in one go; the rest waits for the next.
 const PURGED_MAX: usize = 64;
+
+/// Where a counter is: of money there is one for each span, by its beginning, microseconds.
+type Place = (Counter, i64);
+
+fn place(counter: &Counter, span: Option<Span>) -> Place {
+    (counter.clone(), span.map_or(0, |span| span.from.micros()))
+}
+
+fn place_of(bound: &Bound) -> Place {
+    match bound.check {
+        Check::Purse { span, .. } => place(&bound.counter, Some(span)),
+        Check::Slots { .. } | Check::Rate(_) => place(&bound.counter, None),
+    }
+}
 
 /// What one counter knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +77,15 @@ enum Share {
     Money(Span, i64),
 }
 
+impl Taken {
+    fn place(&self) -> Place {
+        match self.what {
+            Share::Money(span, _) => place(&self.counter, Some(span)),
+            Share::Slot | Share::Rate(..) => place(&self.counter, None),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ticket {
     expires_us: i64,
@@ -92,7 +117,8 @@ pub struct Seen {
 /// The counters. See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Book {
-    counters: BTreeMap<Counter, State>,
+    counters: BTreeMap<Place, State>,
+    births: BTreeMap<Counter, birth::Born>,
     tickets: BTreeMap<Uuid, Ticket>,
 }
 
@@ -114,7 +140,7 @@ impl Book {
     pub fn judge(&mut self, bound: &Bound, ask: Ask<'_>) -> Standing {
         let now_us = ask.now.micros();
         let again = self.has_taken(ask.id, &bound.counter);
-        let state = self.counters.get_mut(&bound.counter);
+        let state = self.counters.get_mut(&place_of(bound));
         match bound.check {
             Check::Slots { limit } => {
                 let leases = match state {
@@ -161,7 +187,7 @@ impl Book {
             (ask.now.micros(), ask.now.micros().saturating_add(ask.lease_us));
         let what = match bound.check {
             Check::Slots { .. } => {
-                let state = self.counters.entry(bound.counter.clone());
+                let state = self.counters.entry(place_of(bound));
                 let fresh = State::Slots(BTreeMap::new());
                 if let State::Slots(leases) = state.or_insert(fresh) {
                     // A claim does not shorten the lease of one that runs.
@@ -171,14 +197,14 @@ impl Book {
                 Share::Slot
             }
             Check::Rate(rate) => {
-                let state = self.counters.entry(bound.counter.clone()).or_insert(State::Rate(0));
+                let state = self.counters.entry(place_of(bound)).or_insert(State::Rate(0));
                 let cost = rate.cost_us(bound.units);
                 let State::Rate(tat) = state else { return };
                 *tat = rate.start(*tat, now_us).saturating_add(cost);
                 Share::Rate(cost, *tat)
             }
             Check::Purse { span, .. } => {
-                let Some(State::Purse(purse)) = self.counters.get_mut(&bound.counter) else {
+                let Some(State::Purse(purse)) = self.counters.get_mut(&place_of(bound)) else {
                     return;
                 };
                 purse.held = purse.held.saturating_add(bound.units);
@@ -198,7 +224,7 @@ impl Book {
     pub fn close(&mut self, id: Uuid, used: &[Bound], now_us: i64) -> bool {
         let Some(ticket) = self.tickets.remove(&id) else { return false };
         for taken in ticket.taken {
-            let Some(state) = self.counters.get_mut(&taken.counter) else { continue };
+            let Some(state) = self.counters.get_mut(&taken.place()) else { continue };
             let bound = used.iter().find(|bound| bound.counter == taken.counter);
             match (state, taken.what) {
                 (State::Slots(leases), Share::Slot) => {
@@ -236,7 +262,7 @@ impl Book {
             open += 1;
             ticket.expires_us = expires_us;
             for taken in &ticket.taken {
-                if let Some(state) = self.counters.get_mut(&taken.counter) {
+                if let Some(state) = self.counters.get_mut(&taken.place()) {
                     state.renew(*id, expires_us);
                 }
             }
@@ -247,20 +273,20 @@ impl Book {
     /// Says what was spent of a purse before it was counted here. The first one to say so is
     /// believed; `false` for all others.
     pub fn seed(&mut self, counter: &Counter, span: Span, spent: i64) -> bool {
-        if let Some(State::Purse(purse)) = self.counters.get(counter)
+        if let Some(State::Purse(purse)) = self.counters.get(&place(counter, Some(span)))
             && purse.span == span
         {
             return false;
         }
         let purse =
             Purse { span, spent, held: 0, holds: BTreeMap::new(), charged: None, mended: 0 };
-        self.counters.insert(counter.clone(), State::Purse(purse));
+        self.counters.insert(place(counter, Some(span)), State::Purse(purse));
         true
     }
 
     /// What a counter shows now. `None` for a purse that nobody has seeded.
     pub fn level(&mut self, bound: &Bound, now_us: i64) -> Option<Level> {
-        let state = self.counters.get_mut(&bound.counter);
+        let state = self.counters.get_mut(&place_of(bound));
         match (bound.check, state) {
             (Check::Slots { .. }, Some(State::Slots(leases))) => {
                 expire_leases(leases, now_us);
@@ -289,6 +315,7 @@ impl Book {
     /// whose owner is long gone.
     pub fn sweep(&mut self, now_us: i64, keep_us: i64) {
         self.tickets.retain(|_, ticket| ticket.expires_us.saturating_add(keep_us) > now_us);
+        self.sweep_births(now_us);
         self.counters.retain(|_, state| match state {
             State::Slots(leases) => {
                 leases.retain(|_, expires_us| *expires_us > now_us);

@@ -10,8 +10,8 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, Seen};
-use anima_core::quota::{Ask, Book, Bound, Check, Standing, Tag, Verdict, verdict};
+use anima_core::quota::book::{Birth, Level, Seen};
+use anima_core::quota::{Ask, Book, Bound, Standing, Tag, Verdict, verdict};
 
 use self::line::{Calls, Shard};
 use super::{PurseStore, QuotaStore, Ticket, Unavailable};
@@ -119,9 +119,17 @@ impl PurseStore for MemoryQuotas {
         Ok(self.book(&purse.tag).is_some_and(|mut book| book.charge(purse, charge)))
     }
 
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
-        if let (Check::Purse { span, .. }, Some(mut book)) = (purse.check, self.book(&purse.tag)) {
-            book.seed(&purse.counter, span, spent);
+    async fn birth(&self, purse: &Bound, now: Timestamp) -> Result<Option<Birth>, Unavailable> {
+        Ok(self.book(&purse.tag).and_then(|mut book| book.birth(purse, now.micros())))
+    }
+
+    async fn seed(&self, purse: &Bound, seed: (i64, i64)) -> Result<bool, Unavailable> {
+        Ok(self.book(&purse.tag).is_some_and(|mut book| book.seed_born(purse, seed)))
+    }
+
+    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable> {
+        if let Some(mut book) = self.book(&purse.tag) {
+            book.put_off(purse);
         }
         Ok(())
     }

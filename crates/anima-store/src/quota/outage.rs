@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, Seen};
+use anima_core::quota::book::{Birth, Level, Seen};
 use anima_core::quota::share::{alone, spent_alone};
 use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict, verdict};
 
@@ -138,7 +138,10 @@ impl SharedQuotas {
         while !purses.is_empty() {
             let ask = Ask { id: ticket.id, bounds: &purses, now, lease_us };
             let Verdict::Unseeded(which) = self.shared.extend(ask).await? else { break };
-            // Their seed will know of the call.
+            // Their seed will know of the call, if its hold is written before the ledger is read.
+            for purse in which.iter().filter_map(|n| purses.get(*n)) {
+                self.shared.put_off(purse).await?;
+            }
             let mut n = 0..;
             purses.retain(|_| n.next().is_some_and(|n: usize| !which.contains(&n)));
         }
@@ -219,10 +222,24 @@ impl PurseStore for SharedQuotas {
         self.shared.charge(purse, charge).await
     }
 
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
+    async fn birth(&self, purse: &Bound, now: Timestamp) -> Result<Option<Birth>, Unavailable> {
         if !self.is_away() {
-            match self.shared.seed(purse, spent).await {
-                Ok(()) => return Ok(()),
+            match self.shared.birth(purse, now).await {
+                Ok(birth) => return Ok(birth),
+                Err(_logged) => self.leave_shared(),
+            }
+        }
+        self.own.load_full().birth(purse, now).await
+    }
+
+    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable> {
+        self.shared.put_off(purse).await
+    }
+
+    async fn seed(&self, purse: &Bound, (birth, spent): (i64, i64)) -> Result<bool, Unavailable> {
+        if !self.is_away() {
+            match self.shared.seed(purse, (birth, spent)).await {
+                Ok(seeded) => return Ok(seeded),
                 Err(_logged) => self.leave_shared(),
             }
         }
@@ -230,7 +247,7 @@ impl PurseStore for SharedQuotas {
             Check::Purse { limit, .. } => spent_alone(limit, spent, self.nodes()),
             Check::Slots { .. } | Check::Rate(_) => spent,
         };
-        self.own.load_full().seed(purse, spent).await
+        self.own.load_full().seed(purse, (birth, spent)).await
     }
 
     async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {

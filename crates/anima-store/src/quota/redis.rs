@@ -15,7 +15,7 @@ use redis::Script;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Level, Seen};
+use anima_core::quota::book::{Birth, Level, RIPENS_US, Seen};
 use anima_core::quota::{Ask, Bound, Check, Span, Standing, Tag, Verdict, verdict};
 
 use self::answers::{more, standing};
@@ -57,6 +57,9 @@ pub struct RedisQuotas {
     pubsub: Option<Arc<dyn PubSub>>,
     /// What scripts are told of the time: 0 for the server's own. Tests move theirs.
     time: fn(Timestamp) -> i64,
+    /// The process that answers, where a test says so.
+    #[cfg(test)]
+    run: Option<u32>,
 }
 
 impl From<Error> for Unavailable {
@@ -97,7 +100,15 @@ impl Judging {
 impl RedisQuotas {
     /// The counters behind a connection, for a node. `nodes` is told how many count here.
     pub fn new(redis: Redis, node: Uuid, nodes: Arc<AtomicI64>) -> Self {
-        Self { redis, node, nodes, pubsub: None, time: |_| 0 }
+        Self {
+            redis,
+            node,
+            nodes,
+            pubsub: None,
+            time: |_| 0,
+            #[cfg(test)]
+            run: None,
+        }
     }
 
     /// Hears over this of those whose turn has come.
@@ -125,6 +136,12 @@ impl RedisQuotas {
     #[cfg(test)]
     pub(super) fn in_callers_time(self) -> Self {
         Self { time: Timestamp::micros, ..self }
+    }
+
+    /// The same, as if another process answered from here on.
+    #[cfg(test)]
+    pub(super) fn of_run(self, run: u32) -> Self {
+        Self { run: Some(run), ..self }
     }
 
     async fn judge(&self, ask: Ask<'_>, tag: &Tag, how: Judging) -> Result<Said, Unavailable> {
@@ -194,11 +211,20 @@ impl RedisQuotas {
         Ok(InTurn::Judged(verdict(ask.bounds, standings.collect())))
     }
 
+    /// Which process answers; 0 where that is not told.
+    fn run(&self) -> u32 {
+        #[cfg(test)]
+        if let Some(run) = self.run {
+            return run;
+        }
+        self.redis.run_of_server()
+    }
+
     /// What a purse is marked with that is counted here: its span, and the process that answers.
     /// What another one knew may lack what was written last, so it counts as not known, and the
     /// ledger seeds it anew (`reliability` 2.3).
     fn mark(&self, span: Span) -> String {
-        match self.redis.run_of_server() {
+        match self.run() {
             0 => span.from.micros().to_string(),
             run => format!("{}{run:010}", span.from.micros()),
         }
@@ -346,6 +372,12 @@ fn keys_of(bound: &Bound) -> Vec<Key> {
     redis_keys::quota_counter(&bound.tag, &bound.counter, span)
 }
 
+/// The keys of a purse and of its counter's birth.
+fn birth_keys(purse: &Bound) -> Vec<Key> {
+    let birth = redis_keys::quota_birth(&purse.tag, &purse.counter);
+    keys_of(purse).into_iter().take(1).chain([birth]).collect()
+}
+
 fn kept_ms(span: Span, now: Timestamp) -> i64 {
     if span.is_ever() { EVER_MS } else { (span.to.since(now) / 1_000).max(0) + KEPT_MS }
 }
@@ -362,13 +394,46 @@ impl PurseStore for RedisQuotas {
         Ok(charged == 1)
     }
 
-    async fn seed(&self, purse: &Bound, spent: i64) -> Result<(), Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(()) };
+    async fn birth(&self, purse: &Bound, now: Timestamp) -> Result<Option<Birth>, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(None) };
+        let arguments = [
+            "birth".to_owned(),
+            self.mark(span),
+            self.run().to_string(),
+            (self.time)(now).to_string(),
+            RIPENS_US.to_string(),
+            EVER_MS.to_string(),
+        ];
+        let said: Vec<String> =
+            self.redis.script(&PURSE, &birth_keys(purse), &arguments[..]).await?;
+        let [name, wait_us] = said.as_slice() else { return Ok(None) };
+        let number = |text: &String| text.parse().unwrap_or(RIPENS_US);
+        Ok(Some(Birth { name: number(name), wait_us: number(wait_us) }))
+    }
+
+    async fn seed(&self, purse: &Bound, (birth, spent): (i64, i64)) -> Result<bool, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(true) };
         let kept =
             if span.is_ever() { EVER_MS } else { span.to.since(span.from) / 1_000 + KEPT_MS };
-        let arguments = ["seed".to_owned(), self.mark(span), spent.to_string(), kept.to_string()];
-        let keys = keys_of(purse);
-        let _seeded: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
+        let arguments = [
+            "seed".to_owned(),
+            self.mark(span),
+            spent.to_string(),
+            kept.to_string(),
+            birth.to_string(),
+            self.run().to_string(),
+            EVER_MS.to_string(),
+        ];
+        let mut keys = keys_of(purse);
+        keys.push(redis_keys::quota_birth(&purse.tag, &purse.counter));
+        let seeded: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
+        Ok(seeded == 1)
+    }
+
+    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(()) };
+        let arguments = ["put off".to_owned(), self.mark(span)];
+        let _done: i64 = self.redis.script(&PURSE, &birth_keys(purse), &arguments[..]).await?;
         Ok(())
     }
 

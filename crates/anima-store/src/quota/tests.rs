@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use anima_core::clock::{Rng as _, SeededRng, Timestamp};
 use anima_core::config::{LimitKind, OnOutage, Window};
+use anima_core::quota::book::{LATE_US, RIPENS_US};
 use anima_core::quota::{
     Ask, Book, Bound, Check, Counter, Pass, Rate, RuleName, Scope, Span, Tag, Verdict,
 };
@@ -76,6 +77,13 @@ async fn used(place: &Place, bound: &Bound, us: i64) -> i64 {
     levels[0].map_or(-1, |level| level.used)
 }
 
+/// Seeds a purse of a key of which no call is under way.
+async fn seeded(store: &dyn QuotaStore, purse: &Bound, spent: i64) {
+    if let Some(birth) = store.birth(purse, at(0)).await.unwrap() {
+        assert!(store.seed(purse, (birth.name, spent)).await.unwrap());
+    }
+}
+
 fn admitted(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Admitted(_))
 }
@@ -86,6 +94,7 @@ pub(super) async fn conforms(place: impl AsyncFn() -> Place) {
     the_same_call_again_takes_nothing_more(&place().await).await;
     a_ticket_is_closed_once_with_what_was_used(&place().await).await;
     a_purse_is_seeded_once(&place().await).await;
+    a_purse_ripens_before_the_ledger_is_read_for_it(&place().await).await;
     leases_end_and_are_renewed(&place().await).await;
     more_is_held_of_all_purses_or_of_none(&place().await).await;
     what_is_spent_elsewhere_is_charged_once(&place().await).await;
@@ -124,7 +133,7 @@ async fn the_same_call_again_takes_nothing_more(place: &Place) {
 async fn a_ticket_is_closed_once_with_what_was_used(place: &Place) {
     let app = &place.app;
     let bounds = [purse(app, Scope::App, 100, 60), rate(app, Scope::App, 60, 60)];
-    place.store.seed(&bounds[0], 0).await.unwrap();
+    seeded(&*place.store, &bounds[0], 0).await;
     assert!(admitted(&admit(place, 1, &bounds, 0).await));
     let actual = [purse(app, Scope::App, 100, 7), Bound { units: 5, ..bounds[1].clone() }];
     assert!(close(place, 1, &actual, 0).await);
@@ -136,16 +145,39 @@ async fn a_ticket_is_closed_once_with_what_was_used(place: &Place) {
 async fn a_purse_is_seeded_once(place: &Place) {
     let bounds = [purse(&place.app, Scope::App, 100, 10)];
     assert_eq!(admit(place, 1, &bounds, 0).await, Verdict::Unseeded(vec![0]));
-    place.store.seed(&bounds[0], 95).await.unwrap();
-    place.store.seed(&bounds[0], 0).await.unwrap();
+    seeded(&*place.store, &bounds[0], 95).await;
+    seeded(&*place.store, &bounds[0], 0).await;
     assert_eq!(used(place, &bounds[0], 0).await, 95);
     assert!(matches!(admit(place, 1, &bounds, 0).await, Verdict::Refused(0, _)));
+}
+
+async fn a_purse_ripens_before_the_ledger_is_read_for_it(place: &Place) {
+    let (store, money) = (&place.store, purse(&place.app, Scope::App, 100, 10));
+    let birth = async |us| store.birth(&money, at(us)).await.unwrap();
+    let first = birth(0).await.unwrap();
+    assert_eq!(first.wait_us, RIPENS_US);
+    let later = birth(LATE_US).await.unwrap();
+    assert_eq!((later.name, later.wait_us), (first.name, RIPENS_US - LATE_US));
+    store.put_off(&money).await.unwrap();
+    assert!(!store.seed(&money, (first.name, 0)).await.unwrap(), "of its life before");
+    let second = birth(LATE_US).await.unwrap();
+    assert_eq!(second.wait_us, RIPENS_US);
+    assert!(!store.seed(&money, (first.name, 0)).await.unwrap(), "of its life before");
+    assert!(!admitted(&admit(place, 1, std::slice::from_ref(&money), LATE_US).await));
+    assert_eq!(birth(LATE_US + RIPENS_US).await.unwrap().wait_us, 0);
+    assert!(store.seed(&money, (second.name, 60)).await.unwrap());
+    store.put_off(&money).await.unwrap();
+    assert_eq!((birth(LATE_US).await, used(place, &money, 0).await), (None, 60), "it is seeded");
+    let span = Span { from: at(3_600_000_000), to: at(7_200_000_000) };
+    let next = Bound { check: Check::Purse { limit: 100, span }, ..money.clone() };
+    let waits = store.birth(&next, at(3_600_000_000)).await.unwrap().unwrap().wait_us;
+    assert_eq!(waits, 0, "its calls have asked for it from the first");
 }
 
 async fn leases_end_and_are_renewed(place: &Place) {
     let app = &place.app;
     let bounds = [slots(app, Scope::App, 1), purse(app, Scope::App, 100, 60)];
-    place.store.seed(&bounds[1], 0).await.unwrap();
+    seeded(&*place.store, &bounds[1], 0).await;
     assert!(admitted(&admit(place, 1, &bounds, 0).await));
     let ticket = Ticket { id: Uuid::from_u128(1), bounds: bounds.as_slice().into() };
     place.store.renew(&[ticket], at(LEASE - 1), LEASE).await.unwrap();
@@ -168,7 +200,7 @@ async fn more_is_held_of_all_purses_or_of_none(place: &Place) {
         |units| [purse(app, Scope::App, 100, units), purse(app, Scope::TokenGroup, 60, units)];
     assert!(matches!(extend(place, 1, &bounds(5), 0).await, Verdict::Unseeded(_)));
     for purse in &bounds(0) {
-        place.store.seed(purse, 0).await.unwrap();
+        seeded(&*place.store, purse, 0).await;
     }
     assert!(admitted(&admit(place, 1, &bounds(20), 0).await));
     for _ in 0..2 {
@@ -193,7 +225,7 @@ async fn what_is_spent_elsewhere_is_charged_once(place: &Place) {
     let money = purse(&place.app, Scope::App, 100, 30);
     let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
     assert!(!place.store.charge(&money, first).await.unwrap(), "its seed will know");
-    place.store.seed(&money, 10).await.unwrap();
+    seeded(&*place.store, &money, 10).await;
     assert!(place.store.charge(&money, first).await.unwrap());
     assert!(!place.store.charge(&money, first).await.unwrap(), "once");
     assert!(place.store.charge(&money, second).await.unwrap());
@@ -203,7 +235,7 @@ async fn what_is_spent_elsewhere_is_charged_once(place: &Place) {
 async fn a_repair_is_of_what_was_seen(place: &Place) {
     let money = purse(&place.app, Scope::App, 100, 10);
     assert_eq!(place.store.look(&money, at(0)).await.unwrap(), None);
-    place.store.seed(&money, 50).await.unwrap();
+    seeded(&*place.store, &money, 50).await;
     let bounds = [money.clone()];
     assert!(admitted(&admit(place, 1, &bounds, 0).await));
     let seen = place.store.look(&money, at(0)).await.unwrap().unwrap();
@@ -226,7 +258,7 @@ async fn a_random_sequence_is_judged_as_by_the_book(place: &Place, seed: u64) {
     let mut book = Book::default();
     let (mut now, mut open) = (0, BTreeMap::new());
     let money = purse(app, Scope::App, 500, 0);
-    place.store.seed(&money, 20).await.unwrap();
+    seeded(&*place.store, &money, 20).await;
     let Check::Purse { span, .. } = money.check else { panic!() };
     book.seed(&money.counter, span, 20);
     for step in 0..300_u128 {
@@ -280,7 +312,7 @@ fn rounds() -> u32 {
 async fn exactly_a_hundred_of_many_pass(place: &Place) {
     let bounds =
         [purse(&place.app, Scope::App, 1_000, 10), slots(&place.app, Scope::App, 1_000_000)];
-    place.store.seed(&bounds[0], 0).await.unwrap();
+    seeded(&*place.store, &bounds[0], 0).await;
     let bounds: Arc<[Bound]> = bounds.as_slice().into();
     let calls = (0..racers()).map(|id| {
         let (store, bounds) = (Arc::clone(&place.store), Arc::clone(&bounds));
@@ -336,7 +368,7 @@ async fn three_nodes_pass_exactly_a_hundred_together() {
     for round in 0..rounds() {
         let app: Arc<str> = format!("app{round}").into();
         let bounds: Arc<[Bound]> = [purse(&app, Scope::App, 1_000, 10)].into();
-        nodes[0].seed(&bounds[0], 0).await.unwrap();
+        seeded(&*nodes[0], &bounds[0], 0).await;
         let calls = (0..racers()).map(|id| {
             let node = usize::try_from(id % 3).unwrap();
             let (store, bounds) = (Arc::clone(&nodes[node]), Arc::clone(&bounds));
@@ -373,12 +405,12 @@ async fn a_node_that_is_alone_enforces_its_share() {
     let place = Place { store: Arc::new(store), app: "acme".into() };
     let app = &place.app;
     let bounds = |n: i64| [slots(app, Scope::App, 6), purse(app, Scope::App, 100, n)];
-    place.store.seed(&bounds(0)[1], 40).await.unwrap();
+    seeded(&*place.store, &bounds(0)[1], 40).await;
     assert!(admitted(&admit(&place, 1, &bounds(1), 0).await));
     proxy.set(anima_simulator::proxy::Mode::Cut);
     // The ledger says that 41 are spent: of the 59 that are left, 19 are this node's.
     assert_eq!(admit(&place, 2, &bounds(10), 0).await, Verdict::Unseeded(vec![1]));
-    place.store.seed(&bounds(0)[1], 41).await.unwrap();
+    seeded(&*place.store, &bounds(0)[1], 41).await;
     assert!(admitted(&admit(&place, 2, &bounds(10), 0).await));
     assert!(!admitted(&admit(&place, 3, &bounds(10), 0).await), "the budget's share is used up");
     assert!(admitted(&admit(&place, 3, &bounds(9), 0).await));
@@ -403,7 +435,7 @@ async fn a_share_is_by_the_nodes_that_the_database_knows() {
     proxy.set(anima_simulator::proxy::Mode::Cut);
     place.store.shared_by(3);
     let bounds = |n: i64| [slots(&place.app, Scope::App, 6), purse(&place.app, Scope::App, 100, n)];
-    place.store.seed(&bounds(0)[1], 40).await.unwrap();
+    seeded(&*place.store, &bounds(0)[1], 40).await;
     assert!(admitted(&admit(&place, 1, &bounds(20), 0).await), "a third of the 60 that are left");
     assert!(!admitted(&admit(&place, 2, &bounds(1), 0).await));
     assert!(admitted(&admit(&place, 2, &bounds(0), 0).await));
@@ -421,10 +453,10 @@ async fn what_a_node_spends_alone_is_charged_when_redis_is_back() {
         Arc::new(SharedQuotas::new(Arc::clone(&all) as _, Uuid::from_u128(1), Arc::default()));
     let place = Place { store, app: "acme".into() };
     let money = |units| [purse(&place.app, Scope::App, 100, units)];
-    place.store.seed(&money(0)[0], 10).await.unwrap();
+    seeded(&*place.store, &money(0)[0], 10).await;
     proxy.set(anima_simulator::proxy::Mode::Cut);
     assert_eq!(admit(&place, 1, &money(30), 0).await, Verdict::Unseeded(vec![0]));
-    place.store.seed(&money(0)[0], 10).await.unwrap();
+    seeded(&*place.store, &money(0)[0], 10).await;
     // One call ends while Redis is away, another after it came back.
     assert!(admitted(&admit(&place, 1, &money(30), 0).await));
     assert!(admitted(&admit(&place, 2, &money(20), 0).await));

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use self::estimate::Learned;
 use self::repair::Purses;
+use self::seeding::Seeding;
 use self::ticket::Registry;
 use self::waiting::{Coming, Rooms};
 use super::admit::meters;
@@ -33,12 +34,16 @@ use crate::metrics::Metrics;
 
 mod drain; // when it is worth coming back
 mod estimate; // what a call will take, before anybody knows
+mod more; // what budgets hold for a call that runs
 mod refusal; // which limit stands in the way, in words
 pub mod repair; // budgets as the ledger knows them
 pub mod report; // what operators see
+mod seeding; // budgets of which nobody knows what was spent
 mod ticket; // what was taken, until it is settled or given back
 mod waiting; // calls that wait for their turn
 
+pub(super) use more::Held;
+pub(super) use seeding::Asking;
 pub use ticket::Ticket;
 
 /// How long what a call took is kept without a sign of its node (`reliability` 2.2).
@@ -65,6 +70,7 @@ pub struct Admission {
     learned: Learned,
     registry: Arc<Registry>,
     purses: Purses,
+    seeding: Seeding,
     rooms: Arc<Rooms>,
     live: Arc<Live>,
     /// Shutdown waits for what is closed here.
@@ -93,26 +99,6 @@ pub(super) struct Entered {
     pub(super) waited: Duration,
 }
 
-/// What came of asking the budgets of a running call for more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Held {
-    /// They hold what was asked for.
-    All,
-    /// They hold what they held, and have so much more, in units.
-    Left(i64),
-    /// They cannot be asked.
-    Unknown,
-}
-
-/// What the purses that refused have left.
-fn left(purses: &[Bound], standings: &[Standing]) -> i64 {
-    let refused = purses
-        .iter()
-        .zip(standings)
-        .filter(|(bound, standing)| standing.pass != Pass::Yes && !bound.counter.rule.shadow);
-    refused.map(|(_, standing)| standing.remaining).min().unwrap_or(0)
-}
-
 impl Entered {
     const fn at_once(admitted: Result<(), Refusal>, limits: Option<RateLimits>) -> Self {
         Self { admitted, limits, waited: Duration::ZERO }
@@ -128,14 +114,32 @@ impl Admission {
         tasks: TaskTracker,
     ) -> Self {
         let (registry, rooms) = (Arc::default(), Arc::default());
-        let (learned, purses) = (Learned::default(), Purses::default());
-        Self { store, spend, metrics, clock, learned, registry, purses, rooms, live, tasks }
+        let (learned, purses, seeding) = Default::default();
+        Self {
+            store,
+            spend,
+            metrics,
+            clock,
+            learned,
+            registry,
+            purses,
+            seeding,
+            rooms,
+            live,
+            tasks,
+        }
     }
 
-    /// Asks for everything, seeding what must be.
-    async fn ask(&self, call: &Call, bounds: &[Bound], turn: Turn) -> Result<InTurn, Refusal> {
+    /// Asks for everything, seeding what must be. Gives also when it asked.
+    async fn ask(
+        &self,
+        call: &Call,
+        bounds: &[Bound],
+        turn: Turn,
+    ) -> Result<(InTurn, Asking), Refusal> {
         let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
         for _ in 0..SEEDS {
+            let asked = Asking::now(&*self.clock);
             let ask = Ask { id: call.arrival.id, bounds, now: self.clock.now(), lease_us };
             let said = match turn {
                 Turn::Mine => self.store.admit(ask).await.map(InTurn::Judged),
@@ -143,59 +147,12 @@ impl Admission {
                 Turn::Behind => self.store.admit_in_turn(ask).await,
             };
             let said = said.map_err(|error| unreachable_now(&error))?;
-            let InTurn::Judged(Verdict::Unseeded(which)) = said else { return Ok(said) };
+            let InTurn::Judged(Verdict::Unseeded(which)) = said else { return Ok((said, asked)) };
             for bound in which.iter().filter_map(|n| bounds.get(*n)) {
-                self.seed(bound).await?;
+                seeding::seed(self, bound).await?;
             }
         }
         Err(unreachable_now(&Unavailable("a purse forgets what it is seeded with".to_owned())))
-    }
-
-    /// Tells a purse what the ledger says was spent.
-    async fn seed(&self, bound: &Bound) -> Result<(), Refusal> {
-        let Check::Purse { span, .. } = bound.check else { return Ok(()) };
-        let unread = |error: anima_store::config::Error| {
-            tracing::error!(%error, "failed to read what was spent");
-            let message = "Budgets cannot be checked at the moment. Try again shortly.";
-            Refusal::new(Failure::ServiceUnavailable, message).retry_after(1_000)
-        };
-        let spent = self.spend.spent(&bound.counter, &bound.tag, span).await.map_err(unread)?;
-        // Among so many what is left may have to be divided.
-        self.store.shared_by(self.spend.nodes().await.map_err(unread)?);
-        self.metrics.quotas.seeds.inc();
-        self.store.seed(bound, spent).await.map_err(|error| unreachable_now(&error))
-    }
-
-    /// Has the budgets of a running call hold `amount` for it: all of them, or none.
-    pub(super) async fn hold(&self, call: &Call, amount: i64) -> Held {
-        let Some(ticket) = &call.ticket else { return Held::All };
-        let purses = ticket.purses(amount);
-        if purses.is_empty() {
-            return Held::All;
-        }
-        let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
-        for _ in 0..SEEDS {
-            let ask = Ask { id: call.arrival.id, bounds: &purses, now: self.clock.now(), lease_us };
-            let which = match self.store.extend(ask).await {
-                Ok(Verdict::Admitted(standings)) => {
-                    self.warn(call, &purses, &standings);
-                    ticket.still_open().await;
-                    return Held::All;
-                }
-                Ok(Verdict::Refused(_, standings)) => return Held::Left(left(&purses, &standings)),
-                Ok(Verdict::Unseeded(which)) => which,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to ask budgets for more");
-                    return Held::Unknown;
-                }
-            };
-            for bound in which.iter().filter_map(|n| purses.get(*n)) {
-                if self.seed(bound).await.is_err() {
-                    return Held::Unknown;
-                }
-            }
-        }
-        Held::Unknown
     }
 
     /// Corrects what a call took by what it really used: `None` when it was not served.
@@ -333,7 +290,7 @@ async fn attempt(
     for left in (0..=CLAMPS).rev() {
         let now = admission.clock.now();
         let bounds = call.caller.terms.bounds(now, call.caller.currency, take);
-        let said = admission.ask(call, &bounds, turn).await.map_err(Refused::unknown)?;
+        let (said, asked) = admission.ask(call, &bounds, turn).await.map_err(Refused::unknown)?;
         match said {
             InTurn::Behind(tag) => {
                 let refusal = behind_others(admission, call);
@@ -342,7 +299,7 @@ async fn attempt(
             InTurn::Judged(Verdict::Admitted(standings)) => {
                 admission.note(call, &bounds, &standings);
                 let told = RateLimits::of(&bounds, &standings, now);
-                let ticket = Ticket::new(admission, call, bounds);
+                let ticket = Ticket::new(admission, call, (bounds, asked));
                 Arc::make_mut(call).ticket = Some(Arc::new(ticket));
                 return Ok(Some(told));
             }

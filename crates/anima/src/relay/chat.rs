@@ -86,6 +86,11 @@ async fn served(relay: Arc<Relay>, mut call: Arc<Call>) -> Outcome {
             return refused(&relay, &call, Trace::of(&plan), refusal);
         }
     };
+    if let Err(refusal) = relay.admission.confirm(&call, open.amount()).await {
+        // What cannot be released now is by the ledger, which has written it down.
+        drop(settle::unserved(&relay, &call, open, vec![]).await);
+        return refused(&relay, &call, Trace::of(&plan), refusal);
+    }
     if let Some(deferral) = &call.deferral
         && !deferral.begin(call.arrival.id).await
     {

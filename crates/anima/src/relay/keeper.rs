@@ -16,7 +16,7 @@ use uuid::Uuid;
 use anima_core::ledger::Extension;
 use anima_store::ledger::Error;
 
-use super::admission::Held;
+use super::admission::{Asking, Held};
 use super::progress::{Bounds, Progress};
 use super::{Relay, hold};
 
@@ -177,19 +177,25 @@ async fn ask(relay: &Relay, progress: &Progress) -> Asked {
     }
 }
 
+/// Has the budgets of a call hold so much for it.
+async fn budgeted(relay: &Relay, progress: &Progress, amount: i64) -> Result<(), Short> {
+    match relay.admission.hold(&progress.call, amount).await {
+        Held::All => Ok(()),
+        Held::Left(left) => {
+            progress.over_budget();
+            Err(Short::Left(left))
+        }
+        Held::Unknown => Err(Short::Unanswered),
+    }
+}
+
 /// Extends the hold to so many tokens of each choice: in the budgets of the call, then in its
 /// wallet, or in neither.
 async fn grow(relay: &Relay, progress: &Progress, tokens: u64) -> Result<(), Short> {
     let call = &progress.call;
     let amount = hold::amount(call, tokens).map_err(|_logged| Short::Over)?;
-    match relay.admission.hold(call, amount).await {
-        Held::All => {}
-        Held::Left(left) => {
-            progress.over_budget();
-            return Err(Short::Left(left));
-        }
-        Held::Unknown => return Err(Short::Unanswered),
-    }
+    let asked = Asking::now(&*relay.clock);
+    budgeted(relay, progress, amount).await?;
     let extension = Extension {
         hold: progress.hold.id,
         app: Arc::clone(&progress.hold.app),
@@ -198,6 +204,10 @@ async fn grow(relay: &Relay, progress: &Progress, tokens: u64) -> Result<(), Sho
         floor: progress.hold.floor,
     };
     let Err(error) = relay.ledger.extend(extension).await else {
+        if asked.is_late(&*relay.clock) {
+            // Its budgets may have been seeded without it meanwhile.
+            budgeted(relay, progress, amount).await?;
+        }
         progress.extended(amount, tokens.saturating_mul(call.request.choices.max(1)));
         return Ok(());
     };

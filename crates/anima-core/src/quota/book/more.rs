@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use super::super::{Ask, Bound, Check, Counter, Pass, Span, Standing, Verdict, verdict};
-use super::{Book, Seen, Share, State, Taken, purse_standing};
+use super::{Book, Seen, Share, State, Taken, place_of, purse_standing};
 
 impl Book {
     /// Sets what a ticket holds of some purses to their units: of all of them, or of none when one
@@ -26,7 +26,7 @@ impl Book {
         let Check::Purse { limit, span } = bound.check else { return Standing::FREE };
         let held = self.held(ask.id, &bound.counter, span);
         let reset_us = if span.is_ever() { 0 } else { span.to.since(ask.now) };
-        match self.counters.get(&bound.counter) {
+        match self.counters.get(&place_of(bound)) {
             Some(State::Purse(purse)) if purse.span == span => {
                 let used = purse.spent.saturating_add(purse.held);
                 more_standing((limit, used), (held, bound.units), reset_us)
@@ -45,7 +45,7 @@ impl Book {
         }
         let before = self.held(ask.id, &bound.counter, span);
         let expires_us = ask.now.micros().saturating_add(ask.lease_us);
-        let Some(State::Purse(purse)) = self.counters.get_mut(&bound.counter) else { return };
+        let Some(State::Purse(purse)) = self.counters.get_mut(&place_of(bound)) else { return };
         if purse.holds.insert(ask.id, (expires_us, bound.units)).is_some() {
             purse.held -= before;
         } else {
@@ -63,7 +63,7 @@ impl Book {
     /// What a purse believes. `None` when nobody has seeded it.
     pub fn look(&mut self, bound: &Bound, now_us: i64) -> Option<Seen> {
         let Check::Purse { span, .. } = bound.check else { return None };
-        match self.counters.get_mut(&bound.counter) {
+        match self.counters.get_mut(&place_of(bound)) {
             Some(State::Purse(purse)) if purse.span == span => {
                 purse.expire(now_us);
                 let holds = purse.holds.keys().copied().collect();
@@ -77,7 +77,7 @@ impl Book {
     /// was looked at. `false` then.
     pub fn repair(&mut self, bound: &Bound, (mended, by): (i64, i64)) -> bool {
         let Check::Purse { span, .. } = bound.check else { return false };
-        match self.counters.get_mut(&bound.counter) {
+        match self.counters.get_mut(&place_of(bound)) {
             Some(State::Purse(purse)) if purse.span == span && purse.mended == mended => {
                 purse.mended += 1;
                 purse.spent = purse.spent.saturating_add(by);
@@ -101,7 +101,7 @@ impl Book {
     /// or nobody has seeded the purse: its seed knows.
     pub fn charge(&mut self, bound: &Bound, charge: Uuid) -> bool {
         let Check::Purse { span, .. } = bound.check else { return false };
-        match self.counters.get_mut(&bound.counter) {
+        match self.counters.get_mut(&place_of(bound)) {
             Some(State::Purse(purse)) if purse.span == span && purse.charged != Some(charge) => {
                 purse.charged = Some(charge);
                 purse.mended += 1;

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::config::{LimitKind, OnOutage, Window};
 use crate::quota::{
-    Ask, Bound, Check, Counter, Pass, Rate, RuleName, Scope, Span, Tag, Verdict, book::Book,
-    book::Level,
+    Ask, Bound, Check, Counter, Pass, Rate, RuleName, Scope, Span, Tag, Verdict,
+    book::{Birth, Book, LATE_US, Level, RIPENS_US},
 };
 
 const LEASE: i64 = 30_000_000;
@@ -238,6 +238,44 @@ fn a_repair_is_of_what_was_seen() {
     assert!(book.repair(&purse(100), (seen.mended, -30)));
     assert!(!book.repair(&purse(100), (seen.mended, -30)), "somebody did");
     assert_eq!(book.level(&purse(100), 0).unwrap().used, 30);
+}
+
+#[test]
+fn the_ledger_is_read_for_a_purse_when_it_knows_of_all_calls_from_before() {
+    let (mut book, purse) = (Book::default(), purse(100));
+    let birth = |name, wait_us| Some(Birth { name, wait_us });
+    assert!(!book.seed_born(&purse, (7, 0)), "nobody has asked");
+    assert_eq!(book.birth(&purse, 7), birth(7, RIPENS_US));
+    assert_eq!(book.birth(&purse, 7 + LATE_US), birth(7, RIPENS_US - LATE_US));
+    assert_eq!(book.birth(&purse, 7 + RIPENS_US), birth(7, 0));
+    book.put_off(&purse);
+    assert_eq!(book.birth(&purse, 7), birth(8, RIPENS_US), "a call was admitted meanwhile");
+    assert_eq!(book.birth(&purse, 6), birth(9, RIPENS_US), "the clock went back");
+    assert!(!book.seed_born(&purse, (7, 50)), "what was read for its life before");
+    assert!(book.seed_born(&purse, (9, 60)));
+    assert!(book.seed_born(&purse, (7, 50)), "it is seeded");
+    assert_eq!((book.birth(&purse, 9), book.level(&purse, 9).unwrap().used), (None, 60));
+    let check = Check::Purse { limit: 100, span: span(1_000_000_000, 2_000_000_000) };
+    let next = Bound { check, ..purse };
+    let waits = book.birth(&next, 1_000_000_000).map(|birth| birth.wait_us);
+    assert_eq!(waits, Some(0), "calls of the next day have asked for its purse from the first");
+}
+
+#[test]
+fn a_call_that_grows_after_midnight_leaves_the_new_day_alone() {
+    let mut book = Book::default();
+    let day = |n: i64| Check::Purse { limit: 100, span: span(n * 1_000, (n + 1) * 1_000) };
+    let [old, new] = [0, 1].map(|n| Bound { check: day(n), ..purse(100) });
+    for purse in [&old, &new] {
+        let Check::Purse { span, .. } = purse.check else { panic!() };
+        assert!(book.seed(&purse.counter, span, 10));
+    }
+    assert!(admitted(&book.admit(ask(1, &[with(old.clone(), 20)], 999))));
+    assert!(admitted(&book.admit(ask(2, &[with(new.clone(), 30)], 1_001))));
+    assert!(admitted(&book.extend(ask(1, &[with(old.clone(), 25)], 1_002))));
+    assert!(book.close(Uuid::from_u128(1), &[with(old.clone(), 5)], 1_003));
+    let used = [&old, &new].map(|purse| book.level(purse, 1_003).unwrap().used);
+    assert_eq!(used, [15, 40]);
 }
 
 #[test]

@@ -1,11 +1,38 @@
 -- Seeds, charges or repairs a purse, and gives 1 when it did; or looks at it, and gives what was
--- spent, the number of corrections, and the calls that hold something.
--- KEYS: purse, holds, and for a charge its mark, for a seed the holds' amounts.
--- ARGV: 'seed', from, spent, keep ms | 'charge', from, amount, mark's keep ms
---   | 'look', from | 'repair', from, corrections seen, amount
+-- spent, the number of corrections, and the calls that hold something; or gives the birth of one that
+-- nobody has seeded, and after how long the ledger may be read for it; or forgets that birth.
+-- KEYS: purse, holds, and for a charge its mark, for a seed the holds' amounts and the birth;
+--   to be born or put off: purse, birth.
+-- ARGV: 'seed', from, spent, keep ms, birth, run, its keep ms | 'charge', from, amount, mark's keep ms
+--   | 'look', from | 'repair', from, corrections seen, amount | 'put off', from
+--   | 'birth', from, run, now (0: this server's), how long it ripens, keep ms
 local from = redis.call('HGET', KEYS[1], 'from')
+if ARGV[1] == 'put off' then
+    if from ~= ARGV[2] then redis.call('DEL', KEYS[2]) end
+    return 1
+end
+if ARGV[1] == 'birth' then
+    if from == ARGV[2] then return {} end
+    local time, now = redis.call('TIME'), tonumber(ARGV[4])
+    local name = time[1] .. string.format('%06d', tonumber(time[2]))
+    if now == 0 then now = tonumber(name) end
+    local born = redis.call('HMGET', KEYS[2], 'name', 'since', 'run', 'seeded')
+    local since = tonumber(born[2] or '0')
+    -- Of another process, of a time to come, or a purse that was seeded and is gone: it was lost.
+    if not born[1] or born[3] ~= ARGV[3] or born[4] == ARGV[2] or since > now then
+        since, born[1] = now, name
+        redis.call('DEL', KEYS[2])
+        redis.call('HSET', KEYS[2], 'name', name, 'since', string.format('%.0f', now), 'run', ARGV[3])
+    end
+    redis.call('PEXPIRE', KEYS[2], ARGV[6])
+    return {born[1], string.format('%.0f', math.max(since + tonumber(ARGV[5]) - now, 0))}
+end
 if ARGV[1] == 'seed' then
-    if from == ARGV[2] then return 0 end
+    if from == ARGV[2] then return 1 end
+    local born = redis.call('HMGET', KEYS[4], 'name', 'run', 'seeded')
+    if born[1] ~= ARGV[5] or born[2] ~= ARGV[6] or born[3] == ARGV[2] then return 0 end
+    redis.call('HSET', KEYS[4], 'seeded', ARGV[2])
+    redis.call('PEXPIRE', KEYS[4], ARGV[7])
     -- What calls hold is part of what the ledger says.
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
     -- No number of corrections is one that was seen before the counter was lost.

@@ -39,7 +39,7 @@ impl Node {
 
     async fn seed(&self, spent: i64) {
         for budget in &self.bounds(0)[1..] {
-            self.place.store.seed(budget, spent).await.unwrap();
+            seeded(&*self.place.store, budget, spent).await;
         }
     }
 

@@ -20,6 +20,7 @@ use anima_core::quota::{Bound, Check};
 use anima_store::quota::{self, QuotaStore};
 
 use super::Admission;
+use super::seeding::Asking;
 use super::waiting::Rooms;
 use crate::relay::call::Call;
 
@@ -82,6 +83,7 @@ pub struct Ticket {
     bounds: Arc<[Bound]>,
     closed: AtomicBool,
     since: Instant,
+    asked: Asking,
     store: Arc<dyn QuotaStore>,
     registry: Arc<Registry>,
     /// Who waits for what this gives back.
@@ -93,7 +95,11 @@ pub struct Ticket {
 
 impl Ticket {
     /// The ticket of a call that was admitted under these bounds.
-    pub(super) fn new(admission: &Admission, call: &Call, bounds: Vec<Bound>) -> Self {
+    pub(super) fn new(
+        admission: &Admission,
+        call: &Call,
+        (bounds, asked): (Vec<Bound>, Asking),
+    ) -> Self {
         let (id, bounds): (_, Arc<[Bound]>) = (call.arrival.id, bounds.into());
         admission.registry.enter(id, &bounds);
         admission.purses.note(&bounds);
@@ -102,6 +108,7 @@ impl Ticket {
             bounds,
             closed: AtomicBool::new(false),
             since: Instant::now(),
+            asked,
             store: Arc::clone(&admission.store),
             registry: Arc::clone(&admission.registry),
             rooms: Arc::clone(&admission.rooms),
@@ -113,6 +120,11 @@ impl Ticket {
     /// What it took, as it was admitted.
     pub(in crate::relay) fn bounds(&self) -> Arc<[Bound]> {
         Arc::clone(&self.bounds)
+    }
+
+    /// When it was asked for.
+    pub(super) const fn asked(&self) -> Asking {
+        self.asked
     }
 
     /// How long the call has been running.

@@ -249,11 +249,12 @@ impl Waiter<'_> {
     async fn ask(&self) -> Result<Asked, Refusal> {
         let (admission, call) = (self.admission, self.call);
         let bounds = self.bounds(&self.terms);
-        let (n, standings) = match admission.ask(call, &bounds, Turn::Mine).await? {
+        let (said, asked) = admission.ask(call, &bounds, Turn::Mine).await?;
+        let (n, standings) = match said {
             InTurn::Judged(Verdict::Admitted(standings)) => {
                 admission.note(call, &bounds, &standings);
                 let told = RateLimits::of(&bounds, &standings, admission.clock.now());
-                let ticket = Ticket::new(admission, call, bounds);
+                let ticket = Ticket::new(admission, call, (bounds, asked));
                 return Ok(Asked::Admitted(Box::new((ticket, told))));
             }
             InTurn::Judged(Verdict::Refused(n, standings)) => (n, standings),
