@@ -274,7 +274,7 @@ async fn live(mut world: World, seed: u64) {
     let place = |most: u64| usize::try_from(pick(most)).unwrap();
     for id in 0..600_u128 {
         world.has_budget = id > 60;
-        world.now += pick(if pick(8) == 0 { 2_000_000 } else { 60_000 });
+        world.now += pick(if pick(30) == 0 { 2_000_000 } else { 15_000 });
         match pick(40) {
             0 => world.strike(pick(3), pick(3_000_000) - 1_500_000).await,
             1..=12 => world.admit(id, pick(12), place(3)).await,
