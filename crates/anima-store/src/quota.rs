@@ -3,8 +3,8 @@
 //! Contract, for every backend:
 //! - [`QuotaStore::admit`] takes everything that an ask names or nothing; the same id again is
 //!   admitted again and takes nothing more.
-//! - A purse that nobody seeded admits nothing. The first seed is believed, if the ledger was read for
-//!   it after all calls from before the purse's birth had their holds there ([`Birth`]).
+//! - A purse that nobody seeded admits nothing. The first seed is believed, if the ledger was read
+//!   for it after all calls from before the purse's birth had their holds there ([`Birth`]).
 //! - [`QuotaStore::close`] is done once for each ticket; what it names replaces the estimates.
 //! - [`QuotaStore::extend`] and [`PurseStore::charge`] are done once, however often they are sent.
 //! - What is not renewed within its lease is given back, but for money, which counts as spent.
@@ -47,9 +47,9 @@ pub struct Ticket {
     pub bounds: Arc<[Bound]>,
 }
 
-/// What purses know of what was spent, and how they are told.
+/// How purses of which nobody knows what was spent are told.
 #[async_trait]
-pub trait PurseStore: Send + Sync + fmt::Debug {
+pub trait SeedStore: Send + Sync + fmt::Debug {
     /// After how long the ledger may be read for a purse that nobody has seeded, and the name under
     /// which it is seeded then. `None` when it is seeded.
     ///
@@ -69,7 +69,11 @@ pub trait PurseStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the counters cannot be reached.
     async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable>;
+}
 
+/// What purses know of what was spent.
+#[async_trait]
+pub trait PurseStore: SeedStore {
     /// Adds what was spent elsewhere to a purse, once for each charge. `false` when it was charged
     /// before, or when nobody has seeded the purse: its seed knows.
     ///

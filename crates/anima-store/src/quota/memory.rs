@@ -14,7 +14,7 @@ use anima_core::quota::book::{Birth, Level, Seen};
 use anima_core::quota::{Ask, Book, Bound, Standing, Tag, Verdict, verdict};
 
 use self::line::{Calls, Shard};
-use super::{PurseStore, QuotaStore, Ticket, Unavailable};
+use super::{PurseStore, QuotaStore, SeedStore, Ticket, Unavailable};
 
 mod line; // who waits for them
 
@@ -114,11 +114,7 @@ impl MemoryQuotas {
 }
 
 #[async_trait]
-impl PurseStore for MemoryQuotas {
-    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
-        Ok(self.book(&purse.tag).is_some_and(|mut book| book.charge(purse, charge)))
-    }
-
+impl SeedStore for MemoryQuotas {
     async fn birth(&self, purse: &Bound, now: Timestamp) -> Result<Option<Birth>, Unavailable> {
         Ok(self.book(&purse.tag).and_then(|mut book| book.birth(purse, now.micros())))
     }
@@ -132,6 +128,13 @@ impl PurseStore for MemoryQuotas {
             book.put_off(purse);
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl PurseStore for MemoryQuotas {
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        Ok(self.book(&purse.tag).is_some_and(|mut book| book.charge(purse, charge)))
     }
 
     async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {

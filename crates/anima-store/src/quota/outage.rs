@@ -23,7 +23,7 @@ use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict, verdict};
 
 use self::debts::Debts;
 use super::memory::MemoryQuotas;
-use super::{PurseStore, QuotaStore, Ticket, Unavailable};
+use super::{PurseStore, QuotaStore, SeedStore, Ticket, Unavailable};
 
 mod debts; // what the shared counters do not know yet
 mod line; // who waits
@@ -217,11 +217,7 @@ fn open(bound: &Bound) -> Standing {
 }
 
 #[async_trait]
-impl PurseStore for SharedQuotas {
-    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
-        self.shared.charge(purse, charge).await
-    }
-
+impl SeedStore for SharedQuotas {
     async fn birth(&self, purse: &Bound, now: Timestamp) -> Result<Option<Birth>, Unavailable> {
         if !self.is_away() {
             match self.shared.birth(purse, now).await {
@@ -248,6 +244,13 @@ impl PurseStore for SharedQuotas {
             Check::Slots { .. } | Check::Rate(_) => spent,
         };
         self.own.load_full().seed(purse, (birth, spent)).await
+    }
+}
+
+#[async_trait]
+impl PurseStore for SharedQuotas {
+    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
+        self.shared.charge(purse, charge).await
     }
 
     async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {

@@ -15,13 +15,13 @@ use redis::Script;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::quota::book::{Birth, Level, RIPENS_US, Seen};
+use anima_core::quota::book::Level;
 use anima_core::quota::{Ask, Bound, Check, Span, Standing, Tag, Verdict, verdict};
 
 use self::answers::{more, standing};
 use self::close::{close_each, close_tag};
 use super::line::InTurn;
-use super::{PurseStore, QuotaStore, Ticket, Unavailable};
+use super::{QuotaStore, Ticket, Unavailable};
 use crate::pubsub::PubSub;
 use crate::redis::{Error, Redis};
 use crate::redis_keys::{self, Key};
@@ -29,17 +29,15 @@ use crate::redis_keys::{self, Key};
 mod answers; // what scripts found, as the book says it
 mod close; // how tickets end
 mod line; // who waits for them
+mod purse; // what they know of what was spent
 
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
 static EXTEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/extend.lua")));
 static ALIVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/alive.lua")));
-static PURSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/purse.lua")));
 
 /// A purse is kept this much longer than its span, for calls that end after it.
 const KEPT_MS: i64 = 3_600_000;
-/// A charge is known for so long, for whoever sends it again.
-const CHARGE_MS: i64 = 3_600_000;
 /// Renewals that are under way at once.
 const RENEWED_AT_ONCE: usize = 128;
 /// A purse without an end is kept this long without use; the ledger seeds the next.
@@ -372,90 +370,8 @@ fn keys_of(bound: &Bound) -> Vec<Key> {
     redis_keys::quota_counter(&bound.tag, &bound.counter, span)
 }
 
-/// The keys of a purse and of its counter's birth.
-fn birth_keys(purse: &Bound) -> Vec<Key> {
-    let birth = redis_keys::quota_birth(&purse.tag, &purse.counter);
-    keys_of(purse).into_iter().take(1).chain([birth]).collect()
-}
-
 fn kept_ms(span: Span, now: Timestamp) -> i64 {
     if span.is_ever() { EVER_MS } else { (span.to.since(now) / 1_000).max(0) + KEPT_MS }
-}
-
-#[async_trait]
-impl PurseStore for RedisQuotas {
-    async fn charge(&self, purse: &Bound, charge: Uuid) -> Result<bool, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
-        let mut keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
-        keys.push(redis_keys::quota_charge(&purse.tag, charge));
-        let (units, kept) = (purse.units.to_string(), CHARGE_MS.to_string());
-        let arguments = ["charge".to_owned(), self.mark(span), units, kept];
-        let charged: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
-        Ok(charged == 1)
-    }
-
-    async fn birth(&self, purse: &Bound, now: Timestamp) -> Result<Option<Birth>, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(None) };
-        let arguments = [
-            "birth".to_owned(),
-            self.mark(span),
-            self.run().to_string(),
-            (self.time)(now).to_string(),
-            RIPENS_US.to_string(),
-            EVER_MS.to_string(),
-        ];
-        let said: Vec<String> =
-            self.redis.script(&PURSE, &birth_keys(purse), &arguments[..]).await?;
-        let [name, wait_us] = said.as_slice() else { return Ok(None) };
-        let number = |text: &String| text.parse().unwrap_or(RIPENS_US);
-        Ok(Some(Birth { name: number(name), wait_us: number(wait_us) }))
-    }
-
-    async fn seed(&self, purse: &Bound, (birth, spent): (i64, i64)) -> Result<bool, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(true) };
-        let kept =
-            if span.is_ever() { EVER_MS } else { span.to.since(span.from) / 1_000 + KEPT_MS };
-        let arguments = [
-            "seed".to_owned(),
-            self.mark(span),
-            spent.to_string(),
-            kept.to_string(),
-            birth.to_string(),
-            self.run().to_string(),
-            EVER_MS.to_string(),
-        ];
-        let mut keys = keys_of(purse);
-        keys.push(redis_keys::quota_birth(&purse.tag, &purse.counter));
-        let seeded: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
-        Ok(seeded == 1)
-    }
-
-    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(()) };
-        let arguments = ["put off".to_owned(), self.mark(span)];
-        let _done: i64 = self.redis.script(&PURSE, &birth_keys(purse), &arguments[..]).await?;
-        Ok(())
-    }
-
-    async fn look(&self, purse: &Bound, now: Timestamp) -> Result<Option<Seen>, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(None) };
-        let arguments = ["look".to_owned(), self.mark(span)];
-        // What has expired is no hold any more.
-        self.level_of(purse, now).await?;
-        let said: Vec<String> = self.redis.script(&PURSE, &keys_of(purse), &arguments[..]).await?;
-        let [spent, mended, holds @ ..] = said.as_slice() else { return Ok(None) };
-        let number = |text: &String| text.parse().unwrap_or(0);
-        let holds = holds.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
-        Ok(Some(Seen { spent: number(spent), holds, mended: number(mended) }))
-    }
-
-    async fn repair(&self, purse: &Bound, (mended, by): (i64, i64)) -> Result<bool, Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
-        let keys: Vec<Key> = keys_of(purse).into_iter().take(2).collect();
-        let arguments = ["repair".to_owned(), self.mark(span), mended.to_string(), by.to_string()];
-        let repaired: i64 = self.redis.script(&PURSE, &keys, &arguments[..]).await?;
-        Ok(repaired == 1)
-    }
 }
 
 #[async_trait]

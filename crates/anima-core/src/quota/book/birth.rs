@@ -1,7 +1,7 @@
 //! From when on the ledger knows of every call that a purse does not know of.
 //!
-//! A call has its ticket first and its hold in the ledger a moment later. When counters are lost, or
-//! a budget is set on a key in use, the calls in between are in neither sum. So a purse that nobody
+//! A call has its ticket first and its hold in the ledger a moment later. When counters are lost,
+//! or a budget is set on a key in use, the calls in between are in neither sum. So a purse that nobody
 //! seeded is born when somebody first asks to seed it, and the ledger is read for it only after the
 //! time in which a hold is written; a call whose hold took longer asks its purses again before it
 //! is sent anywhere. Invariant: a seed is of a reading that began when its purse was ripe, and of
@@ -41,8 +41,8 @@ pub(super) struct Born {
 
 #[expect(clippy::multiple_inherent_impl, reason = "a purse's birth and its life are two files")]
 impl Book {
-    /// The birth of a purse that nobody has seeded; it is born now when nobody has asked before. The
-    /// counter of a further span of a budget that is known is ripe. `None` when it is seeded.
+    /// The birth of a purse that nobody has seeded; it is born now when nobody has asked before.
+    /// The counter of a further span of a budget that is known is ripe. `None` when it is seeded.
     pub fn birth(&mut self, purse: &Bound, now_us: i64) -> Option<Birth> {
         if !matches!(purse.check, Check::Purse { .. }) || self.is_seeded(purse) {
             return None;

@@ -1,10 +1,10 @@
-//! A Redis that forgets: everything (FLUSHALL), or its last writes (a replica that takes over); and a
-//! budget that is set on a key in use, of which no counters know either.
+//! A Redis that forgets: everything (FLUSHALL), or its last writes (a replica that takes over); and
+//! a budget that is set on a key in use, of which no counters know either.
 //!
 //! Keys of this test alone are removed or put back as they were, which is what its counters see of
-//! either. The ledger is a map here, written and read in later steps than the counters, as nodes do.
-//! Whatever happens in which order, what is sent never passes the limit in the ledger, and at rest
-//! the counters know of all of it (`reliability` 2.3).
+//! either. The ledger is a map here, written and read in later steps than the counters, as nodes
+//! do. Whatever happens in which order, what is sent never passes the limit in the ledger, and at
+//! rest the counters know of all of it (`reliability` 2.3).
 
 use std::time::Duration;
 

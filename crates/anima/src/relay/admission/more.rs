@@ -1,5 +1,5 @@
-//! What the budgets of a call hold for it after it was admitted: more, where a stream grows, and the
-//! same once more, where its hold was late.
+//! What the budgets of a call hold for it after it was admitted: more, where a stream grows, and
+//! the same once more, where its hold was late.
 //!
 //! Not here: the wallet's hold, which its ledger extends. Invariant: all budgets hold what is asked
 //! for, or all of them what they held.
@@ -50,8 +50,8 @@ impl Admission {
         }
     }
 
-    /// Asks the budgets of a call again whose hold was in the ledger so late that they may have been
-    /// seeded without it.
+    /// Asks the budgets of a call again whose hold was in the ledger so late that they may have
+    /// been seeded without it.
     ///
     /// # Errors
     /// When they have no room for it any more, or cannot be asked. It must not be sent then.
