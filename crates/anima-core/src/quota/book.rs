@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use crate::config::LimitKind;
+
 use super::rate::{self, Judged};
 use super::{Ask, Bound, Check, Counter, Pass, Rate, Span, Standing, Verdict, verdict};
 
@@ -331,10 +333,11 @@ impl Book {
     /// Whether a call has something of a counter that it need not ask for again.
     pub fn holds(&self, counter: &Counter, id: Uuid) -> bool {
         self.has_taken(id, counter)
-            && match self.counters.get(counter) {
+            && match self.counters.get(&place(counter, None)) {
                 Some(State::Slots(leases)) => leases.contains_key(&id),
                 Some(State::Rate(_) | State::Purse(_)) => true,
-                None => false,
+                // Money has a place for each span.
+                None => counter.rule.kind == LimitKind::Cost,
             }
     }
 

@@ -1,11 +1,11 @@
 //! From when on the ledger knows of every call that a purse does not know of.
 //!
 //! A call has its ticket first and its hold in the ledger a moment later. When counters are lost,
-//! or a budget is set on a key in use, the calls in between are in neither sum. So a purse that nobody
-//! seeded is born when somebody first asks to seed it, and the ledger is read for it only after the
-//! time in which a hold is written; a call whose hold took longer asks its purses again before it
-//! is sent anywhere. Invariant: a seed is of a reading that began when its purse was ripe, and of
-//! the same life of the counter. Source: `reliability` 2.3.
+//! or a budget is set on a key in use, the calls in between are in neither sum. So a purse that
+//! nobody seeded is born when somebody first asks to seed it, and the ledger is read for it only
+//! after the time in which a hold is written; a call whose hold took longer asks its purses again
+//! before it is sent anywhere. Invariant: a seed is of a reading that began when its purse was
+//! ripe, and of the same life of the counter. Source: `reliability` 2.3.
 
 use super::super::{Bound, Check};
 use super::{Book, State, place_of};
