@@ -146,12 +146,33 @@ impl Stage<'_> {
                 let length = Duration::from_millis(self.seed.between(1_000, 8_000));
                 behind.server.pause(length).await?;
             }
+            (Fault::PgPauseKill, Some(behind)) => {
+                let pause = Duration::from_millis(self.seed.between(7_500, 9_500));
+                let spooling = Duration::from_millis(self.seed.between(5_500, 7_000));
+                let late = Duration::from_millis(self.seed.between(17_000, 20_000));
+                let node = self.seed.pick(&self.fleet.standing()).copied();
+                let node = node.context("no node stands")?;
+                let fleet = &mut *self.fleet;
+                let killing = async {
+                    sleep(spooling).await;
+                    fleet.kill(node)
+                };
+                tokio::try_join!(behind.server.pause(pause), killing)?;
+                if self.seed.percent(50) {
+                    sleep(late).await;
+                }
+                self.fleet.launch(node)?;
+                self.fleet.ready(node).await?;
+            }
             (Fault::PgCut, Some(behind)) => {
                 let deaf = if self.seed.percent(50) { self.seed.between(5, 400) } else { 0 };
                 let closed = self.seed.between(20, 2_500);
                 behind.proxy.cut(Duration::from_millis(deaf), Duration::from_millis(closed)).await;
             }
-            (Fault::Kill | Fault::PgRestart | Fault::PgPause | Fault::PgCut, _) => return Ok(()),
+            (
+                Fault::Kill | Fault::PgRestart | Fault::PgPause | Fault::PgPauseKill | Fault::PgCut,
+                _,
+            ) => return Ok(()),
         }
         self.events.push(Event { fault, node: None, from_us, to_us: now_us() });
         Ok(())

@@ -30,12 +30,16 @@ pub(crate) enum Fault {
     PgRestart,
     /// SIGSTOP of every process of PostgreSQL, then SIGCONT.
     PgPause,
+    /// The same for so long that settlements go to the disk of their node, which is killed then,
+    /// and comes back at once or after others have taken its holds over.
+    PgPauseKill,
     /// The connections to PostgreSQL are cut, half of the times after its answers got lost.
     PgCut,
 }
 
 impl Fault {
-    const ALL: [Self; 5] = [Self::Kill, Self::Stop, Self::PgRestart, Self::PgPause, Self::PgCut];
+    const ALL: [Self; 6] =
+        [Self::Kill, Self::Stop, Self::PgRestart, Self::PgPause, Self::PgPauseKill, Self::PgCut];
 
     /// For the command line.
     pub(crate) fn word(self) -> &'static str {
@@ -44,6 +48,7 @@ impl Fault {
             Self::Stop => "stop",
             Self::PgRestart => "pg-restart",
             Self::PgPause => "pg-pause",
+            Self::PgPauseKill => "pg-pause-kill",
             Self::PgCut => "pg-cut",
         }
     }
@@ -52,7 +57,9 @@ impl Fault {
     pub(crate) fn concerns(self, storage: Storage) -> bool {
         match self {
             Self::Kill | Self::Stop => true,
-            Self::PgRestart | Self::PgPause | Self::PgCut => storage == Storage::Postgres,
+            Self::PgRestart | Self::PgPause | Self::PgPauseKill | Self::PgCut => {
+                storage == Storage::Postgres
+            }
         }
     }
 }

@@ -221,6 +221,10 @@ impl Work for Audit {
 
     const MODE: Mode = Mode::Read;
 
+    fn is_long(&self) -> bool {
+        self.scope == Scope::Everything
+    }
+
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<Finding>, Failed> {
         let mut findings = Vec::with_capacity(STATEMENTS.len());
         for (invariant, statement, not_applicable) in STATEMENTS {

@@ -77,6 +77,10 @@ impl Leases for Off {
 
 #[async_trait]
 impl OpenHolds for Off {
+    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+        self.settle(settlement).await
+    }
+
     async fn checkpoint(&self, _checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
         Ok(())
     }

@@ -21,7 +21,7 @@ use anima_core::ledger::{
 };
 use anima_core::money::{Currency, Multiplier};
 
-use super::Error;
+use super::{Error, Settled};
 
 /// A node that starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +121,9 @@ pub enum SaleCorrection {
     DownOnly,
     /// Both ways, upward as far as the wallet's floor. What was closed as not sold stays so.
     BothWays,
+    /// Both ways, what was closed as not sold included: its caller has the answer, and asks for it
+    /// under no key that another call could be made for.
+    Delivered,
     /// Not at all: it is about costs. Only in a report.
     Keep,
 }
@@ -173,6 +176,14 @@ pub trait Leases: Send + Sync + fmt::Debug {
 /// What happens to a hold between placing and settling it, and to one whose owner is gone.
 #[async_trait]
 pub trait OpenHolds: Send + Sync + fmt::Debug {
+    /// [`LedgerStore::settle`](super::LedgerStore::settle) for a call that may be asked for again
+    /// without being charged again: under a key, or as a task. What was closed as not sold
+    /// meanwhile stays so.
+    ///
+    /// # Errors
+    /// As there.
+    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error>;
+
     /// Writes down how far calls have come. Holds that are closed, or not ours, are left alone.
     /// Never delays anything else: of too many, the oldest are dropped.
     ///

@@ -38,6 +38,11 @@ pub(super) trait Work: Clone + Send + Sync + 'static {
     /// Whether it writes.
     const MODE: Mode;
 
+    /// Whether it reads so much that no bound of time on its statements would be right.
+    fn is_long(&self) -> bool {
+        false
+    }
+
     /// Does it. An error rolls everything back.
     fn run(
         &self,
@@ -182,6 +187,7 @@ async fn once_on_postgres<W: Work>(pool: &Pool, work: &W) -> Result<W::Output, F
     const DURABLE: &str = "
         SELECT set_config('synchronous_commit', 'on', true)
         WHERE current_setting('synchronous_commit') = 'off'";
+    const UNBOUND: &str = "SET LOCAL statement_timeout = 0";
     let client = pool.get().await;
     let mut client = client.map_err(|e| Error::Unavailable(Chain(&e).to_string()))?;
     let begun = match W::MODE {
@@ -196,6 +202,9 @@ async fn once_on_postgres<W: Work>(pool: &Pool, work: &W) -> Result<W::Output, F
         Mode::Write => client.build_transaction().start().await,
     };
     let transaction = begun.map_err(|e| of_postgres(&e))?;
+    if work.is_long() {
+        transaction.batch_execute(UNBOUND).await.map_err(|e| of_postgres(&e))?;
+    }
     if W::MODE == Mode::Write {
         transaction.batch_execute(DURABLE).await.map_err(|e| of_postgres(&e))?;
     }

@@ -20,33 +20,30 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 use anima_core::ledger::{Balance, Checkpoint, Entry, Extension, Hold, Settlement};
 use anima_core::money::Currency;
 
-use super::batch::caught::caught;
 use super::{
     Claimed, Correction, Error, Finding, Health, Lease, Leases, LedgerStore, OpenHolds, Posted,
     Posting, Registration, Settled, TrialLine, TruedUp,
 };
-use fate::Fate;
 use file::SpoolFile;
+use keeper::Keeper;
+use record::Told;
 
 mod fate; // what becomes of a settlement
 mod file; // frames on disk
+mod keeper; // what writes them, to the disk and to the database
 pub(super) mod record; // a settlement as text
 
 /// Pause between two looks whether the database is back.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A file below this is not worth writing anew.
-const COMPACT_BYTES: u64 = 1024 * 1024;
-
-/// Settlements that share one sync, or go to the database side by side, at most.
-const TOGETHER: usize = 1_024;
+/// Panics after which a settlement is taken for refused for good.
+const PANICS_MAX: u8 = 3;
 
 /// Told how full the spool is, for metrics.
 pub trait SpoolObserver: Send + Sync + fmt::Debug {
@@ -91,27 +88,15 @@ struct Spooled {
     settlement: Settlement,
     /// It waits until another node has closed the hold, not for the database.
     fenced: bool,
-    /// Its caller was told that it counts as made: its customer has the answer.
-    counts: bool,
+    told: Told,
+    /// How often writing it has panicked.
+    panics: u8,
 }
 
 /// A settlement to be kept, and who waits until it is.
 struct Keep {
     spooled: Spooled,
     kept: oneshot::Sender<Result<(), String>>,
-}
-
-/// What runs a spool: its file and what is in it.
-struct Keeper {
-    inner: Arc<dyn LedgerStore>,
-    observer: Arc<dyn SpoolObserver>,
-    shared: Arc<Shared>,
-    file: SpoolFile,
-    /// What the file holds and the database does not.
-    waiting: Vec<Spooled>,
-    /// Settlements in the file, written or not.
-    frames: usize,
-    receiver: mpsc::UnboundedReceiver<Keep>,
 }
 
 impl SpooledLedger {
@@ -140,9 +125,7 @@ impl SpooledLedger {
         let mut waiting = Vec::with_capacity(read.payloads.len());
         for payload in &read.payloads {
             match record::read(payload) {
-                Ok((settlement, counts)) => {
-                    waiting.push(Spooled { settlement, fenced: false, counts });
-                }
+                Ok((settlement, told)) => waiting.push(Spooled::new(settlement, false, told)),
                 Err(why) => {
                     tracing::error!(why, "a spooled settlement cannot be read");
                     observer.lost();
@@ -192,179 +175,9 @@ impl SpooledLedger {
         tokio::time::timeout(within, emptied).await.is_ok()
     }
 
-    /// Puts a settlement into the file, synced.
-    async fn keep(&self, spooled: Spooled) -> Result<(), String> {
-        let (kept, answer) = oneshot::channel();
-        if !spooled.fenced {
-            self.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        }
-        let stopped = || "the spool has stopped".to_owned();
-        self.sender.send(Keep { spooled, kept }).map_err(|_unsent| stopped())?;
-        answer.await.unwrap_or_else(|_| Err(stopped()))
-    }
-}
-
-impl Spooled {
-    fn to_bytes(&self) -> Vec<u8> {
-        record::write(&self.settlement, self.counts)
-    }
-}
-
-fn holds(spooled: &[Spooled]) -> BTreeSet<Uuid> {
-    spooled.iter().map(|spooled| spooled.settlement.hold).collect()
-}
-
-/// How many wait for the database.
-fn waiting(spooled: &[Spooled]) -> usize {
-    spooled.iter().filter(|spooled| !spooled.fenced).count()
-}
-
-impl Keeper {
-    /// Keeps what comes and writes what waits, until every sender is gone.
-    async fn run(mut self) {
-        loop {
-            if self.waiting.is_empty() {
-                let Some(first) = self.receiver.recv().await else { return };
-                self.keep(first).await;
-                continue;
-            }
-            tokio::select! {
-                biased;
-                more = self.receiver.recv() => match more {
-                    Some(first) => self.keep(first).await,
-                    // The node has stopped; what is left stays in the file for the next start.
-                    None => return,
-                },
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-            if self.inner.healthy() {
-                self.write().await;
-            }
-        }
-    }
-
-    /// Writes and syncs what waits to be kept, and tells everybody.
-    async fn keep(&mut self, first: Keep) {
-        let mut all = vec![first];
-        while all.len() < TOGETHER
-            && let Ok(more) = self.receiver.try_recv()
-        {
-            all.push(more);
-        }
-        let payloads: Vec<_> = all.iter().map(|keep| keep.spooled.to_bytes()).collect();
-        let written = self.file.append(payloads).await;
-        self.frames += if written.is_ok() { all.len() } else { 0 };
-        for Keep { spooled, kept } in all {
-            let result = written.clone();
-            if result.is_ok() {
-                self.shared.spooled.lock().insert(spooled.settlement.hold);
-                self.waiting.push(spooled);
-            } else {
-                self.observer.overflowed();
-                if !spooled.fenced {
-                    self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-                }
-            }
-            // Nobody listens when the caller has gone; it is kept all the same.
-            drop(kept.send(result));
-        }
-        self.show();
-    }
-
-    /// Writes to the database what waits, oldest first, until one finds it away.
-    async fn write(&mut self) {
-        let before = waiting(&self.waiting);
-        let (mut left, mut refused) = (Vec::new(), Vec::new());
-        let mut all = std::mem::take(&mut self.waiting).into_iter();
-        while waiting(&left) == 0 && all.len() > 0 {
-            let together: Vec<_> = all.by_ref().take(TOGETHER).collect();
-            for (spooled, is_refused) in self.write_together(together).await {
-                if is_refused { refused.push(spooled.to_bytes()) } else { left.push(spooled) }
-            }
-        }
-        left.extend(all);
-        self.waiting = left;
-        self.set_aside(refused).await;
-        *self.shared.spooled.lock() = holds(&self.waiting);
-        self.shrink().await;
-        // More can wait than before: what waited for another node and finds the database away.
-        let after = waiting(&self.waiting);
-        if after > before {
-            self.shared.waiting.fetch_add(after - before, Ordering::AcqRel);
-        } else {
-            self.shared.waiting.fetch_sub(before - after, Ordering::AcqRel);
-        }
-        self.shared.progress.notify_waiters();
-        self.show();
-    }
-
-    /// Keeps what the books refuse for good where people find it: it is the only copy.
-    async fn set_aside(&mut self, refused: Vec<Vec<u8>>) {
-        if refused.is_empty() {
-            return;
-        }
-        if let Err(why) = self.file.set_aside(refused).await {
-            tracing::error!(why, "failed to keep what was refused for good");
-        }
-    }
-
-    /// Empties the file, or, when most of a large one is done with, keeps what is left: settlements
-    /// that wait for another node must not fill it for those that will wait for the database.
-    async fn shrink(&mut self) {
-        let left = self.waiting.len();
-        let shrunk = if left == 0 {
-            self.file.clear().await
-        } else if left <= self.frames / 2 && self.file.size_bytes() > COMPACT_BYTES {
-            let left = self.waiting.iter().map(Spooled::to_bytes);
-            self.file.replace(left.collect()).await
-        } else {
-            return;
-        };
-        match shrunk {
-            Ok(()) => self.frames = left,
-            // What it holds is in the database: the next start finds that out again.
-            Err(why) => tracing::error!(why, "failed to shrink the spool"),
-        }
-    }
-
-    /// Writes some in one go, so that they share transactions. Gives back what is to be tried
-    /// again, and what is refused for good (`true`).
-    async fn write_together(&self, all: Vec<Spooled>) -> Vec<(Spooled, bool)> {
-        let mut writing = JoinSet::new();
-        for spooled in all {
-            let (inner, observer) = (Arc::clone(&self.inner), Arc::clone(&self.observer));
-            writing.spawn(async move {
-                match caught(fate::write_one(&*inner, &*observer, &spooled)).await {
-                    Ok(Fate::Done) => None,
-                    Err(why) => {
-                        let id = spooled.settlement.hold;
-                        tracing::error!(%id, why, "writing a spooled settlement panicked");
-                        Some((Spooled { fenced: false, ..spooled }, false))
-                    }
-                    Ok(Fate::Refused) => Some((spooled, true)),
-                    Ok(Fate::Away) => Some((Spooled { fenced: false, ..spooled }, false)),
-                    Ok(Fate::Fenced) => Some((Spooled { fenced: true, ..spooled }, false)),
-                }
-            });
-        }
-        writing.join_all().await.into_iter().flatten().collect()
-    }
-
-    fn show(&self) {
-        self.observer.waiting(self.waiting.len(), self.file.size_bytes());
-    }
-}
-
-#[async_trait]
-impl LedgerStore for SpooledLedger {
-    async fn hold(&self, hold: Hold) -> Result<(), Error> {
-        if self.waiting() > 0 {
-            return Err(Error::Unavailable("settlements wait in the spool".to_owned()));
-        }
-        self.inner.hold(hold).await
-    }
-
-    async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
+    /// Has a settlement written, or keeps it. `once`: nobody can ask for its call again without
+    /// being charged again.
+    async fn settle_or_keep(&self, settlement: Settlement, once: bool) -> Result<Settled, Error> {
         let kept = settlement.clone();
         let refusal = match self.inner.settle(settlement).await {
             Err(refusal @ (Error::Unavailable(_) | Error::Fenced)) => refusal,
@@ -382,7 +195,7 @@ impl LedgerStore for SpooledLedger {
             return Err(refusal);
         }
         let counts = !fenced && !resolves;
-        let spooled = Spooled { settlement: kept.clone(), fenced, counts };
+        let spooled = Spooled::new(kept.clone(), fenced, Told { counts, once });
         match self.keep(spooled).await {
             Ok(()) if counts => Err(Error::Spooled(refusal.to_string())),
             Ok(()) => Err(refusal),
@@ -395,6 +208,63 @@ impl LedgerStore for SpooledLedger {
                 Err(refusal)
             }
         }
+    }
+
+    /// Puts a settlement into the file, synced.
+    async fn keep(&self, spooled: Spooled) -> Result<(), String> {
+        let (kept, answer) = oneshot::channel();
+        if !spooled.fenced {
+            self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+        }
+        let stopped = || "the spool has stopped".to_owned();
+        self.sender.send(Keep { spooled, kept }).map_err(|_unsent| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+impl Spooled {
+    const fn new(settlement: Settlement, fenced: bool, told: Told) -> Self {
+        Self { settlement, fenced, told, panics: 0 }
+    }
+
+    /// What becomes of it after a panic: it is tried again, or refused for good (`true`).
+    fn panicked(mut self, why: &str, observer: &dyn SpoolObserver) -> (Self, bool) {
+        let id = self.settlement.hold;
+        tracing::error!(%id, why, "writing a spooled settlement panicked");
+        self.fenced = false;
+        self.panics = self.panics.saturating_add(1);
+        let is_refused = self.panics >= PANICS_MAX;
+        if is_refused {
+            observer.lost();
+        }
+        (self, is_refused)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        record::write(&self.settlement, self.told)
+    }
+}
+
+fn holds(spooled: &[Spooled]) -> BTreeSet<Uuid> {
+    spooled.iter().map(|spooled| spooled.settlement.hold).collect()
+}
+
+/// How many wait for the database.
+fn waiting(spooled: &[Spooled]) -> usize {
+    spooled.iter().filter(|spooled| !spooled.fenced).count()
+}
+
+#[async_trait]
+impl LedgerStore for SpooledLedger {
+    async fn hold(&self, hold: Hold) -> Result<(), Error> {
+        if self.waiting() > 0 {
+            return Err(Error::Unavailable("settlements wait in the spool".to_owned()));
+        }
+        self.inner.hold(hold).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
+        self.settle_or_keep(settlement, true).await
     }
 
     async fn post(&self, entry: Entry) -> Result<Posted, Error> {
@@ -445,6 +315,10 @@ impl Leases for SpooledLedger {
 
 #[async_trait]
 impl OpenHolds for SpooledLedger {
+    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+        self.settle_or_keep(settlement, false).await
+    }
+
     async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
         self.inner.checkpoint(checkpoints).await
     }

@@ -194,7 +194,7 @@ pub(super) async fn serve(
 /// What is said of a call that panicked.
 pub(super) fn panicked(panic: &JoinError, facts: &Facts) -> Response<Body> {
     tracing::error!(request_id = %facts.id, %panic, "a call panicked");
-    let message = "Something went wrong inside the gateway. The call was not charged.";
+    let message = "Something went wrong inside the gateway. The call may be charged.";
     reply::refuse(&Refusal::new(Failure::Internal, message), facts)
 }
 
@@ -218,7 +218,7 @@ async fn keyed(
             return reply::refuse(&refusal, &facts);
         }
     };
-    let outcome = chat::run(relay, Arc::new(call)).await;
+    let outcome = chat::run(relay, Arc::new(Call { keyed: true, ..call })).await;
     let fate = match &outcome.answer {
         Ok(Answer::Whole(..)) => Fate::Keep,
         Ok(Answer::Stream(stream)) => Fate::Record { drains: stream.drains() },

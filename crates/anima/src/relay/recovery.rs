@@ -32,6 +32,10 @@ mod calls; // which upstream calls may have been made
 /// Between two passes.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How long the database must have been back before anything is taken over. Nobody could renew a
+/// lease meanwhile: who lives does that first, and writes what waits in its spool.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// How long a provider may take to say what became of a call (`reliability` 1.5: chat).
 const WITHIN: Duration = Duration::from_mins(10);
 
@@ -55,8 +59,15 @@ pub async fn run(relay: Arc<Relay>) {
 async fn claim(relay: &Relay, found: &Notify) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut away_at = None;
     loop {
-        every.tick().await;
+        let now = every.tick().await;
+        if !relay.ledger.healthy() {
+            away_at = Some(now);
+        }
+        if away_at.is_some_and(|at| now.duration_since(at) < STEADY) {
+            continue;
+        }
         match claim_once(relay).await {
             // One that is left over from before is found by its own tick.
             Ok(0) => {}

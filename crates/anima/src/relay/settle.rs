@@ -135,7 +135,12 @@ async fn commit(
         Close::Settle { sale, .. } => sale,
         Close::Release => 0,
     };
-    let settled = match relay.ledger.settle(settlement).await {
+    let settled = if call.keyed || call.deferral.is_some() {
+        relay.ledger.settle_repeatable(settlement).await
+    } else {
+        relay.ledger.settle(settlement).await
+    };
+    let settled = match settled {
         // Synced to this node's disk, and from there it comes into the books: it is made.
         Err(Error::Spooled(why)) => {
             tracing::warn!(request_id = %hold.id, why, "settled on disk");

@@ -94,13 +94,21 @@ pub(super) fn correction<'a>(
     }
     let booked = judge.known.booked.remove(&settlement.hold).unwrap_or_default();
     let floor = judge.wallet(account_id)?.floor;
-    // What was closed as not sold stays so: its caller was told, or may have asked again under the
-    // same key, or its task has been given back.
-    let upward = correction.sale == SaleCorrection::BothWays && was_sold;
+    // What was closed as not sold stays so where its caller may have asked again under the same
+    // key, or its task has been given back.
+    let upward = match correction.sale {
+        SaleCorrection::Delivered => true,
+        SaleCorrection::BothWays => was_sold,
+        SaleCorrection::DownOnly | SaleCorrection::Keep => false,
+    };
     let may_take = match correction.sale {
         SaleCorrection::Keep => None,
-        SaleCorrection::BothWays if upward => Some(room(judge, (account_id, floor), admitted_at)?),
-        SaleCorrection::DownOnly | SaleCorrection::BothWays => Some(Room::default()),
+        SaleCorrection::BothWays | SaleCorrection::Delivered if upward => {
+            Some(room(judge, (account_id, floor), admitted_at)?)
+        }
+        SaleCorrection::BothWays | SaleCorrection::Delivered | SaleCorrection::DownOnly => {
+            Some(Room::default())
+        }
     };
     let terms = Terms { account_id, admitted_at, floor, may_take, upward };
     let (booked, verdict) = correct(judge, booked, correction, &terms);

@@ -75,6 +75,7 @@ on_both! {
     refunds::only_a_settled_request_of_the_app_is_refunded,
     refunds::a_correction_counts_against_what_is_left_to_refund,
     refunds::a_late_charge_can_be_refunded_and_is_not_taken_back,
+    refunds::what_a_correction_sold_of_a_released_hold_can_be_refunded,
     credit::credit_is_used_before_money_and_the_first_to_expire_first,
     credit::a_hold_may_use_credit_and_money_together_and_never_more,
     credit::parallel_holds_never_pass_on_more_than_money_and_credit,

@@ -10,12 +10,15 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::ledger::{Checkpoint, Extension};
+use anima_core::ledger::{Checkpoint, Extension, Settlement};
 
 use super::{PostgresLedger, control, unavailable};
 use crate::ledger::claim::{ClaimedRow, lease_state};
 use crate::ledger::control::{LEASES, UNRESOLVED};
-use crate::ledger::{Claimed, Correction, Error, Lease, Leases, OpenHolds, Registration, TruedUp};
+use crate::ledger::{
+    Claimed, Correction, Error, Lease, Leases, LedgerStore as _, OpenHolds, Registration, Settled,
+    TruedUp,
+};
 
 #[async_trait]
 impl Leases for PostgresLedger {
@@ -50,6 +53,10 @@ impl Leases for PostgresLedger {
 
 #[async_trait]
 impl OpenHolds for PostgresLedger {
+    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+        self.settle(settlement).await
+    }
+
     async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
         let mut sent = Vec::with_capacity(checkpoints.len());
         for checkpoint in checkpoints {

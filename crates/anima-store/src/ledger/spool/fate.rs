@@ -1,8 +1,8 @@
 //! What becomes of a settlement that its database did not take in time.
 //!
 //! Not here: where it is kept meanwhile. Invariant: what a customer has is sold at what it came to,
-//! also when another node has sold it at an estimate by then; what another node has closed as not
-//! sold, and what was withheld, is not.
+//! also when another node has sold it at an estimate by then, or closed it as not sold and nobody
+//! could ask for it again under its key; what was withheld is not sold.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use anima_core::ledger::{Close, Settlement};
 
+use super::record::Told;
 use super::{PAUSE, SpoolObserver, Spooled};
 use crate::ledger::{Correction, Error, LedgerStore, SaleCorrection, Settled};
 
@@ -34,14 +35,30 @@ pub(super) async fn write_one(
     let settlement = &spooled.settlement;
     let id = settlement.hold;
     match inner.settle(settlement.clone()).await {
-        Ok(settled) => written(observer, settlement, settled),
+        Ok(settled) => written(inner, observer, spooled, settled).await,
         Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
         Err(Error::Fenced | Error::Conflict) => correct(inner, observer, spooled).await,
         Err(error) => lost(observer, id, &error),
     }
 }
 
-fn written(observer: &dyn SpoolObserver, settlement: &Settlement, settled: Settled) -> Fate {
+async fn written(
+    inner: &dyn LedgerStore,
+    observer: &dyn SpoolObserver,
+    spooled: &Spooled,
+    settled: Settled,
+) -> Fate {
+    let settlement = &spooled.settlement;
+    if !spooled.told.counts && settlement.close != Close::Release {
+        return match inner.true_up(unsold(settlement.clone())).await {
+            Ok(done) => {
+                tracing::warn!(id = %settlement.hold, given_back = done.given_back, "not sold");
+                Fate::Done
+            }
+            Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
+            Err(error) => lost(observer, settlement.hold, &error),
+        };
+    }
     tracing::info!(id = %settlement.hold, settled.replayed, "written from the spool");
     // Nobody was told of one that the database took without an answer.
     if settled.uncollected > 0 {
@@ -56,7 +73,11 @@ async fn correct(inner: &dyn LedgerStore, observer: &dyn SpoolObserver, spooled:
     let id = settlement.hold;
     // What counted as made was delivered. Of the rest a customer is never charged more: what was
     // sold is what was known in time.
-    let sale = if spooled.counts { SaleCorrection::BothWays } else { SaleCorrection::DownOnly };
+    let sale = match spooled.told {
+        Told { counts: true, once: true } => SaleCorrection::Delivered,
+        Told { counts: true, once: false } => SaleCorrection::BothWays,
+        Told { counts: false, .. } => SaleCorrection::DownOnly,
+    };
     let reference = "settled late".to_owned();
     let correction = Correction { settlement: settlement.clone(), sale, report: None, reference };
     match inner.true_up(correction).await {
@@ -69,7 +90,7 @@ async fn correct(inner: &dyn LedgerStore, observer: &dyn SpoolObserver, spooled:
         Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
         // This process has claimed the hold since it was refused: it is to be settled after all.
         Err(error @ Error::Refused(_)) => match inner.settle(settlement.clone()).await {
-            Ok(settled) => written(observer, settlement, settled),
+            Ok(settled) => written(inner, observer, spooled, settled).await,
             Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
             Err(Error::Fenced | Error::Conflict) => Fate::Fenced,
             Err(_refused) => lost(observer, id, &error),
@@ -84,21 +105,26 @@ fn lost(observer: &dyn SpoolObserver, id: Uuid, error: &Error) -> Fate {
     Fate::Refused
 }
 
+/// The correction that takes a sale back whose answer was withheld. What it cost is our loss.
+fn unsold(settlement: Settlement) -> Correction {
+    let mut unsold = Settlement { close: Close::Release, conversion: None, ..settlement };
+    unsold.attempts.iter_mut().for_each(|attempt| attempt.served = false);
+    Correction {
+        settlement: unsold,
+        sale: SaleCorrection::DownOnly,
+        report: None,
+        reference: "the answer was withheld".to_owned(),
+    }
+}
+
 /// Takes back the sale of a settlement that neither the database nor the file took, once the ledger
-/// has written it after all: its answer was withheld. What it cost is our loss.
+/// has written it after all.
 pub(super) async fn take_back(inner: Arc<dyn LedgerStore>, settlement: Settlement) {
     let id = settlement.hold;
     if settlement.close == Close::Release {
         return;
     }
-    let mut unsold = Settlement { close: Close::Release, conversion: None, ..settlement };
-    unsold.attempts.iter_mut().for_each(|attempt| attempt.served = false);
-    let correction = Correction {
-        settlement: unsold,
-        sale: SaleCorrection::DownOnly,
-        report: None,
-        reference: "the answer was withheld".to_owned(),
-    };
+    let correction = unsold(settlement);
     loop {
         tokio::time::sleep(PAUSE).await;
         if !inner.healthy() {

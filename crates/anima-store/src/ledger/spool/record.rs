@@ -34,6 +34,9 @@ struct Record {
     /// Its caller was told that it counts.
     #[serde(default)]
     counts: bool,
+    /// Nobody can ask for the call again without being charged again.
+    #[serde(default)]
+    once: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,8 +84,17 @@ struct Cost {
     estimate: bool,
 }
 
-/// The bytes for a settlement, and for whether it counts as made.
-pub(super) fn write(settlement: &Settlement, counts: bool) -> Vec<u8> {
+/// What the caller of a settlement knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    /// It counts as made: its customer has the answer.
+    pub(super) counts: bool,
+    /// Nobody can ask for the call again without being charged again.
+    pub(super) once: bool,
+}
+
+/// The bytes for a settlement, and for what its caller knows.
+pub(super) fn write(settlement: &Settlement, told: Told) -> Vec<u8> {
     let sale = match settlement.close {
         Close::Settle { sale, estimate } => Some(Sale { amount: sale, estimate }),
         Close::Release => None,
@@ -102,18 +114,19 @@ pub(super) fn write(settlement: &Settlement, counts: bool) -> Vec<u8> {
         }),
         attempts: settlement.attempts.iter().map(call).collect(),
         at: settlement.at.micros(),
-        counts,
+        counts: told.counts,
+        once: told.once,
     };
     // Every key is a string and every value has a form in JSON, so this cannot fail; were it to,
     // nothing would be kept, which reading reports.
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
-/// Reads a settlement back, and whether it counts as made.
+/// Reads a settlement back, and what its caller knows.
 ///
 /// # Errors
 /// Why it is not one, in words.
-pub(super) fn read(bytes: &[u8]) -> Result<(Settlement, bool), String> {
+pub(super) fn read(bytes: &[u8]) -> Result<(Settlement, Told), String> {
     let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let close = record.sale.map_or(Close::Release, |sale| Close::Settle {
         sale: sale.amount,
@@ -135,7 +148,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Settlement, bool), String> {
         at: Timestamp::from_micros(record.at),
     };
     if digest::of_settlement(&settlement) == record.digest {
-        Ok((settlement, record.counts))
+        Ok((settlement, Told { counts: record.counts, once: record.once }))
     } else {
         Err(format!("{}: the digest is another", settlement.hold))
     }
@@ -207,15 +220,18 @@ fn price_ref(price: Price) -> PriceRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TOLD: Told = Told { counts: true, once: true };
     use crate::ledger::tests::fixtures;
 
     #[test]
     fn a_settlement_reads_back_as_it_was() {
         let hold = fixtures::hold(1, "acme", 100);
         for settlement in [fixtures::settle(&hold, 90), fixtures::release(&hold)] {
-            for counts in [false, true] {
-                let read = read(&write(&settlement, counts));
-                assert_eq!(read, Ok((settlement.clone(), counts)));
+            for (counts, once) in [(false, false), (true, false), (true, true)] {
+                let told = Told { counts, once };
+                let read = read(&write(&settlement, told));
+                assert_eq!(read, Ok((settlement.clone(), told)));
             }
         }
     }
@@ -223,7 +239,7 @@ mod tests {
     #[test]
     fn another_content_under_the_same_digest_is_not_believed() {
         let hold = fixtures::hold(1, "acme", 100);
-        let text = String::from_utf8(write(&fixtures::settle(&hold, 90), true)).unwrap();
+        let text = String::from_utf8(write(&fixtures::settle(&hold, 90), TOLD)).unwrap();
         let forged = text.replace("\"amount\":90", "\"amount\":91");
         assert_ne!(forged, text);
         assert!(read(forged.as_bytes()).unwrap_err().contains("digest"));
@@ -233,10 +249,10 @@ mod tests {
     #[test]
     fn what_an_older_version_wrote_counts_for_nobody() {
         let settlement = fixtures::settle(&fixtures::hold(1, "acme", 100), 90);
-        let text = String::from_utf8(write(&settlement, true)).unwrap();
+        let text = String::from_utf8(write(&settlement, TOLD)).unwrap();
         let older = text.replace(",\"counts\":true", "");
         assert_ne!(older, text);
-        assert_eq!(read(older.as_bytes()), Ok((settlement, false)));
+        assert_eq!(read(older.as_bytes()), Ok((settlement, Told { counts: false, once: true })));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 
+use tokio::task::JoinSet;
+
 use super::*;
 use crate::ledger::tests::fixtures::{assert_clean, hold, opener, settle, topup, wallet};
 use crate::ledger::{Off, SaleCorrection};
@@ -26,6 +28,8 @@ struct Fickle {
     refuses: AtomicBool,
     /// The next settlement panics.
     panics: AtomicBool,
+    /// Every settlement does.
+    breaks: AtomicBool,
     /// Of each sale.
     lacks: AtomicI64,
     written: Mutex<Vec<Settlement>>,
@@ -50,6 +54,7 @@ impl LedgerStore for Fickle {
         if self.cut.load(Ordering::SeqCst) {
             return Err(Error::Unavailable("cut".to_owned()));
         }
+        assert!(!self.breaks.load(Ordering::SeqCst), "a defect");
         assert!(!self.panics.swap(false, Ordering::SeqCst), "a defect");
         if self.refuses.load(Ordering::SeqCst) {
             return Err(Error::Refused("a defect".to_owned()));
@@ -107,6 +112,10 @@ impl Leases for Fickle {
 
 #[async_trait]
 impl OpenHolds for Fickle {
+    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+        self.settle(settlement).await
+    }
+
     async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
         Off.checkpoint(checkpoints).await
     }
@@ -357,7 +366,7 @@ async fn what_was_delivered_is_sold_also_when_another_node_has_closed_the_hold()
     assert!(matches!(told, Err(Error::Spooled(_))));
     drop(dying);
     let correction = corrected(&scene).await;
-    assert_eq!(correction.sale, SaleCorrection::BothWays);
+    assert_eq!(correction.sale, SaleCorrection::Delivered);
     assert_eq!(correction.settlement, settle(&hold(5, "acme", 100), 90));
 }
 
@@ -378,6 +387,48 @@ async fn what_its_own_process_claims_meanwhile_is_settled_and_not_dropped() {
     }
     assert_eq!(*scene.ledger.written.lock(), [settlement]);
     assert!(scene.ledger.corrections.lock().is_empty());
+}
+
+#[tokio::test]
+async fn what_may_be_asked_for_again_is_not_sold_after_another_node_has_closed_it() {
+    let scene = Scene::new();
+    let dying = scene.open().await;
+    let told = dying.settle_repeatable(settle(&hold(5, "acme", 100), 90)).await;
+    assert!(matches!(told, Err(Error::Spooled(_))));
+    drop(dying);
+    assert_eq!(corrected(&scene).await.sale, SaleCorrection::BothWays);
+}
+
+#[tokio::test]
+async fn what_was_withheld_is_not_sold_when_its_own_process_claims_the_hold() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    let settlement = settle(&hold(5, "acme", 100), 90);
+    assert_eq!(spooled.settle(settlement.clone()).await, Err(Error::Fenced));
+    scene.ledger.claims.store(true, Ordering::SeqCst);
+    scene.ledger.closed.store(true, Ordering::SeqCst);
+    while scene.ledger.corrections.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*scene.ledger.written.lock(), [settlement]);
+    let taken_back = scene.ledger.corrections.lock()[0].clone();
+    assert_eq!(taken_back.settlement.close, anima_core::ledger::Close::Release);
+    assert_eq!(taken_back.sale, SaleCorrection::DownOnly);
+}
+
+#[tokio::test]
+async fn a_settlement_that_always_panics_is_set_aside_and_calls_go_on() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    let settlement = settle(&hold(5, "acme", 100), 90);
+    assert!(matches!(spooled.settle(settlement).await, Err(Error::Spooled(_))));
+    scene.ledger.breaks.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    assert!(spooled.drained(LONG).await);
+    assert_eq!(scene.watch.lost.load(Ordering::SeqCst), 1);
+    assert!(scene.path.with_extension("refused").exists());
 }
 
 #[tokio::test]

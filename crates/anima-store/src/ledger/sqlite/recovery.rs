@@ -10,13 +10,16 @@ use rusqlite::{Row, params};
 use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
-use anima_core::ledger::{Checkpoint, Extension};
+use anima_core::ledger::{Checkpoint, Extension, Settlement};
 
 use super::SqliteLedger;
 use super::control::{Control, claimed_row};
 use crate::ledger::claim::{ClaimedRow, lease_state};
 use crate::ledger::control::{LEASES, UNRESOLVED};
-use crate::ledger::{Claimed, Correction, Error, Lease, Leases, OpenHolds, Registration, TruedUp};
+use crate::ledger::{
+    Claimed, Correction, Error, Lease, Leases, LedgerStore as _, OpenHolds, Registration, Settled,
+    TruedUp,
+};
 
 #[async_trait]
 impl Leases for SqliteLedger {
@@ -43,6 +46,10 @@ impl Leases for SqliteLedger {
 
 #[async_trait]
 impl OpenHolds for SqliteLedger {
+    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+        self.settle(settlement).await
+    }
+
     async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {
         let sent: Vec<_> = checkpoints.into_iter().map(|c| self.writer.checkpoint(c)).collect();
         let mut result = Ok(());

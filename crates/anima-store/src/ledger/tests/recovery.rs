@@ -416,6 +416,19 @@ pub(super) async fn what_was_closed_unsold_is_never_sold_later(nodes: &Nodes) {
     assert_eq!(ledger.true_up(late).await.unwrap().given_back, 0);
 }
 
+/// What the spool of a node brings back that died with it, when another has closed its hold.
+pub(super) async fn what_was_delivered_is_sold_after_its_hold_was_released(nodes: &Nodes) {
+    let ledger = funded(nodes, 1, 1_000).await;
+    let hold = hold(1, "acme", 100);
+    ledger.hold(hold.clone()).await.unwrap();
+    ledger.settle(lost(&hold)).await.unwrap();
+    let late = Correction { sale: SaleCorrection::Delivered, ..correction(settle(&hold, 90)) };
+    assert_eq!(ledger.true_up(late.clone()).await.unwrap().given_back, -90);
+    assert_eq!(ledger.true_up(late).await.unwrap().given_back, -90, "once");
+    assert_eq!(wallet(&*ledger, "acme").await, (910, 0, 0));
+    assert_clean(&*ledger).await;
+}
+
 pub(super) async fn a_correction_needs_a_hold_of_its_wallet(nodes: &Nodes) {
     let ledger = funded(nodes, 1, 1_000).await;
     let hold = hold(1, "acme", 100);
@@ -505,6 +518,7 @@ macro_rules! suite {
             what_a_zombie_knows_is_booked_as_a_correction_once
             later_knowledge_corrects_downward_and_again
             what_was_closed_unsold_is_never_sold_later
+            what_was_delivered_is_sold_after_its_hold_was_released
             a_correction_needs_a_hold_of_its_wallet
             a_hold_grows_as_far_as_the_wallet_goes
             extensions_and_holds_never_overdraw_together

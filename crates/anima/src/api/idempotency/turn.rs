@@ -24,7 +24,7 @@ use crate::relay::Relay;
 /// the same; only a further try under the same key will not.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often a key is tried to be freed while the database is away, and the pause between.
+/// How often the end of a call is told while the database is away, and the pause between.
 const TRIES: usize = 30;
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -160,13 +160,12 @@ impl Turn {
     }
 
     async fn end(self, ending: Ending) {
-        let ended = self.idempotency.store.end(&self.claim, ending);
-        let why = match tokio::time::timeout(PATIENCE, ended).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => "the database did not answer in time".to_owned(),
-        };
-        tracing::error!(request_id = %self.claim.call, why, "failed to keep an answer");
+        let Self { idempotency, claim, .. } = &self;
+        let ended = idempotency.store.end(claim, ending.clone());
+        if !matches!(tokio::time::timeout(PATIENCE, ended).await, Ok(Ok(_))) {
+            tracing::warn!(request_id = %claim.call, "an answer is kept later");
+            self.relay.tasks.spawn(end_later(Arc::clone(idempotency), claim.clone(), ending));
+        }
     }
 }
 
@@ -177,6 +176,18 @@ async fn split(response: Response<Body>) -> (Kept, Response<Body>) {
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let kept = Kept::of(&parts, bytes.clone());
     (kept, Response::from_parts(parts, Body::from(bytes)))
+}
+
+/// Keeps an answer that was given while the database was away.
+async fn end_later(idempotency: Arc<Idempotency>, claim: Claim, ending: Ending) {
+    for _ in 0..TRIES {
+        tokio::time::sleep(PAUSE).await;
+        let ended = idempotency.store.end(&claim, ending.clone());
+        if matches!(tokio::time::timeout(PATIENCE, ended).await, Ok(Ok(_))) {
+            return;
+        }
+    }
+    tracing::error!(request_id = %claim.call, "failed to keep an answer");
 }
 
 /// Frees a key, for as long as there is hope.

@@ -9,7 +9,7 @@ use anima_core::ledger::EntryKind;
 
 use super::*;
 use crate::ledger::money::MoveError;
-use crate::ledger::tests::fixtures::{hold, settle, shown, topup};
+use crate::ledger::tests::fixtures::{hold, release, settle, shown, topup};
 use crate::ledger::{Correction, Error, SaleCorrection};
 
 pub(super) async fn a_refund_gives_back_in_parts_and_never_more_than_was_charged(desk: Arc<Desk>) {
@@ -93,6 +93,29 @@ pub(super) async fn a_correction_counts_against_what_is_left_to_refund(desk: Arc
     assert_eq!(wallet(&desk, "acme").await, (1_000, 0, 0));
     let shown = shown(&*desk.ledger, Uuid::from_u128(1)).await;
     assert!(shown.contains(&"revenue wallet:acme 30 USD".to_owned()), "{shown:?}");
+}
+
+/// As of a call whose answer was given while the database was away, and whose hold another node has
+/// released by then.
+pub(super) async fn what_a_correction_sold_of_a_released_hold_can_be_refunded(desk: Arc<Desk>) {
+    desk.ledger.post(topup(9, "acme", 1_000)).await.unwrap();
+    let open = hold(1, "acme", 90);
+    desk.ledger.hold(open.clone()).await.unwrap();
+    desk.ledger.settle(release(&open)).await.unwrap();
+    let unknown = Err(MoveError::Ledger(Error::HoldUnknown));
+    assert_eq!(desk.money.refund(refund(1, "acme", None, 1)).await, unknown);
+    let late = Correction {
+        settlement: settle(&open, 90),
+        sale: SaleCorrection::Delivered,
+        report: None,
+        reference: "settled late".to_owned(),
+    };
+    assert_eq!(desk.ledger.true_up(late).await.unwrap().given_back, -90);
+    let all = desk.money.refund(refund(1, "acme", None, 1)).await.unwrap();
+    assert_eq!((all.to_money, all.left), (90, 0));
+    let again = desk.money.refund(refund(1, "acme", None, 1)).await.unwrap();
+    assert_eq!((again.to_money, again.replayed), (90, true));
+    assert_eq!(wallet(&desk, "acme").await, (1_000, 0, 0));
 }
 
 /// What a late report charged more is part of what can be refunded, and a report that only says it
