@@ -97,28 +97,55 @@ impl PriceList {
         }
     }
 
-    /// What of a usage is paid. Some providers tell a picture or a query also in tokens: such a
-    /// call is paid by what the list has a rate for, by both where it has both.
+    /// What of a usage is paid. Some providers tell a picture or a query also in tokens, and some
+    /// lists have rates for both: one thing is paid once, by its tokens where they are told and
+    /// have rates, else by the unit. What is of the other side, such as the prompt of a picture, is
+    /// paid beside.
     fn paid(&self, usage: &Usage) -> Usage {
-        let has = |meter: Meter| self.rate_or_whole(meter, 0, None).is_some();
-        let units = [Meter::Images, Meter::Queries, Meter::Characters, Meter::AudioSeconds];
-        let told = |meter: &Meter| usage.of(*meter) > 0;
-        let is_token = |meter: Meter| meter.is_input() || meter.is_output();
         let mut paid = *usage;
-        let Some(unit) = units.into_iter().find(told) else { return paid };
-        let tokens = || usage.iter().map(|(meter, _)| meter).filter(|meter| is_token(*meter));
-        if has(unit) {
-            tokens().filter(|meter| !has(*meter)).for_each(|meter| paid.set(meter, 0));
-        } else if tokens().next().is_some() && tokens().all(has) {
+        let Some(unit) = told_unit(usage) else { return paid };
+        let twins = || usage.iter().map(|(meter, _)| meter).filter(|meter| is_same(unit, *meter));
+        let has_unit = self.has(unit);
+        if twins().next().is_some() && twins().all(|meter| self.has(meter)) {
             paid.set(unit, 0);
+        } else if has_unit {
+            twins().for_each(|meter| paid.set(meter, 0));
+        }
+        if has_unit {
+            let tokens = usage.iter().map(|(meter, _)| meter).filter(|meter| is_token(*meter));
+            tokens.filter(|meter| !self.has(*meter)).for_each(|meter| paid.set(meter, 0));
         }
         paid
+    }
+
+    /// A usage of which the tokens are our own guess and the units are not: without the tokens that
+    /// the units stand for, where the list has a rate for the unit.
+    pub fn in_units(&self, usage: &Usage) -> Usage {
+        let mut units = *usage;
+        if let Some(unit) = told_unit(usage).filter(|unit| self.has(*unit)) {
+            let twins = usage.iter().filter(|(meter, _)| is_same(unit, *meter));
+            twins.for_each(|(meter, _)| units.set(meter, 0));
+        }
+        units
+    }
+
+    /// Whether what was mainly used has no rate, neither by the unit nor by its tokens, although
+    /// the list is not one of gifts: an amount would then be next to nothing by mistake, of the
+    /// list or of the report.
+    pub fn misses(&self, usage: &Usage) -> bool {
+        let unit = told_unit(usage);
+        let is_main = |meter: Meter| unit.is_none_or(|unit| meter == unit || is_same(unit, meter));
+        let is_paid = usage.iter().any(|(meter, _)| is_main(meter) && self.has(meter));
+        !usage.is_empty() && !is_paid && self.rates.iter().any(|rate| rate.rate.units > 0)
+    }
+
+    fn has(&self, meter: Meter) -> bool {
+        self.rate_or_whole(meter, 0, None).is_some()
     }
 
     /// Whether a usage is paid by units, and whether by tokens.
     pub fn pays(&self, usage: &Usage) -> (bool, bool) {
         let paid = self.paid(usage);
-        let is_token = |meter: Meter| meter.is_input() || meter.is_output();
         let has = |wanted: bool| paid.iter().any(|(meter, _)| is_token(meter) == wanted);
         (has(false), has(true))
     }
@@ -162,6 +189,30 @@ impl PriceList {
         }
         None
     }
+}
+
+/// The unit in which a usage is told, if it is told in one.
+fn told_unit(usage: &Usage) -> Option<Meter> {
+    let units = [Meter::Images, Meter::Queries, Meter::Characters, Meter::AudioSeconds];
+    units.into_iter().find(|meter| usage.of(*meter) > 0)
+}
+
+const fn is_token(meter: Meter) -> bool {
+    meter.is_input() || meter.is_output()
+}
+
+/// Whether tokens of this kind are the same thing as the unit, said in another way: a picture is
+/// what was generated, a query, a text that is spoken or a sound that is heard is the whole call.
+const fn is_same(unit: Meter, meter: Meter) -> bool {
+    if matches!(unit, Meter::Images) { meter.is_output() } else { is_token(meter) }
+}
+
+/// The rates of a list that are for one thing, said in two ways: unit and tokens.
+pub fn told_twice(meters: impl Iterator<Item = Meter> + Clone) -> Option<(Meter, Meter)> {
+    let units = [Meter::Images, Meter::Queries, Meter::Characters, Meter::AudioSeconds];
+    let unit = meters.clone().find(|meter| units.contains(meter))?;
+    let mut twins = meters.filter(|meter| is_same(unit, *meter));
+    twins.next().map(|token| (unit, token))
 }
 
 impl When {
@@ -245,6 +296,49 @@ mod tests {
         assert_eq!(refused, Err(Error::Unpriced(Meter::Images)));
         assert!(chat().covers(&[Meter::InputTokens, Meter::Images]).is_err());
         assert!(chat().covers(&[Meter::InputTokens, Meter::OutputTokens]).is_ok());
+    }
+
+    #[test]
+    fn one_thing_that_has_two_rates_is_paid_once() {
+        let plain = When::default;
+        let both = list(&[
+            ("images", "5000", plain()),
+            ("input_tokens", "1", plain()),
+            ("output_image_tokens", "2", plain()),
+        ]);
+        let picture = Usage::default().with(Meter::Images, 1).with(Meter::InputTokens, 10);
+        let told = picture.with(Meter::OutputImageTokens, 100);
+        let units = |usage: &Usage| both.charge(usage, None, Multiplier::ONE).unwrap().units;
+        assert_eq!(units(&picture), 5_000_000 + 10_000, "no tokens of the picture: by the unit");
+        assert_eq!(units(&told), 200_000 + 10_000, "by its tokens, and not also by the unit");
+        assert_eq!(units(&both.in_units(&told)), 5_000_000 + 10_000, "where they are a guess");
+        let heard = list(&[
+            ("audio_seconds", "100", plain()),
+            ("input_tokens", "1", plain()),
+            ("output_tokens", "4", plain()),
+        ]);
+        let usage = Usage::default()
+            .with(Meter::AudioSeconds, 9)
+            .with(Meter::InputAudioTokens, 90)
+            .with(Meter::OutputTokens, 20);
+        assert_eq!(heard.charge(&usage, None, Multiplier::ONE).unwrap().units, 90_000 + 80_000);
+    }
+
+    #[test]
+    fn what_is_mainly_used_and_has_no_rate_is_missed() {
+        let tokens = list(&[
+            ("input_tokens", "1", When::default()),
+            ("output_image_tokens", "2", When::default()),
+        ]);
+        let pictures = Usage::default().with(Meter::Images, 2);
+        assert!(tokens.misses(&pictures));
+        assert!(tokens.misses(&pictures.with(Meter::InputTokens, 9)), "only the prompt is paid");
+        assert!(!tokens.misses(&pictures.with(Meter::OutputImageTokens, 9)));
+        assert!(!tokens.misses(&Usage::default()));
+        assert!(chat().misses(&Usage::default().with(Meter::Queries, 1)));
+        assert!(!chat().misses(&Usage::default().with(Meter::InputTokens, 1)));
+        let gift = list(&[("input_tokens", "0", When::default())]);
+        assert!(!gift.misses(&pictures));
     }
 
     #[test]

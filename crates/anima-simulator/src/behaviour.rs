@@ -36,7 +36,13 @@ pub struct Behaviour {
     pub cached_tokens: Option<u32>,
     /// Calls of tools where the caller offers some: one when nothing is said, none for zero.
     pub calls: Option<u32>,
+    /// Calls of tools have no ids.
+    pub anonymous: Option<Anonymous>,
 }
+
+/// Calls without ids, as Gemini's older models and some servers of open models make them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anonymous;
 
 /// An answer that does not end by itself: `Simulator::open_gate` ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +186,7 @@ impl Behaviour {
             reasoning_tokens: over.reasoning_tokens.or(self.reasoning_tokens),
             cached_tokens: over.cached_tokens.or(self.cached_tokens),
             calls: over.calls.or(self.calls),
+            anonymous: over.anonymous.or(self.anonymous),
         }
     }
 }

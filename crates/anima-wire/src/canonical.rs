@@ -6,6 +6,7 @@
 //! a row are never of one role. Source: `c-conversion`.
 
 mod answer;
+mod call_ids;
 mod carry;
 mod event;
 mod request;
@@ -13,6 +14,7 @@ pub(crate) mod tier; // how each dialect calls the tiers
 mod turns;
 
 pub use answer::{Answer, Choice, Stop};
+pub(crate) use call_ids::CallIds;
 pub use carry::{Carried, Dropped, Refusal};
 pub use event::{Delta, Event, Opening, Sink};
 pub use request::{

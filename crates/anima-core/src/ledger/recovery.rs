@@ -320,17 +320,18 @@ fn cost(list: &PriceList, amount: i64, estimate: bool) -> AttemptCost {
 }
 
 /// Prices usage, and says whether the amount is not what the list says of all of it: a meter
-/// without a rate is left out. `None` when it does not fit. The call was made, so refusing is too
-/// late.
+/// without a rate is left out. `None` when it does not fit, or when nothing that matters has a
+/// rate. The call was made, so refusing is too late.
 fn priced(
     list: &PriceList,
-    usage: &Usage,
+    all: &Usage,
     (tier, multiplier): (Option<&str>, Multiplier),
 ) -> Option<(i64, bool)> {
-    let mut usage = *usage;
+    let mut usage = *all;
     let mut odd = false;
     loop {
         match list.charge(&usage, tier, multiplier) {
+            Ok(_) if odd && list.misses(all) => return None,
             Ok(charge) => return Some((charge.units, odd || charge.stood_in)),
             Err(pricing::Error::Unpriced(meter)) => {
                 usage.set(meter, 0);

@@ -9,7 +9,9 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-use super::{AnswerLength, Behaviour, Damage, Ending, Gated, Opening, Refusal, UsageLie};
+use super::{
+    Anonymous, AnswerLength, Behaviour, Damage, Ending, Gated, Opening, Refusal, UsageLie,
+};
 
 /// Bytes of padding of `huge-line` without an argument: more than a careful line limit, and small
 /// enough for a test.
@@ -19,7 +21,7 @@ const HUGE_LINE_DEFAULT: u32 = 1 << 20;
 const WORDS: &str = "latency, pace, gate, status, 401, context-length, silent, reset, cut-stream, \
 silent-stream, no-done, error-in-200, bad-json, bad-sse, huge-line, content-length, \
 usage-missing, usage-twice, usage-absurd, usage-negative, empty, answer-tokens, answer-bytes, \
-chunks, reasoning, cached, calls";
+chunks, reasoning, cached, calls, no-call-ids";
 
 /// Why the text of a behaviour was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +134,7 @@ fn apply(behaviour: &mut Behaviour, name: &str, argument: Option<&str>) -> Resul
         "reasoning" => word.fill(&mut behaviour.reasoning_tokens, word.number()?),
         "cached" => word.fill(&mut behaviour.cached_tokens, word.number()?),
         "calls" => word.fill(&mut behaviour.calls, word.number()?),
+        "no-call-ids" => word.fill(&mut behaviour.anonymous, word.bare(Anonymous)?),
         "answer-tokens" => word.fill(&mut behaviour.answer, AnswerLength::Tokens(word.number()?)),
         "answer-bytes" => word.fill(&mut behaviour.answer, AnswerLength::Bytes(word.number()?)),
         "empty" => word.fill(&mut behaviour.answer, word.bare(AnswerLength::Tokens(0))?),
@@ -266,6 +269,7 @@ impl fmt::Display for Behaviour {
             self.reasoning_tokens.map(|tokens| format!("reasoning:{tokens}")),
             self.cached_tokens.map(|tokens| format!("cached:{tokens}")),
             self.calls.map(|calls| format!("calls:{calls}")),
+            self.anonymous.map(|Anonymous| "no-call-ids".to_owned()),
         ];
         f.write_str(&options.into_iter().flatten().collect::<Vec<_>>().join("+"))
     }

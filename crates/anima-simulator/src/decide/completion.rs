@@ -111,7 +111,8 @@ fn said(scene: &Scene<'_>, wanted: &Wanted, seed: u64, cap: u64) -> Said {
     let calls = scene.behaviour.calls.unwrap_or(1);
     let call = |(tool, n): (&Tool, u32)| {
         let seed = prose::mix(seed, u64::from(n));
-        let id = format!("call_{seed:016x}{n:08x}");
+        let is_anonymous = scene.behaviour.anonymous.is_some();
+        let id = if is_anonymous { String::new() } else { format!("call_{seed:016x}{n:08x}") };
         Part { call: Some((id, tool.name.clone())), words: sample::words(&tool.schema, seed) }
     };
     match wanted {

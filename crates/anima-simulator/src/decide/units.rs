@@ -1,18 +1,21 @@
 //! Moderations, pictures and reranks: answers of a fixed form.
 //!
 //! They are counted in units, not in tokens: the truth log bills none, and whoever checks a bill
-//! counts what the answer holds. Sources: `OpenAI`'s and Jina's API references, November 2026.
+//! counts what the answer holds. Tokens are told where the script wants a lie. Sources: `OpenAI`'s and Jina's API references, November 2026.
 
 use serde_json::{Value, json};
 
 use super::{Draft, Scene};
+use crate::behaviour::UsageLie;
 use crate::inquiry::Units;
 use crate::script::Endpoint;
-use crate::usage::Usage;
+use crate::usage::{Reported, Usage};
 
 /// The plan of an answer.
 pub(super) fn plan(scene: &Scene<'_>, units: &Units<'_>) -> Draft {
-    let body = if matches!(units.endpoint, Endpoint::Images | Endpoint::ImageEdits) {
+    let lie =
+        scene.behaviour.usage.filter(|lie| matches!(lie, UsageLie::Absurd | UsageLie::Negative));
+    let mut body = if matches!(units.endpoint, Endpoint::Images | Endpoint::ImageEdits) {
         let picture = |n: u64| json!({"url": format!("https://example.invalid/{n}.png")});
         let pictures: Value = (0..units.count).map(picture).collect();
         json!({"created": scene.turn.created_s, "data": pictures})
@@ -28,5 +31,11 @@ pub(super) fn plan(scene: &Scene<'_>, units: &Units<'_>) -> Draft {
         json!({"id": format!("modr-{}", scene.turn.id), "model": scene.model,
             "results": [{"flagged": false, "categories": {}, "category_scores": {}}]})
     };
-    scene.json(body.to_string().into_bytes(), Usage::default(), None)
+    let reported = lie.and_then(|lie| Reported::of(&Usage::default(), Some(lie)));
+    if let (Some(told), Some(members)) = (&reported, body.as_object_mut()) {
+        let usage = json!({"input_tokens": told.prompt_tokens,
+            "output_tokens": told.completion_tokens, "total_tokens": told.total_tokens});
+        members.insert("usage".to_owned(), usage);
+    }
+    scene.json(body.to_string().into_bytes(), Usage::default(), reported)
 }

@@ -128,7 +128,7 @@ pub(super) fn count(endpoint: Endpoint, body: &[u8]) -> u64 {
     let mut counter = Counter::default();
     let read = Cursor::new(body).members(|cursor, name| {
         let name = name.decode();
-        if name == endpoint.prompt() {
+        if name == endpoint.prompt() || endpoint == Endpoint::Rerank && name == "documents" {
             return count_prompt(endpoint, cursor, &mut counter);
         }
         let value = cursor.value()?;
@@ -194,6 +194,8 @@ fn count_one(cursor: &mut Cursor<'_>, counter: &mut Counter) -> Result<(), Error
     let value = cursor.value()?;
     match value.text() {
         Some(text) => counter.add(&text.decode()),
+        // A document with its members.
+        None if value.kind == Kind::Object => add_raw(counter, value.raw),
         None => counter.tokens += 1,
     }
     Ok(())

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test outside of `cfg(test)`")]
 
 mod billing;
+mod tool_ids;
 
 use std::fmt::Debug;
 use std::fs;

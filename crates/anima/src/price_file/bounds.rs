@@ -6,7 +6,7 @@
 
 use anima_core::config::MeterPrice;
 use anima_core::money::{Currency, Rate};
-use anima_core::pricing::When;
+use anima_core::pricing::{self, When};
 use anima_core::usage::Meter;
 
 use super::decimal;
@@ -29,6 +29,7 @@ pub(crate) fn of(meters: &[MeterPrice]) -> Vec<Doubt> {
     if !doubts.iter().any(|doubt| matches!(doubt, Doubt::Wrong(_))) {
         doubts.extend(DEAREST.into_iter().flat_map(|(meter, most)| too_dear(meters, meter, most)));
         doubts.extend(dear_cache(meters));
+        doubts.extend(told_twice(meters));
     }
     doubts
 }
@@ -65,6 +66,18 @@ fn dear_cache(meters: &[MeterPrice]) -> Option<Doubt> {
     let (cached, input) = (rate(Meter::CachedInputTokens)?, rate(Meter::InputTokens)?);
     let doubt = || Doubt::Odd("cached_input_tokens are dearer than input_tokens".to_owned());
     is_over(cached, input, 1).then(doubt)
+}
+
+/// A rate for the unit and one for its tokens are two prices of one thing, of which the file does
+/// not say which is meant.
+fn told_twice(meters: &[MeterPrice]) -> Option<Doubt> {
+    let is_paid = |price: &&MeterPrice| !decimal::is_zero(&price.amount);
+    let (unit, token) = pricing::told_twice(meters.iter().filter(is_paid).map(|p| p.meter))?;
+    let (unit, token) = (unit.name(), token.name());
+    Some(Doubt::Odd(format!(
+        "{unit} and {token} price the same thing: calls would be paid by their tokens where the \
+         provider tells them, else by {unit}"
+    )))
 }
 
 /// What changes by more than `factor`, up or down.

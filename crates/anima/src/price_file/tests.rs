@@ -145,6 +145,10 @@ fn mistakes_are_doubted() {
         doubts(&[("input_tokens", "1"), ("cached_input_tokens", "2")]),
         "cached_input_tokens are dearer than input_tokens"
     );
+    let twice = "audio_seconds and input_audio_tokens price the same thing: calls would be paid \
+                 by their tokens where the provider tells them, else by audio_seconds";
+    assert_eq!(doubts(&[("audio_seconds", "1"), ("input_audio_tokens", "2")]), twice);
+    assert_eq!(doubts(&[("images", "1"), ("input_tokens", "2")]), "", "picture and prompt");
 }
 
 #[test]

@@ -205,6 +205,16 @@ pub fn most(request: &CallRequest) -> Usage {
     }
 }
 
+/// The same when so many pictures were made, if any were.
+pub(super) fn made(request: &CallRequest, pictures: u64) -> Usage {
+    let mut usage = most(request);
+    if usage.of(Meter::Images) > 0 && pictures > 0 {
+        usage.set(Meter::Images, pictures);
+        usage.set(Meter::OutputImageTokens, pictures.saturating_mul(PICTURE_TOKENS));
+    }
+    usage
+}
+
 fn sale_price(caller: &Caller, alias: &AliasEntry, endpoint: Endpoint) -> Result<Tariff, Refusal> {
     let group = caller.group.as_ref().map(|g| &*g.code);
     let multiplier = caller.multiplier();

@@ -34,6 +34,8 @@ const WASTED_TOKENS_MAX: u64 = 16_384;
 pub(super) struct Delivered {
     /// What the provider reported; `None` when it did not, or when it is not believable.
     pub(super) reported: Option<Usage>,
+    /// What it reported was not believable, whatever is known beside.
+    pub(super) suspect: bool,
     /// Which of it the provider told.
     pub(super) told: Told,
     /// What the provider told of the prompt before its answer, in case it reported no more.
@@ -69,9 +71,15 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// What of it a list is asked about: a guess at the tokens of what has a rate by the unit is
+    /// not paid by.
+    fn usage_for(&self, list: &PriceList) -> Usage {
+        if self.told == Told::Units { list.in_units(&self.usage) } else { self.usage }
+    }
+
     /// Whether what a list has rates for is our own count.
     fn is_estimate(&self, list: &PriceList) -> bool {
-        let (units, tokens) = list.pays(&self.usage);
+        let (units, tokens) = list.pays(&self.usage_for(list));
         self.source == UsageSource::Counted
             || match self.told {
                 Told::All => false,
@@ -90,11 +98,13 @@ pub(super) struct Priced {
 }
 
 /// What was consumed by a served attempt: the report, else our own count.
-pub(super) async fn known(call: &Arc<Call>, delivered: &Delivered) -> Known {
+pub(super) async fn known(call: &Arc<Call>, cost: &PriceList, delivered: &Delivered) -> Known {
     if let Some(usage) = delivered.reported {
         let is_own = delivered.told == Told::Nothing;
         let source = if is_own { UsageSource::Counted } else { UsageSource::Provider };
-        return Known { usage, source, told: delivered.told };
+        let known = Known { usage, source, told: delivered.told };
+        let is_missed = cost.misses(&usage) || call.sale.misses(&usage);
+        return if is_missed { filled(call, known).await } else { known };
     }
     let prompt = match delivered.input {
         Some(told) => prompt_alone(&told),
@@ -102,6 +112,26 @@ pub(super) async fn known(call: &Arc<Call>, delivered: &Delivered) -> Known {
     };
     let usage = prompt.with(Meter::OutputTokens, delivered.counted_output);
     Known { usage, source: UsageSource::Counted, told: Told::Nothing }
+}
+
+/// The same with our own count of the tokens that the provider did not tell, where a list has rates
+/// for these alone: nothing is free for want of a report.
+async fn filled(call: &Arc<Call>, mut known: Known) -> Known {
+    if call.request.endpoint.generates() {
+        return known;
+    }
+    let mut own = admit::made(&call.request, known.usage.of(Meter::Images));
+    if own.of(Meter::InputTokens) > 0 {
+        own.set(Meter::InputTokens, count_input(call).await);
+    }
+    let told = known.usage;
+    for (meter, quantity) in own.iter().filter(|(meter, _)| told.of(*meter) == 0) {
+        known.usage.set(meter, quantity);
+    }
+    if known.told == Told::All {
+        known.told = Told::Units;
+    }
+    known
 }
 
 /// The prompt's meters of a report whose others are a first guess.
@@ -163,17 +193,19 @@ pub(super) async fn counted(count: impl FnOnce() -> u64 + Send + 'static) -> u64
 
 /// Prices usage. What has no rate is left out, and the amount then is an estimate: the call was
 /// made, so refusing is too late, and the log says what to mend. `None` where the amount does not
-/// fit: something else stands in for it then, never nothing.
+/// fit, or where nothing that matters has a rate: something else stands in for it then, never
+/// nothing.
 pub(super) fn price(
     list: &PriceList,
     known: &Known,
     (tier, multiplier): (Option<&str>, Multiplier),
 ) -> Option<Priced> {
-    let mut usage = known.usage;
+    let mut usage = known.usage_for(list);
     let counted = known.is_estimate(list);
     let mut left_out = false;
     loop {
         match list.charge(&usage, tier, multiplier) {
+            Ok(_) if left_out && list.misses(&known.usage) => return None,
             Ok(charge) => {
                 let estimate = counted || left_out || charge.stood_in;
                 return Some(Priced { units: charge.units, estimate });

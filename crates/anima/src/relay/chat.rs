@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use anima_core::failure::Failure;
 use anima_core::ledger::Attempt;
+use anima_wire::adapter::Told;
 
 use super::admission::Entered;
 use super::attempt::{Answered, Exhausted, Kind};
@@ -216,7 +217,9 @@ fn unbooked() -> Refusal {
 }
 
 async fn delivered(call: &Call, answer: Box<anima_wire::adapter::Answer>) -> Delivered {
-    let believed = answer.usage.filter(|_| !answer.usage_suspect);
+    let suspect = answer.usage_suspect;
+    // Of an odd report about pictures, queries or sound, what was counted here is left.
+    let believed = answer.usage.filter(|_| !suspect || answer.told != Told::All);
     let generates = call.request.endpoint.generates();
     let silent = believed.is_none_or(|u| u.output_tokens() == 0);
     let empty = generates && silent && answer.text_bytes == 0;
@@ -229,6 +232,7 @@ async fn delivered(call: &Call, answer: Box<anima_wire::adapter::Answer>) -> Del
     };
     Delivered {
         reported: believed,
+        suspect,
         told: answer_told,
         input: None,
         tier,

@@ -14,6 +14,7 @@ use anima_core::failure::Failure;
 use anima_core::ledger::fx::FxRate;
 use anima_core::ledger::{Close, Exposure, Hold, PriceRef, Settlement};
 use anima_core::money::{Currency, Money, Multiplier};
+use anima_core::pricing::{self, PriceList};
 use anima_core::snapshot::RouteEntry;
 use anima_core::usage::{Meter, Usage};
 use anima_store::ledger::{self, LedgerStore};
@@ -208,7 +209,7 @@ fn exposure(call: &Call, plan: &Plan, output_tokens: u64) -> Option<Exposure> {
     let usage = worst_usage(call, output_tokens);
     let cost = |route: &RouteEntry| {
         let list = route.cost.as_ref()?;
-        let priced = |tier| list.charge(&usage, tier, Multiplier::ONE).ok().map(|c| c.units);
+        let priced = |tier| most(list, &usage, (tier, Multiplier::ONE)).ok();
         let standard = priced(None)?;
         let chosen = call.request.service_tier.as_deref().and_then(|tier| priced(Some(tier)));
         Some((standard.max(chosen.unwrap_or(standard)), list.currency, price_ref(list)))
@@ -250,13 +251,24 @@ fn worst_usage(call: &Call, output_tokens: u64) -> Usage {
     usage
 }
 
+/// The dearer of the two ways in which a list may say the same thing: by the unit, and by tokens.
+fn most(
+    list: &PriceList,
+    usage: &Usage,
+    (tier, multiplier): (Option<&str>, Multiplier),
+) -> Result<i64, pricing::Error> {
+    let by_tokens = list.charge(usage, tier, multiplier)?.units;
+    let by_unit = list.charge(&list.in_units(usage), tier, multiplier)?.units;
+    Ok(by_tokens.max(by_unit))
+}
+
 /// What the call can come to with so many tokens of output per answer.
 pub(super) fn amount(call: &Call, output_tokens: u64) -> Result<i64, Refusal> {
     let (request, usage) = (&call.request, worst_usage(call, output_tokens));
     // The provider decides which tier it really used, so a cheaper one that was asked for does not
     // lower the hold.
     let multiplier = call.multiplier;
-    let charge = |tier| call.sale.charge(&usage, tier, multiplier).map(|c| c.units);
+    let charge = |tier| most(&call.sale, &usage, (tier, multiplier));
     let plain = charge(None);
     let asked = request.service_tier.as_deref().map_or(plain, |tier| charge(Some(tier)));
     let most = plain.and_then(|plain| asked.map(|asked| asked.max(plain)));

@@ -41,9 +41,9 @@ pub(super) async fn served(
     open: Open,
     (mut attempts, trial, delivered, outcome): (Vec<Attempt>, Trial, Delivered, &'static str),
 ) -> Result<Receipt, Error> {
-    let known = booking::known(call, &delivered).await;
+    let known = booking::known(call, &trial.cost, &delivered).await;
     let tier = delivered.tier.as_deref();
-    if delivered.reported.is_none() {
+    if delivered.reported.is_none() || delivered.suspect {
         relay.metrics.usage_suspect(&trial.channel);
     }
     // A stream that did not come to its end never came to its usage either.

@@ -11,6 +11,8 @@ use crate::testapp::{Leg, Reply, TestApp, nano, on_both};
 on_both! {
     a_picture_that_is_asked_for_in_a_second_place_is_held_and_paid;
     a_lost_answer_to_a_paid_job_is_unknown_and_not_failed;
+    what_no_report_tells_is_counted_here_and_never_free;
+    one_picture_with_two_rates_is_paid_once;
 }
 
 const IMAGES: &str = "/v1/images/generations";
@@ -100,4 +102,64 @@ async fn a_lost_answer_to_a_paid_job_is_unknown_and_not_failed(app: &TestApp) {
     app.script(&json!([{"match": {"times": 1}, "do": "status:429"}]));
     let reply = ask(1).await;
     assert_eq!((reply.status, reply.header("x-anima-attempts")), (200, "2"), "{reply:?}");
+}
+
+/// An alias of a kind by way of a channel of its own, with the same rates on both sides.
+async fn rated(app: &TestApp, kind: &str, meters: Value) {
+    app.channel(kind, "sk-main", json!({})).await;
+    app.unpriced_alias(kind, kind, &[(kind, "sim-units")]).await;
+    for (side, scope) in
+        [("sale", json!({"alias": kind})), ("cost", json!({"channel": kind, "model": "sim-units"}))]
+    {
+        let mut row = scope;
+        row["code"] = json!(format!("{kind}-{side}"));
+        row["side"] = json!(side);
+        row["currency"] = json!("USD");
+        row["meters"] = meters.clone();
+        app.create("/prices", &row).await;
+    }
+}
+
+fn per_million(meter: &str, amount: &str) -> Value {
+    json!({"meter": meter, "per": 1_000_000, "amount": amount})
+}
+
+/// Pictures and reranks whose price list has tokens alone, from a provider that tells none; and
+/// pictures by the piece, from one that tells nonsense.
+async fn what_no_report_tells_is_counted_here_and_never_free(app: &TestApp) {
+    let meters =
+        json!([per_million("input_tokens", "5"), per_million("output_image_tokens", "40")]);
+    rated(app, "image", meters).await;
+    rated(app, "rerank", json!([per_million("input_tokens", "1000")])).await;
+    let image = json!({"model": "image", "prompt": "a cat", "n": 2});
+    let rerank = json!({"model": "rerank", "query": "which one?", "documents": ["a", "b"]});
+    for fault in ["usage-missing", "usage-negative", "usage-absurd"] {
+        app.fault(fault);
+        for (path, body) in [(IMAGES, &image), ("/v1/rerank", &rerank)] {
+            let reply = app.post(path, body).await;
+            assert_eq!(reply.status, 200, "{fault} {path}: {reply:?}");
+            let legs = app.legs(&reply).await;
+            assert_eq!(legs.len(), 2, "{fault} {path}");
+            for leg in &legs {
+                assert!(leg.amount > 0 && leg.estimate, "{fault} {path}: {legs:?}");
+            }
+        }
+    }
+}
+
+/// A list with a rate for the picture and one for its tokens.
+async fn one_picture_with_two_rates_is_paid_once(app: &TestApp) {
+    let piece = json!({"meter": "images", "per": 1, "amount": SALE});
+    rated(app, "image", json!([piece, per_million("output_image_tokens", "40")])).await;
+    for fault in ["usage-missing", "usage-negative", "usage-absurd"] {
+        app.fault(fault);
+        let reply = app.post(IMAGES, &json!({"model": "image", "prompt": "a cat", "n": 2})).await;
+        let legs = app.legs(&reply).await;
+        let owed = 2 * nano(SALE);
+        assert_eq!(
+            sides(&legs),
+            [("wallet:main", owed, false), ("cost_of_sales", owed, false)],
+            "{fault}: {reply:?}"
+        );
+    }
 }

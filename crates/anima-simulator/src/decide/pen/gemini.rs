@@ -31,7 +31,12 @@ fn usage(reported: &Reported) -> Value {
 fn part_of(part: &Part, text: &str) -> Value {
     match &part.call {
         Some((id, name)) => {
-            json!({"functionCall": {"id": id, "name": name, "args": arguments(part)}})
+            let mut call = json!({"id": id, "name": name, "args": arguments(part)});
+            // Google leaves out what is not there.
+            if let Some(members) = call.as_object_mut().filter(|_| id.is_empty()) {
+                members.remove("id");
+            }
+            json!({"functionCall": call})
         }
         None => json!({ "text": text }),
     }

@@ -151,8 +151,8 @@ fn cost_breach(booked: &Booked<'_>) -> Option<String> {
         return Some(format!("attempt {name} costs {cost} at a price that is not there"));
     };
     let amounts = amounts(list, &booked.usage, Multiplier::ONE);
-    // An amount that does not fit was booked as an estimate of another kind.
-    let stated = amounts.is_empty() && booked.estimate;
+    // What does not fit, or has no rate, was booked as an estimate of another kind.
+    let stated = booked.estimate && (amounts.is_empty() || list.misses(&booked.usage));
     (!stated && !amounts.contains(&cost)).then(|| {
         format!("attempt {name} costs {cost}; its usage comes to {amounts:?} at {}", shown(list))
     })
@@ -173,7 +173,8 @@ fn sale_breach(booked: &Booked<'_>) -> Option<String> {
         amount if booked.estimate => sold <= amount,
         amount => sold == amount,
     };
-    let fits = amounts.is_empty() || amounts.iter().any(fits);
+    let stated = amounts.is_empty() || booked.estimate && list.misses(&booked.usage);
+    let fits = stated || amounts.iter().any(fits);
     (!fits).then(|| {
         format!(
             "attempt {name} is sold for {sold}; its usage comes to {amounts:?} at {}",
@@ -186,14 +187,16 @@ fn shown(list: &PriceList) -> String {
     format!("{} version {}", list.code, list.version_no)
 }
 
-/// What usage comes to in each tier that a list knows. Empty when it does not fit 64 bits.
+/// What usage comes to in each tier that a list knows, and, where its tokens were a guess, by its
+/// units. Empty when it does not fit 64 bits.
 fn amounts(list: &PriceList, usage: &Usage, multiplier: Multiplier) -> Vec<i64> {
     let tiers = list.rates.iter().filter_map(|rate| rate.when.service_tier.as_deref());
     let mut tiers: Vec<_> = tiers.map(Some).chain([None]).collect();
     tiers.sort_unstable();
     tiers.dedup();
-    let amounts = tiers.into_iter().map(|tier| amount(list, usage, (tier, multiplier)));
-    let mut amounts: Vec<_> = amounts.flatten().collect();
+    let amount =
+        |tier| [*usage, list.in_units(usage)].map(|usage| amount(list, &usage, (tier, multiplier)));
+    let mut amounts: Vec<_> = tiers.into_iter().flat_map(amount).flatten().collect();
     amounts.dedup();
     amounts
 }

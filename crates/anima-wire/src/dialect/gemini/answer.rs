@@ -13,10 +13,13 @@ use bytes::Bytes;
 use super::contents_in::signature;
 use super::request_in::either;
 use super::{logprobs, usage};
-use crate::canonical::{Answer, Body, Choice, Issuer, Part, Source, Stop, ToolUse};
+use crate::canonical::{Answer, Body, CallIds, Choice, Issuer, Part, Source, Stop, ToolUse};
 use crate::dialect::Echo;
 use crate::dialect::anthropic::arguments;
 use crate::json::{Node, Outline, Writer};
+
+/// More parts than a candidate has: what tells the places of two candidates apart.
+const PARTS_MAX: usize = 1_000;
 
 /// Reads an answer.
 pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Answer<'a>, Failure> {
@@ -26,10 +29,16 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Answer<'a>, Failure> {
     }
     let candidates = root.get("candidates").ok_or(Failure::AnswerMalformed)?;
     let metadata = either(root, "usageMetadata", "usage_metadata");
+    let id = root.text_of("responseId").unwrap_or_default();
+    let ids = CallIds::of(&id, root.raw().as_bytes());
     Ok(Answer {
-        id: root.text_of("responseId").unwrap_or_default(),
+        id,
         model: root.text_of("modelVersion").unwrap_or_default(),
-        choices: candidates.elements().map(choice).collect(),
+        choices: candidates
+            .elements()
+            .enumerate()
+            .map(|(at, node)| choice(at, node, ids))
+            .collect(),
         report: metadata
             .map(usage::read)
             .unwrap_or_default()
@@ -63,10 +72,10 @@ pub(super) fn is_blocked(root: Node<'_, '_>) -> bool {
         && feedback.is_some_and(|node| either(node, "blockReason", "block_reason").is_some())
 }
 
-fn choice<'a>(candidate: Node<'_, 'a>) -> Choice<'a> {
-    let nodes = parts(candidate);
-    let parts: Vec<_> =
-        nodes.into_iter().enumerate().filter_map(|(at, node)| part(at, node)).collect();
+fn choice<'a>(number: usize, candidate: Node<'_, 'a>, ids: CallIds) -> Choice<'a> {
+    let nodes = parts(candidate).into_iter().enumerate();
+    let place = |at: usize| number * PARTS_MAX + at;
+    let parts: Vec<_> = nodes.filter_map(|(at, node)| part(place(at), node, ids)).collect();
     let finish = either(candidate, "finishReason", "finish_reason").and_then(|word| word.text());
     let mut choice = Choice {
         parts,
@@ -84,11 +93,11 @@ pub(super) fn parts<'t, 'a>(candidate: Node<'t, 'a>) -> Vec<Node<'t, 'a>> {
     content.iter().flat_map(Node::elements).collect()
 }
 
-fn part<'a>(at: usize, node: Node<'_, 'a>) -> Option<Part<'a>> {
+fn part<'a>(place: usize, node: Node<'_, 'a>, ids: CallIds) -> Option<Part<'a>> {
     let body = if let Some(text) = node.text_of("text") {
         if is_thought(node) { Body::Reasoning(text) } else { Body::Text(text) }
     } else if let Some(call) = either(node, "functionCall", "function_call") {
-        Body::ToolUse(call_of(at, call)?)
+        Body::ToolUse(call_of(place, call, ids)?)
     } else {
         let (media_type, content) = picture(node)?;
         Body::Image(Source::Base64 { media_type, content }, None)
@@ -103,11 +112,11 @@ pub(super) fn is_thought(node: Node<'_, '_>) -> bool {
     node.get("thought").and_then(|flag| flag.flag()) == Some(true)
 }
 
-/// Reads a call. One without an id gets one by its number.
-pub(super) fn call_of<'a>(number: usize, call: Node<'_, 'a>) -> Option<ToolUse<'a>> {
+/// Reads a call. One without an id gets one by its answer and its place in it.
+pub(super) fn call_of<'a>(place: usize, call: Node<'_, 'a>, ids: CallIds) -> Option<ToolUse<'a>> {
     let id = call.text_of("id").filter(|id| !id.is_empty());
     Some(ToolUse {
-        id: id.unwrap_or_else(|| Cow::Owned(format!("call_{number}"))),
+        id: id.unwrap_or_else(|| Cow::Owned(ids.id(place))),
         name: call.text_of("name")?,
         arguments: Cow::Borrowed(call.get("args").map_or("{}", |args| args.raw())),
     })

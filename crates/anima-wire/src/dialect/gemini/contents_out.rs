@@ -24,8 +24,8 @@ pub(super) fn write(
     target: Target<'_>,
     dropped: &mut Dropped,
 ) -> Result<(), Refusal> {
-    let calls = turns.iter().flat_map(|turn| &turn.parts).filter_map(Part::as_call);
-    let names: BTreeMap<&str, &str> = calls.map(|call| (&*call.id, &*call.name)).collect();
+    // By id the call that came last before the result: a client may have repeated an id.
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
     for turn in turns {
         let mut needs_signature = target.is_newer;
         w.object();
@@ -41,6 +41,9 @@ pub(super) fn write(
             if is_foreign_thought(part) {
                 dropped.note("messages.content.thinking");
                 continue;
+            }
+            if let Some(call) = part.as_call() {
+                names.insert(&call.id, &call.name);
             }
             w.object();
             if let Some(result) = part.as_result() {

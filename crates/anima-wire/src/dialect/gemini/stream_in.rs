@@ -11,7 +11,7 @@ use super::answer::{call_of, is_blocked, is_thought, parts, picture, searches, s
 use super::contents_in::signature;
 use super::request_in::either;
 use super::{logprobs, usage};
-use crate::canonical::{Delta, Event, Opening, Sink, Stop};
+use crate::canonical::{CallIds, Delta, Event, Opening, Sink, Stop};
 use crate::dialect::openai::fault::Fault;
 use crate::json::{Node, Outline};
 
@@ -22,6 +22,7 @@ const CHOICES_MAX: usize = 128;
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     is_started: bool,
+    ids: CallIds,
     parts: usize,
     candidates: Vec<Running>,
     /// Searches of the web so far.
@@ -52,6 +53,7 @@ impl Reader {
             self.is_started = true;
             let id = root.text_of("responseId").unwrap_or_default();
             let model = root.text_of("modelVersion").unwrap_or_default();
+            self.ids = CallIds::of(&id, payload);
             sink.take(Event::Start { id, model });
         }
         for candidate in root.get("candidates").iter().flat_map(Node::elements) {
@@ -93,7 +95,7 @@ impl Reader {
             sink.take(Event::Logprobs(number, logprobs));
         }
         for part in parts(node) {
-            running.part(number, part, &mut self.parts, sink);
+            running.part(number, part, (&mut self.parts, self.ids), sink);
         }
         let finish = either(node, "finishReason", "finish_reason").and_then(|word| word.text());
         if let Some(word) = finish.filter(|_| !running.is_finished) {
@@ -106,7 +108,13 @@ impl Reader {
 }
 
 impl Running {
-    fn part(&mut self, choice: u64, node: Node<'_, '_>, parts: &mut usize, sink: &mut dyn Sink) {
+    fn part(
+        &mut self,
+        choice: u64,
+        node: Node<'_, '_>,
+        (parts, ids): (&mut usize, CallIds),
+        sink: &mut dyn Sink,
+    ) {
         if let Some(text) = node.text_of("text") {
             let thought = is_thought(node);
             if text.is_empty() && signature(node).is_none() {
@@ -122,7 +130,7 @@ impl Running {
             return;
         }
         let call = either(node, "functionCall", "function_call");
-        if let Some(call) = call.and_then(|call| call_of(*parts, call)) {
+        if let Some(call) = call.and_then(|call| call_of(*parts, call, ids)) {
             self.has_calls = true;
             let opening = Opening::ToolUse(call.id, call.name, signature(node));
             let piece = Delta::Text(call.arguments);

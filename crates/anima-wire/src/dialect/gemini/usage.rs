@@ -2,7 +2,7 @@
 //!
 //! The prompt includes what was cached, the candidates exclude thoughts, and results of tools that
 //! ran at Google are counted apart and are input. In a stream each chunk has the sum so far.
-//! Invariant: the meters add up to the total, and what had to be bent is flagged as suspect.
+//! Invariant: the meters add up to the total, and totals that had to be bent are flagged as suspect.
 //! Source: `a-inbound` A.3.3, `c-conversion` C.6.
 
 use anima_core::usage::{Meter, Usage};
@@ -10,7 +10,7 @@ use anima_core::usage::{Meter, Usage};
 use super::request_in::either;
 use crate::canonical::tier as words;
 use crate::dialect::openai::chat::cached;
-use crate::dialect::openai::usage::{Count, Report};
+use crate::dialect::openai::usage::{Count, Prompt, Report};
 use crate::json::{Node, Writer};
 
 /// A list of counts by modality. Video and documents have the prices of images or text at Google,
@@ -71,35 +71,25 @@ pub(crate) fn read(node: Node<'_, '_>) -> Report {
     let heard = list("promptTokensDetails", "prompt_tokens_details");
     let kept = list("cacheTokensDetails", "cache_tokens_details");
     let made = list("candidatesTokensDetails", "candidates_tokens_details");
-    let mut usage = Usage::default();
-    let mut split = |whole: u64, rest: Meter, parts: &[(Meter, u64)]| {
-        let mut left = whole;
-        for (meter, count) in parts {
-            suspect |= *count > left;
-            usage.set(*meter, (*count).min(left));
-            left -= (*count).min(left);
-        }
-        usage.set(rest, left);
-    };
-    split(
-        of(prompt) + of(tools),
-        Meter::InputTokens,
-        &[
-            (Meter::CachedInputAudioTokens, kept.audio),
-            (Meter::CachedInputImageTokens, kept.image),
-            (
-                Meter::CachedInputTokens,
-                of(cached).saturating_sub(kept.audio).saturating_sub(kept.image),
-            ),
-            (Meter::InputAudioTokens, heard.audio.saturating_sub(kept.audio)),
-            (Meter::InputImageTokens, heard.image.saturating_sub(kept.image)),
-        ],
-    );
-    split(
-        of(candidates),
-        Meter::OutputTokens,
-        &[(Meter::OutputAudioTokens, made.audio), (Meter::OutputImageTokens, made.image)],
-    );
+    let mut usage = Prompt {
+        whole: of(prompt) + of(tools),
+        audio: heard.audio,
+        image: heard.image,
+        cached: of(cached),
+        cached_audio: kept.audio,
+        cached_image: kept.image,
+        ..Prompt::default()
+    }
+    .split();
+    let mut left = of(candidates);
+    for (meter, count) in
+        [(Meter::OutputAudioTokens, made.audio), (Meter::OutputImageTokens, made.image)]
+    {
+        suspect |= count > left;
+        usage.set(meter, count.min(left));
+        left -= count.min(left);
+    }
+    usage.set(Meter::OutputTokens, left);
     usage.set(Meter::ReasoningTokens, reasoning);
     Report { usage: Some(usage), suspect }
 }
@@ -153,11 +143,23 @@ mod tests {
         assert_eq!(report("{}"), Report::default());
         for object in [
             r#"{"promptTokenCount":5,"totalTokenCount":4}"#,
-            r#"{"promptTokenCount":5,"cachedContentTokenCount":9}"#,
             r#"{"promptTokenCount":99999999999999999999}"#,
         ] {
             assert!(report(object).suspect, "{object}");
         }
+    }
+
+    #[test]
+    fn what_is_cached_of_a_sound_without_details_is_text_first() {
+        let found = report(
+            r#"{"promptTokenCount":1000,"cachedContentTokenCount":768,"candidatesTokenCount":1,
+            "promptTokensDetails":[{"modality":"TEXT","tokenCount":200},
+            {"modality":"AUDIO","tokenCount":800}]}"#,
+        );
+        let usage = found.usage.unwrap();
+        let meters = [Meter::CachedInputTokens, Meter::CachedInputAudioTokens];
+        assert_eq!(meters.map(|meter| usage.of(meter)), [200, 568]);
+        assert_eq!((usage.of(Meter::InputAudioTokens), found.suspect), (232, false));
     }
 
     proptest! {
@@ -176,7 +178,10 @@ mod tests {
             let usage = found.usage.unwrap();
             prop_assert_eq!(usage.input_tokens(), prompt + tools);
             prop_assert_eq!(usage.output_tokens(), made + thoughts);
-            prop_assert_eq!(found.suspect, cached + audio > prompt + tools);
+            let parts = [Meter::CachedInputTokens, Meter::CachedInputAudioTokens];
+            let kept: u64 = parts.iter().map(|meter| usage.of(*meter)).sum();
+            prop_assert_eq!(kept, cached.min(prompt + tools));
+            prop_assert!(!found.suspect);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Vendors nest counts in one another, under several names, and some lie. Invariant: the meters of
 //! a report add up to the provider's totals, none is negative or above [`Usage::LIMIT`], and
-//! whatever had to be bent is flagged as suspect. Reasoning is part of the completion unless the
+//! totals that had to be bent are flagged as suspect; parts of the prompt that overlap are not. Reasoning is part of the completion unless the
 //! total says otherwise (xAI). Sources: `a-inbound` A.1.3, `b-outbound-chat` B.2.
 
 use anima_core::usage::{Meter, Usage};
@@ -94,6 +94,62 @@ struct Counts {
     output_image: Count,
 }
 
+/// What a report says of a prompt: parts of it that may be told twice, by what they are and by
+/// whether they were cached.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Prompt {
+    /// All of it.
+    pub(crate) whole: u64,
+    /// Written to the cache.
+    pub(crate) write: u64,
+    /// Sound, and pictures, cached or not.
+    pub(crate) audio: u64,
+    pub(crate) image: u64,
+    /// Read from the cache, whatever it is.
+    pub(crate) cached: u64,
+    /// Of that what is known to be sound, and pictures.
+    pub(crate) cached_audio: u64,
+    pub(crate) cached_image: u64,
+}
+
+impl Prompt {
+    /// The disjoint parts. What was cached and is not known to be sound or pictures is text as far
+    /// as there is text (`c-conversion` C.6), and then what there is. More than the whole is cut to
+    /// it (`b-outbound-chat` B.2): xAI reports more cached tokens than the prompt has.
+    pub(crate) fn split(self) -> Usage {
+        let whole = self.whole.min(Usage::LIMIT);
+        let mut left = whole;
+        let mut take = |count: u64| {
+            let part = count.min(left);
+            left -= part;
+            part
+        };
+        let write = take(self.write);
+        let audio = take(self.audio.max(self.cached_audio));
+        let image = take(self.image.max(self.cached_image));
+        let text = left;
+        let mut unplaced = self.cached.min(whole - write);
+        let mut cache = |most: u64| {
+            let part = unplaced.min(most);
+            unplaced -= part;
+            part
+        };
+        let mut cached_audio = cache(self.cached_audio.min(audio));
+        let mut cached_image = cache(self.cached_image.min(image));
+        let cached_text = cache(text);
+        cached_image += cache(image - cached_image);
+        cached_audio += cache(audio - cached_audio);
+        Usage::default()
+            .with(Meter::InputTokens, text - cached_text)
+            .with(Meter::CachedInputTokens, cached_text)
+            .with(Meter::CacheWriteTokens, write)
+            .with(Meter::InputAudioTokens, audio - cached_audio)
+            .with(Meter::CachedInputAudioTokens, cached_audio)
+            .with(Meter::InputImageTokens, image - cached_image)
+            .with(Meter::CachedInputImageTokens, cached_image)
+    }
+}
+
 /// Reads a usage object. Another kind of value, or an object without counts, reports nothing.
 ///
 /// # Errors
@@ -175,7 +231,12 @@ impl Counts {
             (Some(prompt), None) => (prompt, total.unwrap_or(prompt).saturating_sub(prompt)),
             // A total alone, as old MiniMax models report, cannot be split.
             (None, None) if self.total != Count::Absent => return Report::default(),
-            (None, _) => return nonsense,
+            // Pictures of Ark's: what was generated, and a total that has no more.
+            (None, Some(completion)) => match total {
+                Some(total) => (total.saturating_sub(completion), completion),
+                None => return nonsense,
+            },
+            (None, None) => return nonsense,
         };
         self.split(prompt, completion, total)
     }
@@ -187,38 +248,31 @@ impl Counts {
         let outside = reasoning > 0 && total == Some(sum.saturating_add(reasoning));
         let mut suspect = !outside && total.is_some_and(|total| total != sum);
         let completion = if outside { completion.saturating_add(reasoning) } else { completion };
-        suspect |= prompt > Usage::LIMIT || completion > Usage::LIMIT;
+        let is_absurd = |count: &Count| count.value().is_some_and(|count| count > Usage::LIMIT);
+        suspect |= completion > Usage::LIMIT || self.all().iter().any(is_absurd);
 
-        let mut usage = Usage::default();
-        let mut split = |whole: u64, rest: Meter, parts: &[(Meter, Count)]| {
-            let mut left = whole.min(Usage::LIMIT);
-            for (meter, count) in parts {
-                let part = count.value().unwrap_or(0);
-                suspect |= part > left;
-                usage.set(*meter, part.min(left));
-                left -= part.min(left);
-            }
-            usage.set(rest, left);
-        };
-        split(
-            prompt,
-            Meter::InputTokens,
-            &[
-                (Meter::CachedInputTokens, self.cached),
-                (Meter::CacheWriteTokens, self.cache_write),
-                (Meter::InputAudioTokens, self.input_audio),
-                (Meter::InputImageTokens, self.input_image),
-            ],
-        );
-        split(
-            completion,
-            Meter::OutputTokens,
-            &[
-                (Meter::ReasoningTokens, self.reasoning),
-                (Meter::OutputAudioTokens, self.output_audio),
-                (Meter::OutputImageTokens, self.output_image),
-            ],
-        );
+        let of = |count: Count| count.value().unwrap_or(0);
+        let mut usage = Prompt {
+            whole: prompt,
+            write: of(self.cache_write),
+            audio: of(self.input_audio),
+            image: of(self.input_image),
+            cached: of(self.cached),
+            ..Prompt::default()
+        }
+        .split();
+        let mut left = completion.min(Usage::LIMIT);
+        for (meter, count) in [
+            (Meter::ReasoningTokens, self.reasoning),
+            (Meter::OutputAudioTokens, self.output_audio),
+            (Meter::OutputImageTokens, self.output_image),
+        ] {
+            let part = of(count);
+            suspect |= part > left;
+            usage.set(meter, part.min(left));
+            left -= part.min(left);
+        }
+        usage.set(Meter::OutputTokens, left);
         Report { usage: Some(usage), suspect }
     }
 
@@ -312,13 +366,49 @@ mod tests {
     }
 
     #[test]
-    fn a_part_larger_than_the_whole_is_clamped_and_flagged() {
+    fn more_generated_than_there_is_is_clamped_and_flagged() {
         check(
             r#"{"prompt_tokens":10,"completion_tokens":5,
             "prompt_tokens_details":{"cached_tokens":12},
             "completion_tokens_details":{"reasoning_tokens":9}}"#,
             true,
             &[(Meter::CachedInputTokens, 10), (Meter::ReasoningTokens, 5)],
+        );
+    }
+
+    #[test]
+    fn more_cached_than_there_is_is_clamped_and_believed() {
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":5,
+            "prompt_tokens_details":{"cached_tokens":12}}"#,
+            false,
+            &[(Meter::CachedInputTokens, 10), (Meter::OutputTokens, 5)],
+        );
+    }
+
+    #[test]
+    fn what_is_cached_is_text_first_and_then_pictures_or_sound() {
+        check(
+            r#"{"prompt_tokens":1000,"completion_tokens":5,
+            "prompt_tokens_details":{"cached_tokens":768,"image_tokens":800,"text_tokens":200}}"#,
+            false,
+            &[
+                (Meter::CachedInputTokens, 200),
+                (Meter::InputImageTokens, 232),
+                (Meter::CachedInputImageTokens, 568),
+                (Meter::OutputTokens, 5),
+            ],
+        );
+        check(
+            r#"{"prompt_tokens":100,"completion_tokens":5,
+            "prompt_tokens_details":{"cached_tokens":60,"audio_tokens":90}}"#,
+            false,
+            &[
+                (Meter::CachedInputTokens, 10),
+                (Meter::InputAudioTokens, 40),
+                (Meter::CachedInputAudioTokens, 50),
+                (Meter::OutputTokens, 5),
+            ],
         );
     }
 
@@ -375,9 +465,10 @@ mod tests {
             ));
             let usage = read.usage.unwrap();
             prop_assert_eq!((usage.input_tokens(), usage.output_tokens()), (prompt, completion));
-            let fits = cached + write + audio + image <= prompt
-                && reasoning + sound + picture <= completion;
-            prop_assert_eq!(read.suspect, !fits);
+            let all_cached = [Meter::CachedInputTokens, Meter::CachedInputAudioTokens,
+                Meter::CachedInputImageTokens].iter().map(|meter| usage.of(*meter)).sum::<u64>();
+            prop_assert_eq!(all_cached, cached.min(prompt - usage.of(Meter::CacheWriteTokens)));
+            prop_assert_eq!(read.suspect, reasoning + sound + picture > completion);
         }
     }
 }

@@ -130,7 +130,8 @@ async fn drain(flow: &mut Flow) {
 /// What went through, as booking wants it. Counting takes a while and is needed only without a
 /// report, so it is done on a thread that may block.
 async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
-    let believed = decoder.usage().filter(|_| !decoder.usage_suspect());
+    let suspect = decoder.usage_suspect();
+    let believed = decoder.usage().filter(|_| !suspect);
     let empty = !decoder.has_content() && believed.is_none_or(|u| u.output_tokens() == 0);
     let tier = decoder.service_tier().map(str::to_owned);
     let told = decoder.told();
@@ -140,7 +141,7 @@ async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
     } else {
         0
     };
-    Delivered { reported: believed, told, input, tier, counted_output, empty, part }
+    Delivered { reported: believed, suspect, told, input, tier, counted_output, empty, part }
 }
 
 /// Who ended a stream that failed: the provider, also by taking too long or by refusing to go on

@@ -11,19 +11,26 @@ use anima_core::usage::{Meter, Usage};
 use bytes::Bytes;
 
 use super::messages_in::{google_signature, thoughts};
-use crate::canonical::{Answer, Body, Choice, Issuer, Part, Signature, Stop, ToolUse, tier};
+use crate::canonical::{
+    Answer, Body, CallIds, Choice, Issuer, Part, Signature, Stop, ToolUse, tier,
+};
 use crate::dialect::openai::usage::{self, Report};
 use crate::dialect::{Echo, prefixed};
 use crate::json::{Cursor, Node, Outline, Writer};
+
+/// More calls than a choice has: what tells the places of two choices apart.
+const CALLS_MAX: usize = 1_000;
 
 /// Reads an answer.
 pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Answer<'a>, Failure> {
     let root = outline.root();
     let choices = root.get("choices").ok_or(Failure::AnswerMalformed)?;
+    let id = root.text_of("id").unwrap_or_default();
+    let ids = CallIds::of(&id, root.raw().as_bytes());
     Ok(Answer {
-        id: root.text_of("id").unwrap_or_default(),
+        id,
         model: root.text_of("model").unwrap_or_default(),
-        choices: choices.elements().map(choice).collect(),
+        choices: choices.elements().enumerate().map(|(at, node)| choice(at, node, ids)).collect(),
         report: root.get("usage").map(report).unwrap_or_default(),
         service_tier: root.text_of("service_tier"),
     })
@@ -34,7 +41,7 @@ pub(crate) fn report(node: Node<'_, '_>) -> Report {
     usage::read(&mut Cursor::new(node.raw().as_bytes())).unwrap_or_default()
 }
 
-fn choice<'a>(node: Node<'_, 'a>) -> Choice<'a> {
+fn choice<'a>(number: usize, node: Node<'_, 'a>, ids: CallIds) -> Choice<'a> {
     let mut parts = Vec::new();
     if let Some(message) = node.get("message") {
         parts = thoughts(message);
@@ -45,7 +52,9 @@ fn choice<'a>(node: Node<'_, 'a>) -> Choice<'a> {
             parts.push(Part::new(Body::Refusal(refusal)));
         }
         if let Some(calls) = message.get("tool_calls") {
-            parts.extend(calls.elements().enumerate().filter_map(|(at, node)| call(at, node)));
+            let place = |at: usize| number * CALLS_MAX + at;
+            let calls = calls.elements().enumerate();
+            parts.extend(calls.filter_map(|(at, node)| call(place(at), node, ids)));
         }
     }
     let finish = node.text_of("finish_reason");
@@ -78,11 +87,11 @@ fn content<'a>(node: Node<'_, 'a>, parts: &mut Vec<Part<'a>>) {
     }
 }
 
-fn call<'a>(at: usize, node: Node<'_, 'a>) -> Option<Part<'a>> {
+fn call<'a>(place: usize, node: Node<'_, 'a>, ids: CallIds) -> Option<Part<'a>> {
     let function = node.get("function")?;
     let id = node.text_of("id").filter(|id| !id.is_empty());
     let mut part = Part::new(Body::ToolUse(ToolUse {
-        id: id.unwrap_or_else(|| Cow::Owned(format!("call_{at}"))),
+        id: id.unwrap_or_else(|| Cow::Owned(ids.id(place))),
         name: function.text_of("name")?,
         arguments: arguments(function),
     }));

@@ -11,7 +11,7 @@ use anima_core::failure::Failure;
 
 use super::answer::{arguments, report, stop_of};
 use super::messages_in::google_signature;
-use crate::canonical::{Delta, Event, Opening, Sink, Stop};
+use crate::canonical::{CallIds, Delta, Event, Opening, Sink, Stop};
 use crate::dialect::openai::fault::Fault;
 use crate::json::{Node, Outline};
 
@@ -25,6 +25,7 @@ const CALLS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     is_started: bool,
+    ids: CallIds,
     parts: usize,
     choices: Vec<Running>,
 }
@@ -86,6 +87,7 @@ impl Reader {
             self.is_started = true;
             let id = root.text_of("id").unwrap_or_default();
             let model = root.text_of("model").unwrap_or_default();
+            self.ids = CallIds::of(&id, root.raw().as_bytes());
             sink.take(Event::Start { id, model });
         }
     }
@@ -101,7 +103,7 @@ impl Reader {
         let Some(running) = self.choices.get_mut(at) else {
             return;
         };
-        let parts = &mut self.parts;
+        let parts = (&mut self.parts, self.ids);
         if let Some(logprobs) = node.get("logprobs") {
             sink.take(Event::Logprobs(number, logprobs.raw().into()));
         }
@@ -128,7 +130,13 @@ impl Reader {
 }
 
 impl Running {
-    fn delta(&mut self, choice: u64, delta: Node<'_, '_>, parts: &mut usize, sink: &mut dyn Sink) {
+    fn delta(
+        &mut self,
+        choice: u64,
+        delta: Node<'_, '_>,
+        (parts, ids): (&mut usize, CallIds),
+        sink: &mut dyn Sink,
+    ) {
         let thought = delta.text_of("reasoning_content").or_else(|| delta.text_of("reasoning"));
         self.prose(Prose::Reasoning, choice, thought, parts, sink);
         if let Some(content) = delta.get("content") {
@@ -144,7 +152,7 @@ impl Running {
         }
         self.prose(Prose::Refusal, choice, delta.text_of("refusal"), parts, sink);
         for call in delta.get("tool_calls").iter().flat_map(Node::elements) {
-            self.call(choice, call, parts, sink);
+            self.call(choice, call, (parts, ids), sink);
         }
     }
 
@@ -184,7 +192,13 @@ impl Running {
         }
     }
 
-    fn call(&mut self, choice: u64, node: Node<'_, '_>, parts: &mut usize, sink: &mut dyn Sink) {
+    fn call(
+        &mut self,
+        choice: u64,
+        node: Node<'_, '_>,
+        (parts, ids): (&mut usize, CallIds),
+        sink: &mut dyn Sink,
+    ) {
         let Some(function) = node.get("function") else {
             return;
         };
@@ -204,7 +218,7 @@ impl Running {
             None if self.calls.len() < CALLS_MAX => {
                 self.close_prose(sink);
                 let part = next(parts);
-                let id = id.unwrap_or_else(|| Cow::Owned(format!("call_{part}")));
+                let id = id.unwrap_or_else(|| Cow::Owned(ids.id(part)));
                 self.calls.push(Call { index, id: id.clone().into_owned(), part });
                 let name = name.unwrap_or_default();
                 let opening = Opening::ToolUse(id, name, google_signature(node));
