@@ -158,7 +158,7 @@ async fn one_picture_with_two_rates_is_paid_once(app: &TestApp) {
         let owed = 2 * nano(SALE);
         assert_eq!(
             sides(&legs),
-            [("wallet:main", owed, false), ("cost_of_sales", owed, false)],
+            [("wallet:acme", owed, false), ("cost_of_sales", owed, false)],
             "{fault}: {reply:?}"
         );
     }
