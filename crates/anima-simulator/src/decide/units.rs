@@ -1,7 +1,8 @@
 //! Moderations, pictures and reranks: answers of a fixed form.
 //!
 //! They are counted in units, not in tokens: the truth log bills none, and whoever checks a bill
-//! counts what the answer holds. Tokens are told where the script wants a lie. Sources: `OpenAI`'s and Jina's API references, November 2026.
+//! counts what the answer holds. Tokens are told where the script wants a lie. Sources:
+//! `OpenAI`'s and Jina's API references, November 2026.
 
 use serde_json::{Value, json};
 

@@ -68,8 +68,8 @@ fn a_result_has_the_name_of_the_call_before_it_also_where_a_client_repeats_an_id
             "function": {"name": name, "arguments": "{}"}}]})
     };
     let said = |text: &str| json!({"role": "tool", "tool_call_id": "call_0", "content": text});
-    let messages = json!([{"role": "user", "content": "x"}, called("weather"), said("rain"), called("clock"),
-        said("noon")]);
+    let asked = json!({"role": "user", "content": "x"});
+    let messages = json!([asked, called("weather"), said("rain"), called("clock"), said("noon")]);
     let sent = lookup("gemini").unwrap();
     let sent = sent.encode(&chat(&messages, false), Destination::bare("m")).unwrap().body.concat();
     let sent = String::from_utf8(sent).unwrap();

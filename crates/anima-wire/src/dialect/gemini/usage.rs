@@ -2,8 +2,8 @@
 //!
 //! The prompt includes what was cached, the candidates exclude thoughts, and results of tools that
 //! ran at Google are counted apart and are input. In a stream each chunk has the sum so far.
-//! Invariant: the meters add up to the total, and totals that had to be bent are flagged as suspect.
-//! Source: `a-inbound` A.3.3, `c-conversion` C.6.
+//! Invariant: the meters add up to the total, and totals that had to be bent are flagged as
+//! suspect. Source: `a-inbound` A.3.3, `c-conversion` C.6.
 
 use anima_core::usage::{Meter, Usage};
 

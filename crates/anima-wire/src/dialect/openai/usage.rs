@@ -2,8 +2,9 @@
 //!
 //! Vendors nest counts in one another, under several names, and some lie. Invariant: the meters of
 //! a report add up to the provider's totals, none is negative or above [`Usage::LIMIT`], and
-//! totals that had to be bent are flagged as suspect; parts of the prompt that overlap are not. Reasoning is part of the completion unless the
-//! total says otherwise (xAI). Sources: `a-inbound` A.1.3, `b-outbound-chat` B.2.
+//! totals that had to be bent are flagged as suspect; parts of the prompt that overlap are not.
+//! Reasoning is part of the completion unless the total says otherwise (xAI). Sources: `a-inbound`
+//! A.1.3, `b-outbound-chat` B.2.
 
 use anima_core::usage::{Meter, Usage};
 
