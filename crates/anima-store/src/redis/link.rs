@@ -14,6 +14,7 @@ use redis::{
 };
 
 use super::address::Address;
+use super::{Fault, fault};
 
 /// A live connection; clones share it.
 #[derive(Clone)]
@@ -126,21 +127,24 @@ async fn open(
     };
     link.clone().ping().await?;
     if matches!(link, Link::One(_)) {
-        server.run = run_of(link.clone()).await;
+        server.run = run_of(link.clone()).await?;
     }
     Ok((link, server))
 }
 
-/// Which process answers.
-async fn run_of(link: Link) -> u32 {
+/// Which process answers. A server that does not let itself be asked has no number; one that has
+/// not answered might have one, and counters of another process must not be taken for its own.
+async fn run_of(link: Link) -> RedisResult<u32> {
     let mut command = redis::cmd("INFO");
     command.arg("server");
-    let said: RedisResult<String> = link.command(&command).await;
-    let said = said.unwrap_or_default();
+    let said: String = match link.command(&command).await {
+        Err(error) if fault(&error) != Fault::Command => return Err(error),
+        said => said.unwrap_or_default(),
+    };
     let run = said.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
-    run.trim().bytes().fold(0, |hash: u32, byte| {
+    Ok(run.trim().bytes().fold(0, |hash: u32, byte| {
         hash.wrapping_mul(16_777_619) ^ u32::from(byte) ^ hash.rotate_left(13)
-    })
+    }))
 }
 
 /// Where a Sentinel says that the primary is. `None` where none is asked, or none knows.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anima_simulator::proxy::{Mode, Proxy};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::*;
@@ -139,4 +141,48 @@ async fn a_pipeline_is_one_answer() {
     pipe.atomic().incr(&key, 2).incr(&key, 3).pexpire(&key, 1_000).ignore();
     let counts: (i64, i64) = redis.pipeline(&pipe).await.unwrap();
     assert_eq!(counts, (2, 5));
+}
+
+/// A server that says this to INFO, or hangs up on who asks.
+async fn who_says(words: Option<&'static str>) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (from, mut to) = client.into_split();
+        let mut lines = BufReader::new(from).lines();
+        while let Ok(Some(head)) = lines.next_line().await {
+            let parts: usize = head.trim_start_matches('*').parse().unwrap();
+            let mut said = Vec::new();
+            for _ in 0..2 * parts {
+                said.push(lines.next_line().await.unwrap().unwrap());
+            }
+            let answer = match said.get(1).map(String::as_str) {
+                Some("PING") => "+PONG\r\n",
+                Some("INFO") => match words {
+                    Some(words) => words,
+                    None => return,
+                },
+                _ => "+OK\r\n",
+            };
+            to.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_link_whose_server_did_not_say_which_one_it_is_is_not_handed_out() {
+    let run = async |words| {
+        let address = Address::parse(&who_says(words).await).unwrap();
+        let bounds = (Duration::from_secs(5), Duration::from_secs(5));
+        link::connect(&address, bounds).await.map(|(_, server)| server.run)
+    };
+    assert!(run(None).await.is_err(), "it hung up");
+    assert!(run(Some("-BUSY a script runs\r\n")).await.is_err(), "it will say so later");
+    assert_eq!(run(Some("-NOPERM not for you\r\n")).await.unwrap(), 0);
+    assert_eq!(run(Some("+redis_version:7\r\n")).await.unwrap(), 0);
+    let [one, other] = ["+run_id:a1\r\n", "+run_id:b2\r\n"];
+    let (one, other) = (run(Some(one)).await.unwrap(), run(Some(other)).await.unwrap());
+    assert!(one != 0 && other != 0 && one != other, "{one} {other}");
 }
