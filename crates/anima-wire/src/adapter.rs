@@ -14,6 +14,7 @@ mod gemini;
 pub mod look_up; // what became of a call, asked afterwards
 mod openai_compatible;
 mod openai_responses;
+mod passed; // in the client's own dialect
 pub mod presets; // vendors that need no adapter of their own
 mod retry_after;
 mod sound; // what speaking and hearing come to

@@ -10,6 +10,7 @@ use anima_core::failure::Failure;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::passed::passed;
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, retry_after, secure,
@@ -48,7 +49,8 @@ impl Adapter for Anthropic {
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
         let upstream_model = to.model;
         if request.dialect == Dialect::Anthropic {
-            return Ok(Encoded::new(PATH, request.rewrite(upstream_model, OLDER)));
+            let segments = request.rewrite(upstream_model, OLDER);
+            return Ok(passed(PATH, Dialect::Anthropic, segments));
         }
         let thinks_by_budget = THINKS_BY_BUDGET.iter().any(|name| upstream_model.contains(name));
         let target = Target { model: upstream_model, thinks_by_budget };

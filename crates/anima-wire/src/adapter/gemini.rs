@@ -13,6 +13,7 @@ use anima_core::failure::Failure;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 
+use super::passed::passed;
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, embedding, neutral_message, retry_after, secure,
@@ -52,7 +53,7 @@ impl Adapter for Gemini {
         }
         let path = path(upstream_model, if request.stream { STREAM } else { WHOLE });
         if request.dialect == Dialect::Gemini {
-            return Ok(Encoded::new(path, request.with_limit()));
+            return Ok(passed(path, Dialect::Gemini, request.with_limit()));
         }
         let is_newer = !OLDER_MODELS.iter().any(|name| upstream_model.contains(name));
         let target = Target { model: upstream_model, is_newer };

@@ -12,6 +12,7 @@ use anima_core::failure::Failure;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
 
+use super::passed::passed;
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, embedding, presets, retry_after, secure,
@@ -55,7 +56,12 @@ impl Adapter for OpenAiCompatible {
             // Models of OpenAI's that reason refuse the older name; many who copy know no other.
             let limit = if self.is_openai { NEWER } else { OLDER };
             let content_type = request.content_type().cloned();
-            let encoded = Encoded::new(path, request.rewrite(upstream_model, limit));
+            let segments = request.rewrite(upstream_model, limit);
+            let encoded = if request.endpoint == Endpoint::ChatCompletions {
+                passed(path, Dialect::OpenAiChat, segments)
+            } else {
+                Encoded::new(path, segments)
+            };
             return Ok(Encoded { content_type, ..encoded });
         }
         if request.endpoint == Endpoint::Embeddings {

@@ -9,6 +9,7 @@ use anima_core::failure::Failure;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
 
+use super::passed::passed;
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, retry_after, secure,
@@ -40,7 +41,8 @@ impl Adapter for OpenAiResponses {
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
         let upstream_model = to.model;
         if request.dialect == Dialect::Responses {
-            return Ok(Encoded::new(PATH, request.rewrite(upstream_model, LIMIT)));
+            let segments = request.rewrite(upstream_model, LIMIT);
+            return Ok(passed(PATH, Dialect::Responses, segments));
         }
         let carried = convert(request, |wanted| write_request(wanted, upstream_model))?;
         Ok(Encoded::carried(PATH, carried))

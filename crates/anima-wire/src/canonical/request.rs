@@ -378,18 +378,23 @@ impl Issuer {
             Self::OpenAi => "anima.openai.",
         }
     }
+
+    /// Whose signature a text is, if it has a tag of ours.
+    pub(crate) fn of_tag(text: &str) -> Option<Self> {
+        let all = [Self::Anthropic, Self::Google, Self::OpenAi];
+        all.into_iter().find(|issuer| text.starts_with(issuer.tag()))
+    }
 }
 
 impl<'a> Signature<'a> {
     /// Reads a signature from a dialect whose own issuer this is: a tag says that another one made
     /// it.
     pub fn read(own: Issuer, value: Cow<'a, str>) -> Self {
-        for issuer in [Issuer::Anthropic, Issuer::Google, Issuer::OpenAi] {
-            if let Some(rest) = value.strip_prefix(issuer.tag()) {
-                return Self { issuer, value: Cow::Owned(rest.to_owned()) };
-            }
+        let tagged = Issuer::of_tag(&value);
+        match tagged.and_then(|issuer| Some((issuer, value.strip_prefix(issuer.tag())?))) {
+            Some((issuer, rest)) => Self { issuer, value: Cow::Owned(rest.to_owned()) },
+            None => Self { issuer: own, value },
         }
-        Self { issuer: own, value }
     }
 
     /// The two pieces of it as it stands in a dialect whose own issuer this is.
