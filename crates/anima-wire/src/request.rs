@@ -129,6 +129,8 @@ pub struct CallRequest {
     pub audio_seconds: u64,
     /// The tier asked for.
     pub service_tier: Option<String>,
+    /// Searches of the web that a chat completion is asked for, which are paid beside its tokens.
+    pub searches: u64,
     /// The whole body as it came.
     pub body: Bytes,
     /// What the gateway lowered the output limit to, if it did.
@@ -185,6 +187,7 @@ impl CallRequest {
             characters: read.characters,
             audio_seconds: 0,
             service_tier: read.service_tier,
+            searches: read.searches,
             places: read.places,
             limited_to: None,
             form: None,
@@ -235,6 +238,7 @@ impl CallRequest {
             characters: 0,
             audio_seconds: 0,
             service_tier: read.service_tier,
+            searches: 0,
             places: read.places,
             limited_to: None,
             form: None,
@@ -264,6 +268,7 @@ impl CallRequest {
             characters: 0,
             audio_seconds: 0,
             service_tier: None,
+            searches: 0,
             places: read.places,
             limited_to: None,
             form: None,

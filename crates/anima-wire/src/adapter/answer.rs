@@ -16,7 +16,7 @@ use crate::dialect::Dialect;
 use crate::dialect::openai::choice::Tally;
 use crate::dialect::openai::fault::Fault;
 use crate::dialect::openai::reply::Reply;
-use crate::dialect::openai::usage::Report;
+use crate::dialect::openai::usage::{Report, with_search};
 use crate::json::{Node, Outline};
 use crate::request::{CallRequest, Endpoint};
 use crate::tokens;
@@ -86,6 +86,8 @@ impl Answer {
             return Err(Failure::AnswerMalformed);
         }
         let usage = reply.report.usage.filter(|usage| !usage.is_empty());
+        let searched = tally.cites || request.searches > 0;
+        let usage = usage.map(|usage| with_search(usage, searched));
         let silent = usage.is_some_and(|usage| usage.output_tokens() == 0);
         let zeros = reply.report.usage.is_some() && usage.is_none();
         Ok(Self {

@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn anthropic_gets_no_thoughts_that_it_did_not_sign() {
-        let thought = |signature: &str| json!({"type": "thinking", "thinking": "hm, a, b", "signature": signature});
+        let thought =
+            |sealed: &str| json!({"type": "thinking", "thinking": "", "signature": sealed});
         let text = json!({"type": "text", "text": "so"});
         let body = |content: Value| {
             json!({"model": "m", "messages": [{"role": "user", "content": "q"}, content,
@@ -272,10 +273,11 @@ mod tests {
 
     #[test]
     fn gemini_gets_a_placeholder_for_calls_and_no_foreign_thoughts() {
-        let part = |signature: &str| json!({"functionCall": {"name": "f", "args": {}}, "thoughtSignature": signature});
-        let thought = json!({"text": "hm", "thought": true,
-            "thoughtSignature": "anima.anthropic.E"});
-        let text = json!({"text": "so", "thoughtSignature": "anima.anthropic.E"});
+        let call = json!({"name": "f", "args": {}});
+        let part = |signature: &str| json!({"functionCall": call, "thoughtSignature": signature});
+        let sealed = "anima.anthropic.E";
+        let thought = json!({"text": "hm", "thought": true, "thoughtSignature": sealed});
+        let text = json!({"text": "so", "thoughtSignature": sealed});
         let body = json!({"contents": [{"role": "model", "parts":
             [thought, text, part("anima.openai.x"), part("CgYK")]}]});
         let (found, dropped) = sent(Dialect::Gemini, &body);
@@ -294,7 +296,11 @@ mod tests {
             }
             item
         };
-        let reasoning = |id: &str, sealed: &str| json!({"type": "reasoning", "id": id, "summary": [], "encrypted_content": sealed});
+        let reasoning = |id: &str, sealed: &str| {
+            let mut item = json!({"type": "reasoning", "id": id, "summary": []});
+            item["encrypted_content"] = json!(sealed);
+            item
+        };
         let own = reasoning("rs_0682a1f3bc", "gAAAA");
         let body = json!({"model": "m", "input": [reasoning("rs_0", "anima.anthropic.x"), own,
             reasoning("rs_7f31", "anima.google.y"), message(json!("msg_1")),

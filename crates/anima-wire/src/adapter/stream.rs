@@ -45,7 +45,7 @@ enum Kind {
 impl StreamDecoder {
     /// A decoder for a stream in OpenAI's dialect that passes.
     fn passing(request: &CallRequest) -> Self {
-        let kind = Kind::Passing(Box::new(Passing::new(request.include_usage)));
+        let kind = Kind::Passing(Box::new(Passing::new(request.include_usage, request.searches)));
         Self { kind, frames: None }
     }
 

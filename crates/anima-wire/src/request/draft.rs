@@ -60,6 +60,8 @@ pub(super) struct Draft<'a> {
     /// Of a speech.
     characters: u64,
     stream_format: Option<Value<'a>>,
+    /// Searches of the web that are asked for.
+    searches: u64,
     closing: usize,
 }
 
@@ -70,6 +72,7 @@ pub(super) struct Checked {
     pub(super) output_tokens_max: Option<u64>,
     pub(super) choices: u64,
     pub(super) service_tier: Option<String>,
+    pub(super) searches: u64,
     pub(super) prompt: Prompt,
     pub(super) characters: u64,
     pub(super) places: Places,
@@ -141,6 +144,7 @@ impl<'a> Draft<'a> {
             "best_of" => self.best_of = Some(value),
             "service_tier" => self.service_tier = Some(value),
             "stream_format" => self.stream_format = Some(value),
+            "web_search_options" => self.searches = u64::from(value.kind != Kind::Null),
             "tools" | "functions" | "response_format" | "prediction" | "suffix"
             | "instructions" => {
                 self.prompt.bytes += value.raw.len();
@@ -171,6 +175,7 @@ impl<'a> Draft<'a> {
             output_tokens_max: if generates { self.output_tokens_max(endpoint)? } else { None },
             choices: self.choices(endpoint)?,
             service_tier,
+            searches: self.searches,
             characters: self.characters,
             places: Places {
                 model: model_place,

@@ -163,6 +163,7 @@ pub(super) fn read(
         characters: 0,
         audio_seconds,
         service_tier: None,
+        searches: 0,
         limited_to: None,
         form: Some(form),
         places: Places {

@@ -328,3 +328,27 @@ fn searches_in_files_and_containers_for_code_are_fees_beside_the_tokens() {
     let fees = 10_000_000 + 2 * 2_500_000 + 2 * 30_000_000;
     assert_eq!((charge.units, charge.stood_in), (tokens + fees, false));
 }
+
+/// Searches that a chat completion makes, as far as its provider lets them be known.
+#[test]
+fn a_chat_that_searches_the_web_pays_for_it_once() {
+    let searches = |usage: Usage| usage.of(Meter::SearchCalls);
+    let plain = r#"{"choices":[{"message":{"content":"x","annotations":[]}}],
+        "usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+    assert_eq!(searches(usage("openai", plain)), 0);
+    let cited = plain.replace("[]}", r#"[{"type":"url_citation","url_citation":{"url":"u"}}]}"#);
+    assert_eq!(searches(usage("openai", &cited)), 1);
+    let xai = plain.replace("\"prompt_tokens\"", "\"num_sources_used\":7,\"prompt_tokens\"");
+    assert_eq!(searches(usage("openai_compatible", &xai)), 7);
+    let asked = r#"{"model":"m","messages":[{}],"stream":true,"web_search_options":{}}"#;
+    let asked = CallRequest::parse(Endpoint::ChatCompletions, asked.into()).unwrap();
+    let mut decoder = lookup("openai").unwrap().stream(&asked);
+    let last = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+    let said = r#"{"choices":[{"delta":{"content":"x"}}]}"#;
+    let text = format!("data: {said}\n\ndata: {last}\n\ndata: [DONE]\n\n");
+    decoder.push(text.into(), &mut Vec::new()).unwrap();
+    assert_eq!(searches(decoder.usage().unwrap()), 1);
+    let cites = r#"{"choices":[{"delta":{"annotations":[{"type":"url_citation"}]}}]}"#;
+    let (decoder, _) = stream("openai", &[said, cites, last, "[DONE]"]);
+    assert_eq!(searches(decoder.usage().unwrap()), 1);
+}

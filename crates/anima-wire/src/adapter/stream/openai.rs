@@ -17,7 +17,7 @@ use self::alike::Alike;
 use crate::dialect::openai::choice::Tally;
 use crate::dialect::openai::fault::Fault;
 use crate::dialect::openai::reply::Reply;
-use crate::dialect::openai::usage::Report;
+use crate::dialect::openai::usage::{Report, with_search};
 use crate::sse::{self, Event, Filter, TooLarge, Verdict};
 use crate::tokens;
 
@@ -70,13 +70,16 @@ impl From<TooLarge> for Failure {
 }
 
 impl Passing {
-    /// A decoder before the first byte. `include_usage`: whether the client asked for usage.
-    pub(super) const fn new(include_usage: bool) -> Self {
+    /// A decoder before the first byte. `include_usage`: whether the client asked for usage;
+    /// `searches`: how many searches of the web it asked for.
+    pub(super) const fn new(include_usage: bool, searches: u64) -> Self {
+        let mut tally = Tally::keeping(KEPT_BYTES_MAX);
+        tally.cites = searches > 0;
         Self {
             filter: Filter::new(),
             facts: Facts {
                 include_usage,
-                tally: Tally::keeping(KEPT_BYTES_MAX),
+                tally,
                 phase: Phase::Waiting,
                 has_content: false,
                 report: Report { usage: None, suspect: false },
@@ -139,7 +142,9 @@ impl Passing {
     /// What the provider says was consumed. `None` when it said nothing usable; zeros next to
     /// content are not usable.
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.facts.report.usage.filter(|usage| !(usage.is_empty() && self.facts.has_content))
+        let facts = &self.facts;
+        let usage = facts.report.usage.filter(|usage| !(usage.is_empty() && facts.has_content));
+        usage.map(|usage| with_search(usage, facts.tally.cites))
     }
 
     /// Whether the report contradicts itself, another one, or what was delivered.

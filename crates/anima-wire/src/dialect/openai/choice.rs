@@ -14,6 +14,8 @@ use crate::json::{Cursor, Error, Kind, Text};
 pub struct Tally {
     /// Whether anything was generated.
     pub content: bool,
+    /// Whether the text cites pages of the web.
+    pub cites: bool,
     /// Bytes of all text seen, as it stood escaped.
     pub bytes: usize,
     /// The text itself, up to the bound. Not used for anything but counting it.
@@ -32,6 +34,7 @@ impl Tally {
     pub const fn keeping(keep_bytes: usize) -> Self {
         Self {
             content: false,
+            cites: false,
             bytes: 0,
             text: String::new(),
             dropped_bytes: 0,
@@ -140,6 +143,11 @@ fn message(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
         b"tool_calls" => cursor.elements(|cursor| call(cursor, tally)).map(|_| ()),
         b"function_call" => call(cursor, tally),
         b"audio" => audio(cursor, tally),
+        b"annotations" => {
+            let told = cursor.value()?.raw;
+            tally.cites |= memchr::memmem::find(told, b"url_citation").is_some();
+            Ok(())
+        }
         b"images" | b"reasoning_details" => {
             tally.content |= !matches!(cursor.value()?.raw, b"null" | b"[]");
             Ok(())

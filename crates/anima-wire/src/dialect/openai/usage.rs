@@ -31,6 +31,15 @@ impl Report {
     }
 }
 
+/// A usage of a chat in which the web was searched, by its citations or because it was asked to:
+/// at least one search, where the provider counts none (`a-inbound` A.1.3).
+pub(crate) fn with_search(mut usage: Usage, searched: bool) -> Usage {
+    if searched && usage.of(Meter::SearchCalls) == 0 {
+        usage.set(Meter::SearchCalls, 1);
+    }
+    usage
+}
+
 /// A count as it stands in the object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Count {
@@ -93,6 +102,8 @@ struct Counts {
     reasoning: Count,
     output_audio: Count,
     output_image: Count,
+    /// Searches of the web, or the sources that they found: xAI's and Perplexity's.
+    searches: Count,
 }
 
 /// What a report says of a prompt: parts of it that may be told twice, by what they are and by
@@ -168,6 +179,7 @@ pub fn read(cursor: &mut Cursor<'_>) -> Result<Report, Error> {
             | b"cache_read_input_tokens" => &mut counts.cached,
             b"cache_creation_input_tokens" => &mut counts.cache_write,
             b"reasoning_tokens" => &mut counts.reasoning,
+            b"num_sources_used" | b"num_search_queries" => &mut counts.searches,
             b"prompt_tokens_details"
             | b"prompt_token_details"
             | b"input_tokens_details"
@@ -274,10 +286,11 @@ impl Counts {
             left -= part.min(left);
         }
         usage.set(Meter::OutputTokens, left);
+        usage.set(Meter::SearchCalls, of(self.searches));
         Report { usage: Some(usage), suspect }
     }
 
-    fn all(&self) -> [Count; 10] {
+    fn all(&self) -> [Count; 11] {
         [
             self.prompt,
             self.completion,
@@ -289,6 +302,7 @@ impl Counts {
             self.reasoning,
             self.output_audio,
             self.output_image,
+            self.searches,
         ]
     }
 }

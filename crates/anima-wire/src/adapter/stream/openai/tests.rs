@@ -20,7 +20,7 @@ fn usage(choices: &str, input: u64, output: u64) -> String {
 }
 
 fn decode(stream: &str) -> (Passing, Vec<Bytes>, Result<(), Failure>) {
-    let mut decoder = Passing::new(false);
+    let mut decoder = Passing::new(false, 0);
     let mut out = Vec::new();
     let result = decoder
         .push(Bytes::copy_from_slice(stream.as_bytes()), &mut out)
@@ -54,7 +54,7 @@ fn a_page_instead_of_a_stream_is_malformed() {
 fn passing_chunks_are_not_copied() {
     let chunk = Bytes::from(format!("{}{}", text("a"), text("b")));
     let mut out = Vec::new();
-    Passing::new(true).push(chunk.clone(), &mut out).unwrap();
+    Passing::new(true, 0).push(chunk.clone(), &mut out).unwrap();
     assert_eq!(out.len(), 1);
     assert_eq!((out[0].as_ptr(), out[0].len()), (chunk.as_ptr(), chunk.len()));
 }
@@ -135,7 +135,7 @@ proptest! {
     ) {
         let stream = parts.concat();
         let run = |cuts: &[usize]| {
-            let mut decoder = Passing::new(include_usage);
+            let mut decoder = Passing::new(include_usage, 0);
             let (mut out, mut start, mut result) = (Vec::new(), 0, Ok(()));
             for end in cuts.iter().copied().chain([stream.len()]) {
                 let piece = Bytes::copy_from_slice(&stream.as_bytes()[start..end]);
