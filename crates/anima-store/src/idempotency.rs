@@ -7,7 +7,8 @@
 //! - A claim ends by [`IdempotencyStore::end`], or is given up by [`IdempotencyStore::abandon`],
 //!   and only by the call that holds it: one whose claim was taken over changes nothing.
 //! - A claim whose process died is judged by the call's hold: not charged, the key is free again;
-//!   charged, the answer is lost, and nobody is told to make the call a second time.
+//!   charged, the answer is lost, and nobody is told to make the call a second time. Without a hold
+//!   the key is free as soon as the lease of [`Claim::node`] was taken away or given back.
 //! - Another request under a key that is in use is [`Verdict::Conflict`].
 //! - A record that has expired is not there, swept or not.
 
@@ -39,11 +40,14 @@ pub struct Claim {
     pub content_hash: [u8; 32],
     /// The call's id, also its hold's.
     pub call: Uuid,
-    /// Which process start makes the call.
+    /// The lease that the call is made under. The caller vouches for this: the call sends nothing
+    /// unless it finds, after its hold was placed, that this very lease has not ended. Under a
+    /// later lease of its process it sends nothing.
     pub node: Uuid,
     /// Now.
     pub at: Timestamp,
-    /// A claim without a hold is believed until here: the call cannot begin any more.
+    /// A claim without a hold and without a lease that has ended is believed until here: the call
+    /// cannot begin any more.
     pub stale_at: Timestamp,
     /// The record is forgotten from here on.
     pub expires_at: Timestamp,

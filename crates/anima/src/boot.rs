@@ -113,7 +113,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
     let late_token = opening.prepare(&stores.schema, ledger, settings.admin_token.given());
     let late = Arc::new(Late::new(&metrics));
     // The lease that `alive` asks for counts from here at the latest.
-    let term = lease::Term::new(tokio::time::Instant::now());
+    let term = lease::Term::new(opener.node, tokio::time::Instant::now());
     if settings.billing == Billing::On {
         stores.ledger = alive(settings, &stores, (opener.node, &opening), &late).await?;
     }
@@ -137,7 +137,7 @@ pub async fn node(settings: &Settings) -> Result<Node, String> {
         body_bytes_max: settings.body_bytes_max,
         body_within: Duration::from_millis(settings.body_timeout_ms),
         room: Room::new(settings.bodies_bytes_max),
-        idempotency: Arc::new(answers(settings, &stores, &secrets, opener.node)),
+        idempotency: Arc::new(answers(settings, &stores, &secrets)),
         tasks: Arc::new(tasks::Tasks::new(&stores, &secrets, opener.node, settings)),
         beats: heartbeat::Beats::of(settings),
     };
@@ -342,17 +342,12 @@ fn relay(
     })
 }
 
-fn answers(
-    settings: &Settings,
-    stores: &Stores,
-    secrets: &Arc<Secrets>,
-    node: Uuid,
-) -> Idempotency {
+fn answers(settings: &Settings, stores: &Stores, secrets: &Arc<Secrets>) -> Idempotency {
     let bounds = Bounds {
         keep_ms: i64::try_from(settings.idempotency_keep_ms).unwrap_or(i64::MAX),
         answer_bytes_max: settings.idempotency_answer_bytes_max,
     };
-    Idempotency::new(Arc::clone(&stores.idempotency), Arc::clone(secrets), node, bounds)
+    Idempotency::new(Arc::clone(&stores.idempotency), Arc::clone(secrets), bounds)
 }
 
 /// Takes the lease of this process, and puts the spool around the ledger. What an earlier process
@@ -471,6 +466,7 @@ impl Node {
         keeping.iter().chain(&working).chain(&watching).for_each(JoinHandle::abort);
         self.plane.relay.records.finish().await;
         self.admin.nodes.leave().await;
+        self.plane.relay.term.end();
         if opened.is_cancelled()
             && let Err(error) = self.plane.relay.ledger.release().await
         {

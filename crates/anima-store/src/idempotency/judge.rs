@@ -1,8 +1,9 @@
 //! What a record means to a claim. Pure; both backends ask it.
 //!
 //! A record says how its call ended, or nothing: then the call's hold is the witness, for it is in
-//! the same database and is closed once, by the call or by recovery. Invariant: no claim is told to
-//! make a call while an earlier one under its key may be or have been charged.
+//! the same database and is closed once, by the call or by recovery. Where there is no hold, the
+//! lease that the claim was made under says whether there can be one yet. Invariant: no claim is
+//! told to make a call while an earlier one under its key may be or have been charged.
 
 use uuid::Uuid;
 
@@ -14,7 +15,8 @@ use super::{Claim, Gone, Verdict};
 /// settled call that has not ended its claim after this long never will. In microseconds.
 const ENDING_US: i64 = 10_000_000;
 
-/// A record as it is stored, with the hold of its call.
+/// A record as it is stored, with the hold of its call and the lease of its node: all as of one
+/// instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) content_hash: [u8; 32],
@@ -27,6 +29,8 @@ pub(super) struct Record {
     pub(super) hold: Option<String>,
     /// When it was closed.
     pub(super) closed_at: Option<i64>,
+    /// The lease of the claim was taken away or given back. Not: it has run out and may be renewed.
+    pub(super) is_orphaned: bool,
 }
 
 /// What to tell a claim that meets a record. `None`: the key may be taken over.
@@ -53,7 +57,14 @@ fn verdict(record: &Record, now: Timestamp) -> Option<Verdict> {
 /// A call that has not said how it ended.
 fn running(record: &Record, now: Timestamp) -> Option<Verdict> {
     match record.hold.as_deref() {
-        // Before the hold, nothing was sent; after the deadline nothing will be.
+        // Before the hold, nothing was sent, and without the lease nothing will be. A call sends
+        // when its hold is on disk and, looked at after that, the lease of its claim surely stands
+        // (see `Claim::node`). So whatever was sent had its hold before its lease ended, and who
+        // sees the lease ended sees the hold. A hold that is placed later all the same, by a
+        // transaction that read the lease before, or under the next lease of its process, is
+        // released unused. Its call ends or frees nothing here: the key is another call's by then.
+        None if record.is_orphaned => None,
+        // After the deadline nothing will be sent either. This is for a node without a lease.
         None => (now.micros() < record.stale_at).then_some(Verdict::Running),
         Some("RELEASED") => None,
         Some("SETTLED") => {
@@ -83,6 +94,7 @@ mod tests {
             expires_at: 100,
             hold: None,
             closed_at: None,
+            is_orphaned: false,
         }
     }
 
@@ -104,5 +116,23 @@ mod tests {
         assert!(judge(&record("RUNNING"), &claim(500)).is_some());
         assert_eq!(judge(&record("RUNNING"), &claim(900)), None);
         assert_eq!(judge(&record("KEPT"), &claim(500)), None);
+    }
+
+    #[test]
+    fn only_what_has_neither_an_end_nor_a_hold_is_free_with_its_lease() {
+        let orphaned = |state, hold: Option<&str>| Record {
+            hold: hold.map(str::to_owned),
+            closed_at: hold.map(|_| 0),
+            is_orphaned: true,
+            ..record(state)
+        };
+        assert_eq!(judge(&orphaned("RUNNING", None), &claim(50)), None);
+        for hold in ["HELD", "UNKNOWN", "SETTLED"] {
+            let verdict = judge(&orphaned("RUNNING", Some(hold)), &claim(50));
+            assert_eq!(verdict, Some(Verdict::Running), "{hold}");
+        }
+        assert!(matches!(judge(&orphaned("KEPT", None), &claim(50)), Some(Verdict::Kept { .. })));
+        let too_large = judge(&orphaned("TOO_LARGE", None), &claim(50));
+        assert!(matches!(too_large, Some(Verdict::Gone { .. })));
     }
 }

@@ -145,5 +145,6 @@ fn record(row: &Row) -> Result<Record, tokio_postgres::Error> {
         expires_at: row.try_get(5)?,
         hold: row.try_get(6)?,
         closed_at: row.try_get(7)?,
+        is_orphaned: row.try_get(8)?,
     })
 }

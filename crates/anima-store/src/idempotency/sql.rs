@@ -12,10 +12,14 @@ pub(super) const CLAIM: &str = "
     VALUES ($1, $2, $3, $4, $5, 'RUNNING', $6, $7, $8)
     ON CONFLICT (kid, key_hash) DO NOTHING";
 
-/// The record of a key, with the hold of its call.
+/// The record of a key, with the hold of its call and the lease of its node: one statement, so that
+/// both are of one instant.
 pub(super) const RECORD: &str = "
-    SELECT i.content_hash, i.call, i.state, i.answer, i.stale_at, i.expires_at, h.state, h.closed_at
-    FROM idempotency i LEFT JOIN hold h ON h.id = i.call
+    SELECT i.content_hash, i.call, i.state, i.answer, i.stale_at, i.expires_at,
+        h.state, h.closed_at, COALESCE(l.state <> 'UP', FALSE)
+    FROM idempotency i
+    LEFT JOIN hold h ON h.id = i.call
+    LEFT JOIN node_lease l ON l.id = i.node
     WHERE i.kid = $1 AND i.key_hash = $2";
 
 /// Takes over a key from call `$9`, which was read in state `$10`.

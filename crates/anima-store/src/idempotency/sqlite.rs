@@ -169,6 +169,7 @@ fn record(tx: &Transaction<'_>, claim: &Claim) -> Result<Option<Record>, Error> 
             expires_at: row.get(5)?,
             hold: row.get(6)?,
             closed_at: row.get(7)?,
+            is_orphaned: row.get(8)?,
         })
     };
     Ok(statement.query_row(params![&*claim.kid, claim.key_hash], columns).optional()?)

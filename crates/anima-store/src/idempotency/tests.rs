@@ -1,6 +1,7 @@
 //! The contract of idempotency records, run against both databases.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use anima_core::money::Currency;
 
 use super::{Claim, Ending, Gone, Verdict};
 use crate::database::{Location, Opener, Stores, open};
-use crate::ledger::BatchObserver;
+use crate::ledger::{BatchObserver, Registration};
 
 /// When the tests happen, and when holds are closed.
 const NOW: Timestamp = Timestamp::from_micros(4_000_000_000_000_000);
@@ -125,6 +126,20 @@ async fn close(stores: &Stores, n: u128, close: Close) {
 
 const SOLD: Close = Close::Settle { sale: 7, estimate: false };
 
+/// Takes a lease for the node of every claim, which lasts for `ttl`.
+async fn lives(stores: &Stores, ttl: Duration) {
+    let node = Registration { node: Uuid::from_u128(0xA), host: String::new(), ttl };
+    stores.ledger.register(node).await.unwrap();
+}
+
+/// The same database, as another node opened it.
+async fn other_node(location: &Location) -> Stores {
+    let opener = Opener { node: Uuid::from_u128(0xB), observer: Arc::new(Deaf) };
+    open(location, &opener).await.unwrap()
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
 /// The rules, under a name that the tests can have.
 mod rules {
     use super::*;
@@ -217,6 +232,34 @@ mod rules {
         assert_eq!(claimed(&stores, &at(3, later(60_001))).await, Verdict::Running);
     }
 
+    pub(super) async fn a_claim_without_a_hold_is_free_when_its_lease_was_given_back(
+        stores: Stores,
+    ) {
+        lives(&stores, HOUR).await;
+        assert_eq!(claimed(&stores, &claim(1)).await, Verdict::Fresh);
+        assert_eq!(claimed(&stores, &claim(2)).await, Verdict::Running);
+        stores.ledger.release().await.unwrap();
+        // By any request: nothing came of the one before.
+        let next = |n| Claim { content_hash: [9; 32], node: Uuid::from_u128(0xB), ..claim(n) };
+        assert_eq!(claimed(&stores, &next(2)).await, Verdict::Fresh);
+        // The one before ends and frees nothing any more, and what nobody's lease vouches for
+        // waits for its time.
+        assert!(!stores.idempotency.end(&claim(1), answer()).await.unwrap());
+        stores.idempotency.abandon(&claim(1)).await.unwrap();
+        assert_eq!(claimed(&stores, &next(3)).await, Verdict::Running);
+    }
+
+    pub(super) async fn a_call_whose_lease_is_gone_is_judged_by_its_hold(stores: Stores) {
+        lives(&stores, HOUR).await;
+        assert_eq!(claimed(&stores, &claim(1)).await, Verdict::Fresh);
+        hold(&stores, 1).await;
+        stores.ledger.release().await.unwrap();
+        // Open: whether it was charged is not known yet.
+        assert_eq!(claimed(&stores, &claim(2)).await, Verdict::Running);
+        close(&stores, 1, SOLD).await;
+        assert_eq!(claimed(&stores, &at(2, later(10_000))).await, gone(1, Gone::Lost));
+    }
+
     pub(super) async fn a_call_that_died_is_running_until_its_hold_is_resolved(stores: Stores) {
         assert_eq!(claimed(&stores, &claim(1)).await, Verdict::Fresh);
         hold(&stores, 1).await;
@@ -260,6 +303,57 @@ async fn opened(location: &Location) -> Stores {
     open(location, &opener).await.unwrap()
 }
 
+/// A lease that has run out may be renewed until another node takes it away.
+async fn a_lease_must_be_taken_away(location: &Location) {
+    let stores = opened(location).await;
+    lives(&stores, Duration::ZERO).await;
+    assert_eq!(claimed(&stores, &claim(1)).await, Verdict::Fresh);
+    let other = other_node(location).await;
+    assert_eq!(claimed(&other, &claim(2)).await, Verdict::Running);
+    stores.ledger.renew(HOUR).await.unwrap();
+    assert_eq!(other.ledger.claim_orphans(10, HOUR).await.unwrap(), Vec::new());
+    assert_eq!(claimed(&other, &claim(2)).await, Verdict::Running);
+    // Over by the database's clock, which shows milliseconds on SQLite.
+    stores.ledger.renew(Duration::ZERO).await.unwrap();
+    while claimed(&other, &claim(2)).await == Verdict::Running {
+        assert_eq!(other.ledger.claim_orphans(10, HOUR).await.unwrap(), Vec::new());
+    }
+    assert!(stores.ledger.renew(HOUR).await.is_err());
+    assert!(!stores.idempotency.end(&claim(1), answer()).await.unwrap());
+    assert!(other.idempotency.end(&claim(2), answer()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_must_be_taken_away_before_its_keys_are_free_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    a_lease_must_be_taken_away(&Location::Sqlite(folder.path().join("a.db"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_must_be_taken_away_before_its_keys_are_free_on_postgres() {
+    let Some(scratch) = crate::tests::postgres().await else {
+        return;
+    };
+    a_lease_must_be_taken_away(&Location::Postgres(scratch.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_without_a_hold_is_free_at_once_after_a_restart_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = Location::Sqlite(folder.path().join("a.db"));
+    let stores = opened(&location).await;
+    lives(&stores, HOUR).await;
+    assert_eq!(claimed(&stores, &claim(1)).await, Verdict::Fresh);
+    // As when the process ends, however it does.
+    drop(stores);
+    let next = other_node(&location).await;
+    let node = Uuid::from_u128(0xB);
+    assert_eq!(claimed(&next, &claim(2)).await, Verdict::Running);
+    let registration = Registration { node, host: String::new(), ttl: HOUR };
+    next.ledger.register(registration).await.unwrap();
+    assert_eq!(claimed(&next, &Claim { node, ..claim(2) }).await, Verdict::Fresh);
+}
+
 /// One test per rule and database.
 macro_rules! on_both {
     ($($rule:ident,)*) => {
@@ -286,6 +380,8 @@ on_both! {
     an_answer_that_is_too_large_is_named,
     what_has_expired_is_not_there_and_is_swept,
     a_call_that_died_before_its_hold_is_made_again_in_time,
+    a_claim_without_a_hold_is_free_when_its_lease_was_given_back,
+    a_call_whose_lease_is_gone_is_judged_by_its_hold,
     a_call_that_died_is_running_until_its_hold_is_resolved,
     a_call_that_died_charged_is_never_made_again,
 }

@@ -51,8 +51,6 @@ pub struct Idempotency {
     store: Arc<dyn IdempotencyStore>,
     secrets: Arc<Secrets>,
     registry: Registry,
-    /// This process start.
-    node: Uuid,
     bounds: Bounds,
 }
 
@@ -96,13 +94,8 @@ pub fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
 
 impl Idempotency {
     /// Keeps answers in `store`, sealed by `secrets`.
-    pub fn new(
-        store: Arc<dyn IdempotencyStore>,
-        secrets: Arc<Secrets>,
-        node: Uuid,
-        bounds: Bounds,
-    ) -> Self {
-        Self { store, secrets, registry: Registry::default(), node, bounds }
+    pub fn new(store: Arc<dyn IdempotencyStore>, secrets: Arc<Secrets>, bounds: Bounds) -> Self {
+        Self { store, secrets, registry: Registry::default(), bounds }
     }
 
     /// Takes the key for a call, or waits for the call that has it, up to its own deadline.
@@ -118,11 +111,13 @@ impl Idempotency {
         call: &Call,
         key: &str,
     ) -> Result<Entry, Refusal> {
-        let claim = self.claim(call, key);
+        let (lease, node) = relay.term.lease();
+        let claim = self.claim(call, key, node);
         loop {
             let mut running = match self.registry.join(&claim) {
                 Joined::First(place) => {
-                    let turn = Turn::new(Arc::clone(self), Arc::clone(relay), claim, place);
+                    let turn =
+                        Turn::new(Arc::clone(self), Arc::clone(relay), (claim, lease), place);
                     return self.take(relay, Box::new(turn), call).await;
                 }
                 Joined::Conflict => return Err(conflict()),
@@ -134,7 +129,7 @@ impl Idempotency {
         }
     }
 
-    fn claim(&self, call: &Call, key: &str) -> Claim {
+    fn claim(&self, call: &Call, key: &str, node: Uuid) -> Claim {
         let deadline = call.deadline.duration_since(call.arrival.instant).as_millis();
         let longest_ms = i64::try_from(deadline).unwrap_or(i64::MAX).saturating_add(GRACE_MS);
         let (kid, request) = (&call.caller.kid, &call.request);
@@ -148,7 +143,7 @@ impl Idempotency {
             key_hash: self.secrets.fingerprint(&[b"key", kid.as_bytes(), key.as_bytes()]),
             content_hash: self.secrets.fingerprint(&content),
             call: call.arrival.id,
-            node: self.node,
+            node,
             at: call.arrival.at,
             stale_at: call.arrival.at.plus_millis(longest_ms),
             expires_at: call.arrival.at.plus_millis(self.bounds.keep_ms),

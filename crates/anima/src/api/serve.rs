@@ -218,7 +218,8 @@ async fn keyed(
             return reply::refuse(&refusal, &facts);
         }
     };
-    let outcome = chat::run(relay, Arc::new(Call { keyed: true, ..call })).await;
+    let keyed = Some(turn.lease());
+    let outcome = chat::run(relay, Arc::new(Call { keyed, ..call })).await;
     let fate = match &outcome.answer {
         Ok(Answer::Whole(..)) => Fate::Keep,
         Ok(Answer::Stream(stream)) => Fate::Record { drains: stream.drains() },

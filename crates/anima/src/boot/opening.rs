@@ -148,7 +148,7 @@ impl Later {
                 let node = mint_id(relay.clock.now(), &*relay.rng);
                 let asked = Instant::now();
                 ledger.register(lease::registration(node)).await.map_err(|e| e.to_string())?;
-                relay.term.replaced(asked);
+                relay.term.replaced(node, asked);
                 *registered = true;
             }
             recovery::take_over(&**ledger).await.map_err(|e| e.to_string())?;

@@ -85,7 +85,7 @@ pub fn admit_at(
         queued: Duration::ZERO,
         steering,
         waits: None,
-        keyed: false,
+        keyed: None,
         deferral: None,
     })
 }

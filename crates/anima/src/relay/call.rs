@@ -90,8 +90,8 @@ pub struct Call {
     pub steering: Steering,
     /// Set while it waits for its turn, where somebody wants to know.
     pub waits: Option<Arc<AtomicBool>>,
-    /// It came under an `Idempotency-Key`.
-    pub keyed: bool,
+    /// It came under an `Idempotency-Key`, claimed under the lease of this number.
+    pub keyed: Option<u64>,
     /// Who has it made, when its caller does not wait for it.
     pub deferral: Option<Arc<dyn Deferral>>,
 }

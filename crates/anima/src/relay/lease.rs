@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
@@ -39,12 +40,19 @@ pub struct Term {
     ends_ms: AtomicU64,
     /// Counts the leases that this process has had.
     number: AtomicU64,
+    /// The last one that it took: its number and its id.
+    lease: Mutex<(u64, Uuid)>,
 }
 
 impl Term {
-    /// The term of a lease that was asked for at `asked`.
-    pub fn new(asked: Instant) -> Self {
-        let term = Self { since: asked, ends_ms: AtomicU64::new(0), number: AtomicU64::new(0) };
+    /// The term of a lease that was asked for at `asked` under the id `node`.
+    pub fn new(node: Uuid, asked: Instant) -> Self {
+        let term = Self {
+            since: asked,
+            ends_ms: AtomicU64::new(0),
+            number: AtomicU64::new(0),
+            lease: Mutex::new((0, node)),
+        };
         term.renewed(asked);
         term
     }
@@ -55,10 +63,27 @@ impl Term {
         self.ends_ms.store(u64::try_from(ends.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
     }
 
-    /// There is a new lease, asked for at `asked`. What was held under the old one is not ours.
-    pub fn replaced(&self, asked: Instant) {
-        self.number.fetch_add(1, Ordering::AcqRel);
+    /// There is a new lease of id `node`, asked for at `asked`. What was held under the old one is
+    /// not ours.
+    pub fn replaced(&self, node: Uuid, asked: Instant) {
+        let mut lease = self.lease.lock();
+        let before = self.number.fetch_add(1, Ordering::AcqRel);
+        *lease = (before.saturating_add(1), node);
         self.renewed(asked);
+    }
+
+    /// The lease is about to be given back. What was held under it, or claimed under it, is not
+    /// sent any more: once it is back, others believe that.
+    pub fn end(&self) {
+        let _lease = self.lease.lock();
+        self.number.fetch_add(1, Ordering::AcqRel);
+        self.ends_ms.store(0, Ordering::Release);
+    }
+
+    /// The lease that an idempotency key is claimed under: its number, and its id. Both of one
+    /// lease, for what the number covers is what others infer from the id.
+    pub fn lease(&self) -> (u64, Uuid) {
+        *self.lease.lock()
     }
 
     /// The lease that a hold is placed under.
@@ -130,7 +155,7 @@ async fn start_again(relay: &Relay) {
         let registering = tokio::time::timeout(EVERY, relay.ledger.register(registration(node)));
         match registering.await.unwrap_or_else(|_late| Err(silent())) {
             Ok(()) => {
-                relay.term.replaced(asked);
+                relay.term.replaced(node, asked);
                 return tracing::warn!(%node, "serving again, under a new id");
             }
             Err(error) => tracing::error!(%error, "failed to take a new lease"),
@@ -145,7 +170,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_term_ends_before_the_lease_and_a_renewal_counts_from_when_it_was_asked_for() {
-        let term = Term::new(Instant::now());
+        let term = Term::new(Uuid::nil(), Instant::now());
         tokio::time::advance(Duration::from_secs(10)).await;
         let asked = Instant::now();
         tokio::time::advance(Duration::from_secs(3)).await;
@@ -158,10 +183,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_claimed_under_a_lease_that_was_replaced_or_given_back_is_not_covered() {
+        let term = Term::new(Uuid::from_u128(1), Instant::now());
+        let first = term.lease();
+        assert_eq!(first.1, Uuid::from_u128(1));
+        term.replaced(Uuid::from_u128(2), Instant::now());
+        let second = term.lease();
+        assert_eq!(second.1, Uuid::from_u128(2));
+        assert!(!term.covers(first.0) && term.covers(second.0));
+        term.end();
+        // A renewal that was under way is told of.
+        term.renewed(Instant::now());
+        assert!(!term.covers(second.0) && !term.covers(term.lease().0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_new_lease_does_not_cover_what_was_held_under_the_old_one() {
-        let term = Term::new(Instant::now());
+        let term = Term::new(Uuid::nil(), Instant::now());
         let held_under = term.number();
-        term.replaced(Instant::now());
+        term.replaced(Uuid::nil(), Instant::now());
         assert!(!term.covers(held_under));
         assert!(term.covers(term.number()));
     }

@@ -135,7 +135,7 @@ async fn commit(
         Close::Settle { sale, .. } => sale,
         Close::Release => 0,
     };
-    let settled = if call.keyed || call.deferral.is_some() {
+    let settled = if call.keyed.is_some() || call.deferral.is_some() {
         relay.ledger.settle_repeatable(settlement).await
     } else {
         relay.ledger.settle(settlement).await

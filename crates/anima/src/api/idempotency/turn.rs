@@ -68,6 +68,8 @@ pub struct Turn {
     pub(super) idempotency: Arc<Idempotency>,
     pub(super) relay: Arc<Relay>,
     claim: Claim,
+    /// The number of the lease that the claim names.
+    lease: u64,
     place: Place,
 }
 
@@ -75,19 +77,25 @@ impl Turn {
     pub(super) fn new(
         idempotency: Arc<Idempotency>,
         relay: Arc<Relay>,
-        claim: Claim,
+        (claim, lease): (Claim, u64),
         place: Place,
     ) -> Self {
-        Self { idempotency, relay, claim, place }
+        Self { idempotency, relay, claim, lease, place }
     }
 
     pub(super) fn claim(&self) -> &Claim {
         &self.claim
     }
 
+    /// The lease that the call is claimed under: under no other one may it send anything.
+    pub fn lease(&self) -> u64 {
+        self.lease
+    }
+
     /// The claim as of now, for another look.
     pub(super) fn look_again(&mut self) {
         self.claim.at = self.relay.clock.now();
+        (self.lease, self.claim.node) = self.relay.term.lease();
     }
 
     /// Gives an answer to those who wait here.

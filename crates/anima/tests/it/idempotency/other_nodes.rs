@@ -20,6 +20,7 @@ use crate::testapp::{TestApp, eventually, on_both, prompt};
 on_both! {
     a_call_of_another_node_is_waited_for;
     a_call_that_died_uncharged_is_made;
+    a_call_whose_node_was_missed_before_its_hold_is_made;
     a_call_that_died_charged_is_not_made_again;
 }
 
@@ -130,6 +131,21 @@ async fn a_call_that_died_uncharged_is_made(app: &TestApp) {
     // The dead one comes back, and its answer is not kept.
     let ending = Ending::Kept(vec![1]);
     assert!(!other.stores.idempotency.end(&other.claim, ending).await.unwrap());
+    assert_eq!(app.calls().await.len(), 1);
+}
+
+async fn a_call_whose_node_was_missed_before_its_hold_is_made(app: &TestApp) {
+    const MISSED: &str = "
+        INSERT INTO node_lease (id, host, started_at, expires_at, state)
+        SELECT node, '', 0, 0, 'DEAD' FROM idempotency";
+    let other = Other::claims(app, &prompt("chat")).await;
+    app.place.run(MISSED).await;
+    let reply = ask(app, "once", &prompt("chat")).await;
+    assert_eq!((reply.status, is_replay(&reply)), (200, false));
+    assert!(is_replay(&ask(app, "once", &prompt("chat")).await));
+    // What it would say now changes nothing.
+    other.stores.idempotency.abandon(&other.claim).await.unwrap();
+    assert!(is_replay(&ask(app, "once", &prompt("chat")).await));
     assert_eq!(app.calls().await.len(), 1);
 }
 
