@@ -42,6 +42,9 @@ use crate::request::{CallRequest, Endpoint};
 /// Bytes of a provider's message that are shown. Real ones have some hundred.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
+/// The header in which a client of Anthropic's dialect asks for what is not released yet.
+pub const BETA: &str = "anthropic-beta";
+
 /// A request as it goes to a provider.
 #[derive(Debug, Clone)]
 pub struct Encoded {
@@ -57,6 +60,8 @@ pub struct Encoded {
     pub content_type: Option<HeaderValue>,
     /// The region that is signed for, where the channel names one.
     pub region: Option<Box<str>>,
+    /// What goes on of `anthropic-beta`.
+    pub beta: Option<HeaderValue>,
 }
 
 impl Encoded {
@@ -69,6 +74,7 @@ impl Encoded {
             dropped: Dropped::default(),
             content_type: None,
             region: None,
+            beta: None,
         }
     }
 
@@ -279,7 +285,9 @@ fn convert(
     wanted.stream = request.stream;
     // What the gateway has lowered, it has lowered for every dialect.
     wanted.output_tokens_max = request.limited_to.or(wanted.output_tokens_max);
-    write(&wanted)
+    let mut carried = write(&wanted)?;
+    carried.dropped.note_if(!request.betas.is_empty(), BETA);
+    Ok(carried)
 }
 
 /// Puts a secret into a header, marked as sensitive.

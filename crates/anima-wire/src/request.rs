@@ -129,6 +129,8 @@ pub struct CallRequest {
     pub audio_seconds: u64,
     /// The tier asked for.
     pub service_tier: Option<String>,
+    /// The names in `anthropic-beta`, with commas, of a client that speaks Anthropic's dialect.
+    pub betas: String,
     /// Searches of the web that a chat completion is asked for, which are paid beside its tokens.
     pub searches: u64,
     /// The whole body as it came.
@@ -188,6 +190,7 @@ impl CallRequest {
             audio_seconds: 0,
             service_tier: read.service_tier,
             searches: read.searches,
+            betas: String::new(),
             places: read.places,
             limited_to: None,
             form: None,
@@ -239,6 +242,7 @@ impl CallRequest {
             audio_seconds: 0,
             service_tier: read.service_tier,
             searches: 0,
+            betas: String::new(),
             places: read.places,
             limited_to: None,
             form: None,
@@ -269,6 +273,7 @@ impl CallRequest {
             audio_seconds: 0,
             service_tier: None,
             searches: 0,
+            betas: String::new(),
             places: read.places,
             limited_to: None,
             form: None,

@@ -25,7 +25,7 @@ pub(super) use vectors::of_model as of_vectors;
 
 use super::anthropic::Anthropic;
 use super::{
-    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
+    Adapter, Answer, BETA, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, in_path, retry_after, secure, without,
 };
 use crate::canonical::Refusal;
@@ -58,7 +58,8 @@ impl Adapter for Invoke {
         let body = without(&encoded.body.concat(), &gone, VERSION);
         let verb = if request.stream { "invoke-with-response-stream" } else { "invoke" };
         let path = format!("/model/{}/{verb}", in_path(to.model));
-        let (dropped, region) = (encoded.dropped, region(to));
+        let (mut dropped, region) = (encoded.dropped, region(to));
+        dropped.note_if(encoded.beta.is_some(), BETA);
         Ok(Encoded { dropped, region, ..Encoded::new(path, vec![body]) })
     }
 

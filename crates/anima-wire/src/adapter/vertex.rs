@@ -15,7 +15,7 @@ use super::anthropic::Anthropic;
 use super::embedding::{self, Form};
 use super::gemini::Gemini;
 use super::{
-    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
+    Adapter, Answer, BETA, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     in_path, secure, without,
 };
 use crate::canonical::Refusal;
@@ -113,7 +113,8 @@ impl Adapter for Claude {
         let encoded = Anthropic.encode(request, to)?;
         let body = without(&encoded.body.concat(), &["model", "anthropic_version"], VERSION);
         let verb = if request.stream { "streamRawPredict" } else { "rawPredict" };
-        let dropped = encoded.dropped;
+        let mut dropped = encoded.dropped;
+        dropped.note_if(encoded.beta.is_some(), BETA);
         Ok(Encoded { dropped, ..Encoded::new(path(to, "anthropic", verb), vec![body]) })
     }
 

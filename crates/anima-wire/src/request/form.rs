@@ -164,6 +164,7 @@ pub(super) fn read(
         audio_seconds,
         service_tier: None,
         searches: 0,
+        betas: String::new(),
         limited_to: None,
         form: Some(form),
         places: Places {

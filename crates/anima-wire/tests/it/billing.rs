@@ -348,7 +348,7 @@ fn a_chat_that_searches_the_web_pays_for_it_once() {
     let text = format!("data: {said}\n\ndata: {last}\n\ndata: [DONE]\n\n");
     decoder.push(text.into(), &mut Vec::new()).unwrap();
     assert_eq!(searches(decoder.usage().unwrap()), 1);
-    let cites = r#"{"choices":[{"delta":{"annotations":[{"type":"url_citation"}]}}]}"#;
-    let (decoder, _) = stream("openai", &[said, cites, last, "[DONE]"]);
+    let source = r#"{"choices":[{"delta":{"annotations":[{"type":"url_citation"}]}}]}"#;
+    let (decoder, _) = stream("openai", &[said, source, last, "[DONE]"]);
     assert_eq!(searches(decoder.usage().unwrap()), 1);
 }

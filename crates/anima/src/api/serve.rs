@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use anima_core::clock::mint_id;
 use anima_core::config::QueueMode;
 use anima_core::failure::Failure;
+use anima_wire::adapter::BETA;
 use anima_wire::dialect::Dialect;
 use anima_wire::request::{self, CallRequest, Endpoint};
 
@@ -88,6 +89,10 @@ impl Wanted {
             }
         };
         read.as_array = self.as_array;
+        if self.dialect == Dialect::Anthropic {
+            let betas = headers.get_all(BETA).iter().filter_map(|names| names.to_str().ok());
+            read.betas = betas.collect::<Vec<_>>().join(",");
+        }
         Ok(read)
     }
 }

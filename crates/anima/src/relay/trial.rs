@@ -17,7 +17,7 @@ use anima_core::config::{OnDisconnect, Timeouts};
 use anima_core::failure::Failure;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
-use anima_wire::adapter::{Adapter, Answer, Classified, Encoded, Sent, neutral_message};
+use anima_wire::adapter::{Adapter, Answer, BETA, Classified, Encoded, Sent, neutral_message};
 use anima_wire::canonical::Dropped;
 use anima_wire::request::Endpoint;
 
@@ -322,6 +322,9 @@ impl Trial {
         };
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("anima"));
+        if let Some(names) = encoded.beta {
+            headers.insert(BETA, names);
+        }
         let mut buffer = uuid::Uuid::encode_buffer();
         let id = call.arrival.id.simple().encode_lower(&mut buffer);
         headers.insert("x-anima-request-id", HeaderValue::from_str(id).ok()?);
