@@ -102,9 +102,20 @@ pub trait PurseStore: SeedStore {
     async fn reconcile(&self, _now: Timestamp, _lease_us: i64) {}
 }
 
+/// How it is made sure that nothing is taken.
+#[async_trait]
+pub trait UndoStore: Send + Sync + fmt::Debug {
+    /// Takes back what an ask may have taken whose answer was lost. Unlike a ticket that was
+    /// closed, its call may be told of later: it may be admitted elsewhere and run.
+    ///
+    /// # Errors
+    /// When the counters cannot be reached.
+    async fn undo(&self, ticket: &Ticket, now: Timestamp) -> Result<(), Unavailable>;
+}
+
 /// Counters. See the module.
 #[async_trait]
-pub trait QuotaStore: PurseStore + LineStore {
+pub trait QuotaStore: PurseStore + LineStore + UndoStore {
     /// Takes all that is asked for, or nothing.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use anima_core::quota::book::{Birth, Level, Seen};
 use anima_core::quota::{Ask, Book, Bound, Standing, Tag, Verdict, verdict};
 
 use self::line::{Calls, Shard};
-use super::{PurseStore, QuotaStore, SeedStore, Ticket, Unavailable};
+use super::{PurseStore, QuotaStore, SeedStore, Ticket, Unavailable, UndoStore};
 
 mod line; // who waits for them
 
@@ -143,6 +143,13 @@ impl PurseStore for MemoryQuotas {
 
     async fn repair(&self, purse: &Bound, mend: (i64, i64)) -> Result<bool, Unavailable> {
         Ok(self.book(&purse.tag).is_some_and(|mut book| book.repair(purse, mend)))
+    }
+}
+
+#[async_trait]
+impl UndoStore for MemoryQuotas {
+    async fn undo(&self, ticket: &Ticket, now: Timestamp) -> Result<(), Unavailable> {
+        self.close(ticket, now).await.map(drop)
     }
 }
 

@@ -23,10 +23,11 @@ use anima_core::quota::{Ask, Bound, Check, Pass, Standing, Verdict, verdict};
 
 use self::debts::Debts;
 use super::memory::MemoryQuotas;
-use super::{PurseStore, QuotaStore, SeedStore, Ticket, Unavailable};
+use super::{PurseStore, QuotaStore, SeedStore, Ticket, Unavailable, UndoStore};
 
 mod debts; // what the shared counters do not know yet
 mod line; // who waits
+mod undo; // what they may know too much
 
 /// How long a node goes on alone after the shared counters are back, so that all nodes have told
 /// them what they spent before any of them asks: a node notices within a second and tells at once.
@@ -41,6 +42,7 @@ pub struct SharedQuotas {
     away: AtomicBool,
     debts: Mutex<Debts>,
     gone: line::Gone,
+    undos: undo::Undos,
     /// One pays at a time: since when the shared counters have been answering again.
     payer: tokio::sync::Mutex<Option<Instant>>,
     /// Live nodes, as the shared counters last knew them.
@@ -58,6 +60,7 @@ impl SharedQuotas {
             away: AtomicBool::new(false),
             debts: Mutex::new(Debts::of(node)),
             gone: line::Gone::default(),
+            undos: undo::Undos::default(),
             payer: tokio::sync::Mutex::default(),
             nodes,
             in_database: AtomicI64::new(1),
@@ -100,7 +103,7 @@ impl SharedQuotas {
             return false;
         }
         let debts = self.debts.lock();
-        if !debts.are_told() {
+        if !debts.are_told() || !self.undos.is_empty() {
             return false;
         }
         self.own.store(Arc::default());
@@ -111,8 +114,35 @@ impl SharedQuotas {
         true
     }
 
+    /// Waits for what the shared counters say to an ask. When they say nothing, what they may have
+    /// taken is to be taken back.
+    async fn heard<T>(
+        &self,
+        ask: Ask<'_>,
+        judged: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Result<T, Unavailable> {
+        self.undo_before(ask.id, ask.now).await?;
+        let judged = judged.await;
+        if judged.is_err() {
+            self.undos.note(ask);
+        }
+        judged
+    }
+
+    /// Takes back what an earlier ask of a call may have taken, so that it is not taken back from a
+    /// later one.
+    async fn undo_before(&self, id: Uuid, now: Timestamp) -> Result<(), Unavailable> {
+        if !self.undos.has(id) {
+            return Ok(());
+        }
+        let _turn = self.payer.lock().await;
+        self.undos.take_back(id, (&*self.shared, now)).await
+    }
+
     /// Tells the shared counters what they do not know.
     async fn pay(&self, now: Timestamp, lease_us: i64) -> Result<(), Unavailable> {
+        // Before a call of them is told of that was admitted since.
+        self.undos.clear(&*self.shared, now).await?;
         let untold = self.debts.lock().untold();
         self.shared.renew(&untold, now, lease_us).await?;
         self.gone.clear(&*self.shared, now).await?;
@@ -174,6 +204,7 @@ impl SharedQuotas {
         let away = self.is_away();
         if away {
             debts.took(ask);
+            self.undos.forget(ask.id);
         }
         away
     }
@@ -268,7 +299,7 @@ impl PurseStore for SharedQuotas {
     async fn reconcile(&self, now: Timestamp, lease_us: i64) {
         if self.is_away() {
             self.comes_back(true, (now, lease_us)).await;
-        } else if !(self.debts.lock().are_told() && self.gone.is_empty())
+        } else if !(self.debts.lock().are_told() && self.gone.is_empty() && self.undos.is_empty())
             && let Ok(_turn) = self.payer.try_lock()
             && let Err(error) = self.pay(now, lease_us).await
         {
@@ -278,17 +309,24 @@ impl PurseStore for SharedQuotas {
 }
 
 #[async_trait]
+impl UndoStore for SharedQuotas {
+    async fn undo(&self, ticket: &Ticket, now: Timestamp) -> Result<(), Unavailable> {
+        self.shared.undo(ticket, now).await
+    }
+}
+
+#[async_trait]
 impl QuotaStore for SharedQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
         if !self.is_away() || self.comes_back(false, (ask.now, ask.lease_us)).await {
-            match self.shared.admit(ask).await {
+            match self.heard(ask, self.shared.admit(ask)).await {
                 Ok(verdict) => return Ok(verdict),
                 Err(_logged) => self.leave_shared(),
             }
         }
         match self.admit_alone(ask).await? {
             Some(verdict) => Ok(verdict),
-            None => self.shared.admit(ask).await,
+            None => self.heard(ask, self.shared.admit(ask)).await,
         }
     }
 

@@ -19,9 +19,9 @@ use anima_core::quota::book::Level;
 use anima_core::quota::{Ask, Bound, Check, Span, Standing, Tag, Verdict, verdict};
 
 use self::answers::{more, standing};
-use self::close::{close_each, close_tag};
+use self::close::{Again, close_each, close_tag};
 use super::line::InTurn;
-use super::{QuotaStore, Ticket, Unavailable};
+use super::{QuotaStore, Ticket, Unavailable, UndoStore};
 use crate::pubsub::PubSub;
 use crate::redis::{Error, Redis};
 use crate::redis_keys::{self, Key};
@@ -256,7 +256,7 @@ impl RedisQuotas {
         let none = |bound: &Bound| Bound { units: 0, ..bound.clone() };
         let bounds = ask.bounds.iter().filter(|bound| bound.tag == *tag).map(none).collect();
         let ticket = Ticket { id: ask.id, bounds };
-        close_tag(self, &ticket, tag, ask.now).await.map(drop)
+        close_tag(self, &ticket, tag, (ask.now, Again::Perhaps)).await.map(drop)
     }
 
     /// Sets what a ticket holds of the purses of a tag: whether it did, and of each purse what was
@@ -375,6 +375,16 @@ fn kept_ms(span: Span, now: Timestamp) -> i64 {
 }
 
 #[async_trait]
+impl UndoStore for RedisQuotas {
+    async fn undo(&self, ticket: &Ticket, now: Timestamp) -> Result<(), Unavailable> {
+        for tag in tags(&ticket.bounds) {
+            close_tag(self, ticket, tag, (now, Again::Perhaps)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl QuotaStore for RedisQuotas {
     async fn admit(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
         match self.admit_as(ask, Judging::Take).await? {
@@ -386,7 +396,7 @@ impl QuotaStore for RedisQuotas {
     async fn close(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Unavailable> {
         let mut closed = false;
         for tag in tags(&ticket.bounds) {
-            closed |= close_tag(self, ticket, tag, now).await?.is_some();
+            closed |= close_tag(self, ticket, tag, (now, Again::Never)).await?.is_some();
         }
         Ok(closed)
     }

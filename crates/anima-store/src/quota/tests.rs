@@ -285,6 +285,15 @@ async fn a_random_sequence_is_judged_as_by_the_book(place: &Place, seed: u64) {
                 Ask { id: Uuid::from_u128(*id), bounds: &more, now: at(now), lease_us: LEASE };
             let expected = book.extend(ask);
             assert_eq!(extend(place, *id, &more, now).await, expected, "step {step}");
+        } else if pick(4) == 0
+            && let Some((id, mut bounds)) = open.pop_first()
+        {
+            for bound in &mut bounds {
+                bound.units = 0;
+            }
+            let ticket = Ticket { id: Uuid::from_u128(id), bounds: bounds.as_slice().into() };
+            book.close(ticket.id, &ticket.bounds, at(now).micros());
+            place.store.undo(&ticket, at(now)).await.unwrap();
         } else if let Some((id, mut bounds)) = open.pop_first() {
             bounds[1].units = pick(90);
             bounds[3].units = pick(40);

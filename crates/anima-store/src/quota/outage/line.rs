@@ -126,7 +126,7 @@ impl LineView for SharedQuotas {
 impl LineStore for SharedQuotas {
     async fn admit_in_turn(&self, ask: Ask<'_>) -> Result<InTurn, Unavailable> {
         if !self.is_away() || self.comes_back(false, (ask.now, ask.lease_us)).await {
-            match self.shared.admit_in_turn(ask).await {
+            match self.heard(ask, self.shared.admit_in_turn(ask)).await {
                 Ok(said) => return Ok(said),
                 Err(_logged) => self.leave_shared(),
             }
@@ -140,7 +140,7 @@ impl LineStore for SharedQuotas {
 
     async fn admit_at_once(&self, ask: Ask<'_>) -> Result<Verdict, Unavailable> {
         if !self.is_away() || self.comes_back(false, (ask.now, ask.lease_us)).await {
-            match self.shared.admit_at_once(ask).await {
+            match self.heard(ask, self.shared.admit_at_once(ask)).await {
                 Ok(verdict) => return Ok(verdict),
                 Err(_logged) => self.leave_shared(),
             }
@@ -150,7 +150,7 @@ impl LineStore for SharedQuotas {
         let verdict = by_share(ask, self.nodes(), judge).await?;
         if matches!(verdict, Verdict::Admitted(_)) && !self.remember(ask) {
             // The shared counters came back meanwhile: nobody would tell them of the call.
-            return self.shared.admit_at_once(ask).await;
+            return self.heard(ask, self.shared.admit_at_once(ask)).await;
         }
         Ok(verdict)
     }
@@ -163,7 +163,12 @@ impl LineStore for SharedQuotas {
     ) -> Result<Joined, Unavailable> {
         self.gone.forget(tag, joining.id);
         if !self.is_away() {
-            match self.shared.join(tag, joining, now).await {
+            // Not what its turn claims.
+            let joined = match self.undo_before(joining.id, now).await {
+                Ok(()) => self.shared.join(tag, joining, now).await,
+                Err(error) => Err(error),
+            };
+            match joined {
                 Ok(joined) => return Ok(joined),
                 Err(_logged) => self.leave_shared(),
             }

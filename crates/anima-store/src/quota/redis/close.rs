@@ -19,6 +19,15 @@ static CLOSE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("../scripts/line.lua"), include_str!("../scripts/close.lua")))
 });
 
+/// Whether the counters may be told of a call again whose ticket was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It has ended: what comes late for it is not heard.
+    Never = 0,
+    /// It was refused, and may be admitted yet: also by a node alone.
+    Perhaps = 1,
+}
+
 fn is_purse(bound: &Bound) -> bool {
     matches!(bound.check, Check::Purse { .. })
 }
@@ -29,11 +38,12 @@ pub(super) async fn close_tag(
     quotas: &RedisQuotas,
     ticket: &Ticket,
     tag: &Tag,
-    now: Timestamp,
+    (now, again): (Timestamp, Again),
 ) -> Result<Option<Vec<Bound>>, Unavailable> {
     let mut keys = Vec::from(redis_keys::quota_line(tag));
     keys.push(redis_keys::quota_ticket(tag, ticket.id));
-    let mut arguments = vec![ticket.id.to_string(), (quotas.time)(now).to_string()];
+    let mut arguments =
+        vec![ticket.id.to_string(), (quotas.time)(now).to_string(), (again as u8).to_string()];
     let own = || ticket.bounds.iter().filter(|bound| bound.tag == *tag);
     for bound in own() {
         keys.extend(keys_of(bound));
@@ -62,7 +72,7 @@ pub(super) async fn close_each(
 ) -> Vec<Bound> {
     let mut uncharged = Vec::new();
     for tag in tags(&ticket.bounds) {
-        if let Ok(Some(some)) = close_tag(quotas, ticket, tag, now).await {
+        if let Ok(Some(some)) = close_tag(quotas, ticket, tag, (now, Again::Never)).await {
             uncharged.extend(some);
             continue;
         }

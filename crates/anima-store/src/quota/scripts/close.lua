@@ -1,13 +1,13 @@
 -- Closes a ticket of one tag with what was really used, and hands over what it gives back. Gives 1,
 -- then for each purse whether the ticket knew of it, for only then it was charged; or 0 when there
 -- is none, because it was closed before.
--- KEYS: as `line`, then as for `admit`. ARGV: id, now (0: this server's), then for each bound
---   's' | 'r', actual cost | 'p', actual units
+-- KEYS: as `line`, then as for `admit`. ARGV: id, now (0: this server's), 1 when its call may be
+--   told of again, then for each bound 's' | 'r', actual cost | 'p', actual units
 local id, now, ticket = ARGV[1], instant(ARGV[2]), KEYS[7]
 if redis.call('EXISTS', ticket) == 0 or redis.call('HEXISTS', ticket, 'closed') == 1 then
     return {0}
 end
-local out, key, at = {1}, 8, 3
+local out, key, at = {1}, 8, 4
 while at <= #ARGV do
     local kind, counter = ARGV[at], KEYS[key]
     local taken = redis.call('HGET', ticket, counter)
@@ -47,9 +47,11 @@ while at <= #ARGV do
         at, key = at + 2, key + 3
     end
 end
--- A renewal that is on its way must not take its slots again.
 redis.call('DEL', ticket)
-redis.call('HSET', ticket, 'closed', '1')
-redis.call('PEXPIRE', ticket, 60000)
+if ARGV[3] == '0' then
+    -- A renewal that is on its way must not take its slots again.
+    redis.call('HSET', ticket, 'closed', '1')
+    redis.call('PEXPIRE', ticket, 60000)
+end
 if redis.call('EXISTS', HEADS) == 1 then hand_off(now) end
 return out
