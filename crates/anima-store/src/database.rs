@@ -234,7 +234,7 @@ fn open_postgres(url: &str, opener: &Opener, schema: Schema) -> Result<Stores, O
         spend: Arc::new(PostgresSpend(pool.clone())),
         nodes: Arc::new(PostgresNodes(pool.clone())),
         decisions: Arc::new(PostgresDecisions(pool.clone())),
-        tasks: TaskStores::of(TaskBooks::Postgres(postgres::pool(url, TASK_POOL, link)?)),
+        tasks: TaskStores::of(TaskBooks::on_postgres(postgres::pool(url, TASK_POOL, link)?)),
         idempotency: Arc::new(PostgresIdempotency(pool)),
         ledger: Arc::new(ledger),
         probe: Arc::new(postgres::ServerProbe::new(url, link)?),

@@ -28,6 +28,10 @@ pub const CLAIM_US: i64 = 5_000_000;
 /// microseconds.
 pub const NODE_US: i64 = 5_000_000;
 
+/// How long what a hand-off found to be in the way is believed, microseconds: nodes whose calls wait
+/// look four times in it, and when they are gone nobody waits.
+const SHORT_US: i64 = 1_000_000;
+
 /// A call that is to wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Joining<'a> {
@@ -90,6 +94,8 @@ pub struct Line {
     /// What others share with those whose turn it is and that stands in their way, as the last
     /// hand-off found, and how much one of them needs of it: of a rate, microseconds.
     short: BTreeMap<Counter, i64>,
+    /// When that was found, microseconds.
+    short_at_us: i64,
 }
 
 /// What one in line is told.
@@ -141,7 +147,8 @@ impl Line {
         let found = book.judge(bound, ask);
         let counter = &bound.counter;
         let Some(first_us) = self.short.get(counter) else { return found };
-        if counter.rule.shadow || book.holds(counter, ask.id) {
+        let is_old = ask.now.micros().saturating_sub(self.short_at_us) > SHORT_US;
+        if is_old || counter.rule.shadow || book.holds(counter, ask.id) {
             return found;
         }
         let wait_us = match bound.check {
@@ -279,7 +286,7 @@ impl Line {
                 }
             }
         }
-        self.short = short;
+        (self.short, self.short_at_us) = (short, now.micros());
         Step::Done(next_us)
     }
 

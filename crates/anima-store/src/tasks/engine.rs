@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
+use tokio::sync::Semaphore;
 
 use crate::config::Error;
 use crate::ledger;
@@ -17,19 +18,22 @@ use crate::sqlite::connections::Connections;
 /// Until the transaction is over no other one of that name runs.
 const IN_TURN: &str = "SELECT pg_advisory_xact_lock(hashtextextended('task:' || $1::text, 0))";
 
+/// Connections that may wait for their turn at one time: the others are for what waits for nobody.
+const IN_LINE: usize = 2;
+
 /// The tasks of one database.
 pub(crate) enum TaskBooks {
     /// In a SQLite file.
     Sqlite(Arc<Connections>),
     /// In a PostgreSQL database.
-    Postgres(Pool),
+    Postgres(Pool, Semaphore),
 }
 
 impl fmt::Debug for TaskBooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(connections) => f.debug_tuple("Sqlite").field(connections).finish(),
-            Self::Postgres(_) => f.debug_tuple("Postgres").finish_non_exhaustive(),
+            Self::Postgres(..) => f.debug_tuple("Postgres").finish_non_exhaustive(),
         }
     }
 }
@@ -41,6 +45,11 @@ impl From<ledger::Error> for Error {
 }
 
 impl TaskBooks {
+    /// In a PostgreSQL database, by a pool of more connections than may wait for their turn.
+    pub(crate) fn on_postgres(pool: Pool) -> Self {
+        Self::Postgres(pool, Semaphore::new(IN_LINE))
+    }
+
     /// One of two texts, where the databases do not say it alike.
     pub(super) const fn text(
         &self,
@@ -48,7 +57,7 @@ impl TaskBooks {
     ) -> &'static str {
         match self {
             Self::Sqlite(_) => sqlite,
-            Self::Postgres(_) => postgres,
+            Self::Postgres(..) => postgres,
         }
     }
 
@@ -62,7 +71,7 @@ impl TaskBooks {
             Self::Sqlite(connections) => {
                 connections.read(move |tx| Ok(sqlite_query(tx, text, &parameters)?)).await
             }
-            Self::Postgres(_) => self.change(text, parameters).await,
+            Self::Postgres(..) => self.change(text, parameters).await,
         }
     }
 
@@ -76,7 +85,7 @@ impl TaskBooks {
             Self::Sqlite(connections) => {
                 connections.write(move |tx| Ok(sqlite_query(tx, text, &parameters)?)).await
             }
-            Self::Postgres(pool) => {
+            Self::Postgres(pool, _) => {
                 let client = pool.get().await?;
                 let statement = client.prepare_cached(text).await?;
                 let rows = client.query(&statement, &bound(&parameters)).await?;
@@ -93,7 +102,10 @@ impl TaskBooks {
         parameters: Vec<Value>,
     ) -> Result<u64, Error> {
         // SQLite has one writer, whose statements are in turn as they are.
-        let Self::Postgres(pool) = self else { return self.execute(text, parameters).await };
+        let Self::Postgres(pool, waiting) = self else {
+            return self.execute(text, parameters).await;
+        };
+        let _permit = waiting.acquire().await.map_err(|e| Error::Unavailable(e.to_string()))?;
         let mut client = pool.get().await?;
         let transaction = client.transaction().await?;
         let lock = transaction.prepare_cached(IN_TURN).await?;
@@ -118,7 +130,7 @@ impl TaskBooks {
                 });
                 Ok(changed.await? as u64)
             }
-            Self::Postgres(pool) => {
+            Self::Postgres(pool, _) => {
                 let client = pool.get().await?;
                 let statement = client.prepare_cached(text).await?;
                 Ok(client.execute(&statement, &bound(&parameters)).await?)

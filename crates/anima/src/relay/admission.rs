@@ -148,9 +148,7 @@ impl Admission {
             };
             let said = said.map_err(|error| unreachable_now(&error))?;
             let InTurn::Judged(Verdict::Unseeded(which)) = said else { return Ok((said, asked)) };
-            for bound in which.iter().filter_map(|n| bounds.get(*n)) {
-                seeding::seed(self, bound).await?;
-            }
+            seeding::seed_all(self, which.iter().filter_map(|n| bounds.get(*n))).await?;
         }
         Err(unreachable_now(&Unavailable("a purse forgets what it is seeded with".to_owned())))
     }

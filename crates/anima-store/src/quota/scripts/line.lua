@@ -194,14 +194,14 @@ local function step(now, short)
     end
     return nil, next, looks
 end
--- Notes what those whose turn it is wait for and share with others.
-local function note_short(short)
+-- Notes what those whose turn it is wait for and share with others, and when that was found.
+local function note_short(short, now)
     local names = {}
     for counter, needs in pairs(short) do
         table.insert(names, counter .. '\t' .. stamp(needs))
     end
     if #names == 0 then return redis.call('HDEL', META, 'short') end
-    redis.call('HSET', META, 'short', '\n' .. table.concat(names, '\n') .. '\n')
+    redis.call('HSET', META, 'short', stamp(now) .. '\n' .. table.concat(names, '\n') .. '\n')
 end
 -- Takes what is there for those whose turn it is. Gives after how long to look again, or -1.
 local function hand_off(now)
@@ -212,7 +212,7 @@ local function hand_off(now)
         changed, next, looked = step(now, short)
         changes, looks = changes + 1, looks + looked
     until not changed or changes >= CHANGES_MAX or looks >= LOOKS_MAX
-    if not changed then note_short(short) end
+    if not changed then note_short(short, now) end
     if changed or not is_over then next = 0 end
     for _, key in ipairs({HEADS, LINE, SEATS, META, HOMES}) do redis.call('PEXPIRE', key, KEPT_MS) end
     return next or -1

@@ -125,12 +125,20 @@ async fn who_does_not_wait_takes_nothing_that_others_wait_for(place: &Place) {
     let Verdict::Refused(0, standings) = ask(3, 1, 0).await else { panic!() };
     assert_eq!(standings[0].pass, Pass::After(3_000_000), "after who waits");
     assert_eq!(standings[0].remaining, 1);
+    assert!(absent(place, &[2], 1_500_000).await.is_empty());
     let Verdict::Refused(0, _) = ask(3, 1, 1_900_000).await else { panic!() };
     assert_eq!(absent(place, &[2], 2_000_000).await, [2]);
     // What nobody waits for is there for anybody, and so is what comes back when nobody waits.
     assert!(admitted(&admit(place, 2, &[rate(3)], 2_000_000).await));
     assert!(matches!(ask(3, 1, 2_500_000).await, Verdict::Refused(0, _)), "nothing is left");
     assert!(admitted(&ask(3, 1, 3_000_000).await));
+    // Nobody has looked for a second: the node of who waits is gone.
+    assert!(close(place, 3, &[rate(1), own.clone()], 19_000_000).await);
+    assert!(admitted(&ask(4, 2, 20_000_000).await));
+    assert!(close(place, 4, &[rate(2), own.clone()], 20_000_000).await);
+    assert!(matches!(join(place, 5, (&[rate(3)], 20_000_000)).await, Joined::Waits(..)));
+    assert!(matches!(ask(6, 1, 20_900_000).await, Verdict::Refused(0, _)));
+    assert!(admitted(&ask(6, 1, 22_200_000).await));
 }
 
 async fn who_comes_back_has_its_old_place(place: &Place) {

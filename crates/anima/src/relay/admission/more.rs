@@ -86,9 +86,8 @@ impl Admission {
                     return None;
                 }
             };
-            for bound in which.iter().filter_map(|n| purses.get(*n)) {
-                seeding::seed(self, bound).await.ok()?;
-            }
+            let unseeded = which.iter().filter_map(|n| purses.get(*n));
+            seeding::seed_all(self, unseeded).await.ok()?;
         }
         None
     }

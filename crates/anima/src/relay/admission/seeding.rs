@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -58,11 +59,22 @@ fn micros(us: i64) -> Duration {
     Duration::from_micros(u64::try_from(us).unwrap_or(0))
 }
 
+/// Tells budgets what the ledger says was spent, side by side: each has to wait for the same.
+///
+/// # Errors
+/// When the ledger cannot be read, or the counters do not answer.
+pub(super) async fn seed_all<'p>(
+    admission: &Admission,
+    purses: impl Iterator<Item = &'p Bound>,
+) -> Result<(), Refusal> {
+    try_join_all(purses.map(|purse| seed(admission, purse))).await.map(|_all| ())
+}
+
 /// Tells a budget what the ledger says was spent.
 ///
 /// # Errors
 /// When the ledger cannot be read, or the counters do not answer.
-pub(super) async fn seed(admission: &Admission, purse: &Bound) -> Result<(), Refusal> {
+async fn seed(admission: &Admission, purse: &Bound) -> Result<(), Refusal> {
     let Check::Purse { span, .. } = purse.check else { return Ok(()) };
     let name = (purse.counter.clone(), span.from);
     let turn = Arc::clone(admission.seeding.0.lock().entry(name.clone()).or_default());
