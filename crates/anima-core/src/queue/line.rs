@@ -28,8 +28,8 @@ pub const CLAIM_US: i64 = 5_000_000;
 /// microseconds.
 pub const NODE_US: i64 = 5_000_000;
 
-/// How long what a hand-off found to be in the way is believed, microseconds: nodes whose calls wait
-/// look four times in it, and when they are gone nobody waits.
+/// How long what a hand-off found to be in the way is believed, microseconds: nodes whose calls
+/// wait look four times in it, and when they are gone nobody waits.
 const SHORT_US: i64 = 1_000_000;
 
 /// A call that is to wait.
