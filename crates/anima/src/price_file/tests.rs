@@ -168,7 +168,17 @@ fn the_prices_that_ship_are_read_whole_and_are_believable() {
     assert_eq!(listed.len(), 187);
     let doubtful = |one: &&Listed| !bounds::of(&one.meters).is_empty();
     let doubtful: Vec<_> = listed.iter().filter(doubtful).map(|one| one.model.as_str()).collect();
-    assert_eq!(doubtful, ["omni-moderation-latest"], "it is free indeed");
+    let free = "omni-moderation-latest";
+    // Their lists say what a picture costs and what its tokens cost.
+    let twice = [
+        "gemini-3-pro-image",
+        "gemini-3.1-flash-image",
+        "gemini-2.5-flash-image",
+        "gemini-nano-banana-2.1",
+        "seedream-image-v5.0-pro",
+        "seedream-image-v5.0-lite",
+    ];
+    assert_eq!(doubtful, [&[free][..], &twice].concat());
     let sol = find(&listed, "gpt-6.1-sol", Some("openai")).unwrap();
     assert!(shown(sol).starts_with("input_tokens 2/1000000, output_tokens 10/1000000"));
     assert_eq!(sol.remarks, ["dearer above 272k tokens"]);
