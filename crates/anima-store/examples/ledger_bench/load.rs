@@ -133,7 +133,7 @@ fn percentiles(waits: &mut [Duration]) -> (f64, f64) {
 }
 
 /// In milliseconds; `part` in thousandths.
-fn at(sorted: &[Duration], part: usize) -> f64 {
+pub(super) fn at(sorted: &[Duration], part: usize) -> f64 {
     sorted.get(sorted.len() * part / 1_000).map_or(0.0, |wait| wait.as_secs_f64() * 1e3)
 }
 

@@ -9,6 +9,7 @@
 
 #![expect(clippy::print_stdout, reason = "a program whose output is its table")]
 
+mod disk; // what it takes by itself
 mod load; // closed and open loops
 mod place; // databases that are made and measured
 mod report; // tables
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use load::{Closed, Outcome};
 use place::Place;
-use report::Report;
+use report::{OpenLoop, Report};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -31,6 +32,9 @@ const CALLERS: [usize; 4] = [1, 16, 64, 256];
 
 /// Holds per second of the open loop, and its length in seconds.
 const OPEN: (u32, u32) = (500, 10);
+
+/// Seconds for which the disk alone is timed, right before each open loop.
+const DISK_SECONDS: u32 = 5;
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
@@ -95,14 +99,23 @@ async fn measure(wanted: &Wanted, folder: &Path, report: &mut Report) -> Result<
         alone(wanted, &place, report).await?;
         let opened = place.open().await?;
         sample::fund(&opened, MANY).await?;
-        let calm = load::open_loop(&opened, OPEN.0, OPEN.1, MANY).await?;
-        report.open_loop(calm);
+        for _ in 0..wanted.rounds.max(1) {
+            let disk = disk_alone(folder.to_owned()).await?;
+            let holds = load::open_loop(&opened, OPEN.0, OPEN.1, MANY).await?;
+            report.open_loop(OpenLoop { holds, disk });
+        }
         drop(opened);
         place.remove().await?;
         let (bytes, parts) = stored(wanted, folder, server).await?;
         report.stored(bytes, parts);
     }
     Ok(())
+}
+
+/// The disk alone at the pace of the open loop, on a thread that may block.
+async fn disk_alone(folder: PathBuf) -> Result<[f64; 3], Failure> {
+    let timed = move || disk::open_loop(&folder, OPEN.0, DISK_SECONDS);
+    tokio::task::spawn_blocking(timed).await?
 }
 
 /// The store as it is: operations that wait share a transaction.

@@ -6,10 +6,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::load::Outcome;
-use super::{Failure, MANY, OPEN, Wanted};
+use super::{DISK_SECONDS, Failure, MANY, OPEN, Wanted};
 
 /// What a person wrote below the figures stays.
 const BY_HAND: &str = "<!-- by hand -->";
+
+/// A round of it: p50, p99 and p99.9 in milliseconds, of holds and of the disk alone before them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OpenLoop {
+    pub(super) holds: [f64; 3],
+    pub(super) disk: [f64; 3],
+}
 
 /// One database.
 #[derive(Debug, Default)]
@@ -17,7 +24,7 @@ struct Section {
     name: &'static str,
     grouped: Vec<(u64, usize, Outcome)>,
     alone: Vec<(u64, usize, Outcome)>,
-    open_loop: [f64; 3],
+    open_loops: Vec<OpenLoop>,
     stored: f64,
     parts: Vec<(String, f64)>,
 }
@@ -39,8 +46,8 @@ impl Report {
         self.last(|section| section.alone.push((wallets, callers, outcome)));
     }
 
-    pub(super) fn open_loop(&mut self, holds: [f64; 3]) {
-        self.last(|section| section.open_loop = holds);
+    pub(super) fn open_loop(&mut self, round: OpenLoop) {
+        self.last(|section| section.open_loops.push(round));
     }
 
     pub(super) fn stored(&mut self, bytes: f64, parts: Vec<(String, f64)>) {
@@ -96,11 +103,13 @@ impl Report {
                 out,
                 "| on one hot wallet, {name} | {hot:.0}/s, {ratio:.2} × | ≥ 0.75 × | {verdict} |"
             )?;
-            let (p99, verdict) = (section.open_loop[1], met(section.open_loop[1] < 15.0));
+            let OpenLoop { holds: [_, p99, _], disk: [_, disk, _] } = section.open_loop();
             writeln!(
                 out,
-                "| p99 of a hold at {}/s, {name} | {p99:.2} ms | < 15 ms | {verdict} |",
-                OPEN.0
+                "| p99 of a hold at {}/s, {name} | {p99:.2} ms (the disk alone {disk:.2}) | \
+                 < 15 ms | {} |",
+                OPEN.0,
+                met(p99 < 15.0)
             )?;
             let (stored, verdict) = (section.stored, met(section.stored < 1_536.0));
             writeln!(
@@ -117,6 +126,13 @@ impl Section {
     fn best(&self, wallets: u64) -> f64 {
         let fitting = self.grouped.iter().filter(|(of, ..)| *of == wallets);
         fitting.map(|(.., outcome)| outcome.per_second).fold(0.0, f64::max)
+    }
+
+    /// The round in the middle, by the p99 of its holds.
+    fn open_loop(&self) -> OpenLoop {
+        let mut rounds = self.open_loops.clone();
+        rounds.sort_by(|a, b| a.holds[1].total_cmp(&b.holds[1]));
+        rounds.get(rounds.len() / 2).copied().unwrap_or_default()
     }
 
     fn write(&self, wanted: &Wanted, out: &mut String) -> std::fmt::Result {
@@ -136,13 +152,28 @@ impl Section {
                  {p99_ms:.2} | {shared:.1} |"
             )?;
         }
-        let [p50, p99, p999] = self.open_loop;
         writeln!(
             out,
-            "\nHolds at {} per second for {} s, counted from when each was due: p50 {p50:.2} ms, \
-             p99 {p99:.2} ms,\np99.9 {p999:.2} ms. {} requests take {:.0} bytes each on disk, \
-             indexes and free space in pages included:",
-            OPEN.0, OPEN.1, wanted.stored, self.stored
+            "\nHolds at {} per second for {} s, each counted from when it was due; before each \
+             round the disk alone at the\nsame pace for {DISK_SECONDS} s: records of 4 KiB, all \
+             that is due in one write and one sync.\n\n\
+             | round | hold p50 ms | p99 ms | p99.9 ms | disk p50 ms | p99 ms | p99.9 ms |\n\
+             |--:|--:|--:|--:|--:|--:|--:|",
+            OPEN.0, OPEN.1
+        )?;
+        for (n, round) in self.open_loops.iter().enumerate() {
+            let ([p50, p99, p999], [disk_p50, disk_p99, disk_p999]) = (round.holds, round.disk);
+            writeln!(
+                out,
+                "| {} | {p50:.2} | {p99:.2} | {p999:.2} | {disk_p50:.2} | {disk_p99:.2} | \
+                 {disk_p999:.2} |",
+                n + 1
+            )?;
+        }
+        writeln!(
+            out,
+            "\n{} requests take {:.0} bytes each on disk, with indexes and free space in pages:",
+            wanted.stored, self.stored
         )?;
         writeln!(out, "\n| table or index | bytes per request |\n|---|--:|")?;
         for (name, bytes) in self.parts.iter().filter(|(_, bytes)| *bytes >= 1.0) {
