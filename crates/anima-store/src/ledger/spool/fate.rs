@@ -22,7 +22,7 @@ pub(super) enum Fate {
     Refused,
     /// The database is away.
     Away,
-    /// Another node has still to close the hold.
+    /// Another node has still to close the hold, or something else is just posted about it.
     Fenced,
 }
 
@@ -55,6 +55,8 @@ async fn written(
                 tracing::warn!(id = %settlement.hold, given_back = done.given_back, "not sold");
                 Fate::Done
             }
+            // Something else is posted about it at this moment: what is sold is taken back then.
+            Err(Error::Fenced) => Fate::Fenced,
             Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
             Err(error) => lost(observer, settlement.hold, &error),
         };

@@ -21,6 +21,8 @@ struct Fickle {
     closed: AtomicBool,
     /// This process takes them over between a settlement and its correction.
     claims: AtomicBool,
+    /// The next correction meets a posting of its hold in its own batch.
+    crossed: AtomicBool,
     corrected: Mutex<Vec<Uuid>>,
     /// What its corrections were.
     corrections: Mutex<Vec<Correction>>,
@@ -145,7 +147,8 @@ impl OpenHolds for Fickle {
             self.fenced.store(false, Ordering::SeqCst);
             return Err(Error::Refused("the hold is open and ours: settle it".to_owned()));
         }
-        if !self.closed.load(Ordering::SeqCst) {
+        let is_crossed = self.crossed.swap(false, Ordering::SeqCst);
+        if is_crossed || !self.closed.load(Ordering::SeqCst) {
             return Err(Error::Fenced);
         }
         self.corrected.lock().push(correction.settlement.hold);
@@ -416,6 +419,27 @@ async fn what_was_withheld_is_not_sold_when_its_own_process_claims_the_hold() {
     let taken_back = scene.ledger.corrections.lock()[0].clone();
     assert_eq!(taken_back.settlement.close, anima_core::ledger::Close::Release);
     assert_eq!(taken_back.sale, SaleCorrection::DownOnly);
+}
+
+#[tokio::test]
+async fn what_was_withheld_is_taken_back_also_when_its_first_try_is_fenced() {
+    let scene = Scene::new();
+    let spooled = scene.open().await;
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.closed.store(true, Ordering::SeqCst);
+    scene.ledger.claims.store(true, Ordering::SeqCst);
+    scene.ledger.crossed.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    let settlement = settle(&hold(5, "acme", 100), 90);
+    assert_eq!(spooled.settle(settlement).await, Err(Error::Fenced));
+    let lost = || scene.watch.lost.load(Ordering::SeqCst);
+    while scene.ledger.corrections.lock().is_empty() && lost() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((lost(), scene.ledger.written.lock().len()), (0, 1));
+    let taken_back = scene.ledger.corrections.lock()[0].clone();
+    assert_eq!(taken_back.settlement.close, anima_core::ledger::Close::Release);
+    assert!(!scene.path.with_extension("refused").exists());
 }
 
 #[tokio::test]
