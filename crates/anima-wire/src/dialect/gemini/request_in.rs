@@ -123,7 +123,7 @@ fn configure<'a>(config: Node<'_, 'a>, request: &mut Request<'a>) -> Result<(), 
     {
         return Err(Refusal::unsupported("generationConfig.responseModalities"));
     }
-    request.format = format(config);
+    request.format = format(config)?;
     if either(config, "responseLogprobs", "response_logprobs").and_then(|flag| flag.flag())
         == Some(true)
     {
@@ -151,15 +151,26 @@ fn number<'a>(
     Ok(node.any_number(camel)?.or(node.any_number(snake)?))
 }
 
-fn format<'a>(config: Node<'_, 'a>) -> Format<'a> {
-    let json = either(config, "responseJsonSchema", "response_json_schema");
-    let own = either(config, "responseSchema", "response_schema");
+/// The object of either spelling, strictly: a schema that is something else is nothing that another
+/// provider could be sent.
+fn object<'t, 'a>(
+    node: Node<'t, 'a>,
+    camel: &'static str,
+    snake: &'static str,
+) -> Result<Option<Node<'t, 'a>>, Misfit> {
+    Ok(node.object(camel)?.or(node.object(snake)?))
+}
+
+fn format<'a>(config: Node<'_, 'a>) -> Result<Format<'a>, Misfit> {
+    let json = object(config, "responseJsonSchema", "response_json_schema")?;
+    let own = object(config, "responseSchema", "response_schema")?;
     let schema = json.map(|node| node.raw().into()).or_else(|| own.map(schema::plain));
     if let Some(schema) = schema {
-        return Format::Schema(Schema { schema: Some(schema), ..Schema::default() });
+        return Ok(Format::Schema(Schema { schema: Some(schema), ..Schema::default() }));
     }
     let kind = either(config, "responseMimeType", "response_mime_type");
-    if kind.is_some_and(|kind| kind.is("application/json")) { Format::Json } else { Format::Text }
+    let is_json = kind.is_some_and(|kind| kind.is("application/json"));
+    Ok(if is_json { Format::Json } else { Format::Text })
 }
 
 fn reasoning(thinking: Node<'_, '_>) -> Result<Reasoning, Refusal> {
@@ -200,7 +211,7 @@ fn tools<'a>(root: Node<'_, 'a>) -> Result<Vec<Tool<'a>>, Refusal> {
 }
 
 fn tool<'a>(function: Node<'_, 'a>) -> Result<Tool<'a>, Refusal> {
-    let json = either(function, "parametersJsonSchema", "parameters_json_schema");
+    let json = object(function, "parametersJsonSchema", "parameters_json_schema")?;
     let own = function.object("parameters")?;
     Ok(Tool {
         name: function.string("name")?.ok_or(Refusal::Missing("name"))?,
@@ -231,4 +242,26 @@ fn tool_choice<'a>(root: Node<'_, 'a>) -> Result<Option<ToolChoice<'a>>, Refusal
         (_, 0) => ToolChoice::Auto,
         (_, _) => ToolChoice::Among(names, is_any),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_that_is_no_object_is_refused_by_its_name() {
+        for (document, member) in [
+            (
+                r#"{"tools":[{"functionDeclarations":[{"name":"f","parametersJsonSchema":1}]}]}"#,
+                "parametersJsonSchema",
+            ),
+            (r#"{"generationConfig":{"responseJsonSchema":1e300}}"#, "responseJsonSchema"),
+            (r#"{"generationConfig":{"response_schema":"x"}}"#, "response_schema"),
+        ] {
+            let outline = Outline::read(document.as_bytes()).unwrap();
+            let refusal = read(&outline).unwrap_err();
+            let must = Misfit { member, must: "be an object" };
+            assert_eq!(refusal, Refusal::from(must), "{document}");
+        }
+    }
 }
