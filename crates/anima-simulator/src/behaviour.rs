@@ -92,6 +92,8 @@ pub enum Ending {
     },
     /// Streams only: everything is sent but `[DONE]`.
     NoDone,
+    /// The answer is whole, but for its finish reason: that the provider failed.
+    FinishError,
     /// Streams: an error frame after so many content chunks, then a clean end without `[DONE]`.
     /// JSON: an error object with status 200.
     Error {

@@ -19,7 +19,7 @@ const HUGE_LINE_DEFAULT: u32 = 1 << 20;
 
 /// Every word, for the message about an unknown one.
 const WORDS: &str = "latency, pace, gate, status, 401, context-length, silent, reset, cut-stream, \
-silent-stream, no-done, error-in-200, bad-json, bad-sse, huge-line, content-length, \
+silent-stream, no-done, error-in-200, finish-error, bad-json, bad-sse, huge-line, content-length, \
 usage-missing, usage-twice, usage-absurd, usage-negative, empty, answer-tokens, answer-bytes, \
 chunks, reasoning, cached, calls, no-call-ids";
 
@@ -142,7 +142,7 @@ fn apply(behaviour: &mut Behaviour, name: &str, argument: Option<&str>) -> Resul
         "usage-twice" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Twice)?),
         "usage-absurd" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Absurd)?),
         "usage-negative" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Negative)?),
-        "cut-stream" | "silent-stream" | "no-done" | "error-in-200" => {
+        "cut-stream" | "silent-stream" | "no-done" | "error-in-200" | "finish-error" => {
             word.fill(&mut behaviour.ending, ending(word, &hyphened)?)
         }
         "bad-json" | "bad-sse" | "huge-line" | "content-length" => {
@@ -157,6 +157,7 @@ fn ending(word: Word<'_>, hyphened: &str) -> Result<Ending, FaultError> {
         "cut-stream" => Ok(Ending::Cut { after: word.number_or(0)? }),
         "silent-stream" => Ok(Ending::Silence { after: word.number_or(0)? }),
         "error-in-200" => Ok(Ending::Error { after: word.number_or(0)? }),
+        "finish-error" => word.bare(Ending::FinishError),
         _ => word.bare(Ending::NoDone),
     }
 }
@@ -218,6 +219,7 @@ impl fmt::Display for Ending {
             Self::Cut { after } => write!(f, "cut-stream:{after}"),
             Self::Silence { after } => write!(f, "silent-stream:{after}"),
             Self::NoDone => f.write_str("no-done"),
+            Self::FinishError => f.write_str("finish-error"),
             Self::Error { after } => write!(f, "error-in-200:{after}"),
         }
     }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use super::sample::{self, Word};
 use super::{Draft, Scene, pen};
-use crate::behaviour::ANSWER_DEFAULT;
+use crate::behaviour::{ANSWER_DEFAULT, Ending};
 use crate::inquiry::{Completion, Tool, Wanted};
 use crate::prose;
 use crate::usage::{Reported, Usage};
@@ -28,6 +28,8 @@ pub(super) struct Said {
     pub(super) parts: Vec<Part>,
     /// Whether the caller's cap ended it before its length did.
     pub(super) capped: bool,
+    /// Whether it is said to have failed at its end.
+    pub(super) failed: bool,
 }
 
 /// A text, or a call.
@@ -62,13 +64,14 @@ impl Said {
         let length = scene.behaviour.answer.unwrap_or(ANSWER_DEFAULT);
         let answer = prose::answer(seed, length, cap);
         let words = answer.words.into_iter().map(Cow::Borrowed).collect();
-        Self { parts: vec![Part { call: None, words }], capped: answer.capped }.tidy()
+        Self { parts: vec![Part { call: None, words }], capped: answer.capped, failed: false }
+            .tidy()
     }
 
     /// At most `cap` words of these parts.
     fn of(parts: Vec<Part>, cap: u64) -> Self {
         let mut left = usize::try_from(cap).unwrap_or(usize::MAX);
-        let mut said = Self { parts, capped: false };
+        let mut said = Self { parts, capped: false, failed: false };
         for part in &mut said.parts {
             said.capped |= part.words.len() > left;
             part.words.truncate(left);
@@ -96,7 +99,8 @@ pub(super) fn generate(scene: &Scene<'_>, completion: &Completion<'_>) -> Materi
     let mut choices = Vec::new();
     for index in 0..completion.generated {
         let cap = cap.saturating_sub(reasoning);
-        let said = said(scene, &completion.wanted, prose::mix(seed, u64::from(index)), cap);
+        let mut said = said(scene, &completion.wanted, prose::mix(seed, u64::from(index)), cap);
+        said.failed = scene.behaviour.ending == Some(Ending::FinishError);
         usage.reasoning_tokens = usage.reasoning_tokens.saturating_add(reasoning);
         usage.completion_tokens =
             usage.completion_tokens.saturating_add(reasoning).saturating_add(said.tokens());

@@ -71,7 +71,7 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
         Some(Ending::Cut { after } | Ending::Silence { after } | Ending::Error { after }) => {
             Some(after)
         }
-        Some(Ending::NoDone) | None => None,
+        Some(Ending::NoDone | Ending::FinishError) | None => None,
     };
     if stop_after != Some(0) {
         pen.open(&mut tape, &material);
@@ -79,7 +79,8 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
         contents(scene, (&mut *pen, &mut tape), &material, (stop_after, whole_calls));
     }
     if stop_after.is_none() {
-        pen.close(&mut tape, &material, scene.behaviour.ending.is_none());
+        let proper = matches!(scene.behaviour.ending, None | Some(Ending::FinishError));
+        pen.close(&mut tape, &material, proper);
     }
     let (last, billing, outcome) = match scene.behaviour.ending {
         Some(Ending::Cut { .. }) => (Some(Step::Cut), Billing::Streamed, Outcome::Cut),
@@ -89,7 +90,9 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
             pen.error(&mut tape);
             (None, billing, Outcome::Failed)
         }
-        Some(Ending::NoDone) | None => (None, Billing::Streamed, Outcome::Answered),
+        Some(Ending::NoDone | Ending::FinishError) | None => {
+            (None, Billing::Streamed, Outcome::Answered)
+        }
     };
     let mut steps = tape.steps();
     steps.extend(last);

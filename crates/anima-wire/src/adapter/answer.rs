@@ -11,7 +11,7 @@ use anima_core::usage::Usage;
 use bytes::Bytes;
 
 use super::stream::Facts;
-use crate::canonical::{self, Stop};
+use crate::canonical::Stop;
 use crate::dialect::Dialect;
 use crate::dialect::openai::choice::Tally;
 use crate::dialect::openai::fault::Fault;
@@ -56,6 +56,9 @@ pub struct Answer {
     pub content_type: Option<&'static str>,
     /// Tokens by our own count, where the text was read as parts and usage cannot be relied on.
     counted: Option<u64>,
+    /// What it is where it ended because the provider failed. Nobody may be shown it then, but
+    /// what was reported of it was consumed.
+    pub failure: Option<Failure>,
 }
 
 impl Answer {
@@ -100,19 +103,23 @@ impl Answer {
             body: body.clone(),
             content_type: None,
             counted: None,
+            failure: reply.has_failed().then_some(Failure::ErrorInAnswer),
         })
     }
 
     /// This answer of OpenAI's chat, said in the client's dialect. The facts stay as they are.
     ///
     /// # Errors
-    /// [`Failure::AnswerMalformed`], or [`Failure::ErrorInAnswer`] where the reason to stop is one.
+    /// [`Failure::AnswerMalformed`].
     pub(super) fn said_in(self, request: &CallRequest) -> Result<Self, Failure> {
+        if self.failure.is_some() {
+            return Ok(self);
+        }
         let is_doubtful = self.usage.is_none() || self.usage_suspect;
         let counted = is_doubtful.then(|| self.count_output_tokens());
         let body = {
             let outline = outline(&self.body)?;
-            let mut answer = checked(Dialect::OpenAiChat.read_answer(&outline)?)?;
+            let mut answer = Dialect::OpenAiChat.read_answer(&outline)?;
             answer.report.usage = self.usage;
             request.dialect.write_answer(&answer, &request.echo())
         };
@@ -152,7 +159,8 @@ impl Answer {
         if is_fault(outline.root()) {
             return Err(Fault::read(body).in_answer());
         }
-        let answer = checked(from.read_answer(&outline)?)?;
+        let answer = from.read_answer(&outline)?;
+        let has_failed = answer.choices.iter().any(|choice| choice.stop == Stop::Error);
         let mut facts = Facts::default();
         answer.choices.iter().flat_map(|choice| &choice.parts).for_each(|part| {
             facts.note_part(part);
@@ -167,13 +175,14 @@ impl Answer {
             service_tier: answer.service_tier.as_ref().map(ToString::to_string),
             upstream_ref: (!answer.id.is_empty()).then(|| answer.id.to_string()),
             text_bytes: facts.text_bytes(),
-            body: if passes {
+            body: if passes || has_failed {
                 body.clone()
             } else {
                 request.dialect.write_answer(&answer, &request.echo())
             },
             content_type: None,
             counted: is_doubtful.then(|| facts.count_output_tokens()),
+            failure: has_failed.then_some(Failure::ErrorInAnswer),
         })
     }
 
@@ -191,6 +200,7 @@ impl Answer {
             body,
             content_type: None,
             counted: Some(0),
+            failure: None,
         }
     }
 
@@ -216,14 +226,6 @@ impl Answer {
 
 fn outline(body: &Bytes) -> Result<Outline<'_>, Failure> {
     Outline::read(body).map_err(|_malformed| Failure::AnswerMalformed)
-}
-
-/// An answer that ended in a failure is one.
-fn checked(answer: canonical::Answer<'_>) -> Result<canonical::Answer<'_>, Failure> {
-    if answer.choices.iter().any(|choice| choice.stop == Stop::Error) {
-        return Err(Failure::ErrorInAnswer);
-    }
-    Ok(answer)
 }
 
 /// Whether a body is an error, in the ways of every dialect.

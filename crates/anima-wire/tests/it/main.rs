@@ -181,6 +181,11 @@ impl Case {
     fn answered(&self, request: &CallRequest) {
         let body = Bytes::from(self.read("upstream_response.json").unwrap());
         match self.adapter.answer(request, &body) {
+            Ok(answer) if answer.failure.is_some() => {
+                let failure = answer.failure.unwrap();
+                self.golden_usage(&json!({ "failure": name(failure), "usage": answer.usage }));
+                self.golden_error(failure, neutral_message(failure), None);
+            }
             Ok(answer) => {
                 let counted = answer.usage.is_none().then(|| answer.count_output_tokens());
                 self.golden_usage(&json!({

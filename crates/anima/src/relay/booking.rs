@@ -258,10 +258,17 @@ pub(super) async fn failed(
     now: Timestamp,
 ) -> Attempt {
     let mut attempt = record(trial, End { outcome: failure.reason(), served: false, at: now });
-    match failure.row().cost {
+    match (failure.row().cost, &trial.wasted) {
         _ if !trial.is_sent() => {}
-        Cost::Nothing => {}
-        Cost::EstimatedInput | Cost::Delivered => {
+        (Cost::Nothing, _) => {}
+        (Cost::EstimatedInput | Cost::Delivered, Some((usage, tier))) => {
+            let known = Known { usage: *usage, source: UsageSource::Provider, told: Told::All };
+            let priced = price(&trial.cost, &known, (tier.as_deref(), Multiplier::ONE));
+            attempt.usage = known.usage;
+            attempt.usage_source = known.source;
+            attempt.cost = priced.map(|priced| cost(&trial.cost, priced));
+        }
+        (Cost::EstimatedInput | Cost::Delivered, None) => {
             let input = if meters(call.request.endpoint).contains(&Meter::InputTokens) {
                 count_input(call).await
             } else {

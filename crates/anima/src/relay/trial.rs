@@ -17,7 +17,10 @@ use anima_core::config::{OnDisconnect, Timeouts};
 use anima_core::failure::Failure;
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::RouteEntry;
-use anima_wire::adapter::{Adapter, Answer, BETA, Classified, Encoded, Sent, neutral_message};
+use anima_core::usage::Usage;
+use anima_wire::adapter::{
+    Adapter, Answer, BETA, Classified, Encoded, Sent, StreamDecoder, neutral_message,
+};
 use anima_wire::canonical::Dropped;
 use anima_wire::request::Endpoint;
 
@@ -50,6 +53,8 @@ pub(super) struct Trial {
     pub(super) upstream_ref: Option<String>,
     /// Bytes of an answer that could not be used, for an estimate of what they cost.
     pub(super) wasted_bytes: usize,
+    /// What the provider reported of an answer that could not be used, and its tier.
+    pub(super) wasted: Option<(Usage, Option<String>)>,
     /// What the provider's dialect could not carry.
     pub(super) dropped: Dropped,
     /// Of a sound, what it is.
@@ -96,6 +101,7 @@ impl Trial {
             on_disconnect: route.channel.body.on_disconnect,
             upstream_ref: None,
             wasted_bytes: 0,
+            wasted: None,
             dropped: Dropped::default(),
             content_type: None,
             status: None,
@@ -128,6 +134,13 @@ impl Trial {
         if let Some(id) = id {
             self.upstream_ref = Some(plain(id));
         }
+    }
+
+    /// Notes what a stream reported that failed before anything of it was shown.
+    pub(super) fn waste(&mut self, decoder: &StreamDecoder) {
+        self.refer(decoder.upstream_ref());
+        let believed = decoder.usage().filter(|u| !u.is_empty() && !decoder.usage_suspect());
+        self.wasted = believed.map(|usage| (usage, decoder.service_tier().map(str::to_owned)));
     }
 
     /// The first byte, and of a stream the first content, must be there by here.
@@ -260,6 +273,7 @@ impl Trial {
         });
         match judged {
             Err(failure) => failed(failure),
+            Ok((answer, _)) if answer.failure.is_some() => self.spoilt(answer),
             // Some models that hear stream nothing, and say all at once.
             Ok((_, body)) if call.request.stream && !call.request.endpoint.hears() => {
                 self.wasted_bytes = body.len();
@@ -271,6 +285,15 @@ impl Trial {
                 Outcome::Whole(Box::new(answer), body)
             }
         }
+    }
+
+    /// An answer that says that the provider failed: what it reports was consumed all the same.
+    fn spoilt(&mut self, answer: Answer) -> Outcome {
+        self.refer(answer.upstream_ref.as_deref());
+        self.wasted_bytes = answer.text_bytes;
+        let believed = answer.usage.filter(|_| !answer.usage_suspect);
+        self.wasted = believed.map(|usage| (usage, answer.service_tier));
+        failed(answer.failure.unwrap_or(Failure::ErrorInAnswer))
     }
 
     async fn collect(&mut self, call: &Call, body: Body, limit: usize) -> Result<Bytes, Failure> {

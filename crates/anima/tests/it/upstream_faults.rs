@@ -17,6 +17,7 @@ on_both! {
     an_empty_answer_is_not_sold;
     a_stream_that_breaks_is_sold_as_far_as_it_came;
     a_stream_without_done_is_billed_by_its_usage;
+    an_answer_that_says_it_failed_is_a_failure;
     a_second_channel_answers_and_the_waste_is_booked;
     a_stream_falls_back_until_its_first_content;
     the_callers_own_fault_is_tried_once;
@@ -254,6 +255,30 @@ async fn a_stream_without_done_is_billed_by_its_usage(app: &TestApp) {
     let reply = app.ask_stream("chat").await;
     assert_broken(&reply, 16, "upstream_stream_cut", "no-done");
     assert_booked(app, &reply, Exact, Exact, "no-done").await;
+}
+
+async fn an_answer_that_says_it_failed_is_a_failure(app: &TestApp) {
+    app.fault("finish-error");
+    let reply = app.ask("chat").await;
+    assert_eq!(reply.refusal(), (502, "upstream_error".into()), "{reply:?}");
+    assert_booked(app, &reply, Nothing, ExactWaste, "whole").await;
+    let reply = app.ask_stream("chat").await;
+    assert_broken(&reply, 16, "upstream_error", "stream");
+    assert!(!reply.text().contains("network_error"), "{reply:?}");
+    assert_booked(app, &reply, Exact, Exact, "stream").await;
+    app.fault("finish-error+empty");
+    let reply = app.ask_stream("chat").await;
+    assert_eq!(reply.refusal(), (502, "upstream_error".into()), "{reply:?}");
+    assert_booked(app, &reply, Nothing, ExactWaste, "no content").await;
+    // Another one may answer as long as nothing was shown, and the circuit counts it.
+    with_backup(app).await;
+    fault_on_main(app, "finish-error");
+    let reply = app.ask("twice").await;
+    assert_eq!(reply.header("x-anima-attempts"), "2", "{reply:?}");
+    let waste: Vec<_> = app.legs(&reply).await;
+    let waste = waste.iter().find(|leg| leg.component == "waste").map(Leg::line).unwrap();
+    let worked = owed(&COST, &app.calls_of(&reply).await[0].billed, 1_000);
+    assert_eq!(waste, ("wasted_cost", "payable:main", worked, false));
 }
 
 /// An alias with a second channel to another model, and the fault on the first one.

@@ -40,6 +40,7 @@ fn every_option_is_read_into_its_field() {
         ("cut-stream:3", ending(Ending::Cut { after: 3 })),
         ("silent-stream:2", ending(Ending::Silence { after: 2 })),
         ("no-done", ending(Ending::NoDone)),
+        ("finish-error", ending(Ending::FinishError)),
         ("error-in-200", ending(Ending::Error { after: 0 })),
         ("bad-json", damage(Damage::BadJson)),
         ("bad-sse", damage(Damage::BadSse { at: 1 })),
@@ -129,6 +130,7 @@ fn options() -> impl Strategy<Value = String> {
     ];
     let ending = prop_oneof![
         Just("no-done".to_owned()),
+        Just("finish-error".to_owned()),
         any::<u32>().prop_map(|n| format!("cut-stream:{n}")),
         any::<u32>().prop_map(|n| format!("error-in-200:{n}")),
     ];

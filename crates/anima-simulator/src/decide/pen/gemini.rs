@@ -48,7 +48,13 @@ fn candidate(index: usize, parts: &Value, finish: Option<&str>) -> Value {
 }
 
 const fn finish_reason(said: &Said) -> &'static str {
-    if said.capped { "MAX_TOKENS" } else { "STOP" }
+    if said.failed {
+        "OTHER"
+    } else if said.capped {
+        "MAX_TOKENS"
+    } else {
+        "STOP"
+    }
 }
 
 /// An answer, or a chunk of one.

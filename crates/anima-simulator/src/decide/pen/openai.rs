@@ -14,7 +14,9 @@ use crate::refusal::{ErrorBody, Face};
 
 /// `finish_reason` of a choice.
 fn finish_reason(said: &Said) -> &'static str {
-    if said.capped {
+    if said.failed {
+        "network_error"
+    } else if said.capped {
         "length"
     } else if said.calls() {
         "tool_calls"

@@ -47,6 +47,7 @@ pub(super) fn read(
         body: said,
         content_type,
         counted: None,
+        failure: None,
     })
 }
 

@@ -57,6 +57,7 @@ pub(super) fn read(
         body: body.clone(),
         content_type: None,
         counted: None,
+        failure: None,
     })
 }
 

@@ -59,6 +59,8 @@ enum Phase {
     Waiting,
     /// Payloads have come.
     Running,
+    /// A choice has ended because the provider failed: only its report is still wanted.
+    Failing,
     /// The terminator has come.
     Done,
 }
@@ -118,9 +120,11 @@ impl Passing {
             return Ok(());
         }
         if is_terminator(Event::read(rest).payload.as_deref().unwrap_or_default()) {
+            self.facts.not_failed()?;
             self.facts.phase = Phase::Done;
             return Ok(());
         }
+        self.facts.not_failed()?;
         Err(if self.facts.is_bare(rest) { bare_fault(rest) } else { Failure::StreamCut })
     }
 
@@ -189,12 +193,15 @@ impl Facts {
         let Some(payload) = &event.payload else {
             return if self.is_bare(unit) { Err(bare_fault(unit)) } else { Ok(Verdict::Pass) };
         };
-        self.phase = Phase::Running;
+        if self.phase == Phase::Waiting {
+            self.phase = Phase::Running;
+        }
         if payload.trim_ascii().is_empty() {
             // Keeps a connection alive here and there; clients would choke on it.
             return Ok(Verdict::Drop);
         }
         if is_terminator(payload) {
+            self.not_failed()?;
             self.phase = Phase::Done;
             return Ok(Verdict::Stop);
         }
@@ -228,6 +235,14 @@ impl Facts {
         let failure = match Reply::read(payload, &mut self.tally) {
             Err(_malformed) => Failure::AnswerMalformed,
             Ok(reply) if reply.is_fault => Fault::read(payload).in_answer(),
+            Ok(reply) if self.phase == Phase::Failing || reply.has_failed() => {
+                self.phase = Phase::Failing;
+                self.tally.rewind(mark);
+                self.note(&reply);
+                // Usage comes with the reason, or behind it, or not at all.
+                return if reply.has_usage { self.not_failed() } else { Ok(()) }
+                    .map(|()| Verdict::Without(0..payload.len()));
+            }
             Ok(reply) => {
                 self.note(&reply);
                 let hidden = match reply.usage_place {
@@ -241,6 +256,11 @@ impl Facts {
         // What is not delivered is not counted.
         self.tally.rewind(mark);
         Err(failure)
+    }
+
+    /// That the provider has not said that it failed.
+    const fn not_failed(&self) -> Result<(), Failure> {
+        if matches!(self.phase, Phase::Failing) { Err(Failure::ErrorInAnswer) } else { Ok(()) }
     }
 
     /// Keeps what a chunk says.

@@ -111,6 +111,8 @@ pub struct Choices {
     pub count: usize,
     /// Usage inside a choice, where old Moonshot models put it.
     pub report: Report,
+    /// Whether the reason of one to end is that the provider failed.
+    pub failed: bool,
 }
 
 /// Reads the value of `choices`. `None` when it is not an array.
@@ -124,6 +126,11 @@ pub fn read(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<Option<Choices
         cursor.members(|cursor, name| match name.raw() {
             b"delta" | b"message" => message(cursor, tally),
             b"text" => string(cursor, tally),
+            b"finish_reason" => {
+                let word = cursor.value()?.text();
+                choices.failed |= word.is_some_and(|word| is_failure(word.raw()));
+                Ok(())
+            }
             b"usage" => {
                 choices.report = usage::read(cursor)?;
                 Ok(())
@@ -133,6 +140,16 @@ pub fn read(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<Option<Choices
         Ok::<(), Error>(())
     })?;
     Ok(is_array.then_some(choices))
+}
+
+/// Finish reasons that say that the provider failed: of `OpenRouter` and Mistral, Zhipu,
+/// `DeepSeek`, vLLM and `SGLang`.
+const FAILURES: [&[u8]; 4] =
+    [b"error", b"network_error", b"insufficient_system_resource", b"abort"];
+
+/// Whether a finish reason says that the provider failed.
+pub(crate) fn is_failure(word: &[u8]) -> bool {
+    FAILURES.iter().any(|failure| word.eq_ignore_ascii_case(failure))
 }
 
 /// Reads a `delta` or a `message`.

@@ -85,6 +85,11 @@ impl<'a> Reply<'a> {
         self.has_usage && self.choices.is_none_or(|choices| choices.count == 0)
     }
 
+    /// Whether this is an answer that ended because the provider failed.
+    pub fn has_failed(&self) -> bool {
+        self.choices.is_some_and(|choices| choices.failed)
+    }
+
     /// Reads the value of a member other than `usage`.
     fn member(
         &mut self,

@@ -333,12 +333,12 @@ async fn start(
             Ok(Some(Ok(frame))) => {
                 if let Ok(chunk) = frame.into_data() {
                     trial.wasted_bytes += chunk.len();
-                    decoder.push(chunk, &mut ready)?;
+                    decoder.push(chunk, &mut ready).inspect_err(|_| trial.waste(&decoder))?;
                 }
             }
             Ok(Some(Err(_broken))) => return Err(Failure::ConnectionLost),
             Ok(None) => {
-                decoder.end(&mut ready)?;
+                decoder.end(&mut ready).inspect_err(|_| trial.waste(&decoder))?;
                 break;
             }
             Err(_elapsed) if by == content_by => return Err(trial.too_late(call)),

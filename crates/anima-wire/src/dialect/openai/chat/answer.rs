@@ -14,6 +14,7 @@ use super::messages_in::{google_signature, thoughts};
 use crate::canonical::{
     Answer, Body, CallIds, Choice, Issuer, Part, Signature, Stop, ToolUse, tier,
 };
+use crate::dialect::openai::choice;
 use crate::dialect::openai::usage::{self, Report};
 use crate::dialect::{Echo, prefixed};
 use crate::json::{Cursor, Node, Outline, Writer};
@@ -113,7 +114,8 @@ pub(super) fn stop_of(word: &str) -> Stop {
         "length" | "model_length" | "max_tokens" => Stop::Length,
         "tool_calls" | "function_call" => Stop::ToolUse,
         "content_filter" | "sensitive" => Stop::Filtered,
-        "error" | "network_error" | "insufficient_system_resource" => Stop::Error,
+        "model_context_window_exceeded" => Stop::ContextFull,
+        word if choice::is_failure(word.as_bytes()) => Stop::Error,
         _ => Stop::End,
     }
 }
