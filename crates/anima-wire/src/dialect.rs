@@ -7,6 +7,7 @@
 pub mod anthropic; // Anthropic's Messages
 pub mod gemini; // Gemini's generateContent
 pub mod openai; // OpenAI's chat completions, completions, embeddings, and those who copy them
+mod strays; // members that nobody reads
 
 use anima_core::failure::Failure;
 use bytes::Bytes;

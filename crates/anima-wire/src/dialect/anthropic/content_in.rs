@@ -25,6 +25,9 @@ pub(super) fn read<'a>(
     }
     let mut carried: Option<Signature<'a>> = None;
     for node in content.elements() {
+        if let Some(context) = node.string("context")?.filter(|_| is_document(node)) {
+            show(Part::text(context));
+        }
         let mut part = block(node)?;
         if is_carrier(&part) {
             carried = part.signature;
@@ -34,6 +37,10 @@ pub(super) fn read<'a>(
         show(part);
     }
     Ok(())
+}
+
+fn is_document(node: Node<'_, '_>) -> bool {
+    node.text_of("type").is_some_and(|kind| kind == "document")
 }
 
 /// Whether a thinking block is there for its foreign signature only.
@@ -47,6 +54,12 @@ fn block<'a>(node: Node<'_, 'a>) -> Result<Part<'a>, Refusal> {
         "text" => Body::Text(node.string("text")?.ok_or(Refusal::Missing("text"))?),
         "image" => Body::Image(source(node, "messages.content.image.source")?, None),
         "document" => {
+            // Nobody else says where in a document an answer is from.
+            let wished =
+                node.object("citations")?.map(|wish| wish.switch("enabled")).transpose()?;
+            if wished.flatten() == Some(true) {
+                return Err(Refusal::unsupported("messages.content.document.citations"));
+            }
             let name = node.string("title")?;
             Body::Document(source(node, "messages.content.document.source")?, name)
         }

@@ -11,6 +11,7 @@ use crate::canonical::{
     push_part,
 };
 use crate::dialect::openai::chat::{cache, texts, unplaced};
+use crate::dialect::strays;
 use crate::json::{Kind, Misfit, Node, Outline};
 
 /// Members that are read.
@@ -78,6 +79,7 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Request<'a>, Refusal> {
         })?;
     }
     messages(root, &mut request)?;
+    strays::of_anthropic(root, &mut request);
     Ok(request)
 }
 

@@ -76,6 +76,11 @@ fn content<'a>(
 }
 
 fn part<'a>(node: Node<'_, 'a>, calls: &mut Calls<'a>) -> Result<Part<'a>, Refusal> {
+    // Each of them is content of its own, and only one would be read.
+    let mut bodies = node.members().filter(|(name, node)| is_body(name) && !is_null(node));
+    if let (Some(_), Some((more, _))) = (bodies.next(), bodies.next()) {
+        return Err(Refusal::unsupported_kind("contents.parts", &more));
+    }
     let is_thought = node.get("thought").and_then(|flag| flag.flag()) == Some(true);
     let body = if let Some(text) = node.string("text")? {
         if is_thought { Body::Reasoning(text) } else { Body::Text(text) }
@@ -96,10 +101,40 @@ fn part<'a>(node: Node<'_, 'a>, calls: &mut Calls<'a>) -> Result<Part<'a>, Refus
     Ok(part)
 }
 
+/// Whether a member of a part is what the part holds.
+fn is_body(name: &str) -> bool {
+    const BODIES: [&str; 9] = [
+        "text",
+        "inlineData",
+        "inline_data",
+        "fileData",
+        "file_data",
+        "functionCall",
+        "function_call",
+        "functionResponse",
+        "function_response",
+    ];
+    BODIES.contains(&name)
+}
+
+fn is_null(node: &Node<'_, '_>) -> bool {
+    node.kind() == Kind::Null
+}
+
 /// The signature of a part.
 pub(super) fn signature<'a>(node: Node<'_, 'a>) -> Option<Signature<'a>> {
     let value = either(node, "thoughtSignature", "thought_signature")?.text()?;
     (!value.is_empty()).then(|| Signature::read(Issuer::Google, value))
+}
+
+/// Reads what a tool shows beside what it says.
+fn medium<'a>(part: Node<'_, 'a>) -> Result<Body<'a>, Refusal> {
+    if let Some(inline) = either(part, "inlineData", "inline_data") {
+        return inline_medium(inline);
+    }
+    let file = either(part, "fileData", "file_data");
+    let file = file.ok_or_else(|| Refusal::unsupported("contents.parts.functionResponse.parts"))?;
+    file_medium(file)
 }
 
 fn inline_medium<'a>(inline: Node<'_, 'a>) -> Result<Body<'a>, Refusal> {
@@ -155,7 +190,11 @@ fn tool_result<'a>(node: Node<'_, 'a>, calls: &mut Calls<'a>) -> Result<ToolResu
     let id = id.or_else(&mut first).unwrap_or(name);
     let response = node.object("response")?;
     let (text, is_error) = response.map_or((Cow::Borrowed("{}"), false), said);
-    Ok(ToolResult { id, content: vec![Part::text(text)], is_error })
+    let mut content = vec![Part::text(text)];
+    for part in parts(node) {
+        content.push(Part::new(medium(part)?));
+    }
+    Ok(ToolResult { id, content, is_error })
 }
 
 /// What a response says: the text that was wrapped for want of an object, or the object itself.

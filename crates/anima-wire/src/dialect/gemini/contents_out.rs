@@ -31,7 +31,11 @@ pub(super) fn write(
         w.object();
         w.key("role").string(if turn.role == Role::Assistant { "model" } else { "user" });
         w.key("parts").array();
+        let mut media = Vec::new();
         for part in &turn.parts {
+            if part.as_result().is_none() {
+                shown(w, &mut media, dropped)?;
+            }
             dropped.note_if(part.cache.is_some(), "cache_control");
             let is_foreign = part.signature.is_some() && part.signed_by(Issuer::Google).is_none();
             dropped.note_if(is_foreign, "messages.content.signature");
@@ -49,6 +53,7 @@ pub(super) fn write(
             if let Some(result) = part.as_result() {
                 let name = names.get(&*result.id).copied().unwrap_or_default();
                 tool_result(w, result, name);
+                media.extend(result.content.iter().filter(|part| part.as_text().is_none()));
             } else {
                 members(w, part, dropped)?;
             }
@@ -60,7 +65,20 @@ pub(super) fn write(
             w.maybe("thoughtSignature", own.or(made_up));
             w.end_object();
         }
+        shown(w, &mut media, dropped)?;
         w.end_array();
+        w.end_object();
+    }
+    Ok(())
+}
+
+/// Writes what tools have shown beside their words: parts behind all results of the turn, since
+/// results themselves hold JSON only.
+fn shown(w: &mut Writer, media: &mut Vec<&Part<'_>>, dropped: &mut Dropped) -> Result<(), Refusal> {
+    for part in media.drain(..) {
+        dropped.note_if(part.cache.is_some(), "cache_control");
+        w.object();
+        members(w, part, dropped)?;
         w.end_object();
     }
     Ok(())
@@ -74,7 +92,9 @@ fn is_foreign_thought(part: &Part<'_>) -> bool {
 
 fn members(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
     match &part.body {
-        Body::Text(text) | Body::Refusal(text) | Body::Document(Source::Plain(text), _) => {
+        Body::Text(text) | Body::Refusal(text) => w.key("text").string(text),
+        Body::Document(Source::Plain(text), name) => {
+            dropped.note_if(name.is_some(), "messages.content.document.title");
             w.key("text").string(text);
         }
         Body::Reasoning(text) => {

@@ -10,6 +10,7 @@ use crate::canonical::{
     Effort, Format, Reasoning, Refusal, Request, Sampling, Schema, Tool, ToolChoice,
 };
 use crate::dialect::openai::chat::{texts, unplaced};
+use crate::dialect::strays;
 use crate::json::{Misfit, Node, Outline};
 
 /// Members that are read. The model and the stream stand in the path; some clients repeat them.
@@ -96,6 +97,7 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Request<'a>, Refusal> {
     }
     let contents = root.get("contents").ok_or(Refusal::Missing("contents"))?;
     contents_in::read(contents, &mut request)?;
+    strays::of_gemini(root, &mut request);
     Ok(request)
 }
 
@@ -122,6 +124,11 @@ fn configure<'a>(config: Node<'_, 'a>, request: &mut Request<'a>) -> Result<(), 
         && modalities.elements().any(|modality| !modality.is("TEXT"))
     {
         return Err(Refusal::unsupported("generationConfig.responseModalities"));
+    }
+    if let Some(kind) = either(config, "responseMimeType", "response_mime_type")
+        && !["application/json", "text/plain"].iter().any(|known| kind.is(known))
+    {
+        return Err(Refusal::unsupported("generationConfig.responseMimeType"));
     }
     request.format = format(config)?;
     if either(config, "responseLogprobs", "response_logprobs").and_then(|flag| flag.flag())

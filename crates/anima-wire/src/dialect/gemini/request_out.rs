@@ -27,7 +27,7 @@ pub(crate) fn write(request: &Request<'_>, target: Target<'_>) -> Result<Carried
     check(request, &mut dropped)?;
     let mut w = Writer::with_capacity(1024);
     w.object();
-    system(&mut w, request);
+    system(&mut w, request, &mut dropped)?;
     w.key("contents").array();
     let turns = paired(&request.turns);
     contents_out::write(&mut w, &turns, target, &mut dropped)?;
@@ -76,7 +76,14 @@ fn is_one_tool_forced(request: &Request<'_>) -> bool {
     }
 }
 
-fn system(w: &mut Writer, request: &Request<'_>) {
+fn system(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
+    let turns = request.turns.iter().filter(|turn| turn.role == Role::System);
+    for part in turns.flat_map(|turn| &turn.parts) {
+        dropped.note_if(part.cache.is_some(), "cache_control");
+        if part.as_text().is_none() {
+            return Err(Refusal::unsupported("system"));
+        }
+    }
     let texts: Vec<&str> = request
         .turns
         .iter()
@@ -85,7 +92,7 @@ fn system(w: &mut Writer, request: &Request<'_>) {
         .filter_map(|part| part.as_text())
         .collect();
     if texts.is_empty() {
-        return;
+        return Ok(());
     }
     w.key("systemInstruction").object();
     w.key("parts").array();
@@ -96,6 +103,7 @@ fn system(w: &mut Writer, request: &Request<'_>) {
     }
     w.end_array();
     w.end_object();
+    Ok(())
 }
 
 fn tools(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) {

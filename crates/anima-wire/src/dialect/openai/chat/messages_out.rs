@@ -20,8 +20,12 @@ pub(super) fn write(
 ) -> Result<(), Refusal> {
     let role = if target.habits(request).is_newer { "developer" } else { "system" };
     for turn in &request.turns {
-        let cached = turn.parts.iter().any(|part| part.cache.is_some());
-        dropped.note_if(cached, "cache_control");
+        let nested = turn.parts.iter().filter_map(Part::as_result).flat_map(|said| &said.content);
+        for part in turn.parts.iter().chain(nested) {
+            dropped.note_if(part.cache.is_some(), "cache_control");
+            let is_titled = matches!(part.body, Body::Document(Source::Plain(_), Some(_)));
+            dropped.note_if(is_titled, "messages.content.document.title");
+        }
         match turn.role {
             Role::System => system(w, role, &turn.parts, target)?,
             Role::User => user(w, &turn.parts, target, dropped)?,

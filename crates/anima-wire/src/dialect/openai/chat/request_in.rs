@@ -10,6 +10,7 @@ use super::messages_in;
 use crate::canonical::{
     Effort, Format, Reasoning, Refusal, Request, Sampling, Schema, Tool, ToolChoice,
 };
+use crate::dialect::strays;
 use crate::json::{Misfit, Node, Outline};
 
 /// Members that are read.
@@ -82,6 +83,7 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Request<'a>, Refusal> {
     };
     let messages = root.array("messages")?.ok_or(Refusal::Missing("messages"))?;
     messages_in::read(messages, &mut request)?;
+    strays::of_chat(root, &mut request);
     Ok(request)
 }
 

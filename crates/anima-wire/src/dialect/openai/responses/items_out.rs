@@ -21,15 +21,21 @@ pub(super) fn write(
             dropped.note_if(part.cache.is_some(), "cache_control");
             if is_content(part) {
                 dropped.note_if(part.signature.is_some(), "messages.content.signature");
+                dropped.note_if(is_titled_text(part), "messages.content.document.title");
                 said.push(part);
             } else {
                 message(w, turn.role, &mut said)?;
-                item(w, part, dropped);
+                item(w, part, dropped)?;
             }
         }
         message(w, turn.role, &mut said)?;
     }
     Ok(())
+}
+
+/// Whether a part is plain text with a title, which has no place.
+fn is_titled_text(part: &Part<'_>) -> bool {
+    matches!(part.body, Body::Document(Source::Plain(_), Some(_)))
 }
 
 /// Whether a part belongs into a message; others are items of their own.
@@ -40,7 +46,7 @@ const fn is_content(part: &Part<'_>) -> bool {
     )
 }
 
-fn item(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) {
+fn item(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
     if let Some(result) = part.as_result() {
         return tool_result(w, result, dropped);
     }
@@ -49,13 +55,14 @@ fn item(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) {
         w.object();
         call_members(w, call);
         w.end_object();
-        return;
+        return Ok(());
     }
     let is_own = part.signed_by(Issuer::OpenAi).is_some();
     dropped.note_if(!is_own, "messages.content.thinking");
     if let (true, Some(signature)) = (is_own, &part.signature) {
         reasoning(w, "rs_0", part.as_thought().unwrap_or_default(), Some(signature));
     }
+    Ok(())
 }
 
 /// Writes a message of the parts so far, if there are any.
@@ -119,39 +126,32 @@ fn content_part(w: &mut Writer, role: Role, part: &Part<'_>) -> Result<(), Refus
     Ok(())
 }
 
-fn tool_result(w: &mut Writer, result: &ToolResult<'_>, dropped: &mut Dropped) {
+fn tool_result(
+    w: &mut Writer,
+    result: &ToolResult<'_>,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
     dropped.note_if(result.is_error, "messages.content.is_error");
     w.object();
     w.key("type").string("function_call_output");
     w.key("call_id").string(&result.id);
     w.key("output");
-    let urls: Vec<_> =
-        result
-            .content
-            .iter()
-            .filter_map(|part| {
-                if let Body::Image(source, _) = &part.body { source.as_url() } else { None }
-            })
-            .collect();
-    if urls.is_empty() {
+    if result.content.iter().all(|part| part.as_text().is_some()) {
         w.string(&plain_text(&result.content));
     } else {
         w.array();
-        for text in result.content.iter().filter_map(Part::as_text) {
-            w.object();
-            w.key("type").string("input_text");
-            w.key("text").string(text);
-            w.end_object();
-        }
-        for url in urls {
-            w.object();
-            w.key("type").string("input_image");
-            w.key("image_url").strings(&url);
-            w.end_object();
+        for part in &result.content {
+            dropped.note_if(part.cache.is_some(), "cache_control");
+            if matches!(part.body, Body::Audio(..)) {
+                return Err(Refusal::unsupported("messages.content.input_audio"));
+            }
+            dropped.note_if(is_titled_text(part), "messages.content.document.title");
+            content_part(w, Role::User, part)?;
         }
         w.end_array();
     }
     w.end_object();
+    Ok(())
 }
 
 /// Writes the members of a call that inputs and outputs share.

@@ -10,6 +10,7 @@ use crate::canonical::{
 use crate::dialect::openai::chat::{
     allowed_names, choice_word, effort, function_tool, read_schema, unplaced,
 };
+use crate::dialect::strays;
 use crate::json::{Node, Outline};
 
 /// Members that are read.
@@ -69,6 +70,7 @@ pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Request<'a>, Refusal> {
     }
     let input = root.get("input").ok_or(Refusal::Missing("input"))?;
     items_in::read(input, &mut request)?;
+    strays::of_responses(root, &mut request);
     Ok(request)
 }
 
