@@ -23,6 +23,13 @@ APP, CREDIT = "matrix", "1000.00"
 CHATS = ["chat", "stream", "tools", "vision", "structured"]
 BOTH = [*CHATS, "embeddings"]
 
+# Where the counts stand in the README.
+BEGIN, END = "<!-- clients: begin -->", "<!-- clients: end -->"
+
+# How names of clients begin: the rows of the counts.
+LIBRARIES = ["OpenAI Python", "OpenAI Node", "Anthropic Python", "Anthropic TypeScript",
+             "Google Gen AI Python", "Google Gen AI JavaScript", "LangChain", "Vercel AI SDK"]
+
 # Name in the table: runtime, name of the runner, features.
 CLIENTS = {
     "OpenAI Python, chat": ("python", "openai", BOTH),
@@ -211,6 +218,29 @@ def table(cells):
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def counts(cells):
+    """The same as counts, for the README: a row for each library, whatever it speaks."""
+    channels = list(dict.fromkeys(channel for _, channel, _ in cells))
+    lines = [["SDK", *(f"`{channel}`" for channel in channels)], ["---"] * (len(channels) + 1)]
+    for name in LIBRARIES:
+        line = [name]
+        for channel in channels:
+            mine = [wrong for (title, c, _), wrong in cells.items()
+                    if c == channel and title.startswith(name)]
+            line.append(f"{mine.count(None)}/{len(mine)}")
+        lines.append(line)
+    passed = list(cells.values()).count(None)
+    rows = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{passed} of {len(cells)} cells:\n\n{rows}"
+
+
+def put_into(readme, shown):
+    """Writes what is shown between the markers, and nothing else."""
+    before, rest = readme.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    readme.write_text(f"{before}{BEGIN}\n{shown}{END}{after}")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="cargo xtask clients", description=__doc__)
     parser.add_argument("--program", required=True, help=argparse.SUPPRESS)
@@ -221,8 +251,12 @@ def main():
     parser.add_argument("--storage", choices=["sqlite", "postgres"], default="sqlite",
                         help="where the gateway keeps its books; postgres comes with a Redis")
     parser.add_argument("--out", type=pathlib.Path, help="write the table to this file")
+    parser.add_argument("--readme", type=pathlib.Path,
+                        help="write the counts between the markers of this file")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
     arguments = parser.parse_args()
+    if arguments.readme and (arguments.client or arguments.provider or arguments.feature):
+        raise SystemExit("--readme wants a whole run: without --client, --provider and --feature")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="anima-clients-"))
     cells = run(arguments, folder)
     failed = {cell: wrong for cell, wrong in cells.items() if wrong is not None}
@@ -230,6 +264,8 @@ def main():
     print(f"\n{shown}\n{len(cells) - len(failed)} of {len(cells)} cells passed")
     if arguments.out:
         arguments.out.write_text(shown)
+    if arguments.readme:
+        put_into(arguments.readme, counts(cells))
     if failed or arguments.keep:
         print(f"logs are in {folder}")
     else:
