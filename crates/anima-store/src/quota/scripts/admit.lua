@@ -88,7 +88,7 @@ if not pass or ARGV[4] == '0' or ARGV[4] == '4' then return out end
 out[1] = 1
 local expiry, kept = stamp(now + lease), math.ceil(lease / 1000) + 60000
 -- What was given back may be asked for again.
-if #writes > 0 then redis.call('HDEL', KEYS[1], 'closed') end
+if #writes > 0 then redis.call('HDEL', KEYS[1], 'closed', 'half') end
 for _, write in ipairs(writes) do
     local kind, counter = write[1], write[2]
     if kind == 's' then

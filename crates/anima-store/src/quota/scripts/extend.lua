@@ -1,5 +1,6 @@
 -- Sets what a ticket holds of the purses of one tag: of all of them, or of none. The arithmetic is
--- that of `anima_core::quota::book::more`. A ticket that was closed holds nothing more.
+-- that of `anima_core::quota::book::more`. A ticket that was closed holds nothing more; of one that
+-- this server has forgotten only a half is known then, so that a renewal takes its slots again.
 -- KEYS: the ticket; then for each purse its sum, its holds and their amounts.
 -- ARGV: id, now (0: this server's), lease, then for each purse
 --   shadow, limit, units to hold, from, keep ms
@@ -37,6 +38,9 @@ end
 if closed then out[1] = 1 end
 if closed or not pass then return out end
 out[1] = 1
+if #writes > 0 and redis.call('EXISTS', KEYS[1]) == 0 then
+    redis.call('HSET', KEYS[1], 'half', '1')
+end
 local expiry, kept = stamp(now + lease), math.ceil(lease / 1000) + 60000
 for _, write in ipairs(writes) do
     local counter, holds, amounts, held, units = write[1], write[2], write[3], write[4], write[5]

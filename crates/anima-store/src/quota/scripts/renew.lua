@@ -1,5 +1,6 @@
 -- Keeps what a ticket of one tag took for a further lease. Slots of a ticket that this server has
--- forgotten are taken again, whatever the limit: their call runs.
+-- forgotten, or knows by its purses alone (`extend`), are taken again, whatever the limit: their
+-- call runs.
 -- KEYS: the ticket, then for each bound its counter, or for a purse its holds.
 -- ARGV: id, now (0: this server's), lease, then for each bound 's' | 'p'
 local id, now, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -9,7 +10,8 @@ if now == 0 then
 end
 local expiry, kept = string.format('%.0f', now + lease), math.ceil(lease / 1000) + 60000
 if redis.call('HEXISTS', KEYS[1], 'closed') == 1 then return 0 end
-local known = redis.call('EXISTS', KEYS[1])
+local known = 1 - redis.call('HEXISTS', KEYS[1], 'half')
+if known == 1 then known = redis.call('EXISTS', KEYS[1]) end
 for at = 4, #ARGV do
     local counter = KEYS[at - 2]
     if ARGV[at] == 's' then
@@ -17,6 +19,7 @@ for at = 4, #ARGV do
             redis.call('ZADD', counter, expiry, id)
             redis.call('PEXPIRE', counter, kept)
             redis.call('HSET', KEYS[1], counter, 's')
+            redis.call('HDEL', KEYS[1], 'half')
         end
     else
         redis.call('ZADD', counter, 'XX', expiry, id)

@@ -309,6 +309,37 @@ async fn a_redis_that_forgets_never_lets_a_budget_be_overspent() {
     assert!(seeds > 60 && again > 30, "{seeds} {again}");
 }
 
+/// A running stream that asks for more before its next renewal keeps its slot.
+#[tokio::test]
+async fn a_call_that_asks_for_more_after_a_flush_takes_its_slot_again() {
+    let Some((_proxy, url, prefix)) = crate::tests::redis_proxy().await else { return };
+    let pattern = format!("{prefix}:*");
+    let redis = Redis::open(&url, Options { prefix, ..Options::default() }).unwrap();
+    assert!(redis.ready(Duration::from_secs(5)).await.unwrap());
+    let store = Arc::new(RedisQuotas::with_callers_time(redis.clone()).of_run(1));
+    let place = Place { store, app: "flushed".into() };
+    let server = Server { redis, pattern, run: 1, replica: vec![] };
+    let one = slots(&place.app, Scope::App, 1);
+    let bounds = |units| [one.clone(), purse(&place.app, Scope::App, 100, units)];
+    let renewed = async |us| {
+        let ticket = Ticket { id: Uuid::from_u128(1), bounds: bounds(0).as_slice().into() };
+        place.store.renew(&[ticket], at(us), LEASE).await.unwrap();
+        used(&place, &one, us).await
+    };
+    seeded(&*place.store, &bounds(0)[1], 0).await;
+    assert!(admitted(&admit(&place, 1, &bounds(10), 0).await));
+    server.forget().await;
+    seeded(&*place.store, &bounds(0)[1], 10).await;
+    for us in [0, 1] {
+        assert!(admitted(&extend(&place, 1, &bounds(20)[1..], us).await));
+        assert_eq!(renewed(us).await, 1, "it runs");
+    }
+    assert!(!admitted(&admit(&place, 2, &bounds(1), 2).await), "its slot is not given twice");
+    assert!(close(&place, 1, &bounds(15), 3).await);
+    assert_eq!(used(&place, &one, 3).await, 0);
+    assert_eq!(renewed(4).await, 0, "it has ended");
+}
+
 #[tokio::test]
 async fn a_budget_that_is_set_on_a_key_in_use_is_never_overspent() {
     for seed in 0..200 {
