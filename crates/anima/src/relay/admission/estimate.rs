@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use anima_core::config::QueueMode;
 use anima_core::quota::rule::Take;
 
 use super::super::{Relay, booking, hold};
@@ -145,7 +146,10 @@ pub(super) async fn take(
         let each = request.output_tokens_max.map_or(learned, |most| most.min(learned));
         output = each.saturating_mul(request.choices);
     }
-    let cost = if call.caller.terms.counts_cost() { hold::amount(call, wanted)? } else { 0 };
+    // A budget may be set while the call waits for its turn.
+    let terms = &call.caller.terms;
+    let may_cost = terms.counts_cost() || terms.mode == QueueMode::Wait;
+    let cost = if may_cost { hold::amount(call, wanted)? } else { 0 };
     let number = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
     Ok(Take { requests: 1, input_tokens: number(input), output_tokens: number(output), cost })
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -65,6 +66,14 @@ enum Asked {
     Waits(Tag),
 }
 
+/// Why a call waits no more where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    ItsTurn,
+    /// It has to join anew.
+    StandsForElse,
+}
+
 /// A call on its way through lines. Whoever drops it takes the call out.
 struct Waiter<'a> {
     admission: &'a Arc<Admission>,
@@ -72,6 +81,8 @@ struct Waiter<'a> {
     terms: Arc<Terms>,
     take: Take,
     tag: Tag,
+    /// What it stands in line for.
+    stands_for: Vec<Bound>,
     since_us: i64,
     until: Instant,
     /// It may be in line, or have been called.
@@ -84,8 +95,9 @@ pub(super) async fn wait(admission: &Arc<Admission>, call: &Arc<Call>, coming: C
     let terms = Arc::clone(&call.caller.terms);
     let until = call.deadline.min(began + terms.wait);
     let Coming { take, tag, refusal, mut expected } = coming;
-    let (since_us, inside) = (0, false);
-    let mut waiter = Waiter { admission, call, terms, take, tag, since_us, until, inside };
+    let (stands_for, since_us, inside) = (Vec::new(), 0, false);
+    let mut waiter =
+        Waiter { admission, call, terms, take, tag, stands_for, since_us, until, inside };
     let mut seen = call.caller.pinned.changes;
     loop {
         let (said, mut hear) = mpsc::unbounded_channel();
@@ -97,9 +109,8 @@ pub(super) async fn wait(admission: &Arc<Admission>, call: &Arc<Call>, coming: C
             waiter.catch_up(&refusal).await?;
         }
         if !waiter.join(&room, expected.take()).await?
-            && let Some(terms) = waiter.listen(&mut hear, &refusal, began).await?
+            && waiter.listen(&mut hear, &refusal, began).await? == Heard::StandsForElse
         {
-            waiter.change(terms)?;
             continue;
         }
         match waiter.ask().await? {
@@ -122,9 +133,9 @@ impl Waiter<'_> {
         terms.bounds(self.admission.clock.now(), self.call.caller.currency, self.take)
     }
 
-    /// What it waits for under these terms.
-    fn awaited(&self, terms: &Terms) -> Vec<Bound> {
-        line::awaited(&self.bounds(terms), &self.tag)
+    /// What it waits for now.
+    fn awaited(&self) -> Vec<Bound> {
+        line::awaited(&self.bounds(&self.terms), &self.tag)
     }
 
     /// Is known to be waiting here, before anybody can call it.
@@ -148,11 +159,9 @@ impl Waiter<'_> {
     async fn catch_up(&mut self, refusal: &Refusal) -> Result<(), Refusal> {
         let say = told_now(self.admission, &self.call.caller.kid).await;
         match say.map(|say| say(self.call.deferral.is_some())) {
-            Some(Said::Changed(terms)) if self.awaited(&terms) != self.awaited(&self.terms) => {
-                self.change(terms)
-            }
+            Some(Said::Changed(terms)) => self.change(terms),
             Some(Said::Over(why)) => Err(over(why, refusal)),
-            Some(Said::Changed(_) | Said::YourTurn) | None => Ok(()),
+            Some(Said::YourTurn) | None => Ok(()),
         }
     }
 
@@ -163,7 +172,8 @@ impl Waiter<'_> {
         expected: Option<(Duration, Duration)>,
     ) -> Result<bool, Refusal> {
         let within = self.until.saturating_duration_since(Instant::now());
-        let bounds = self.awaited(&self.terms);
+        let bounds = self.awaited();
+        self.stands_for.clone_from(&bounds);
         let joining = Joining {
             id: self.call.arrival.id,
             tenant: &self.call.caller.kid,
@@ -191,13 +201,14 @@ impl Waiter<'_> {
         }
     }
 
-    /// Waits until its turn comes, or its key's terms are others: these.
+    /// Waits until its turn comes, or until it waits for something else: its key's terms are
+    /// others, or those that it has say something else by now.
     async fn listen(
-        &self,
+        &mut self,
         hear: &mut mpsc::UnboundedReceiver<Said>,
         refusal: &Refusal,
         began: Instant,
-    ) -> Result<Option<Arc<Terms>>, Refusal> {
+    ) -> Result<Heard, Refusal> {
         loop {
             let said = tokio::select! {
                 biased;
@@ -211,10 +222,12 @@ impl Waiter<'_> {
                 }
             };
             match said {
-                Some(Said::YourTurn) => return Ok(None),
+                Some(Said::YourTurn) => return Ok(Heard::ItsTurn),
                 Some(Said::Changed(terms)) => {
-                    if self.awaited(&terms) != self.awaited(&self.terms) {
-                        return Ok(Some(terms));
+                    // Also where the line stays as it is: a budget binds it when its turn comes.
+                    self.change(terms)?;
+                    if self.awaited() != self.stands_for {
+                        return Ok(Heard::StandsForElse);
                     }
                 }
                 Some(Said::Over(why)) => return Err(over(why, refusal)),
@@ -281,7 +294,7 @@ impl Drop for Waiter<'_> {
         if !self.inside {
             return;
         }
-        let (tag, bounds) = (self.tag.clone(), self.awaited(&self.terms));
+        let (tag, bounds) = (self.tag.clone(), std::mem::take(&mut self.stands_for));
         let tasks = admission.tasks.clone();
         let leaving = async move {
             let now = admission.clock.now();
@@ -362,11 +375,15 @@ fn timed_out(since: Instant, retry_ms: u64) -> Refusal {
 /// when the first of them sat down.
 async fn drive(admission: Arc<Admission>, room: Arc<Room>, mut seen: (i64, u64)) {
     let (mut asked, mut reviewed) = (None, Instant::now());
+    let mut reviewing = None;
     loop {
         let changes = admission.live.changes();
-        if changes != seen || reviewed.elapsed() >= REVIEW {
+        if (changes != seen || reviewed.elapsed() >= REVIEW)
+            && reviewing.as_ref().is_none_or(JoinHandle::is_finished)
+        {
             (seen, reviewed) = (changes, Instant::now());
-            review(&admission, &room).await;
+            // What it reads may wait for the database; who waits must be heard of meanwhile.
+            reviewing = Some(tokio::spawn(review(Arc::clone(&admission), Arc::clone(&room))));
         }
         // A look because somebody may run asks after nobody: who is called is told. However many
         // wait, they are asked after in no shorter time than lost messages may be found.
@@ -393,10 +410,10 @@ async fn drive(admission: Arc<Admission>, room: Arc<Room>, mut seen: (i64, u64))
 }
 
 /// Looks at the keys of those who wait: their limits and their mode may have changed.
-async fn review(admission: &Admission, room: &Room) {
+async fn review(admission: Arc<Admission>, room: Arc<Room>) {
     let mut told = BTreeMap::new();
     for kid in admission.rooms.keys(&room.tag) {
-        if let Some(say) = told_now(admission, &kid).await {
+        if let Some(say) = told_now(&admission, &kid).await {
             told.insert(kid, say);
         }
     }

@@ -11,6 +11,8 @@ use crate::testapp::{TestApp, on_both, prompt};
 on_both! {
     a_call_that_was_on_its_way_when_its_key_changed_does_not_wait;
     a_key_that_ends_by_time_empties_its_queue;
+    a_budget_that_is_set_while_a_call_waits_binds_it;
+    a_raise_that_ends_by_time_ends_for_those_who_wait;
 }
 
 /// The answer to a call whose key is looked at before `change`, and whose body comes after it.
@@ -80,4 +82,43 @@ async fn a_key_that_ends_by_time_empties_its_queue(app: &TestApp) {
     assert_eq!((b.status, reason(&b).as_str()), (401, "expired_api_key"));
     let waited: u64 = b.header("x-anima-queue-wait-ms").parse().unwrap();
     assert!(waited < 6_500, "within seconds of its end: {waited}");
+}
+
+async fn a_budget_that_is_set_while_a_call_waits_binds_it(app: &TestApp) {
+    let (_, key) = waiting_key(app, one(), json!({"wait_timeout_ms": 60_000})).await;
+    app.fault("latency:1000");
+    let (a, b, ()) = tokio::join!(
+        app.ask_as(&key, "chat"),
+        async {
+            running(app, 1).await;
+            app.ask_as(&key, "chat").await
+        },
+        async {
+            queued(app, 1).await;
+            let budget = json!({"kind": "cost", "window": "total", "limit": "0.000000001"});
+            app.patch("/quotas/narrow", json!({"limits": [one(), budget]})).await;
+        }
+    );
+    assert_eq!(a.status, 200, "what runs is not touched");
+    assert_eq!((b.status, reason(&b).as_str()), (429, "budget_exceeded"), "{b:?}");
+    assert_eq!(app.calls().await.len(), 1);
+}
+
+async fn a_raise_that_ends_by_time_ends_for_those_who_wait(app: &TestApp) {
+    let until = SystemClock.now().plus_millis(3_000);
+    let raised = json!({"limit": 2, "until": until.to_string()});
+    let limit = json!({"kind": "concurrency", "limit": 1, "raised": raised});
+    let (_, key) = waiting_key(app, limit, json!({"wait_timeout_ms": 60_000})).await;
+    app.script(&json!([
+        {"match": {"times": 1}, "do": "latency:5500"},
+        {"match": {"times": 1}, "do": "latency:9000"}
+    ]));
+    let ask = || app.ask_as(&key, "chat");
+    let (a, b, c) = tokio::join!(ask(), ask(), async {
+        running(app, 2).await;
+        ask().await
+    });
+    assert_eq!((a.status, b.status, c.status), (200, 200, 200), "{c:?}");
+    let waited: u64 = c.header("x-anima-queue-wait-ms").parse().unwrap();
+    assert!(waited > 7_500, "for both, as one may run: {waited}");
 }
