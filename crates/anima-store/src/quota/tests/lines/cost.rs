@@ -109,6 +109,31 @@ async fn a_turn_costs_with_ten_thousand_what_it_costs_with_a_hundred() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_limits_of_a_tag_are_looked_at_in_one_go() {
+    let Some(server) = Alone::start().await else { return };
+    let redis = Redis::open(&server.url(), Options::default()).unwrap();
+    assert!(redis.ready(Duration::from_secs(5)).await.unwrap());
+    let store = Arc::new(RedisQuotas::with_callers_time(redis));
+    let place = Place { store, app: "acme".into() };
+    let app = &place.app;
+    let bounds = [
+        slots(app, Scope::Key, 4),
+        slots(app, Scope::TokenGroup, 4),
+        slots(app, Scope::App, 4),
+        rate(app, Scope::Key, 60, 60),
+        rate(app, Scope::TokenGroup, 60, 60),
+        rate(app, Scope::App, 60, 60),
+    ];
+    assert!(admitted(&admit(&place, 1, &bounds[..4], 0).await));
+    let looks = async || server.ran().await.get("evalsha").map_or(0, |(calls, _)| *calls);
+    let before = looks().await;
+    let levels = place.store.levels(&bounds, at(0)).await.unwrap();
+    assert_eq!(looks().await - before, 2, "of two tags");
+    let used = levels.iter().map(|level| level.map_or(-1, |level| level.used));
+    assert_eq!(used.collect::<Vec<_>>(), [1, 1, 1, 1, 0, 0]);
+}
+
 #[tokio::test]
 async fn in_one_process_ten_thousand_wait_as_a_hundred_do() {
     for count in [100, 10_000] {
