@@ -64,11 +64,12 @@ pub trait SeedStore: Send + Sync + fmt::Debug {
     /// When the counters cannot be reached.
     async fn seed(&self, purse: &Bound, seed: (i64, i64)) -> Result<bool, Unavailable>;
 
-    /// Has whoever seeds a purse that nobody has seeded wait as if it were born now.
+    /// Has whoever seeds a purse that nobody has seeded wait as if it were born now. `false` when
+    /// somebody has seeded it.
     ///
     /// # Errors
     /// When the counters cannot be reached.
-    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable>;
+    async fn put_off(&self, purse: &Bound) -> Result<bool, Unavailable>;
 }
 
 /// What purses know of what was spent.

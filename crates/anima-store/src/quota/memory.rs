@@ -123,11 +123,8 @@ impl SeedStore for MemoryQuotas {
         Ok(self.book(&purse.tag).is_some_and(|mut book| book.seed_born(purse, seed)))
     }
 
-    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable> {
-        if let Some(mut book) = self.book(&purse.tag) {
-            book.put_off(purse);
-        }
-        Ok(())
+    async fn put_off(&self, purse: &Bound) -> Result<bool, Unavailable> {
+        Ok(self.book(&purse.tag).is_some_and(|mut book| book.put_off(purse)))
     }
 }
 

@@ -25,6 +25,7 @@ use self::debts::Debts;
 use super::memory::MemoryQuotas;
 use super::{PurseStore, QuotaStore, SeedStore, Ticket, Unavailable, UndoStore};
 
+mod births; // when the shared counters may be told by the ledger
 mod debts; // what the shared counters do not know yet
 mod line; // who waits
 mod undo; // what they may know too much
@@ -151,8 +152,9 @@ impl SharedQuotas {
             self.shared.charge(&purse, charge).await?;
             self.debts.lock().paid(charge);
         }
+        let mut put_off = births::PutOff::default();
         for ticket in untold {
-            self.tell(&ticket, (now, lease_us)).await?;
+            self.tell(&ticket, (now, lease_us), &mut put_off).await?;
         }
         Ok(())
     }
@@ -163,17 +165,19 @@ impl SharedQuotas {
         &self,
         ticket: &Ticket,
         (now, lease_us): (Timestamp, i64),
+        put_off: &mut births::PutOff,
     ) -> Result<(), Unavailable> {
         let mut purses = debts::unlimited(&ticket.bounds);
         while !purses.is_empty() {
             let ask = Ask { id: ticket.id, bounds: &purses, now, lease_us };
             let Verdict::Unseeded(which) = self.shared.extend(ask).await? else { break };
-            // Their seed will know of the call, if its hold is written before the ledger is read.
-            for purse in which.iter().filter_map(|n| purses.get(*n)) {
-                self.shared.put_off(purse).await?;
+            let mut known = Vec::with_capacity(purses.len());
+            for (n, purse) in purses.into_iter().enumerate() {
+                if !which.contains(&n) || put_off.is_seeded(&*self.shared, &purse).await? {
+                    known.push(purse);
+                }
             }
-            let mut n = 0..;
-            purses.retain(|_| n.next().is_some_and(|n: usize| !which.contains(&n)));
+            purses = known;
         }
         if !self.debts.lock().told(ticket) {
             // The call ended meanwhile, and what it spent is among the charges.
@@ -259,7 +263,7 @@ impl SeedStore for SharedQuotas {
         self.own.load_full().birth(purse, now).await
     }
 
-    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable> {
+    async fn put_off(&self, purse: &Bound) -> Result<bool, Unavailable> {
         self.shared.put_off(purse).await
     }
 

@@ -158,7 +158,7 @@ async fn a_purse_ripens_before_the_ledger_is_read_for_it(place: &Place) {
     assert_eq!(first.wait_us, RIPENS_US);
     let later = birth(LATE_US).await.unwrap();
     assert_eq!((later.name, later.wait_us), (first.name, RIPENS_US - LATE_US));
-    store.put_off(&money).await.unwrap();
+    assert!(store.put_off(&money).await.unwrap());
     assert!(!store.seed(&money, (first.name, 0)).await.unwrap(), "of its life before");
     let second = birth(LATE_US).await.unwrap();
     assert_eq!(second.wait_us, RIPENS_US);
@@ -166,7 +166,7 @@ async fn a_purse_ripens_before_the_ledger_is_read_for_it(place: &Place) {
     assert!(!admitted(&admit(place, 1, std::slice::from_ref(&money), LATE_US).await));
     assert_eq!(birth(LATE_US + RIPENS_US).await.unwrap().wait_us, 0);
     assert!(store.seed(&money, (second.name, 60)).await.unwrap());
-    store.put_off(&money).await.unwrap();
+    assert!(!store.put_off(&money).await.unwrap());
     assert_eq!((birth(LATE_US).await, used(place, &money, 0).await), (None, 60), "it is seeded");
     let span = Span { from: at(3_600_000_000), to: at(7_200_000_000) };
     let next = Bound { check: Check::Purse { limit: 100, span }, ..money.clone() };

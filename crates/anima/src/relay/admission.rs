@@ -54,9 +54,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RENEW_EVERY: u32 = 10;
 /// Looks between two sweeps of the counters.
 const SWEEP_EVERY: u32 = 60;
-/// How often counters that know nothing are seeded for one call. Each try needs a flush of the
-/// counters in between.
-const SEEDS: usize = 3;
+/// For how long counters that know nothing are seeded for one call. Each try but the first needs a
+/// loss of the counters in between.
+const SEEDS_FOR: Duration = Duration::from_secs(10);
 /// How often a call is lowered to what its budget has left while others take from it.
 const CLAMPS: usize = 3;
 
@@ -138,7 +138,8 @@ impl Admission {
         turn: Turn,
     ) -> Result<(InTurn, Asking), Refusal> {
         let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
-        for _ in 0..SEEDS {
+        let until = Instant::now() + SEEDS_FOR;
+        while Instant::now() < until {
             let asked = Asking::now(&*self.clock);
             let ask = Ask { id: call.arrival.id, bounds, now: self.clock.now(), lease_us };
             let said = match turn {

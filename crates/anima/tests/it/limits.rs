@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::testapp::{Reply, TestApp, eventually, on_both, prompt};
 
+mod late_holds; // that are counted once
+
 on_both! {
     requests_over_a_limit_are_refused_in_every_format;
     a_slot_is_free_again_when_its_call_is_over;

@@ -71,14 +71,16 @@ impl Book {
     }
 
     /// Whoever wants to seed a purse that nobody has seeded begins to wait anew: a call that was
-    /// admitted a moment ago may not have its hold yet.
-    pub fn put_off(&mut self, purse: &Bound) {
-        if !self.is_seeded(purse)
-            && let Some(born) = self.births.get_mut(&purse.counter)
-        {
+    /// admitted a moment ago may not have its hold yet. `false` when somebody has seeded it.
+    pub fn put_off(&mut self, purse: &Bound) -> bool {
+        if self.is_seeded(purse) {
+            return false;
+        }
+        if let Some(born) = self.births.get_mut(&purse.counter) {
             // Born in a time to come: it is born anew when it is asked for.
             born.since_us = i64::MAX;
         }
+        true
     }
 
     /// Forgets births that nobody asked for in a long time.

@@ -248,12 +248,13 @@ fn the_ledger_is_read_for_a_purse_when_it_knows_of_all_calls_from_before() {
     assert_eq!(book.birth(&purse, 7), birth(7, RIPENS_US));
     assert_eq!(book.birth(&purse, 7 + LATE_US), birth(7, RIPENS_US - LATE_US));
     assert_eq!(book.birth(&purse, 7 + RIPENS_US), birth(7, 0));
-    book.put_off(&purse);
+    assert!(book.put_off(&purse));
     assert_eq!(book.birth(&purse, 7), birth(8, RIPENS_US), "a call was admitted meanwhile");
     assert_eq!(book.birth(&purse, 6), birth(9, RIPENS_US), "the clock went back");
     assert!(!book.seed_born(&purse, (7, 50)), "what was read for its life before");
     assert!(book.seed_born(&purse, (9, 60)));
     assert!(book.seed_born(&purse, (7, 50)), "it is seeded");
+    assert!(!book.put_off(&purse), "it is seeded");
     assert_eq!((book.birth(&purse, 9), book.level(&purse, 9).unwrap().used), (None, 60));
     let check = Check::Purse { limit: 100, span: span(1_000_000_000, 2_000_000_000) };
     let next = Bound { check, ..purse };

@@ -67,11 +67,11 @@ impl SeedStore for RedisQuotas {
         Ok(seeded == 1)
     }
 
-    async fn put_off(&self, purse: &Bound) -> Result<(), Unavailable> {
-        let Check::Purse { span, .. } = purse.check else { return Ok(()) };
+    async fn put_off(&self, purse: &Bound) -> Result<bool, Unavailable> {
+        let Check::Purse { span, .. } = purse.check else { return Ok(false) };
         let arguments = ["put off".to_owned(), self.mark(span)];
-        let _done: i64 = self.redis.script(&PURSE, &birth_keys(purse), &arguments[..]).await?;
-        Ok(())
+        let done: i64 = self.redis.script(&PURSE, &birth_keys(purse), &arguments[..]).await?;
+        Ok(done == 1)
     }
 }
 

@@ -8,7 +8,8 @@
 --   | 'birth', from, run, now (0: this server's), how long it ripens, keep ms
 local from = redis.call('HGET', KEYS[1], 'from')
 if ARGV[1] == 'put off' then
-    if from ~= ARGV[2] then redis.call('DEL', KEYS[2]) end
+    if from == ARGV[2] then return 0 end
+    redis.call('DEL', KEYS[2])
     return 1
 end
 if ARGV[1] == 'birth' then

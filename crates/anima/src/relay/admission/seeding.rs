@@ -23,8 +23,14 @@ use anima_store::quota::Unavailable;
 use super::{Admission, unreachable_now};
 use crate::http::reply::Refusal;
 
-/// How often a budget is read for one call. Each time but the first its counter was lost meanwhile.
-const READS: usize = 3;
+/// For how long a budget is read for one call while its counter is lost or put off again and again:
+/// after a fail-over by each node that comes back, each within seconds.
+///
+/// What nodes spend alone in an outage is counted anew with it, and each budget is born when its
+/// first call asks. It would be ripe sooner if it were taken for as old as the outage. But one that
+/// is set in an outage, on a key whose calls run, cannot be told from one that was there before,
+/// and those calls would be in neither sum.
+const READS_FOR: Duration = Duration::from_secs(10);
 
 /// A budget in a span: its counter, and when the span began.
 type Name = (Counter, Timestamp);
@@ -92,7 +98,8 @@ async fn seed(admission: &Admission, purse: &Bound) -> Result<(), Refusal> {
 async fn told(admission: &Admission, purse: &Bound) -> Result<(), Refusal> {
     let Check::Purse { span, .. } = purse.check else { return Ok(()) };
     let (store, ledger) = (&admission.store, &admission.spend);
-    for _ in 0..READS {
+    let until = Instant::now() + READS_FOR;
+    while Instant::now() < until {
         let birth = store.birth(purse, admission.clock.now()).await;
         let Some(birth) = birth.map_err(|error| unreachable_now(&error))? else { return Ok(()) };
         tokio::time::sleep(micros(birth.wait_us.min(RIPENS_US))).await;
