@@ -21,44 +21,70 @@ use crate::sqlite::connections::Connections;
 
 // Holds are found by their wallet's account, which is shorter in the index than the app's code.
 
+/// What a hold counts with: all of it while it is open, then what was charged. What was released
+/// may have been sold by a correction: an answer that was given while the database was away. A
+/// correction's sale legs are those of component 1 between the customer's accounts (money 2010,
+/// credit 2020) and others.
+macro_rules! of_hold {
+    () => {
+        "CASE h.state WHEN 'SETTLED' THEN h.settled WHEN 'RELEASED' THEN coalesce((
+             SELECT sum(CASE WHEN d.class IN (2010, 2020) THEN l.amount ELSE -l.amount END)
+             FROM journal j
+             JOIN leg l ON l.journal = j.id
+             JOIN account d ON d.id = l.debit_id
+             WHERE j.subject = h.id AND j.kind = 10 AND l.component = 1), 0)
+         ELSE h.amount END"
+    };
+}
+
 /// Of an app: app, currency, from, to.
-const OF_APP: &str = "
-    SELECT CAST(coalesce(sum(CASE WHEN state = 'SETTLED' THEN settled
-                                  WHEN state = 'RELEASED' THEN 0 ELSE amount END), 0) AS TEXT)
-    FROM hold
-    WHERE account_id = (SELECT id FROM account WHERE code = 'wallet:' || $1 AND currency = $2)
-      AND created_at >= $3 AND created_at < $4";
+const OF_APP: &str = concat!(
+    "SELECT CAST(coalesce(sum(",
+    of_hold!(),
+    "), 0) AS TEXT)
+    FROM hold h
+    WHERE h.account_id = (SELECT id FROM account WHERE code = 'wallet:' || $1 AND currency = $2)
+      AND h.created_at >= $3 AND h.created_at < $4"
+);
 
 /// Of a key: app, currency, from, to, key.
-const OF_KEY: &str = "
-    SELECT CAST(coalesce(sum(CASE WHEN state = 'SETTLED' THEN settled
-                                  WHEN state = 'RELEASED' THEN 0 ELSE amount END), 0) AS TEXT)
-    FROM hold
-    WHERE account_id = (SELECT id FROM account WHERE code = 'wallet:' || $1 AND currency = $2)
-      AND created_at >= $3 AND created_at < $4 AND kid = $5";
+const OF_KEY: &str = concat!(
+    "SELECT CAST(coalesce(sum(",
+    of_hold!(),
+    "), 0) AS TEXT)
+    FROM hold h
+    WHERE h.account_id = (SELECT id FROM account WHERE code = 'wallet:' || $1 AND currency = $2)
+      AND h.created_at >= $3 AND h.created_at < $4 AND h.kid = $5"
+);
 
 /// Of a token group: group, currency, from, to.
-const OF_GROUP: &str = "
-    SELECT CAST(coalesce(sum(CASE WHEN h.state = 'SETTLED' THEN h.settled
-                                  WHEN h.state = 'RELEASED' THEN 0 ELSE h.amount END), 0) AS TEXT)
+const OF_GROUP: &str = concat!(
+    "SELECT CAST(coalesce(sum(",
+    of_hold!(),
+    "), 0) AS TEXT)
     FROM (SELECT DISTINCT k.code AS kid, k.app AS app
           FROM user_api_key k JOIN app a ON a.code = k.app
           WHERE k.cancelled_at IS NULL AND a.cancelled_at IS NULL
             AND coalesce(k.body ->> 'token_group', a.body ->> 'token_group') = $1) m
     JOIN account w ON w.code = 'wallet:' || m.app AND w.currency = $2
     JOIN hold h ON h.account_id = w.id AND h.kid = m.kid
-    WHERE h.created_at >= $3 AND h.created_at < $4";
+    WHERE h.created_at >= $3 AND h.created_at < $4"
+);
 
 /// Of one call: id, from, to. SQLite.
-const OF_CALL: &str = "
-    SELECT CASE WHEN state = 'SETTLED' THEN settled WHEN state = 'RELEASED' THEN 0 ELSE amount END
-    FROM hold WHERE id = $1 AND created_at >= $2 AND created_at < $3";
+const OF_CALL: &str = concat!(
+    "SELECT ",
+    of_hold!(),
+    " FROM hold h WHERE h.id = $1 AND h.created_at >= $2 AND h.created_at < $3"
+);
 
 /// Of some calls: ids, from, to. PostgreSQL.
-const OF_CALLS: &str = "
-    SELECT CAST(coalesce(sum(CASE WHEN state = 'SETTLED' THEN settled
-                                  WHEN state = 'RELEASED' THEN 0 ELSE amount END), 0) AS TEXT)
-    FROM hold WHERE id = ANY($1) AND created_at >= $2 AND created_at < $3";
+const OF_CALLS: &str = concat!(
+    "SELECT CAST(coalesce(sum(",
+    of_hold!(),
+    "), 0) AS TEXT)
+    FROM hold h WHERE h.id = ANY($1) AND h.created_at >= $2 AND h.created_at < $3"
+);
 
 /// Nodes that may place holds.
 const NODES: &str = "SELECT count(*) FROM node_lease WHERE state = 'UP'";

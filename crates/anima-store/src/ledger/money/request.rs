@@ -26,7 +26,7 @@ pub struct Request {
     pub currency: Currency,
     /// When it was settled or released.
     pub closed_at: Timestamp,
-    /// Something was sold.
+    /// Something was sold, when it was closed or by a correction since.
     pub is_sold: bool,
     /// The sale price pinned at admission.
     pub sale_price: PriceRef,
@@ -38,9 +38,21 @@ pub struct Request {
     pub attempts: Vec<Attempt>,
 }
 
+/// What was released may have been sold by a correction (kind 10): an answer that was given while
+/// the database was away. Its sale legs (component 1) take of the customer's money (2010) or credit
+/// (2020), or give back.
 const HOLD: &str = "
     SELECT h.app, h.currency, h.state, p.code, p.version_no, f.code, f.version_no, h.multiplier,
-           h.closed_at
+           h.closed_at,
+           CASE h.state WHEN 'SETTLED' THEN 1
+                ELSE CASE WHEN (
+                    SELECT sum(CASE WHEN d.class IN (2010, 2020) THEN l.amount
+                                    ELSE -l.amount END)
+                    FROM journal j
+                    JOIN leg l ON l.journal = j.id
+                    JOIN account d ON d.id = l.debit_id
+                    WHERE j.subject = h.id AND j.kind = 10 AND l.component = 1) > 0
+                THEN 1 ELSE 0 END END
     FROM hold h
     JOIN price_ref p ON p.id = h.price_id
     LEFT JOIN price_ref f ON f.id = h.fx_id
@@ -75,7 +87,7 @@ impl Work for ById {
             app: hold.text(0)?.into(),
             currency: currency_of(hold.text(1)?)?,
             closed_at: Timestamp::from_micros(hold.int(8)?),
-            is_sold: state == "SETTLED",
+            is_sold: hold.int(9)? == 1,
             sale_price: PriceRef { code: hold.text(3)?.into(), version_no: hold.int(4)? },
             fx: price(&hold, 5)?,
             multiplier: ppm.map_or(Multiplier::ONE, Multiplier::from_ppm),

@@ -11,10 +11,12 @@ use super::{Grant, Money, Period, Refund};
 use crate::database::{self, Location, Stores};
 use crate::ledger::tests::fixtures::{self, NOON, assert_clean};
 use crate::ledger::{Auditor, LedgerStore};
+use crate::quota::Spend;
 
 mod crashes; // between any two writes
 mod credit; // promotional credit
 mod exchange; // conversions
+mod late; // what is sold after its hold was released
 mod refunds; // refunds
 mod reports; // statements, payables, margins
 mod turns; // who looks at all books
@@ -24,11 +26,13 @@ pub(super) struct Desk {
     pub(super) ledger: Arc<dyn LedgerStore>,
     pub(super) money: Arc<dyn Money>,
     pub(super) auditor: Arc<dyn Auditor>,
+    pub(super) spend: Arc<dyn Spend>,
 }
 
 impl From<Stores> for Desk {
     fn from(stores: Stores) -> Self {
-        Self { ledger: stores.ledger, money: stores.money, auditor: stores.auditor }
+        let Stores { ledger, money, auditor, spend, .. } = stores;
+        Self { ledger, money, auditor, spend }
     }
 }
 
@@ -92,6 +96,8 @@ on_both! {
     exchange::what_cannot_be_collected_is_converted_in_proportion,
     exchange::a_conversion_with_credit_is_settled_once,
     exchange::a_correction_upward_is_converted_too,
+    late::what_was_sold_late_is_sold_and_spent,
+    late::a_conversion_that_was_sold_late_is_spent_once,
     reports::a_statement_adds_up_and_months_follow_one_another,
     reports::a_statement_of_nobody_is_empty,
     reports::payables_are_apart_by_confirmation_and_currency,

@@ -23,7 +23,7 @@ fn rate() -> FxRate {
 }
 
 /// The settlement of a sale of so many euro units.
-fn converted(hold: &anima_core::ledger::Hold, sale: i64) -> Settlement {
+pub(super) fn converted(hold: &anima_core::ledger::Hold, sale: i64) -> Settlement {
     let owed = rate().convert(sale).unwrap();
     Settlement {
         close: Close::Settle { sale: owed.owed, estimate: false },
