@@ -80,7 +80,8 @@ pub struct Node {
     pub app: Arc<App>,
     /// What the admin API acts with.
     pub admin: Admin,
-    plane: Arc<Plane>,
+    /// What the data plane acts with.
+    pub plane: Arc<Plane>,
     stopping: Stopping,
     /// How often the books are looked at.
     audits: Option<Rounds>,

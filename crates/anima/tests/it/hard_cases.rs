@@ -25,6 +25,7 @@ use crate::testapp::{
 };
 
 mod at_the_ledger; // what calls cannot show yet
+mod dropped; // calls that end without a word
 
 on_both! {
     row_01_what_was_never_sent_costs_nobody;

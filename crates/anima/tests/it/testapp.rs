@@ -54,6 +54,7 @@ pub(crate) struct TestApp {
     pub(crate) upstream_url: String,
     pub(crate) client: Client,
     pub(crate) place: Place,
+    pub(crate) plane: Arc<anima::api::Plane>,
     node: Arc<anima::app::App>,
     stop: CancellationToken,
     served: JoinHandle<()>,
@@ -133,7 +134,7 @@ impl TestApp {
         let settings = Settings::load(&flags).unwrap();
         let node = boot::node(&settings).await.unwrap();
         boot::ensure_admin_token(&node, &settings).await.unwrap();
-        let shared = Arc::clone(&node.app);
+        let (shared, data_plane) = (Arc::clone(&node.app), Arc::clone(&node.plane));
         let listener = TcpListener::bind(settings.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -149,6 +150,7 @@ impl TestApp {
             upstream_url,
             client,
             place,
+            plane: data_plane,
             node: shared,
             stop,
             served,
