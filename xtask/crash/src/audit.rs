@@ -5,6 +5,7 @@
 //! Invariant: every call in the truth log, every row in the books and every answer is looked at.
 
 mod case;
+mod once;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +81,10 @@ pub(crate) struct Audit {
     pub(crate) open_exposure: i64,
     /// Wallets whose balance is not what came in less what was sold.
     pub(crate) bank: Vec<String>,
+    /// What was done under idempotency keys.
+    pub(crate) once: once::Figures,
+    /// Answers under keys that nobody pays for, since another node had closed the hold by then.
+    pub(crate) given_away: usize,
 }
 
 impl Audit {
@@ -121,6 +126,9 @@ pub(crate) fn audit_of(
         }));
         add_up(&mut audit, case)?;
     }
+    let (figures, found) = once::judge(&cases, seen);
+    audit.once = figures;
+    audit.findings.extend(found);
     audit.bank = bank(apps, books)?;
     Ok(audit)
 }
@@ -138,8 +146,12 @@ fn gather<'a>(
         let number = number.context("an upstream call without an attempt id")?.1.parse()?;
         cases.entry(id).or_default().calls.push((number, call));
     }
+    let kids = seen.iter().filter_map(|seen| Some(seen.once.as_ref()?.under.kid.as_str()));
+    let kids: BTreeSet<&str> = kids.collect();
     for (id, hold) in &books.holds {
-        cases.entry(id).or_default().hold = Some(hold);
+        let case = cases.entry(id).or_default();
+        case.hold = Some(hold);
+        case.is_keyed = kids.contains(hold.kid.as_str());
     }
     for (id, attempts) in &books.attempts {
         cases.entry(id).or_default().attempts = Some(attempts);
@@ -149,10 +161,20 @@ fn gather<'a>(
     for (id, legs) in of_requests {
         cases.entry(id).or_default().legs = legs;
     }
-    for (seen, id) in seen.iter().filter_map(|seen| Some((seen, seen.request_id.as_deref()?))) {
-        cases.entry(id).or_default().seen = Some(seen);
+    for (seen, id) in seen.iter().filter_map(|seen| Some((seen, told_of(seen)?))) {
+        let case = cases.entry(id).or_default();
+        // Of those who asked under one key, whoever has all of it.
+        if case.seen.is_none_or(|earlier| !earlier.complete) {
+            case.seen = Some(seen);
+        }
     }
     Ok(cases)
+}
+
+/// The request that a client was told of: a stored answer is of the one that was made.
+fn told_of(seen: &Seen) -> Option<&str> {
+    let original = seen.once.as_ref().and_then(|told| told.original.as_deref());
+    original.or(seen.request_id.as_deref())
 }
 
 fn is_top_up(leg: &Leg) -> bool {
@@ -175,6 +197,7 @@ fn add_up(audit: &mut Audit, case: &Case<'_>) -> Result<()> {
     }
     audit.unpaid += case.legs.iter().filter_map(Leg::unpaid).sum::<i64>();
     audit.cautious += usize::from(case.is_cautious());
+    audit.given_away += usize::from(case.is_given_away());
     if let Some(hold) = case.hold {
         let last = case.attempts.and_then(|all| all.values().next_back());
         let source = last.map_or("no attempt", |attempt| attempt.source.as_str());

@@ -108,6 +108,11 @@ impl Leg {
         [SETTLE, RELEASE_COST].contains(&self.kind)
     }
 
+    /// Whether it belongs to what became known later.
+    pub(crate) fn is_of_correction(&self) -> bool {
+        self.kind == TRUE_UP
+    }
+
     /// Whether it stands for a call whose end nobody saw.
     pub(crate) fn is_exposure(&self) -> bool {
         self.component == EXPOSURE
@@ -132,6 +137,9 @@ const UNPAID: i64 = 11;
 /// `journal.kind`: what closes a hold.
 const SETTLE: i64 = 1;
 const RELEASE_COST: i64 = 2;
+
+/// `journal.kind`: a correction.
+const TRUE_UP: i64 = 10;
 
 /// All rows of a run.
 #[derive(Debug, Default)]

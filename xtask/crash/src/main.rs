@@ -17,6 +17,7 @@ mod fleet;
 mod http_client;
 mod load;
 mod money;
+mod once;
 mod operator;
 mod page;
 mod place;

@@ -74,6 +74,21 @@ pub(crate) async fn set_up(node: SocketAddr, provider: SocketAddr, nodes: usize)
     Ok(keys)
 }
 
+/// Keys that are for no node in particular, so many over all apps.
+///
+/// # Errors
+/// When the admin API refuses one.
+pub(crate) async fn pool(node: SocketAddr, count: u64) -> Result<Vec<Key>> {
+    let admin = Admin { node };
+    let mut pool = Vec::new();
+    for (n, app) in (0..count).zip(APPS.iter().cycle()) {
+        let name = json!({"name": format!("once {n}")});
+        let key = admin.create(&format!("/apps/{app}/keys"), &name).await?;
+        pool.push(Key { kid: text(&key, "kid")?, secret: text(&key, "secret")? });
+    }
+    Ok(pool)
+}
+
 async fn aliases(admin: &Admin) -> Result<()> {
     let mut priced = std::collections::BTreeSet::new();
     for scenario in scenario::ALL {

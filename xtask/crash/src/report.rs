@@ -123,6 +123,10 @@ const LINES: &[Line] = &[
     ("requests that clients made", |v| v.saw.calls.len().to_string()),
     ("upstream calls", |v| v.audit.upstream_calls.to_string()),
     ("answers that clients got whole", |v| v.audit.answers.to_string()),
+    ("idempotency keys, calls sent again under them, stored answers", |v| {
+        let once = &v.audit.once;
+        format!("{}, {}, {}", once.keys, once.again, once.stored)
+    }),
     ("**lost**", |v| v.audit.count(Class::Lost).to_string()),
     ("**double**", |v| v.audit.count(Class::Double).to_string()),
     ("**phantom**", |v| v.audit.count(Class::Phantom).to_string()),
@@ -138,6 +142,9 @@ const LINES: &[Line] = &[
         format!("{}, {taken}", v.zombie_holds(|zombie| zombie.orphans))
     }),
     ("costs estimated for calls never sent", |v| v.audit.cautious.to_string()),
+    ("answers given in an outage under a key, by policy not sold", |v| {
+        v.audit.given_away.to_string()
+    }),
     ("`anima ledger verify`", |v| clean(&v.breaches)),
     ("bank check", |v| clean(&v.audit.bank)),
     ("sold and covered by no wallet, USD", |v| dollars(v.audit.unpaid)),
@@ -217,6 +224,10 @@ fn one(verdict: &Verdict) -> Value {
         "requests": verdict.saw.calls.len(),
         "upstream_calls": audit.upstream_calls,
         "answers": audit.answers,
+        "idempotency_keys": audit.once.keys,
+        "idempotency_repeats": audit.once.again,
+        "idempotency_stored_answers": audit.once.stored,
+        "given_away": audit.given_away,
         "lost": audit.count(Class::Lost),
         "double": audit.count(Class::Double),
         "phantom": audit.count(Class::Phantom),

@@ -19,6 +19,7 @@ use crate::books::{self, Books};
 use crate::faults;
 use crate::fleet::{self, Fleet, Kit};
 use crate::load::{Load, Target};
+use crate::once;
 use crate::operator;
 use crate::place::Place;
 use crate::plan::{Plan, Storage};
@@ -54,7 +55,9 @@ pub(crate) async fn run(plan: &Plan, storage: Storage, scratch: &Path) -> Result
         fleet.launch(n)?;
         fleet.ready(n).await?;
     }
-    let target = Target { addresses: fleet.addresses(), up: fleet.up(), keys: keys.clone() };
+    let pool = operator::pool(first, once::pool(plan.calls_per_second)).await?;
+    let (addresses, up) = (fleet.addresses(), fleet.up());
+    let target = Target { addresses, up, keys: keys.clone(), pool };
     let load = Load::start(target, plan.calls_per_second, Seed::fork(plan.seed, "calls"));
     let played = faults::play(plan, (&mut fleet, &place), &plan.faults_on(storage)).await;
     let phase = |what: &str| eprintln!("anima-crash: {what} at {} s", begin.elapsed().as_secs());

@@ -25,6 +25,8 @@ pub(super) struct Case<'a> {
     /// The provider's truth, by the attempt's number.
     pub(super) calls: Vec<(i64, &'a Call)>,
     pub(super) seen: Option<&'a Seen>,
+    /// It could be asked for again: it came under an idempotency key.
+    pub(super) is_keyed: bool,
 }
 
 /// Findings of one request.
@@ -56,7 +58,7 @@ impl Case<'_> {
     fn lost(&self, found: &mut Found) -> Result<()> {
         let mut lost = |what: String| found.push((Class::Lost, what));
         let state = self.hold.map_or("not there", |hold| hold.state.as_str());
-        if self.is_answered() && !self.is_sold() {
+        if self.is_answered() && !self.is_sold() && !self.is_given_away() {
             lost(format!("the client has the whole answer, nothing is sold, the hold is {state}"));
         }
         let Some(hold) = self.hold else {
@@ -76,7 +78,7 @@ impl Case<'_> {
             }
         }
         let served = self.attempts.is_some_and(|all| all.values().any(|a| a.served));
-        if served && !self.is_sold() {
+        if served && !self.is_sold() && !self.is_given_away() {
             lost(format!("an attempt served, the hold is {state}, and nothing is sold"));
         }
         Ok(())
@@ -174,8 +176,16 @@ impl Case<'_> {
         self.seen.is_some_and(|seen| seen.complete)
     }
 
-    fn is_sold(&self) -> bool {
+    pub(super) fn is_sold(&self) -> bool {
         self.sold() > 0
+    }
+
+    /// Whether its answer was given in an outage, under a key that was free again when the node
+    /// that gave it could say so: nobody pays for it, by policy (`docs/ledger.md`, settled on
+    /// disk).
+    pub(super) fn is_given_away(&self) -> bool {
+        let is_released = self.hold.is_some_and(|hold| hold.state == "RELEASED");
+        self.is_keyed && is_released && self.legs.iter().any(Leg::is_of_correction)
     }
 
     /// Whether the provider got an attempt.

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::books::Attempt;
 use crate::money::{SALE, owed};
+use crate::once::{Told, Under};
 
 const ID: &str = "0199c0de0000700080000000000000aa";
 
@@ -64,7 +65,8 @@ fn world() -> World {
     books.attempts.entry(ID.to_owned()).or_default().insert(1, attempt);
     let legs = vec![leg(1, worth(&SALE)), leg(2, worth(&COST))];
     books.legs.insert(ID.to_owned(), legs);
-    let seen = Seen { request_id: Some(ID.to_owned()), status: Some(200), complete: true };
+    let seen =
+        Seen { request_id: Some(ID.to_owned()), status: Some(200), complete: true, once: None };
     World { books, truth: vec![call(1)], seen: vec![seen] }
 }
 
@@ -295,4 +297,107 @@ fn a_correction_takes_a_loss_back() {
     assert_eq!(world.classes(), [Class::Wrong]);
     let found = audit(&world.books, &world.truth, &world.seen).unwrap();
     assert_eq!((found.unpaid, found.bank), (worth(&SALE) - 8, vec![]));
+}
+
+/// One more client that asked under a key: with its own id, and what was told.
+fn asked(own: &str, original: Option<&str>, answer: u64) -> Seen {
+    let under = Under { name: "call-1".to_owned(), kid: "k".to_owned(), first_us: 0 };
+    let original = original.map(str::to_owned);
+    let told = Told { under, original, answer, code: String::new() };
+    let request_id = Some(own.to_owned());
+    Seen { request_id, status: Some(200), complete: true, once: Some(told) }
+}
+
+/// Another request of the same key, after the first, as `like` was.
+fn another(world: &mut World, like: World, created_us: i64) -> String {
+    let id = ID.replace("aa", "bb");
+    let World { mut books, truth, .. } = like;
+    let mut hold = books.holds.remove(ID).unwrap();
+    hold.created_us = created_us;
+    world.books.holds.insert(id.clone(), hold);
+    let attempts = books.attempts.remove(ID).unwrap_or_default();
+    world.books.attempts.insert(id.clone(), attempts);
+    let mut legs = books.legs.remove(ID).unwrap_or_default();
+    for leg in &mut legs {
+        leg.journal = "j2".to_owned();
+    }
+    world.books.legs.insert(id.clone(), legs);
+    world.truth.extend(truth.into_iter().map(|call| Call {
+        request_id: Some(id.clone()),
+        attempt_id: Some(format!("{id}-1")),
+        ..call
+    }));
+    id
+}
+
+#[test]
+fn a_stored_answer_is_of_the_call_that_was_made() {
+    let mut world = world();
+    world.seen = vec![asked(ID, None, 7), asked("cc", Some(ID), 7)];
+    assert_eq!(world.classes(), []);
+    let once = audit(&world.books, &world.truth, &world.seen).unwrap().once;
+    assert_eq!((once.keys, once.again, once.stored), (1, 1, 1));
+    // The first client saw nothing, and the call is sold to the second.
+    world.seen.remove(0);
+    assert_eq!(world.classes(), []);
+    world.seen[0].once.as_mut().unwrap().original = Some("dd".to_owned());
+    assert_eq!(world.classes(), [Class::Lost, Class::Phantom]);
+    (world.seen[0].status, world.seen[0].complete) = (Some(503), false);
+    assert_eq!(world.classes(), [], "it shares the failure of one that was never held");
+}
+
+#[test]
+fn another_answer_or_a_conflict_under_a_key_is_wrong() {
+    let mut world = world();
+    world.seen = vec![asked(ID, None, 7), asked("cc", Some(ID), 8)];
+    assert_eq!(world.classes(), [Class::Wrong]);
+    let refused = |code: &str| {
+        let mut refused = asked("cc", None, 8);
+        (refused.status, refused.complete) = (Some(409), false);
+        refused.once.as_mut().unwrap().code = code.to_owned();
+        refused
+    };
+    world.seen = vec![asked(ID, None, 7), refused("idempotency_answer_gone")];
+    assert_eq!(world.classes(), []);
+    world.seen = vec![asked(ID, None, 7), refused("idempotency_conflict")];
+    assert_eq!(world.classes(), [Class::Wrong]);
+}
+
+#[test]
+fn a_key_is_sold_once_and_sent_no_more_once_it_is_sold() {
+    let mut world = world();
+    world.seen = vec![asked(ID, None, 7)];
+    another(&mut world, self::world(), 9);
+    assert_eq!(world.classes(), [Class::Double]);
+    let mut world = self::world();
+    world.seen = vec![asked(ID, None, 7)];
+    another(&mut world, self::world().estimated(), 9);
+    assert_eq!(world.classes(), [Class::Double], "sent, and nothing sold");
+    // What was given up before is no second sale, and a later key of the same API key is another.
+    let mut world = self::world();
+    world.hold().created_us = 5;
+    world.seen = vec![asked(ID, None, 7)];
+    another(&mut world, self::world().estimated(), 1);
+    assert_eq!(world.classes(), []);
+    let mut world = self::world();
+    world.seen = vec![asked(ID, None, 7), asked("", None, 7)];
+    let id = another(&mut world, self::world(), 9_000_000);
+    world.seen[1].request_id = Some(id);
+    world.seen[1].once.as_mut().unwrap().under.first_us = 9_000_000;
+    assert_eq!(world.classes(), []);
+}
+
+#[test]
+fn what_another_node_closed_under_a_key_is_given_away_and_not_lost() {
+    let mut world = world().estimated();
+    world.truth[0].reported = None;
+    world.seen = vec![asked(ID, None, 7)];
+    assert_eq!(world.classes(), [Class::Lost]);
+    let mut known = world.legs()[0].clone();
+    (known.debit, known.credit) = ("payable_estimated:main".into(), "exposure".into());
+    (known.kind, known.amount) = (10, 1);
+    world.legs().push(known);
+    assert_eq!(world.classes(), []);
+    let audit = audit(&world.books, &world.truth, &world.seen).unwrap();
+    assert_eq!(audit.given_away, 1);
 }

@@ -52,6 +52,7 @@ impl Kept {
             request_id: (!told.request_id.is_empty()).then(|| told.request_id.clone()),
             status: (told.status != 0).then_some(told.status),
             complete: told.status == 200,
+            once: None,
         }));
     }
 

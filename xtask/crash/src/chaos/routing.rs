@@ -51,6 +51,7 @@ impl Day {
             request_id: (!reply.request_id.is_empty()).then(|| reply.request_id.clone()),
             status: (reply.status != 0).then_some(reply.status),
             complete: reply.is_served() && reply.is_whole,
+            once: None,
         }));
     }
 
