@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::testapp::{COST, Reply, SALE, TestApp, on_both, owed, prompt};
 
+mod own_words; // betas, and fees for tools of the provider's own
 mod pass_through; // what the provider gets
 
 on_both! {
