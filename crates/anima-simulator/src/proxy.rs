@@ -134,7 +134,9 @@ async fn pass(
                 match mode {
                     Mode::Delayed(by) => sleep(by).await,
                     Mode::Mute => mute(bytes),
-                    Mode::Open | Mode::Deaf | Mode::Silent | Mode::Cut => {}
+                    // What was sent after the cut goes nowhere, also where it was read first.
+                    Mode::Cut => return,
+                    Mode::Open | Mode::Deaf | Mode::Silent => {}
                 }
                 if !loses(mode) && to.write_all(bytes).await.is_err() {
                     return;
