@@ -257,14 +257,23 @@ fn format_byte(byte: u8) -> String {
     format!("%{byte:02X}")
 }
 
-/// An object without some of its members and with one more, all others byte for byte.
-fn without(body: &[u8], gone: &[&str], more: &str) -> Bytes {
+/// What a client of Anthropic's asks for by a name in `anthropic-beta`, and what clouds that are not
+/// told of that name refuse as unknown.
+const BETA_MEMBER: &str = "context_management";
+
+/// A request of Anthropic's as clouds take it: without some of its members and with one more, all
+/// others byte for byte.
+fn without(body: &[u8], gone: &[&str], (more, dropped): (&str, &mut Dropped)) -> Bytes {
     let Ok(outline) = Outline::read(body) else {
         return Bytes::copy_from_slice(body);
     };
     let mut out = vec![b'{'];
     out.extend_from_slice(more.as_bytes());
     for (name, value) in outline.root().members().filter(|(name, _)| !gone.contains(&&**name)) {
+        if name == BETA_MEMBER {
+            dropped.note(BETA_MEMBER);
+            continue;
+        }
         out.push(b',');
         out.extend_from_slice(Value::from(&*name).to_string().as_bytes());
         out.push(b':');

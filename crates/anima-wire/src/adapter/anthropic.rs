@@ -171,6 +171,30 @@ mod tests {
     }
 
     #[test]
+    fn what_only_anthropic_manages_goes_nowhere_else_and_is_told() {
+        let body = r#"{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"q"}],
+            "context_management":{"edits":[{"type":"clear_tool_uses_20250919"}]}}"#;
+        let request = CallRequest::parse_as(Dialect::Anthropic, body.into(), None).unwrap();
+        let encoded = Anthropic.encode(&request, Destination::bare("claude-x")).unwrap();
+        assert!(encoded.body.concat().windows(18).any(|part| part == b"context_management"));
+        assert_eq!(encoded.dropped.header(), "");
+        for (provider, model) in [
+            ("bedrock", "anthropic.claude-x"),
+            ("bedrock", "amazon.nova-x"),
+            ("vertex", "claude-x"),
+            ("gemini", "m"),
+            ("openai", "m"),
+        ] {
+            let adapter =
+                crate::adapter::of_model(crate::adapter::lookup(provider).unwrap(), model);
+            let encoded = adapter.encode(&request, Destination::bare(model)).unwrap();
+            assert_eq!(encoded.dropped.header(), "context_management", "{provider} {model}");
+            let sent = encoded.body.concat();
+            assert!(!sent.windows(18).any(|part| part == b"context_management"), "{provider}");
+        }
+    }
+
+    #[test]
     fn the_secret_is_in_its_own_header_and_sensitive_and_the_version_is_said() {
         let mut headers = HeaderMap::new();
         Anthropic.authorize(&mut headers, "sk-ant-1", &Sent::nothing()).unwrap();

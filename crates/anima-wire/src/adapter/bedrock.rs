@@ -55,10 +55,10 @@ impl Adapter for Invoke {
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
         let encoded = Anthropic.encode(request, to)?;
         let gone = ["model", "stream", "anthropic_version"];
-        let body = without(&encoded.body.concat(), &gone, VERSION);
+        let (mut dropped, region) = (encoded.dropped, region(to));
+        let body = without(&encoded.body.concat(), &gone, (VERSION, &mut dropped));
         let verb = if request.stream { "invoke-with-response-stream" } else { "invoke" };
         let path = format!("/model/{}/{verb}", in_path(to.model));
-        let (mut dropped, region) = (encoded.dropped, region(to));
         dropped.note_if(encoded.beta.is_some(), BETA);
         Ok(Encoded { dropped, region, ..Encoded::new(path, vec![body]) })
     }

@@ -111,9 +111,10 @@ impl Adapter for Claude {
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
         let encoded = Anthropic.encode(request, to)?;
-        let body = without(&encoded.body.concat(), &["model", "anthropic_version"], VERSION);
-        let verb = if request.stream { "streamRawPredict" } else { "rawPredict" };
         let mut dropped = encoded.dropped;
+        let gone = ["model", "anthropic_version"];
+        let body = without(&encoded.body.concat(), &gone, (VERSION, &mut dropped));
+        let verb = if request.stream { "streamRawPredict" } else { "rawPredict" };
         dropped.note_if(encoded.beta.is_some(), BETA);
         Ok(Encoded { dropped, ..Encoded::new(path(to, "anthropic", verb), vec![body]) })
     }

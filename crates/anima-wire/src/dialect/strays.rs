@@ -107,7 +107,8 @@ fn blocks(node: Node<'_, '_>, request: &mut Request<'_>) {
             "text" => &["type", "text", "cache_control"],
             "image" => &["type", "source", "cache_control"],
             "document" => &["type", "source", "title", "context", "citations", "cache_control"],
-            "tool_use" => &["type", "id", "name", "input", "cache_control"],
+            // `caller` came with an answer of Anthropic's, and says who ran the tool there.
+            "tool_use" => &["type", "id", "name", "input", "caller", "cache_control"],
             "tool_result" => &["type", "tool_use_id", "content", "is_error", "cache_control"],
             _ => &["type", "thinking", "signature", "data"],
         };

@@ -35,7 +35,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Members whose loss the caller would see in the answer.
-const REFUSED: &[&str] = &["container", "mcp_servers", "context_management"];
+const REFUSED: &[&str] = &["container", "mcp_servers"];
 
 /// Reads a request.
 pub(crate) fn read<'a>(outline: &Outline<'a>) -> Result<Request<'a>, Refusal> {
