@@ -130,16 +130,17 @@ impl Admission {
         }
     }
 
-    /// Asks for everything, seeding what must be. Gives also when it asked.
+    /// Asks for everything, seeding what must be, for as long as the call has. Gives also when it
+    /// asked.
     async fn ask(
         &self,
         call: &Call,
         bounds: &[Bound],
-        turn: Turn,
+        (turn, within): (Turn, Instant),
     ) -> Result<(InTurn, Asking), Refusal> {
         let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
-        let until = Instant::now() + SEEDS_FOR;
-        while Instant::now() < until {
+        let until = within.min(Instant::now() + SEEDS_FOR);
+        loop {
             let asked = Asking::now(&*self.clock);
             let ask = Ask { id: call.arrival.id, bounds, now: self.clock.now(), lease_us };
             let said = match turn {
@@ -149,9 +150,9 @@ impl Admission {
             };
             let said = said.map_err(|error| unreachable_now(&error))?;
             let InTurn::Judged(Verdict::Unseeded(which)) = said else { return Ok((said, asked)) };
-            seeding::seed_all(self, which.iter().filter_map(|n| bounds.get(*n))).await?;
+            let unseeded = which.iter().filter_map(|n| bounds.get(*n));
+            seeding::seed_all(self, unseeded, until).await?;
         }
-        Err(unreachable_now(&Unavailable("a purse forgets what it is seeded with".to_owned())))
     }
 
     /// Corrects what a call took by what it really used: `None` when it was not served.
@@ -289,7 +290,8 @@ async fn attempt(
     for left in (0..=CLAMPS).rev() {
         let now = admission.clock.now();
         let bounds = call.caller.terms.bounds(now, call.caller.currency, take);
-        let (said, asked) = admission.ask(call, &bounds, turn).await.map_err(Refused::unknown)?;
+        let asked = admission.ask(call, &bounds, (turn, call.deadline)).await;
+        let (said, asked) = asked.map_err(Refused::unknown)?;
         match said {
             InTurn::Behind(tag) => {
                 let refusal = behind_others(admission, call);

@@ -15,7 +15,7 @@ for at = 1, claimed and #taken or 0, 2 do
     if what == 's' then
         redis.call('ZREM', counter, id)
         redis.call('HDEL', ticket, counter)
-    elseif redis.call('TYPE', counter).ok == 'string' then
+    elseif counter ~= 'half' and redis.call('TYPE', counter).ok == 'string' then
         local cost, till = string.match(what, '^(%d+):(%d+)$')
         local tat = tonumber(redis.call('GET', counter))
         tat = tat - math.min(tonumber(cost), math.max(math.min(tonumber(till), tat) - now, 0))

@@ -65,9 +65,12 @@ impl Admission {
         let Some(ticket) = call.ticket.as_ref().filter(late) else { return Ok(()) };
         let purses = ticket.purses(amount);
         let mut said = self.extend(call, &purses).await;
-        if let Some(Verdict::Refused(_, standings)) = &said
-            && self.take_seeds_out(call.arrival.id, (&purses, standings)).await
-        {
+        // Those of one tag say nothing of another, which is not asked after a refusal.
+        for _ in 0..purses.len() {
+            let Some(Verdict::Refused(_, standings)) = &said else { break };
+            if !self.take_seeds_out(call.arrival.id, (&purses, standings)).await {
+                break;
+            }
             said = self.extend(call, &purses).await;
         }
         match said {
@@ -132,8 +135,9 @@ impl Admission {
             return Some(Verdict::Admitted(vec![]));
         }
         let lease_us = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
+        // Whatever deadline the call had: it may run, and be cut where this fails.
         let until = Instant::now() + SEEDS_FOR;
-        while Instant::now() < until {
+        loop {
             let ask = Ask { id: call.arrival.id, bounds: purses, now: self.clock.now(), lease_us };
             let which = match self.store.extend(ask).await {
                 Ok(Verdict::Unseeded(which)) => which,
@@ -144,8 +148,7 @@ impl Admission {
                 }
             };
             let unseeded = which.iter().filter_map(|n| purses.get(*n));
-            seeding::seed_all(self, unseeded).await.ok()?;
+            seeding::seed_all(self, unseeded, until).await.ok()?;
         }
-        None
     }
 }

@@ -23,15 +23,6 @@ use anima_store::quota::Unavailable;
 use super::{Admission, unreachable_now};
 use crate::http::reply::Refusal;
 
-/// For how long a budget is read for one call while its counter is lost or put off again and again:
-/// after a fail-over by each node that comes back, each within seconds.
-///
-/// What nodes spend alone in an outage is counted anew with it, and each budget is born when its
-/// first call asks. It would be ripe sooner if it were taken for as old as the outage. But one that
-/// is set in an outage, on a key whose calls run, cannot be told from one that was there before,
-/// and those calls would be in neither sum.
-const READS_FOR: Duration = Duration::from_secs(10);
-
 /// A budget in a span: its counter, and when the span began.
 type Name = (Counter, Timestamp);
 
@@ -68,12 +59,17 @@ fn micros(us: i64) -> Duration {
 /// Tells budgets what the ledger says was spent, side by side: each has to wait for the same.
 ///
 /// # Errors
-/// When the ledger cannot be read, or the counters do not answer.
+/// When the ledger cannot be read, or the counters do not answer, or forget it again and again
+/// `until` then.
 pub(super) async fn seed_all<'p>(
     admission: &Admission,
     purses: impl Iterator<Item = &'p Bound>,
+    until: Instant,
 ) -> Result<(), Refusal> {
-    try_join_all(purses.map(|purse| seed(admission, purse))).await.map(|_all| ())
+    let all = try_join_all(purses.map(|purse| seed(admission, purse)));
+    let forgotten = || Unavailable("a budget is lost whenever it is seeded".to_owned());
+    let seeded = tokio::time::timeout_at(until, all).await;
+    seeded.unwrap_or_else(|_late| Err(unreachable_now(&forgotten()))).map(|_all| ())
 }
 
 /// Tells a budget what the ledger says was spent.
@@ -95,11 +91,17 @@ async fn seed(admission: &Admission, purse: &Bound) -> Result<(), Refusal> {
     said
 }
 
+/// Reads for as long as the caller waits: a counter may be lost or put off again and again, after a
+/// fail-over by each node that comes back, each within seconds.
+///
+/// What nodes spend alone in an outage is counted anew with it, and each budget is born when its
+/// first call asks. It would be ripe sooner if it were taken for as old as the outage. But one that
+/// is set in an outage, on a key whose calls run, cannot be told from one that was there before,
+/// and those calls would be in neither sum.
 async fn told(admission: &Admission, purse: &Bound) -> Result<(), Refusal> {
     let Check::Purse { span, .. } = purse.check else { return Ok(()) };
     let (store, ledger) = (&admission.store, &admission.spend);
-    let until = Instant::now() + READS_FOR;
-    while Instant::now() < until {
+    loop {
         let birth = store.birth(purse, admission.clock.now()).await;
         let Some(birth) = birth.map_err(|error| unreachable_now(&error))? else { return Ok(()) };
         tokio::time::sleep(micros(birth.wait_us.min(RIPENS_US))).await;
@@ -113,7 +115,6 @@ async fn told(admission: &Admission, purse: &Bound) -> Result<(), Refusal> {
             return Ok(());
         }
     }
-    Err(unreachable_now(&Unavailable("a budget is lost whenever it is seeded".to_owned())))
 }
 
 fn unread(error: &anima_store::config::Error) -> Refusal {

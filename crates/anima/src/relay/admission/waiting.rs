@@ -262,7 +262,7 @@ impl Waiter<'_> {
     async fn ask(&self) -> Result<Asked, Refusal> {
         let (admission, call) = (self.admission, self.call);
         let bounds = self.bounds(&self.terms);
-        let (said, asked) = admission.ask(call, &bounds, Turn::Mine).await?;
+        let (said, asked) = admission.ask(call, &bounds, (Turn::Mine, self.until)).await?;
         let (n, standings) = match said {
             InTurn::Judged(Verdict::Admitted(standings)) => {
                 admission.note(call, &bounds, &standings);

@@ -86,7 +86,7 @@ async fn a_key_that_ends_by_time_empties_its_queue(app: &TestApp) {
 
 async fn a_budget_that_is_set_while_a_call_waits_binds_it(app: &TestApp) {
     let (_, key) = waiting_key(app, one(), json!({"wait_timeout_ms": 60_000})).await;
-    app.fault("latency:1000");
+    app.fault("latency:4000");
     let (a, b, ()) = tokio::join!(
         app.ask_as(&key, "chat"),
         async {
