@@ -130,18 +130,18 @@ impl Watched {
             old.process.take().map_or(Ok(()), |mut process| process.kill())?;
         }
         let until = Instant::now() + PATIENCE;
-        // A server that changes its role drops its connections, so that one may end unanswered.
-        while !ask(fresh.address, "ROLE").await.is_ok_and(|said| said.contains("master")) {
+        let port = said_port(fresh.address);
+        // What counts is whom the Sentinel names: it may give up a fail-over that takes too long
+        // also when the replica is the primary already, and makes it a replica again.
+        while !ask(self.sentinel.address, &asked).await.is_ok_and(|said| said.contains(&port)) {
             ensure!(Instant::now() < until, "the replica does not become the primary");
             if !kill {
-                // It is refused until the replica has shown for a while that it is well, and one
-                // that takes too long is given up: then it is asked for again.
+                // It is refused until the replica has shown for a while that it is well, and while
+                // one is under way.
                 drop(ask(self.sentinel.address, &format!("SENTINEL FAILOVER {NAME}")).await);
             }
             sleep(Duration::from_millis(100)).await;
         }
-        let port = said_port(fresh.address);
-        self.sentinel.until(&asked, |said| said.contains(&port)).await?;
         if old.process.is_none() {
             // It comes back as what it was not told that it is no more, until the Sentinel says so.
             old.lines.retain(|line| !line.starts_with("replicaof"));
