@@ -257,8 +257,8 @@ fn format_byte(byte: u8) -> String {
     format!("%{byte:02X}")
 }
 
-/// What a client of Anthropic's asks for by a name in `anthropic-beta`, and what clouds that are not
-/// told of that name refuse as unknown.
+/// What a client of Anthropic's asks for by a name in `anthropic-beta`; clouds that are not told of
+/// that name refuse it as unknown.
 const BETA_MEMBER: &str = "context_management";
 
 /// A request of Anthropic's as clouds take it: without some of its members and with one more, all
