@@ -14,8 +14,8 @@ use super::messages_in::{google_signature, thoughts};
 use crate::canonical::{
     Answer, Body, CallIds, Choice, Issuer, Part, Signature, Stop, ToolUse, tier,
 };
-use crate::dialect::openai::choice;
 use crate::dialect::openai::usage::{self, Report};
+use crate::dialect::openai::{choice, logprobs};
 use crate::dialect::{Echo, prefixed};
 use crate::json::{Cursor, Node, Outline, Writer};
 
@@ -63,7 +63,7 @@ fn choice<'a>(number: usize, node: Node<'_, 'a>, ids: CallIds) -> Choice<'a> {
         parts,
         stop: finish.map_or(Stop::End, |word| stop_of(&word)),
         stop_text: None,
-        logprobs: node.get("logprobs").map(|node| node.raw().into()),
+        logprobs: node.get("logprobs").and_then(logprobs::read).map(Cow::Owned),
     };
     choice.stop = choice.stop.given_calls(choice.has_calls());
     choice

@@ -13,6 +13,7 @@ use super::answer::{arguments, report, stop_of};
 use super::messages_in::google_signature;
 use crate::canonical::{CallIds, Delta, Event, Opening, Sink, Stop};
 use crate::dialect::openai::fault::Fault;
+use crate::dialect::openai::logprobs;
 use crate::json::{Node, Outline};
 
 /// Choices of one stream that are followed; the request's own bound is the same.
@@ -104,8 +105,8 @@ impl Reader {
             return;
         };
         let parts = (&mut self.parts, self.ids);
-        if let Some(logprobs) = node.get("logprobs") {
-            sink.take(Event::Logprobs(number, logprobs.raw().into()));
+        if let Some(told) = node.get("logprobs").and_then(logprobs::read) {
+            sink.take(Event::Logprobs(number, told.into()));
         }
         if let Some(delta) = node.get("delta").or_else(|| node.get("message")) {
             running.delta(number, delta, parts, sink);

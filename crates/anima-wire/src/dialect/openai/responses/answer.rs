@@ -69,8 +69,9 @@ fn message<'a>(item: Node<'_, 'a>, choice: &mut Choice<'a>) {
         } else if let Some(refusal) = part.text_of("refusal") {
             choice.parts.push(Part::new(Body::Refusal(refusal)));
         }
-        if let Some(list) = part.get("logprobs").filter(|list| list.elements().next().is_some()) {
-            choice.logprobs = Some(logprobs::of_list(list.raw()).into());
+        if let Some(told) = part.get("logprobs").and_then(logprobs::read_list) {
+            let all = choice.logprobs.take().map(|before| logprobs::join(&before, &told));
+            choice.logprobs = Some(all.unwrap_or(told).into());
         }
     }
 }

@@ -106,8 +106,8 @@ impl Reader {
         let Some(running) = self.open.iter_mut().find(|running| running.place == place) else {
             return;
         };
-        if let Some(list) = root.get("logprobs").filter(|list| list.elements().next().is_some()) {
-            sink.take(Event::Logprobs(0, logprobs::of_list(list.raw()).into()));
+        if let Some(told) = root.get("logprobs").and_then(logprobs::read_list) {
+            sink.take(Event::Logprobs(0, told.into()));
         }
         running.has_pieces = true;
         let paragraph = root.count_of("summary_index").unwrap_or(0);
