@@ -94,6 +94,8 @@ pub enum Ending {
     NoDone,
     /// The answer is whole, but for its finish reason: that the provider failed.
     FinishError,
+    /// Streams only: the same, then nothing more, also no usage; the connection stays open.
+    FinishSilence,
     /// Streams: an error frame after so many content chunks, then a clean end without `[DONE]`.
     /// JSON: an error object with status 200.
     Error {

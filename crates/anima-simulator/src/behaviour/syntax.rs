@@ -19,7 +19,7 @@ const HUGE_LINE_DEFAULT: u32 = 1 << 20;
 
 /// Every word, for the message about an unknown one.
 const WORDS: &str = "latency, pace, gate, status, 401, context-length, silent, reset, cut-stream, \
-silent-stream, no-done, error-in-200, finish-error, bad-json, bad-sse, huge-line, content-length, \
+silent-stream, no-done, error-in-200, finish-error, finish-silent, bad-json, bad-sse, huge-line, content-length, \
 usage-missing, usage-twice, usage-absurd, usage-negative, empty, answer-tokens, answer-bytes, \
 chunks, reasoning, cached, calls, no-call-ids";
 
@@ -142,9 +142,8 @@ fn apply(behaviour: &mut Behaviour, name: &str, argument: Option<&str>) -> Resul
         "usage-twice" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Twice)?),
         "usage-absurd" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Absurd)?),
         "usage-negative" => word.fill(&mut behaviour.usage, word.bare(UsageLie::Negative)?),
-        "cut-stream" | "silent-stream" | "no-done" | "error-in-200" | "finish-error" => {
-            word.fill(&mut behaviour.ending, ending(word, &hyphened)?)
-        }
+        "cut-stream" | "silent-stream" | "no-done" | "error-in-200" | "finish-error"
+        | "finish-silent" => word.fill(&mut behaviour.ending, ending(word, &hyphened)?),
         "bad-json" | "bad-sse" | "huge-line" | "content-length" => {
             word.fill(&mut behaviour.damage, damage(word, &hyphened)?)
         }
@@ -158,6 +157,7 @@ fn ending(word: Word<'_>, hyphened: &str) -> Result<Ending, FaultError> {
         "silent-stream" => Ok(Ending::Silence { after: word.number_or(0)? }),
         "error-in-200" => Ok(Ending::Error { after: word.number_or(0)? }),
         "finish-error" => word.bare(Ending::FinishError),
+        "finish-silent" => word.bare(Ending::FinishSilence),
         _ => word.bare(Ending::NoDone),
     }
 }
@@ -220,6 +220,7 @@ impl fmt::Display for Ending {
             Self::Silence { after } => write!(f, "silent-stream:{after}"),
             Self::NoDone => f.write_str("no-done"),
             Self::FinishError => f.write_str("finish-error"),
+            Self::FinishSilence => f.write_str("finish-silent"),
             Self::Error { after } => write!(f, "error-in-200:{after}"),
         }
     }

@@ -100,7 +100,8 @@ pub(super) fn generate(scene: &Scene<'_>, completion: &Completion<'_>) -> Materi
     for index in 0..completion.generated {
         let cap = cap.saturating_sub(reasoning);
         let mut said = said(scene, &completion.wanted, prose::mix(seed, u64::from(index)), cap);
-        said.failed = scene.behaviour.ending == Some(Ending::FinishError);
+        said.failed =
+            matches!(scene.behaviour.ending, Some(Ending::FinishError | Ending::FinishSilence));
         usage.reasoning_tokens = usage.reasoning_tokens.saturating_add(reasoning);
         usage.completion_tokens =
             usage.completion_tokens.saturating_add(reasoning).saturating_add(said.tokens());

@@ -125,7 +125,7 @@ fn pieced(
 ) -> Draft {
     let stop_after = match scene.behaviour.ending {
         Some(Ending::Cut { after } | Ending::Silence { after } | Ending::Error { after }) => after,
-        Some(Ending::NoDone | Ending::FinishError) | None => u32::MAX,
+        Some(Ending::NoDone | Ending::FinishError | Ending::FinishSilence) | None => u32::MAX,
     };
     let mut steps = Vec::new();
     for piece in pieces.into_iter().take(usize::try_from(stop_after).unwrap_or(usize::MAX)) {
@@ -150,7 +150,7 @@ fn pieced(
             steps.push(Step::Send(Piece { bytes: bytes.into(), ..Piece::default() }));
             Outcome::Failed
         }
-        Some(Ending::NoDone | Ending::FinishError) | None => {
+        Some(Ending::NoDone | Ending::FinishError | Ending::FinishSilence) | None => {
             let proper = end.filter(|_| scene.behaviour.ending != Some(Ending::NoDone));
             let last =
                 |bytes: Vec<u8>| Piece { bytes: bytes.into(), reports_usage, ..Piece::default() };

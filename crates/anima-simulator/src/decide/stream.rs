@@ -62,7 +62,8 @@ fn chunks(said: &Said, wanted: Option<u32>, whole_calls: bool) -> Vec<Chunk<'_>>
 /// The plan of a streamed answer.
 pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
     let mut material = generate(scene, completion);
-    if !completion.include_usage {
+    let falls_silent = scene.behaviour.ending == Some(Ending::FinishSilence);
+    if !completion.include_usage || falls_silent {
         material.reported = None;
     }
     let mut pen = pen::of(scene, completion);
@@ -71,7 +72,7 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
         Some(Ending::Cut { after } | Ending::Silence { after } | Ending::Error { after }) => {
             Some(after)
         }
-        Some(Ending::NoDone | Ending::FinishError) | None => None,
+        Some(Ending::NoDone | Ending::FinishError | Ending::FinishSilence) | None => None,
     };
     if stop_after != Some(0) {
         pen.open(&mut tape, &material);
@@ -84,7 +85,9 @@ pub(super) fn plan(scene: &Scene<'_>, completion: &Completion<'_>) -> Draft {
     }
     let (last, billing, outcome) = match scene.behaviour.ending {
         Some(Ending::Cut { .. }) => (Some(Step::Cut), Billing::Streamed, Outcome::Cut),
-        Some(Ending::Silence { .. }) => (Some(Step::Silence), Billing::Streamed, Outcome::Silent),
+        Some(Ending::Silence { .. } | Ending::FinishSilence) => {
+            (Some(Step::Silence), Billing::Streamed, Outcome::Silent)
+        }
         Some(Ending::Error { after }) => {
             let billing = if after == 0 { Billing::Nothing } else { Billing::Streamed };
             pen.error(&mut tape);

@@ -167,6 +167,21 @@ impl StreamDecoder {
         }
     }
 
+    /// Whether [`Self::usage`] was told while the answer went on: of a stream that is cut, it is
+    /// no more than a running count.
+    pub fn usage_is_running(&self) -> bool {
+        match &self.kind {
+            Kind::Passing(stream) => stream.usage_is_running(),
+            Kind::Converting(stream) => stream.facts.is_running(),
+            Kind::Sound(_) | Kind::Telling(_) => false,
+        }
+    }
+
+    /// Whether the provider has said that it failed, and only its report is still wanted.
+    pub fn is_failing(&self) -> bool {
+        matches!(&self.kind, Kind::Passing(stream) if stream.is_failing())
+    }
+
     /// Which of the meters of [`Self::usage`] are the provider's own word.
     pub fn told(&self) -> Told {
         match &self.kind {

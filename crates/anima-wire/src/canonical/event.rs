@@ -40,7 +40,9 @@ pub enum Event<'a> {
     Logprobs(u64, Cow<'a, str>),
     /// What the prompt came to, before anything is known of the output.
     Input(Report),
-    /// What was consumed so far; replaces what was said before.
+    /// What was consumed so far, while the answer goes on; replaces what was said before.
+    Running(Report),
+    /// What was consumed; replaces what was said before.
     Usage(Report),
     /// The tier that is really used.
     Tier(Cow<'a, str>),

@@ -265,7 +265,7 @@ impl Sink for Story {
                 self.parts[part].4 = true;
             }
             Event::Stop(choice, stop, _) => self.stops.push((choice, stop)),
-            Event::Usage(report) => {
+            Event::Running(report) | Event::Usage(report) => {
                 self.usage =
                     report.usage.map(|usage| (usage.input_tokens(), usage.output_tokens()));
             }

@@ -261,9 +261,14 @@ pub(super) async fn failed(
     match (failure.row().cost, &trial.wasted) {
         _ if !trial.is_sent() => {}
         (Cost::Nothing, _) => {}
-        (Cost::EstimatedInput | Cost::Delivered, Some((usage, tier))) => {
-            let known = Known { usage: *usage, source: UsageSource::Provider, told: Told::All };
-            let priced = price(&trial.cost, &known, (tier.as_deref(), Multiplier::ONE));
+        (Cost::EstimatedInput | Cost::Delivered, Some(wasted)) => {
+            let (source, told) = if wasted.is_running {
+                (UsageSource::Counted, Told::Nothing)
+            } else {
+                (UsageSource::Provider, Told::All)
+            };
+            let known = Known { usage: wasted.usage, source, told };
+            let priced = price(&trial.cost, &known, (wasted.tier.as_deref(), Multiplier::ONE));
             attempt.usage = known.usage;
             attempt.usage_source = known.source;
             attempt.cost = priced.map(|priced| cost(&trial.cost, priced));

@@ -48,6 +48,10 @@ use ending::{abandoned, end};
 /// A frame is sent when it has this many bytes, even if the upstream has more at once.
 const GATHER_BYTES: usize = 16 * 1024;
 
+/// How long a provider that has said that it failed may take to report what it consumed. The report
+/// comes in the next packet or never; what it is worth is an exact cost.
+pub(super) const LAST_REPORT: Duration = Duration::from_secs(2);
+
 /// Everything that a running stream owns.
 struct Flow {
     relay: Arc<Relay>,
@@ -66,6 +70,11 @@ struct Flow {
 }
 
 impl Flow {
+    /// How long the provider may be silent.
+    fn patience(&self) -> Duration {
+        if self.decoder.is_failing() { self.idle.min(LAST_REPORT) } else { self.idle }
+    }
+
     fn has_budget(&self) -> bool {
         self.call.ticket.as_ref().is_some_and(|ticket| ticket.has_budget())
     }
@@ -261,6 +270,10 @@ impl RelayStream {
             Some(Err(_broken)) => Err(Failure::StreamCut),
             None => flow.decoder.end(&mut self.ready),
         };
+        if flow.decoder.is_failing() {
+            let due = flow.deadline.min(flow.last_chunk + flow.patience());
+            self.timer.as_mut().reset(due);
+        }
         if let Err(failure) = outcome {
             phase.finish(Some(failure));
         }
@@ -286,14 +299,18 @@ impl RelayStream {
             return Poll::Ready(());
         };
         let now = Instant::now();
-        let due = flow.deadline.min(flow.last_chunk + flow.idle);
+        let due = flow.deadline.min(flow.last_chunk + flow.patience());
         if now < due {
             self.timer.as_mut().reset(due);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let late = now >= flow.deadline;
-        let failure = if late { flow.trial.late(&flow.call) } else { Failure::IdleTimeout };
+        let failure = match () {
+            () if flow.decoder.is_failing() => Failure::ErrorInAnswer,
+            () if late => flow.trial.late(&flow.call),
+            () => Failure::IdleTimeout,
+        };
         phase.finish(Some(failure));
         Poll::Ready(())
     }

@@ -53,8 +53,8 @@ pub(super) struct Trial {
     pub(super) upstream_ref: Option<String>,
     /// Bytes of an answer that could not be used, for an estimate of what they cost.
     pub(super) wasted_bytes: usize,
-    /// What the provider reported of an answer that could not be used, and its tier.
-    pub(super) wasted: Option<(Usage, Option<String>)>,
+    /// What the provider reported of an answer that could not be used.
+    pub(super) wasted: Option<Wasted>,
     /// What the provider's dialect could not carry.
     pub(super) dropped: Dropped,
     /// Of a sound, what it is.
@@ -67,6 +67,15 @@ pub(super) struct Trial {
     sent: Arc<AtomicBool>,
     /// What it reports to the circuits; gone once it has.
     ticket: Option<Ticket>,
+}
+
+/// A report of an answer that could not be used.
+#[derive(Debug)]
+pub(super) struct Wasted {
+    pub(super) usage: Usage,
+    pub(super) tier: Option<String>,
+    /// Told while the answer went on: the provider may charge for more.
+    pub(super) is_running: bool,
 }
 
 /// What came of an upstream call.
@@ -140,7 +149,9 @@ impl Trial {
     pub(super) fn waste(&mut self, decoder: &StreamDecoder) {
         self.refer(decoder.upstream_ref());
         let believed = decoder.usage().filter(|u| !u.is_empty() && !decoder.usage_suspect());
-        self.wasted = believed.map(|usage| (usage, decoder.service_tier().map(str::to_owned)));
+        let tier = decoder.service_tier().map(str::to_owned);
+        let is_running = decoder.usage_is_running();
+        self.wasted = believed.map(|usage| Wasted { usage, tier, is_running });
     }
 
     /// The first byte, and of a stream the first content, must be there by here.
@@ -292,7 +303,8 @@ impl Trial {
         self.refer(answer.upstream_ref.as_deref());
         self.wasted_bytes = answer.text_bytes;
         let believed = answer.usage.filter(|_| !answer.usage_suspect);
-        self.wasted = believed.map(|usage| (usage, answer.service_tier));
+        let tier = answer.service_tier;
+        self.wasted = believed.map(|usage| Wasted { usage, tier, is_running: false });
         failed(answer.failure.unwrap_or(Failure::ErrorInAnswer))
     }
 

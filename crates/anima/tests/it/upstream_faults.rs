@@ -1,6 +1,8 @@
 //! What an upstream can do to a call: each fault with the caller's answer and both sides of the
 //! books. Alone, and with a second channel behind it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::testapp::{
@@ -18,6 +20,8 @@ on_both! {
     a_stream_that_breaks_is_sold_as_far_as_it_came;
     a_stream_without_done_is_billed_by_its_usage;
     an_answer_that_says_it_failed_is_a_failure;
+    a_provider_that_failed_is_not_waited_for;
+    a_running_count_of_a_cut_stream_is_an_estimate;
     a_second_channel_answers_and_the_waste_is_booked;
     a_stream_falls_back_until_its_first_content;
     the_callers_own_fault_is_tried_once;
@@ -279,6 +283,40 @@ async fn an_answer_that_says_it_failed_is_a_failure(app: &TestApp) {
     let waste = waste.iter().find(|leg| leg.component == "waste").map(Leg::line).unwrap();
     let worked = owed(&COST, &app.calls_of(&reply).await[0].billed, 1_000);
     assert_eq!(waste, ("wasted_cost", "payable:main", worked, false));
+}
+
+async fn a_provider_that_failed_is_not_waited_for(app: &TestApp) {
+    hasten(app, json!({"first_byte_ms": 50_000, "idle_ms": 40_000})).await;
+    let asked = Instant::now();
+    app.fault("finish-silent");
+    let reply = app.ask_stream("chat").await;
+    assert_broken(&reply, 16, "upstream_error", "content");
+    assert_booked(app, &reply, Estimate, Estimate, "content").await;
+    app.fault("finish-silent+empty");
+    let reply = app.ask_stream("chat").await;
+    assert_eq!(reply.refusal(), (502, "upstream_error".into()), "{reply:?}");
+    assert_booked(app, &reply, Nothing, Waste, "no content").await;
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+}
+
+async fn a_running_count_of_a_cut_stream_is_an_estimate(app: &TestApp) {
+    let origin = app.upstream_url.trim_end_matches("/v1").to_owned();
+    app.channel("google", MAIN_SECRET, json!({"provider": "gemini", "base_url": origin})).await;
+    app.alias("told", "chat", &[("google", "sim-chat")]).await;
+    app.fault("cut-stream:3");
+    let reply = app.ask_stream("told").await;
+    assert_broken(&reply, 3, "upstream_stream_cut", "cut");
+    assert_booked(app, &reply, Estimate, Estimate, "cut").await;
+    // What the provider had counted by then is the least of it, and its word on the prompt.
+    let call = &app.calls_of(&reply).await[0];
+    for (leg, rates) in app.legs(&reply).await.iter().zip([&SALE, &COST]) {
+        assert!(leg.amount >= owed(rates, &call.billed, 1_000), "{leg:?} {call:?}");
+    }
+    // With the reason to end the count is the last one.
+    app.fault("finish-error");
+    let reply = app.ask_stream("told").await;
+    assert_broken(&reply, 16, "upstream_error", "whole");
+    assert_booked(app, &reply, Exact, Exact, "whole").await;
 }
 
 /// An alias with a second channel to another model, and the fault on the first one.

@@ -41,6 +41,7 @@ fn every_option_is_read_into_its_field() {
         ("silent-stream:2", ending(Ending::Silence { after: 2 })),
         ("no-done", ending(Ending::NoDone)),
         ("finish-error", ending(Ending::FinishError)),
+        ("finish-silent", ending(Ending::FinishSilence)),
         ("error-in-200", ending(Ending::Error { after: 0 })),
         ("bad-json", damage(Damage::BadJson)),
         ("bad-sse", damage(Damage::BadSse { at: 1 })),
@@ -131,6 +132,7 @@ fn options() -> impl Strategy<Value = String> {
     let ending = prop_oneof![
         Just("no-done".to_owned()),
         Just("finish-error".to_owned()),
+        Just("finish-silent".to_owned()),
         any::<u32>().prop_map(|n| format!("cut-stream:{n}")),
         any::<u32>().prop_map(|n| format!("error-in-200:{n}")),
     ];

@@ -24,6 +24,8 @@ pub(in crate::adapter) struct Facts {
     /// What the prompt came to, if the provider said so first.
     input: Option<Usage>,
     report: Report,
+    /// Whether it was told while the answer went on.
+    is_running: bool,
     service_tier: Option<String>,
     upstream_ref: Option<String>,
 }
@@ -36,7 +38,14 @@ impl Facts {
             Event::Open { opening, .. } => self.open(opening),
             Event::Piece(_, Delta::Text(text)) => self.generated(text),
             Event::Input(report) => self.input = report.usage,
-            Event::Usage(report) => self.note_report(*report),
+            Event::Running(report) => {
+                self.is_running = true;
+                self.note_report(*report);
+            }
+            Event::Usage(report) => {
+                self.is_running &= report.usage.is_none();
+                self.note_report(*report);
+            }
             Event::Tier(tier) => self.tier(Some(tier)),
             Event::Stop(_, Stop::Error, _) => self.has_failed = true,
             Event::Piece(_, Delta::Signature(_))
@@ -125,6 +134,11 @@ impl Facts {
     /// What was consumed. Zeros next to content are not usable.
     pub(in crate::adapter) fn usage(&self) -> Option<Usage> {
         self.report.usage.filter(|usage| !(usage.is_empty() && self.has_content))
+    }
+
+    /// Whether that was told while the answer went on: of one that was cut, more may follow.
+    pub(super) const fn is_running(&self) -> bool {
+        self.is_running
     }
 
     /// What the prompt came to, where that is all the provider has said.

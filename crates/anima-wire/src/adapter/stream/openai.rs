@@ -47,6 +47,9 @@ struct Facts {
     report: Report,
     /// Whether the last report stood on a chunk of its own, as a final one does.
     report_stood_alone: bool,
+    /// Whether a choice has ended, and whether it had when the last report came.
+    has_ended: bool,
+    report_ends: bool,
     service_tier: Option<String>,
     upstream_ref: Option<String>,
     alike: Alike,
@@ -86,6 +89,8 @@ impl Passing {
                 has_content: false,
                 report: Report { usage: None, suspect: false },
                 report_stood_alone: false,
+                has_ended: false,
+                report_ends: false,
                 service_tier: None,
                 upstream_ref: None,
                 alike: Alike::new(),
@@ -156,6 +161,16 @@ impl Passing {
         let report = self.facts.report;
         let nothing_generated = |usage: Usage| usage.output_tokens() == 0;
         report.suspect || self.facts.has_content && report.usage.is_some_and(nothing_generated)
+    }
+
+    /// Whether the report was made while the answer went on.
+    pub(super) const fn usage_is_running(&self) -> bool {
+        self.facts.report.usage.is_some() && !self.facts.report_ends
+    }
+
+    /// Whether the provider has said that it failed, and only its report is still wanted.
+    pub(super) const fn is_failing(&self) -> bool {
+        matches!(self.facts.phase, Phase::Failing)
     }
 
     /// The tier that was used, as far as the provider said.
@@ -274,6 +289,7 @@ impl Facts {
         if let Some(tier) = reply.service_tier.filter(|tier| known != Some(tier.raw())) {
             self.service_tier = Some(tier.decode().into_owned());
         }
+        self.has_ended |= reply.choices.is_some_and(|choices| choices.ended);
         self.note_report(reply.report, reply.stands_alone());
     }
 
@@ -293,6 +309,7 @@ impl Facts {
         }
         self.report.usage = Some(after);
         self.report_stood_alone = alone;
+        self.report_ends = alone || self.has_ended;
     }
 
     /// Whether a unit without fields is a bare JSON or HTML body where a stream should be.

@@ -306,7 +306,7 @@ impl Sink for Writer {
                 self.stop = stop;
                 self.stop_text = text.map(std::borrow::Cow::into_owned);
             }
-            Event::Input(report) | Event::Usage(report) => {
+            Event::Input(report) | Event::Running(report) | Event::Usage(report) => {
                 self.usage = report.usage.or(self.usage);
             }
             Event::End => self.end(),

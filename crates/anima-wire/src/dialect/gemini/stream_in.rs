@@ -61,9 +61,10 @@ impl Reader {
         }
         self.searches = self.searches.max(searches(root));
         if let Some(metadata) = either(root, "usageMetadata", "usage_metadata") {
-            sink.take(Event::Usage(
-                usage::read(metadata).with_fees(Meter::SearchCalls, self.searches),
-            ));
+            let report = usage::read(metadata).with_fees(Meter::SearchCalls, self.searches);
+            // Every chunk has one; what counts is the one beside the reason to end, or behind it.
+            let is_last = self.candidates.iter().any(|running| running.is_finished);
+            sink.take(if is_last { Event::Usage(report) } else { Event::Running(report) });
             if let Some(tier) = usage::tier(metadata) {
                 sink.take(Event::Tier(tier));
             }

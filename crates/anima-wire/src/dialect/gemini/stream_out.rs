@@ -242,7 +242,7 @@ impl Sink for Writer {
             Event::Piece(part, delta) => self.piece(part, delta),
             Event::Close(part) => self.close(part),
             Event::Stop(choice, stop, _) => self.stops.push((choice, stop)),
-            Event::Input(report) | Event::Usage(report) => {
+            Event::Input(report) | Event::Running(report) | Event::Usage(report) => {
                 self.usage = report.usage.or(self.usage);
             }
             Event::End => self.end(),

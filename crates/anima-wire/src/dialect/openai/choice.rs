@@ -111,6 +111,8 @@ pub struct Choices {
     pub count: usize,
     /// Usage inside a choice, where old Moonshot models put it.
     pub report: Report,
+    /// Whether one has ended.
+    pub ended: bool,
     /// Whether the reason of one to end is that the provider failed.
     pub failed: bool,
 }
@@ -127,7 +129,8 @@ pub fn read(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<Option<Choices
             b"delta" | b"message" => message(cursor, tally),
             b"text" => string(cursor, tally),
             b"finish_reason" => {
-                let word = cursor.value()?.text();
+                let word = cursor.value()?.text().filter(|word| !word.is_empty());
+                choices.ended |= word.is_some();
                 choices.failed |= word.is_some_and(|word| is_failure(word.raw()));
                 Ok(())
             }

@@ -21,6 +21,7 @@ use super::super::admit::suspended;
 use super::super::booking;
 use super::super::call::Call;
 use super::super::plan::{Candidate, forced, upstream};
+use super::super::stream::LAST_REPORT;
 use super::super::trace::{Begun, Late, Tried};
 use super::super::trial::{Outcome, Trial, classified};
 use super::{Course, Kind, Started, Step, is_credentials, may_follow};
@@ -328,7 +329,8 @@ async fn start(
     let content_by = trial.first_byte_by(call);
     let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
     while !decoder.has_content() && !decoder.is_done() {
-        let by = content_by.min(Instant::now() + idle);
+        let silence = if decoder.is_failing() { idle.min(LAST_REPORT) } else { idle };
+        let by = content_by.min(Instant::now() + silence);
         match tokio::time::timeout_at(by, body.frame()).await {
             Ok(Some(Ok(frame))) => {
                 if let Ok(chunk) = frame.into_data() {
@@ -340,6 +342,10 @@ async fn start(
             Ok(None) => {
                 decoder.end(&mut ready).inspect_err(|_| trial.waste(&decoder))?;
                 break;
+            }
+            Err(_elapsed) if decoder.is_failing() => {
+                trial.waste(&decoder);
+                return Err(Failure::ErrorInAnswer);
             }
             Err(_elapsed) if by == content_by => return Err(trial.too_late(call)),
             Err(_elapsed) => return Err(Failure::FirstByteTimeout),

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use anima_core::config::OnDisconnect;
 use anima_core::failure::{Circuit, Failure, Source};
-use anima_wire::adapter::{StreamDecoder, neutral_message};
+use anima_core::usage::{Meter, Usage};
+use anima_wire::adapter::{StreamDecoder, Told, neutral_message};
 
 use super::super::booking::{self, Delivered, Part};
 use super::super::settle;
@@ -110,9 +111,15 @@ async fn drain(flow: &mut Flow) {
     let until = flow.deadline.min(Instant::now() + flow.relay.limits.drain);
     let mut unseen = Vec::new();
     while !flow.decoder.is_done() {
-        let by = until.min(Instant::now() + flow.idle);
-        let Ok(Some(Ok(frame))) = tokio::time::timeout_at(by, flow.upstream.frame()).await else {
-            return;
+        let by = until.min(Instant::now() + flow.patience());
+        let frame = match tokio::time::timeout_at(by, flow.upstream.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => {
+                // Not every dialect has a terminator: its end may be what completes it.
+                let _cut = flow.decoder.end(&mut unseen);
+                return;
+            }
+            Ok(Some(Err(_))) | Err(_) => return,
         };
         let Ok(chunk) = frame.into_data() else {
             continue;
@@ -127,21 +134,31 @@ async fn drain(flow: &mut Flow) {
     }
 }
 
-/// What went through, as booking wants it. Counting takes a while and is needed only without a
+/// What went through, as booking wants it. Counting takes a while and is needed only without a last
 /// report, so it is done on a thread that may block.
 async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
     let suspect = decoder.usage_suspect();
     let believed = decoder.usage().filter(|_| !suspect);
     let empty = !decoder.has_content() && believed.is_none_or(|u| u.output_tokens() == 0);
     let tier = decoder.service_tier().map(str::to_owned);
-    let told = decoder.told();
+    let is_running = part != Part::Whole && believed.is_some() && decoder.usage_is_running();
+    let told = if is_running { Told::Nothing } else { decoder.told() };
     let input = decoder.input_usage();
-    let counted_output = if believed.is_none() && !empty {
+    let counted_output = if (believed.is_none() || is_running) && !empty {
         booking::counted(move || decoder.count_output_tokens()).await
     } else {
         0
     };
-    Delivered { reported: believed, suspect, told, input, tier, counted_output, empty, part }
+    let reported =
+        believed.map(|usage| if is_running { at_least(usage, counted_output) } else { usage });
+    Delivered { reported, suspect, told, input, tier, counted_output, empty, part }
+}
+
+/// A running report of a stream that did not end: what was generated since is our own count.
+fn at_least(mut usage: Usage, counted_output: u64) -> Usage {
+    let since = counted_output.saturating_sub(usage.output_tokens());
+    usage.set(Meter::OutputTokens, usage.of(Meter::OutputTokens).saturating_add(since));
+    usage
 }
 
 /// Who ended a stream that failed: the provider, also by taking too long or by refusing to go on

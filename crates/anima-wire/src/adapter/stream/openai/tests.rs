@@ -152,3 +152,17 @@ proptest! {
         prop_assert_eq!(run(&cuts), run(&[]));
     }
 }
+
+#[test]
+fn a_report_beside_content_is_a_running_one_until_the_reason_to_end() {
+    let running = |stream: &str| decode(stream).0.usage_is_running();
+    let beside = usage(r#"[{"delta":{"content":"a"},"finish_reason":null}]"#, 9, 1);
+    let last = usage(r#"[{"delta":{},"finish_reason":"stop"}]"#, 9, 2);
+    let after = format!("{last}{}", usage(r#"[{"delta":{}}]"#, 9, 2));
+    let own = usage("[]", 9, 2);
+    assert!(running(&beside) && running(&format!("{beside}{}", text("b"))));
+    assert!(!running(&text("a")));
+    for final_word in [&last, &after, &own] {
+        assert!(!running(&format!("{beside}{final_word}")), "{final_word}");
+    }
+}

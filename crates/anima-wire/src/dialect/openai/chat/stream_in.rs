@@ -69,16 +69,19 @@ impl Reader {
             return Err(Fault::read(payload).in_answer());
         }
         self.start(root, sink);
-        if let Some(choices) = root.get("choices") {
-            for choice in choices.elements() {
-                self.choice(choice, sink);
-            }
+        let mut has_choices = false;
+        for choice in root.get("choices").iter().flat_map(Node::elements) {
+            has_choices = true;
+            self.choice(choice, sink);
         }
         if let Some(tier) = root.text_of("service_tier") {
             sink.take(Event::Tier(tier));
         }
         if let Some(usage) = root.get("usage") {
-            sink.take(Event::Usage(report(usage)));
+            // Some report on every chunk.
+            let is_last = !has_choices || self.choices.iter().any(|choice| choice.stop.is_some());
+            let report = report(usage);
+            sink.take(if is_last { Event::Usage(report) } else { Event::Running(report) });
         }
         Ok(false)
     }
@@ -115,7 +118,8 @@ impl Reader {
             running.stop = Some(stop_of(&word));
         }
         if let Some(usage) = node.get("usage") {
-            sink.take(Event::Usage(report(usage)));
+            let (is_last, report) = (running.stop.is_some(), report(usage));
+            sink.take(if is_last { Event::Usage(report) } else { Event::Running(report) });
         }
     }
 

@@ -257,7 +257,7 @@ impl Sink for Writer {
                 w.end_object();
                 w.key("finish_reason").string(answer::finish_reason(stop));
             }),
-            Event::Usage(report) => self.report = report,
+            Event::Running(report) | Event::Usage(report) => self.report = report,
             Event::Tier(tier) => self.tier = Some(tier.into_owned()),
             Event::End => self.end(),
         }

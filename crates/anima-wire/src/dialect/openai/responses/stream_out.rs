@@ -358,7 +358,7 @@ impl Sink for Writer {
                 }
             }
             Event::Stop(0, stop, _) => self.stop = stop,
-            Event::Input(report) | Event::Usage(report) => {
+            Event::Input(report) | Event::Running(report) | Event::Usage(report) => {
                 self.usage = report.usage.or(self.usage);
             }
             Event::Tier(tier) => self.tier = Some(tier.into_owned()),
