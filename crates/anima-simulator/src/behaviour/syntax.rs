@@ -19,9 +19,9 @@ const HUGE_LINE_DEFAULT: u32 = 1 << 20;
 
 /// Every word, for the message about an unknown one.
 const WORDS: &str = "latency, pace, gate, status, 401, context-length, silent, reset, cut-stream, \
-silent-stream, no-done, error-in-200, finish-error, finish-silent, bad-json, bad-sse, huge-line, content-length, \
-usage-missing, usage-twice, usage-absurd, usage-negative, empty, answer-tokens, answer-bytes, \
-chunks, reasoning, cached, calls, no-call-ids";
+silent-stream, no-done, error-in-200, finish-error, finish-silent, bad-json, bad-sse, huge-line, \
+content-length, usage-missing, usage-twice, usage-absurd, usage-negative, empty, answer-tokens, \
+answer-bytes, chunks, reasoning, cached, calls, no-call-ids";
 
 /// Why the text of a behaviour was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

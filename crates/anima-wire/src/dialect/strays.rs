@@ -20,10 +20,14 @@ type Place = (&'static str, &'static [&'static str]);
 /// Names what is in a node beside what is read.
 fn name(node: Node<'_, '_>, (place, known): Place, request: &mut Request<'_>) {
     for member in unplaced(node, known) {
-        let path = Cow::Owned(format!("{place}.{member}"));
-        if request.unplaced.len() < NAMES_MAX && !request.unplaced.contains(&path) {
-            request.unplaced.push(path);
-        }
+        keep(format!("{place}.{member}"), request);
+    }
+}
+
+fn keep(path: String, request: &mut Request<'_>) {
+    let path = Cow::Owned(path);
+    if request.unplaced.len() < NAMES_MAX && !request.unplaced.contains(&path) {
+        request.unplaced.push(path);
     }
 }
 
@@ -62,17 +66,33 @@ pub(super) fn of_chat(root: Node<'_, '_>, request: &mut Request<'_>) {
         name(message, ("messages", known), request);
         for part in each(message, &["content"]) {
             let kind = part.text_of("type").unwrap_or_default();
-            let (place, known): Place = match &*kind {
-                "image_url" => ("messages.content.image_url", &["url", "detail"]),
-                "file" => ("messages.content.file", &["file_data", "filename"]),
-                "input_audio" => ("messages.content.input_audio", &["data", "format"]),
-                _ => ("messages.content", &["type", "text", "refusal", "cache_control"]),
+            let (of_part, place, known): (&[&str], _, &[&str]) = match &*kind {
+                "image_url" => (
+                    &["type", "image_url", "cache_control"],
+                    "messages.content.image_url",
+                    &["url", "detail"],
+                ),
+                "file" => (
+                    &["type", "file", "cache_control"],
+                    "messages.content.file",
+                    &["file_data", "filename"],
+                ),
+                "input_audio" => (
+                    &["type", "input_audio", "cache_control"],
+                    "messages.content.input_audio",
+                    &["data", "format"],
+                ),
+                _ => (&["type", "text", "refusal", "cache_control"], "", &[]),
             };
-            if place == "messages.content" {
-                name(part, (place, known), request);
-            } else {
-                inside(part, &[&*kind], (place, known), request);
-            }
+            name(part, ("messages.content", of_part), request);
+            inside(part, &[&*kind], (place, known), request);
+        }
+        // Clients that keep an answer's chunks send the number of a call along.
+        let known: &[&str] = &["id", "type", "index", "function", "extra_content"];
+        for call in each(message, &["tool_calls"]) {
+            name(call, ("messages.tool_calls", known), request);
+            let place = ("messages.tool_calls.function", &["name", "arguments"] as &[&str]);
+            inside(call, &["function"], place, request);
         }
     }
 }
@@ -134,7 +154,7 @@ pub(super) fn of_responses(root: Node<'_, '_>, request: &mut Request<'_>) {
             "function_call" => &["type", "id", "status", "call_id", "name", "arguments"],
             "function_call_output" => &["type", "id", "status", "call_id", "output"],
             "reasoning" => &["type", "id", "status", "summary", "content", "encrypted_content"],
-            _ => &["type", "id", "status", "role", "content", "phase"],
+            _ => &["type", "id", "status", "role", "content"],
         };
         name(item, ("input", known), request);
         let lists: &[&str] = if kind == "reasoning" { &[] } else { &["content", "output"] };
@@ -166,6 +186,11 @@ pub(super) fn of_gemini(root: Node<'_, '_>, request: &mut Request<'_>) {
         name(config, ("toolConfig", known), request);
         let known = &["mode", "allowedFunctionNames", "allowed_function_names"];
         inside(config, &calling, ("toolConfig.functionCallingConfig", known), request);
+        let modes = calling.iter().filter_map(|name| config.get(name)?.text_of("mode"));
+        // Calls that keep to their schema or text: others know only what is near it, `AUTO`.
+        if modes.into_iter().any(|mode| mode == "VALIDATED") {
+            keep("toolConfig.functionCallingConfig.mode".to_owned(), request);
+        }
     }
     for config in ["generationConfig", "generation_config"].iter().filter_map(|n| root.get(n)) {
         let known: &[&str] = &[
@@ -178,6 +203,12 @@ pub(super) fn of_gemini(root: Node<'_, '_>, request: &mut Request<'_>) {
         ];
         let place = ("generationConfig.thinkingConfig", known);
         inside(config, &["thinkingConfig", "thinking_config"], place, request);
+    }
+    for system in ["systemInstruction", "system_instruction"].iter().filter_map(|n| root.get(n)) {
+        name(system, ("systemInstruction", &["role", "parts"]), request);
+        for part in each(system, &["parts"]) {
+            name(part, ("systemInstruction.parts", &["text"]), request);
+        }
     }
     let contents = root.get("contents");
     let alone = contents.filter(|node| node.kind() == Kind::Object);
@@ -217,5 +248,12 @@ fn gemini_part(part: Node<'_, '_>, request: &mut Request<'_>) {
     inside(part, &["functionCall", "function_call"], place, request);
     let known = &["id", "name", "response", "parts"];
     let place = ("contents.parts.functionResponse", known as &[&str]);
-    inside(part, &["functionResponse", "function_response"], place, request);
+    let responses = ["functionResponse", "function_response"];
+    inside(part, &responses, place, request);
+    let known = &["inlineData", "inline_data", "fileData", "file_data"];
+    for shown in responses.iter().filter_map(|name| part.get(name)) {
+        for part in each(shown, &["parts"]) {
+            name(part, ("contents.parts.functionResponse.parts", known), request);
+        }
+    }
 }
