@@ -45,11 +45,8 @@ struct Facts {
     phase: Phase,
     has_content: bool,
     report: Report,
-    /// Whether the last report stood on a chunk of its own, as a final one does.
-    report_stood_alone: bool,
-    /// Whether a choice has ended, and whether it had when the last report came.
-    has_ended: bool,
-    report_ends: bool,
+    /// When the last report came.
+    told: When,
     service_tier: Option<String>,
     upstream_ref: Option<String>,
     alike: Alike,
@@ -62,10 +59,23 @@ enum Phase {
     Waiting,
     /// Payloads have come.
     Running,
+    /// A choice has ended.
+    Ended,
     /// A choice has ended because the provider failed: only its report is still wanted.
     Failing,
     /// The terminator has come.
     Done,
+}
+
+/// When a report came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// While the answer went on.
+    Running,
+    /// With the reason to end, or behind it.
+    Ended,
+    /// On a chunk of its own, as a final one does.
+    Alone,
 }
 
 impl From<TooLarge> for Failure {
@@ -88,9 +98,7 @@ impl Passing {
                 phase: Phase::Waiting,
                 has_content: false,
                 report: Report { usage: None, suspect: false },
-                report_stood_alone: false,
-                has_ended: false,
-                report_ends: false,
+                told: When::Running,
                 service_tier: None,
                 upstream_ref: None,
                 alike: Alike::new(),
@@ -165,7 +173,7 @@ impl Passing {
 
     /// Whether the report was made while the answer went on.
     pub(super) const fn usage_is_running(&self) -> bool {
-        self.facts.report.usage.is_some() && !self.facts.report_ends
+        self.facts.report.usage.is_some() && matches!(self.facts.told, When::Running)
     }
 
     /// Whether the provider has said that it failed, and only its report is still wanted.
@@ -289,27 +297,33 @@ impl Facts {
         if let Some(tier) = reply.service_tier.filter(|tier| known != Some(tier.raw())) {
             self.service_tier = Some(tier.decode().into_owned());
         }
-        self.has_ended |= reply.choices.is_some_and(|choices| choices.ended);
-        self.note_report(reply.report, reply.stands_alone());
+        if self.phase == Phase::Running && reply.choices.is_some_and(|choices| choices.ended) {
+            self.phase = Phase::Ended;
+        }
+        let when = match self.phase {
+            _ if reply.stands_alone() => When::Alone,
+            Phase::Waiting | Phase::Running => When::Running,
+            Phase::Ended | Phase::Failing | Phase::Done => When::Ended,
+        };
+        self.note_report(reply.report, when);
     }
 
     /// Merges a report with those before. Some vendors report on every chunk, so growth is normal;
     /// shrinking is not, and neither is another word after the last one. The larger is believed.
-    fn note_report(&mut self, new: Report, alone: bool) {
+    fn note_report(&mut self, new: Report, when: When) {
         self.report.suspect |= new.suspect;
         let Some(after) = new.usage else { return };
         if let Some(before) = self.report.usage {
             let sum = |usage: Usage| usage.input_tokens() + usage.output_tokens();
             let shrank = after.input_tokens() < before.input_tokens()
                 || after.output_tokens() < before.output_tokens();
-            self.report.suspect |= shrank || (self.report_stood_alone && after != before);
+            self.report.suspect |= shrank || (self.told == When::Alone && after != before);
             if sum(after) < sum(before) {
                 return;
             }
         }
         self.report.usage = Some(after);
-        self.report_stood_alone = alone;
-        self.report_ends = alone || self.has_ended;
+        self.told = when;
     }
 
     /// Whether a unit without fields is a bare JSON or HTML body where a stream should be.

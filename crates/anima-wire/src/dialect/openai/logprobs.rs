@@ -58,12 +58,11 @@ fn tokens_into(w: &mut Writer, list: Node<'_, '_>, with_others: bool) {
         }
         if with_others {
             w.key("top_logprobs");
-            match node.get("top_logprobs") {
-                Some(others) => tokens_into(w, others, false),
-                None => {
-                    w.array();
-                    w.end_array();
-                }
+            if let Some(others) = node.get("top_logprobs") {
+                tokens_into(w, others, false);
+            } else {
+                w.array();
+                w.end_array();
             }
         }
         w.end_object();
