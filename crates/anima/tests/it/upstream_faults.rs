@@ -1,9 +1,10 @@
 //! What an upstream can do to a call: each fault with the caller's answer and both sides of the
 //! books. Alone, and with a second channel behind it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::testapp::{
     BACKUP_SECRET, COST, Leg, MAIN_SECRET, Reply, SALE, TestApp, on_both, owed, prompt,
