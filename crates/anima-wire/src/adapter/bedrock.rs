@@ -105,7 +105,7 @@ impl Adapter for Converse {
     }
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
-        let carried = convert(request, converse_out::write)?;
+        let carried = convert(request, |wanted| converse_out::write(wanted, to.model))?;
         let verb = if request.stream { "converse-stream" } else { "converse" };
         let path = format!("/model/{}/{verb}", in_path(to.model));
         Ok(Encoded { region: region(to), ..Encoded::carried(path, carried) })

@@ -6,12 +6,15 @@
 //! Source: AWS's API reference of Converse, `b-outbound-chat` B.3 and B.7, `c-conversion` C.1 to
 //! C.5.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::canonical::{
     Body, Cache, Carried, Dropped, Effort, Format, Issuer, Part, Refusal, Request, Role, Source,
-    ToolChoice, Turn, paired,
+    Tool, ToolChoice, Turn, paired,
 };
 use crate::dialect::anthropic::{arguments, plain_id};
 use crate::json::Writer;
@@ -27,8 +30,53 @@ const SCHEMA_INSTRUCTION: &str =
 /// Stop texts that are accepted.
 const STOPS_MAX: usize = 4;
 
-/// Writes a request.
-pub(super) fn write(request: &Request<'_>) -> Result<Carried, Refusal> {
+/// Whose models take any point of a cache, and Amazon's own, who take none among tools and know
+/// one lifetime. What an application's inference profile leads to, its ARN does not tell. All
+/// others answer 403 to the first point.
+const CACHING: &[&str] = &["anthropic.claude", ":application-inference-profile/"];
+const CACHING_PROMPTS: &str = "amazon.nova";
+
+/// What stands for the schema of a tool that the caller has not described.
+const OPEN_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
+
+/// Where a model takes points up to which the prompt is worth caching.
+#[derive(Debug, Clone, Copy)]
+struct Points {
+    in_prompt: bool,
+    in_tools: bool,
+    for_long: bool,
+}
+
+impl Points {
+    fn of(model: &str) -> Self {
+        let all = CACHING.iter().any(|name| model.contains(name));
+        let in_prompt = all || model.contains(CACHING_PROMPTS);
+        Self { in_prompt, in_tools: all, for_long: all }
+    }
+
+    /// Behind a part of the prompt.
+    fn write(self, w: &mut Writer, kept: Option<Cache>, dropped: &mut Dropped) {
+        self.write_where(w, kept, self.in_prompt, dropped);
+    }
+
+    fn write_where(self, w: &mut Writer, kept: Option<Cache>, is_taken: bool, d: &mut Dropped) {
+        let Some(kept) = kept else { return };
+        if !is_taken {
+            return d.note("cache_control");
+        }
+        let is_long = kept == Cache::Long;
+        d.note_if(is_long && !self.for_long, "cache_control.ttl");
+        w.object();
+        w.key("cachePoint").object();
+        w.key("type").string("default");
+        w.maybe("ttl", (is_long && self.for_long).then_some("1h"));
+        w.end_object();
+        w.end_object();
+    }
+}
+
+/// Writes a request for a model.
+pub(super) fn write(request: &Request<'_>, model: &str) -> Result<Carried, Refusal> {
     if request.choices.is_some_and(|choices| choices > 1) {
         return Err(Refusal::unsupported("n"));
     }
@@ -43,14 +91,15 @@ pub(super) fn write(request: &Request<'_>) -> Result<Carried, Refusal> {
     let thinks = wish.adaptive || wish.as_effort().is_some_and(|effort| effort != Effort::None);
     dropped.note_if(thinks, "reasoning_effort");
     let turns = paired(&request.turns);
+    let points = Points::of(model);
     let mut w = Writer::with_capacity(1024);
     w.object();
-    system(&mut w, request, &mut dropped)?;
+    system(&mut w, request, points, &mut dropped)?;
     w.key("messages").array();
-    messages(&mut w, &turns, &mut dropped)?;
+    messages(&mut w, &turns, points, &mut dropped)?;
     w.end_array();
     inference(&mut w, request, &mut dropped);
-    tools(&mut w, request, &turns, &mut dropped);
+    tools(&mut w, request, (&turns, points), &mut dropped);
     match request.service_tier.as_deref() {
         Some(tier @ ("default" | "flex" | "priority")) => {
             w.key("serviceTier").object();
@@ -64,7 +113,12 @@ pub(super) fn write(request: &Request<'_>) -> Result<Carried, Refusal> {
     Ok(Carried { body: w.finish(), dropped })
 }
 
-fn system(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
+fn system(
+    w: &mut Writer,
+    request: &Request<'_>,
+    points: Points,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
     let is_said = |part: &&Part<'_>| part.as_text() != Some("");
     let turns = request.turns.iter().filter(|turn| turn.role == Role::System);
     let parts: Vec<_> = turns.flat_map(|turn| &turn.parts).filter(is_said).collect();
@@ -77,24 +131,29 @@ fn system(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) -> Resul
             Some(format!("{SCHEMA_INSTRUCTION}{schema}"))
         }
     };
-    if parts.is_empty() && format.is_none() && request.cache.is_none() {
+    if parts.is_empty() && format.is_none() {
+        // A point with nothing before it is refused.
+        dropped.note_if(request.cache.is_some(), "cache_control");
         return Ok(());
     }
     w.key("system").array();
     for part in parts {
-        block(w, part, dropped)?;
+        block(w, part, points, dropped)?;
     }
     if let Some(format) = format {
         text(w, &format);
     }
-    if let Some(kept) = request.cache {
-        cache(w, kept);
-    }
+    points.write(w, request.cache, dropped);
     w.end_array();
     Ok(())
 }
 
-fn messages(w: &mut Writer, turns: &[Turn<'_>], dropped: &mut Dropped) -> Result<(), Refusal> {
+fn messages(
+    w: &mut Writer,
+    turns: &[Turn<'_>],
+    points: Points,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
     let turn = |w: &mut Writer, is_user: bool| {
         w.object();
         w.key("role").string(if is_user { "user" } else { "assistant" });
@@ -113,9 +172,9 @@ fn messages(w: &mut Writer, turns: &[Turn<'_>], dropped: &mut Dropped) -> Result
             if let Body::Document(source, name) = &part.body {
                 documents += 1;
                 document(w, source, (name.as_deref(), documents))?;
-                part.cache.into_iter().for_each(|kept| cache(w, kept));
+                points.write(w, part.cache, dropped);
             } else {
-                block(w, part, dropped)?;
+                block(w, part, points, dropped)?;
             }
         }
         w.end_array();
@@ -135,17 +194,21 @@ fn text(w: &mut Writer, text: &str) {
     w.end_object();
 }
 
-fn cache(w: &mut Writer, cache: Cache) {
-    w.object();
-    w.key("cachePoint").object();
-    w.key("type").string("default");
-    w.maybe("ttl", (cache == Cache::Long).then_some("1h"));
-    w.end_object();
-    w.end_object();
+/// Writes a part, and behind it the point up to which the prompt is worth caching.
+fn block(
+    w: &mut Writer,
+    part: &Part<'_>,
+    points: Points,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
+    said(w, part, dropped)?;
+    // Within a result there is no such point; behind it is the nearest.
+    let inner = part.as_result().and_then(|result| result.content.iter().find_map(|p| p.cache));
+    points.write(w, part.cache.or(inner), dropped);
+    Ok(())
 }
 
-/// Writes a part, and behind it the point up to which the prompt is worth caching.
-fn block(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
+fn said(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
     match &part.body {
         Body::Text(words) | Body::Refusal(words) => text(w, words),
         Body::Image(source, detail) => {
@@ -167,14 +230,14 @@ fn block(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(), R
             w.key("toolResult").object();
             w.key("toolUseId").string(&plain_id(&result.id));
             w.key("content").array();
-            let mut said = result.content.iter().filter(|part| !is_blank(part)).peekable();
-            if said.peek().is_none() {
+            let mut parts = result.content.iter().filter(|part| !is_blank(part)).peekable();
+            if parts.peek().is_none() {
                 w.object();
                 w.key("json").raw("{}");
                 w.end_object();
             }
-            for part in said {
-                block(w, part, dropped)?;
+            for part in parts {
+                said(w, part, dropped)?;
             }
             w.end_array();
             w.maybe("status", result.is_error.then_some("error"));
@@ -185,7 +248,6 @@ fn block(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(), R
         Body::Document(source, name) => document(w, source, (name.as_deref(), 0))?,
         Body::Audio(..) => return Err(Refusal::unsupported("messages.content.input_audio")),
     }
-    part.cache.into_iter().for_each(|kept| cache(w, kept));
     Ok(())
 }
 
@@ -293,34 +355,56 @@ fn inference(w: &mut Writer, request: &Request<'_>, dropped: &mut Dropped) {
     w.end_object();
 }
 
-fn tools(w: &mut Writer, request: &Request<'_>, turns: &[Turn<'_>], dropped: &mut Dropped) {
-    // There is no word for "none": the tools are left out, unless the conversation shows some.
-    let shows = turns.iter().flat_map(|turn| &turn.parts).any(|part| part.as_call().is_some());
-    let is_off = request.tool_choice == Some(ToolChoice::None) && !shows;
-    if request.tools.is_empty() || is_off {
-        return;
-    }
-    dropped.note_if(request.tool_choice == Some(ToolChoice::None), "tool_choice");
-    dropped.note_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
+/// The tools to choose from. A conversation that shows calls is refused without any, so the tools
+/// that it names stand for those that the caller does not repeat.
+fn offered<'r>(request: &'r Request<'_>, turns: &'r [Turn<'_>]) -> Vec<Cow<'r, Tool<'r>>> {
     let allowed = |name: &str| match &request.tool_choice {
         Some(ToolChoice::Among(names, _)) => names.iter().any(|allowed| allowed == name),
         Some(ToolChoice::Auto | ToolChoice::None | ToolChoice::Required | ToolChoice::Named(_))
         | None => true,
     };
+    let told: Vec<_> =
+        request.tools.iter().filter(|tool| allowed(&tool.name)).map(Cow::Borrowed).collect();
+    let calls = || turns.iter().flat_map(|turn| &turn.parts).filter_map(Part::as_call);
+    // There is no word for "none": the tools are left out, unless the conversation shows some.
+    let is_off = request.tool_choice == Some(ToolChoice::None) && calls().next().is_none();
+    if is_off {
+        return Vec::new();
+    }
+    if !told.is_empty() {
+        return told;
+    }
+    let names: BTreeSet<&str> = calls().map(|call| &*call.name).collect();
+    let open = |name| Tool { name: Cow::Borrowed(name), ..Tool::default() };
+    names.into_iter().map(|name| Cow::Owned(open(name))).collect()
+}
+
+fn tools(
+    w: &mut Writer,
+    request: &Request<'_>,
+    (turns, points): (&[Turn<'_>], Points),
+    dropped: &mut Dropped,
+) {
+    let tools = offered(request, turns);
+    if tools.is_empty() {
+        return;
+    }
+    dropped.note_if(request.tool_choice == Some(ToolChoice::None), "tool_choice");
+    dropped.note_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
     w.key("toolConfig").object();
     w.key("tools").array();
-    for tool in request.tools.iter().filter(|tool| allowed(&tool.name)) {
+    for tool in tools {
         dropped.note_if(tool.strict == Some(true), "tools.strict");
         w.object();
         w.key("toolSpec").object();
         w.key("name").string(&tool.name);
         w.maybe("description", tool.description.as_deref().filter(|text| !text.is_empty()));
         w.key("inputSchema").object();
-        w.key("json").raw(tool.schema.as_deref().unwrap_or(r#"{"type":"object","properties":{}}"#));
+        w.key("json").raw(tool.schema.as_deref().unwrap_or(OPEN_SCHEMA));
         w.end_object();
         w.end_object();
         w.end_object();
-        tool.cache.into_iter().for_each(|kept| cache(w, kept));
+        points.write_where(w, tool.cache, points.in_tools, dropped);
     }
     w.end_array();
     let (word, name) = match &request.tool_choice {

@@ -92,6 +92,8 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("you do not have permission to access the file", Failure::RequestRefused),
     ("you do not have permission to access the cachedcontent", Failure::RequestRefused),
     ("cachedcontent not found", Failure::RequestRefused),
+    // A model at Bedrock that caches nothing, for a caller who marks what is worth caching.
+    ("you invoked an unsupported model or your request did not allow", Failure::RequestRefused),
 ];
 
 /// `MiniMax`'s codes in `base_resp.status_code`.
