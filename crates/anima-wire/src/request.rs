@@ -5,6 +5,7 @@
 //! that decides about money or routing can stand twice, also not disguised by an escape or by
 //! letter case. Sources: `a-inbound` A.1.2, `f-tokens` F.5, SPEC 4.
 
+mod dearer; // what would cost another sum than the one it is sold at
 mod draft;
 mod foreign;
 mod form; // multipart bodies: where their parts stand

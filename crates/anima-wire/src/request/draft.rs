@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::pictures;
 use super::prompt::Prompt;
 use super::rewrite::{Limit, Limits, Places, UsageOption};
-use super::{Endpoint, Error};
+use super::{Endpoint, Error, dearer, pictures};
+use crate::dialect::Dialect;
 use crate::json::{Cursor, Kind, Text, Value};
 
 /// OpenAI's bound on `n` and, generously, on `best_of`.
@@ -130,7 +130,16 @@ impl<'a> Draft<'a> {
             self.prompt.bytes += cursor.offset() - start;
             return Ok(());
         }
+        if name == "tools" {
+            let start = cursor.offset();
+            dearer::read_tools(cursor)?;
+            self.prompt.bytes += cursor.offset() - start;
+            return Ok(());
+        }
         let value = cursor.value()?;
+        if endpoint.generates() || endpoint == Endpoint::Embeddings {
+            dearer::member(Dialect::OpenAiChat, name, value.raw)?;
+        }
         if matches!(endpoint, Endpoint::Images | Endpoint::ImageEdits) {
             self.pictures = pictures::most(self.pictures, name, &value)?;
         }
@@ -145,8 +154,7 @@ impl<'a> Draft<'a> {
             "service_tier" => self.service_tier = Some(value),
             "stream_format" => self.stream_format = Some(value),
             "web_search_options" => self.searches = u64::from(value.kind != Kind::Null),
-            "tools" | "functions" | "response_format" | "prediction" | "suffix"
-            | "instructions" => {
+            "functions" | "response_format" | "prediction" | "suffix" | "instructions" => {
                 self.prompt.bytes += value.raw.len();
             }
             _ => {}

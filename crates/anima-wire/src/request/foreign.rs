@@ -11,9 +11,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::Error;
 use super::draft::folds_to;
 use super::rewrite::{Limits, Places, UsageOption};
+use super::{Error, dearer};
 use crate::dialect::Dialect;
 use crate::dialect::gemini::either;
 use crate::json::{Kind, Misfit, Node, Outline};
@@ -98,6 +98,12 @@ pub(super) fn read(
     }
     if dialect == Dialect::Responses {
         refuse_kept_elsewhere(root)?;
+    }
+    if dialect != Dialect::Gemini {
+        let mut members = root.members();
+        members
+            .try_for_each(|(name, node)| dearer::member(dialect, &name, node.raw().as_bytes()))?;
+        dearer::tools(root)?;
     }
     let (model, stream) = if let Some((model, stream)) = named {
         (model.to_owned(), stream)
