@@ -29,6 +29,8 @@ const SIGNALS: &[(&str, Failure)] = &[
     ("invalid_api_key", Failure::CredentialRefused),
     ("api_key_invalid", Failure::CredentialRefused),
     ("billing_disabled", Failure::AccountExhausted),
+    // Fireworks: the account is suspended, since it is out of money.
+    ("precondition_failed", Failure::AccountExhausted),
     ("account_deactivated", Failure::CredentialRefused),
     ("authentication_error", Failure::CredentialRefused),
     ("invalid_authentication_error", Failure::CredentialRefused),
@@ -41,9 +43,6 @@ const SIGNALS: &[(&str, Failure)] = &[
     ("responsibleaipolicyviolation", Failure::ContentRefused),
     ("datainspectionfailed", Failure::ContentRefused),
     ("data_inspection_failed", Failure::ContentRefused),
-    ("inputtextsensitivecontentdetected", Failure::ContentRefused),
-    ("inputimagesensitivecontentdetected", Failure::ContentRefused),
-    ("outputtextsensitivecontentdetected", Failure::ContentRefused),
     ("1301", Failure::ContentRefused),
     ("model_not_found", Failure::UpstreamModelUnknown),
     ("model_not_available", Failure::UpstreamModelUnknown),
@@ -71,6 +70,8 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("your credit balance is too low", Failure::AccountExhausted),
     ("insufficient balance", Failure::AccountExhausted),
     ("insufficient credits", Failure::AccountExhausted),
+    // xAI's, next to a 403.
+    ("your newly created team", Failure::AccountExhausted),
     // What the caller wants is more than is left: less may still pass, so the account is not out.
     ("this request requires more credits", Failure::RateLimited),
     ("you have reached your specified api usage limits", Failure::AccountExhausted),
@@ -96,6 +97,24 @@ const OPENINGS: &[(&str, Failure)] = &[
     ("you invoked an unsupported model or your request did not allow", Failure::RequestRefused),
 ];
 
+/// The same where a name stands in them: how they begin, and how they go on behind that one word.
+/// The second is xAI's, the first that of Fireworks.
+const OPENINGS_WITH_NAME: &[(&str, &str, Failure)] = &[
+    ("account ", "is suspended", Failure::AccountExhausted),
+    ("your team ", "has either used all available credits", Failure::AccountExhausted),
+];
+
+/// How Ark's codes end for what it does not let pass: before it stands of what, and behind it may
+/// stand, after a dot, why.
+const SENSITIVE: &str = "sensitivecontentdetected";
+
+/// Zhipu's codes for a key that it refuses. Next to a status that status says so; the numbers are
+/// too plain to be believed of everybody, and so they count only inside a 200.
+const KEY_CODES: [&str; 5] = ["1000", "1001", "1002", "1003", "1004"];
+
+/// Characters of a message that are looked at.
+const OPENING_CHARS: usize = 128;
+
 /// `MiniMax`'s codes in `base_resp.status_code`.
 const BUSINESS: &[(i64, Failure)] = &[
     (1001, Failure::ServerError),
@@ -113,7 +132,7 @@ const BUSINESS: &[(i64, Failure)] = &[
 const BELIEVED: &[(Failure, &[u16])] = &[
     (Failure::ContextTooLong, &[400, 403, 413, 422]),
     (Failure::ContentRefused, &[400, 403, 413, 422]),
-    (Failure::AccountExhausted, &[400, 402, 403, 429]),
+    (Failure::AccountExhausted, &[400, 402, 403, 412, 429]),
     (Failure::CredentialRefused, &[400, 401, 402, 403]),
     (Failure::UpstreamModelUnknown, &[400, 403, 404, 422]),
     (Failure::Overloaded, &[429, 500, 502, 503, 529]),
@@ -174,16 +193,11 @@ impl Fault {
         if self.flagged {
             return Some(Failure::ContentRefused);
         }
-        let message: String = self.message.chars().take(64).collect::<String>().to_lowercase();
-        let opening = || OPENINGS.iter().find(|(opening, _)| message.starts_with(opening));
-        let signal = [&self.inner_code, &self.code, &self.kind]
-            .into_iter()
-            .flatten()
-            .find_map(|word| SIGNALS.iter().find(|(signal, _)| word.eq_ignore_ascii_case(signal)))
-            .map(|(_, failure)| *failure);
+        let words = [&self.inner_code, &self.code, &self.kind];
+        let signal = words.into_iter().flatten().find_map(|word| by_word(word));
         // Google has one word for "slow down" and "no money"; only the message tells them apart.
         if signal.is_none_or(|failure| failure == Failure::RateLimited) {
-            let opening = opening().map(|(_, failure)| *failure);
+            let opening = by_opening(&self.message);
             let is_spent = opening == Some(Failure::AccountExhausted);
             return if signal.is_none() || is_spent { opening } else { signal };
         }
@@ -192,9 +206,13 @@ impl Fault {
 
     /// What it is inside an answer that began with 200. Some vendors put a status into `code`.
     pub fn in_answer(&self) -> Failure {
-        let status = self.code.as_deref().and_then(|code| code.parse().ok());
+        let code = self.code.as_deref();
+        let status = code.and_then(|code| code.parse().ok());
         match (self.by_words(), status) {
             (Some(failure), _) => failure,
+            (None, _) if code.is_some_and(|code| KEY_CODES.contains(&code)) => {
+                Failure::CredentialRefused
+            }
             (None, Some(status @ 400..=599)) => by_status(status),
             (None, _) => Failure::ErrorInAnswer,
         }
@@ -213,6 +231,27 @@ impl Fault {
     }
 }
 
+/// What a code or a type means.
+fn by_word(word: &str) -> Option<Failure> {
+    let known = SIGNALS.iter().find(|(signal, _)| word.eq_ignore_ascii_case(signal));
+    let what = || word.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let sensitive = || what().ends_with(SENSITIVE).then_some(Failure::ContentRefused);
+    known.map(|(_, failure)| *failure).or_else(sensitive)
+}
+
+/// What a message means, by how it begins.
+fn by_opening(message: &str) -> Option<Failure> {
+    let message: String = message.chars().take(OPENING_CHARS).collect::<String>().to_lowercase();
+    let plain = OPENINGS.iter().find(|(opening, _)| message.starts_with(opening));
+    let named = || {
+        OPENINGS_WITH_NAME.iter().find(|(opening, behind, _)| {
+            let rest = message.strip_prefix(opening).and_then(|rest| rest.split_once(' '));
+            rest.is_some_and(|(_, rest)| rest.starts_with(behind))
+        })
+    };
+    plain.map(|(_, failure)| *failure).or_else(|| named().map(|(.., failure)| *failure))
+}
+
 /// What a status means by itself.
 fn by_status(status: u16) -> Failure {
     match status {
@@ -220,8 +259,8 @@ fn by_status(status: u16) -> Failure {
         402 => Failure::AccountExhausted,
         404 | 405 | 410 => Failure::UpstreamModelUnknown,
         408 => Failure::FirstByteTimeout,
-        // 424 is a model at Bedrock that failed.
-        409 | 424 | 425 => Failure::ServerError,
+        // 424 is a model at Bedrock that failed; no client of ours sends a condition (412).
+        409 | 412 | 424 | 425 => Failure::ServerError,
         429 => Failure::RateLimited,
         // 498 is Groq's full capacity.
         498 | 503 | 529 => Failure::Overloaded,
@@ -281,6 +320,7 @@ mod tests {
             (403, Failure::CredentialRefused),
             (404, Failure::UpstreamModelUnknown),
             (408, Failure::FirstByteTimeout),
+            (412, Failure::ServerError),
             (424, Failure::ServerError),
             (413, Failure::RequestRefused),
             (422, Failure::RequestRefused),
@@ -356,6 +396,46 @@ mod tests {
         ];
         for (status, body, failure) in cases {
             check(status, body, failure);
+        }
+    }
+
+    #[test]
+    fn an_account_without_money_is_told_whatever_its_name() {
+        let fireworks = "Account acme-prod is suspended, possibly due to reaching the monthly \
+                         spending limit or failure to pay past invoices.";
+        let team = "Your team 16f2151a-40f4-4a80-8ad0-cae00c27e8dd has either used all available \
+                    credits or reached its monthly spending limit.";
+        let new = "Your newly created team doesn't have any credits or licenses yet.";
+        for (status, message) in [(412, fireworks), (429, team), (403, team), (403, new)] {
+            check(status, &format!(r#"{{"error":"{message}"}}"#), Failure::AccountExhausted);
+        }
+        let coded = r#"{"error":{"code":"PRECONDITION_FAILED","type":"error","message":"x"}}"#;
+        check(412, coded, Failure::AccountExhausted);
+        // Only a message that begins so, and only one word for the name.
+        for echoed in [format!("bad value: {team}"), team.replace("16f2151a", "of ours")] {
+            check(429, &format!(r#"{{"error":"{echoed}"}}"#), Failure::RateLimited);
+        }
+    }
+
+    #[test]
+    fn ark_refuses_content_with_many_codes() {
+        for what in ["", "InputText", "InputAudio", "OutputImage", "OutputVideo"] {
+            for why in ["", ".PolicyViolation"] {
+                let code = format!("{what}SensitiveContentDetected{why}");
+                let body = format!(r#"{{"error":{{"code":"{code}","type":"BadRequest"}}}}"#);
+                check(400, &body, Failure::ContentRefused);
+            }
+        }
+        check(400, r#"{"error":{"code":"x.SensitiveContentDetected"}}"#, Failure::RequestRefused);
+    }
+
+    #[test]
+    fn zhipus_plain_codes_are_of_the_key_inside_a_200_and_nobodys_next_to_a_400() {
+        for code in KEY_CODES {
+            let body = format!(r#"{{"error":{{"code":"{code}","message":"x"}}}}"#);
+            assert_eq!(Fault::read(body.as_bytes()).in_answer(), Failure::CredentialRefused);
+            check(400, &body, Failure::RequestRefused);
+            check(401, &body, Failure::CredentialRefused);
         }
     }
 
