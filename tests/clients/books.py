@@ -48,13 +48,16 @@ class Books:
         self.seen = max([call["number"] for call in calls], default=self.seen)
         return calls
 
-    def check(self, channel, usages):
-        """Usage as the SDK showed it and both sides of the ledger, against the truth log."""
+    def check(self, channel, usages, pictures):
+        """Usage as the SDK showed it, both sides of the ledger, and the pictures that were to be
+        shown, against the truth log."""
         calls = self.new_calls()
         if len(calls) != len(usages):
             raise Wrong(f"{len(usages)} calls of the SDK were {len(calls)} of the provider")
         for call, usage in zip(calls, usages):
             self.check_usage(call["billed"], usage)
+            if call.get("pictures", []) != pictures:
+                raise Wrong(f"the provider was shown {call.get('pictures')}, not {pictures}")
             self.check_legs(channel, call)
 
     @staticmethod

@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 from books import COST, SALE, Books, Wrong
+from python.asks import PNG_BASE64
 from servers import Gateway, Provider, Refused
 
 HERE = pathlib.Path(__file__).parent
@@ -155,7 +156,7 @@ def judge(client, books, feature, channel):
         usages = client.run(feature, alias)
         if channel in UNTOLD_REASONING:
             usages = [{**usage, "reasoning": None} for usage in usages]
-        books.check(channel, usages)
+        books.check(channel, usages, [PNG_BASE64] if feature == "vision" else [])
     except (Wrong, Refused) as error:
         books.new_calls()
         return str(error)

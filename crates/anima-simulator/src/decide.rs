@@ -78,6 +78,10 @@ pub fn decide(ask: &Ask<'_>, script: &Script, counts: &Counts, turn: Turn<'_>) -
         rule: None,
         billing: Billing::Nothing,
         usage: Usage::default(),
+        pictures: match &inquiry {
+            Ok(Inquiry::Completion(completion)) => completion.pictures.clone(),
+            Ok(_) | Err(_) => Vec::new(),
+        },
         reported: None,
         outcome: Outcome::Refused,
     };

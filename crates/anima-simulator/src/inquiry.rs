@@ -7,6 +7,7 @@
 
 mod cloud;
 mod foreign;
+mod pictures;
 mod sound;
 mod tally;
 mod tools;
@@ -115,6 +116,8 @@ pub(crate) struct Completion<'a> {
     /// Choices generated and billed: prompts times `best_of`.
     pub(crate) generated: u32,
     pub(crate) prompt_tokens: u64,
+    /// The pictures that are shown: their base64 or their address.
+    pub(crate) pictures: Vec<String>,
     /// What the answer is to be, other than prose.
     pub(crate) wanted: Wanted,
 }
@@ -370,6 +373,7 @@ fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
         choices,
         generated: choices,
         prompt_tokens: body.messages.tokens,
+        pictures: body.messages.pictures,
         wanted: Wanted::of(Wish {
             tools: tools::of_bodies(body.tools.unwrap_or_default()),
             choice: body.tool_choice.as_ref().map(tools::openai_choice),
@@ -399,6 +403,7 @@ fn text(body: TextBody<'_>) -> Result<Completion<'_>, ErrorBody> {
         choices: prompts.saturating_mul(n),
         generated: prompts.saturating_mul(best_of),
         prompt_tokens: body.prompt.0.iter().map(|input| input.tokens).sum(),
+        pictures: Vec::new(),
         wanted: Wanted::Prose,
     })
 }

@@ -83,6 +83,8 @@ pub struct Truth {
     pub billing: Billing,
     /// Honest usage of the whole answer.
     pub usage: Usage,
+    /// The pictures that the request shows.
+    pub pictures: Vec<String>,
     /// What the caller is told, once it is sent.
     pub reported: Option<Reported>,
     /// The outcome when the plan is played to its end.

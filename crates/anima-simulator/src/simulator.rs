@@ -286,6 +286,7 @@ fn entry(truth: &Truth, head: &Head, headers: &HeaderMap, arrival: &Arrival<'_>)
         },
         billed: truth.billed(0),
         reported: None,
+        pictures: truth.pictures.clone(),
         chunks: 0,
         caller_left: false,
         outcome: Outcome::Open,

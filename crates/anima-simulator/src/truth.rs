@@ -98,6 +98,9 @@ pub struct Call {
     pub billed: Usage,
     /// What the caller was told, once it was sent.
     pub reported: Option<Reported>,
+    /// The pictures that the request showed: the start of their base64, or their address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pictures: Vec<String>,
     /// Content chunks of a stream that were handed to the connection.
     pub chunks: u64,
     /// Whether the caller closed the connection before the answer had ended.

@@ -64,6 +64,7 @@ fn hear(scene: &Scene<'_>, sound: &Sound<'_>) -> Draft {
         choices: 1,
         generated: 1,
         prompt_tokens: sound.seconds.saturating_mul(HEARD),
+        pictures: Vec::new(),
         wanted: Wanted::Prose,
     };
     let material = generate(scene, &completion);

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::foreign::{instructions, list, message_tokens, messages, text};
+use super::pictures;
 use super::tools::{self, Choice, Tool, Wanted, Wish};
 use super::{Ask, Completion, Dialect, parse, percent_decoded};
 use crate::refusal::ErrorBody;
@@ -124,6 +125,7 @@ pub(super) fn converse(
         choices: 1,
         generated: 1,
         prompt_tokens: message_tokens(turns).saturating_add(instructions(body.get("system"))),
+        pictures: pictures::of(&body),
         wanted: Wanted::of(Wish {
             tools: specs(config),
             choice,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::pictures;
 use super::tally::tokens_of;
 use super::tools::{self, Choice, Tool, Wanted, Wish};
 use super::{Ask, Completion, Dialect, Embedding, Input, Vectors, percent_decoded};
@@ -94,6 +95,7 @@ pub(super) fn gemini(ask: &Ask<'_>, body: &Value) -> Result<Completion<'static>,
         choices: super::choices(Some(choices), "candidateCount")?,
         generated: choices,
         prompt_tokens: message_tokens(turns).saturating_add(instructions(system)),
+        pictures: pictures::of(body),
         wanted: Wanted::of(wish),
     })
 }
@@ -160,6 +162,7 @@ fn named(dialect: Dialect, body: &Value, wish: Wish) -> Result<Completion<'stati
         choices: 1,
         generated: 1,
         prompt_tokens: 0,
+        pictures: pictures::of(body),
         wanted: Wanted::of(wish),
     })
 }

@@ -9,13 +9,15 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+use super::pictures::told;
 use crate::prose;
 
 /// The messages of a chat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Messages {
     pub(super) count: u64,
     pub(super) tokens: u64,
+    pub(super) pictures: Vec<String>,
     /// Whether the last one is what a tool said.
     pub(super) ends_in_result: bool,
 }
@@ -44,19 +46,28 @@ fn length(text: &str) -> u64 {
 #[derive(serde::Deserialize)]
 struct Message {
     #[serde(default)]
-    content: TextBytes,
+    content: Content,
     tool_call_id: Option<de::IgnoredAny>,
 }
 
 #[derive(serde::Deserialize)]
 struct Part {
     #[serde(default)]
-    text: TextBytes,
+    text: Content,
+    image_url: Option<Picture>,
 }
 
-/// Bytes of a content: text, parts with texts, or null.
+#[derive(serde::Deserialize)]
+struct Picture {
+    url: String,
+}
+
+/// Bytes of a content: text, parts with texts, or null; and the pictures beside them.
 #[derive(Default)]
-struct TextBytes(u64);
+struct Content {
+    bytes: u64,
+    pictures: Vec<String>,
+}
 
 impl<'de> Deserialize<'de> for Messages {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -78,42 +89,44 @@ impl<'de> Visitor<'de> for MessagesVisitor {
         while let Some(message) = seq.next_element::<Message>()? {
             messages.count = messages.count.saturating_add(1);
             messages.ends_in_result = message.tool_call_id.is_some();
-            let tokens = tokens_of(message.content.0).saturating_add(4);
+            let tokens = tokens_of(message.content.bytes).saturating_add(4);
+            messages.pictures.extend(message.content.pictures);
             messages.tokens = messages.tokens.saturating_add(tokens);
         }
         Ok(messages)
     }
 }
 
-impl<'de> Deserialize<'de> for TextBytes {
+impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextBytesVisitor)
+        deserializer.deserialize_any(ContentVisitor)
     }
 }
 
-struct TextBytesVisitor;
+struct ContentVisitor;
 
-impl<'de> Visitor<'de> for TextBytesVisitor {
-    type Value = TextBytes;
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("text, an array of content parts, or null")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<TextBytes, E> {
-        Ok(TextBytes(length(text)))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Content, E> {
+        Ok(Content { bytes: length(text), ..Content::default() })
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<TextBytes, E> {
-        Ok(TextBytes(0))
+    fn visit_unit<E: de::Error>(self) -> Result<Content, E> {
+        Ok(Content::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<TextBytes, A::Error> {
-        let mut bytes = 0u64;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+        let mut content = Content::default();
         while let Some(part) = seq.next_element::<Part>()? {
-            bytes = bytes.saturating_add(part.text.0);
+            content.bytes = content.bytes.saturating_add(part.text.bytes);
+            content.pictures.extend(part.image_url.map(|picture| told(&picture.url)));
         }
-        Ok(TextBytes(bytes))
+        Ok(content)
     }
 }
 

@@ -47,6 +47,14 @@ fn refused(path: &str, body: &str) -> (u16, String) {
 const CHAT: &str = "/v1/chat/completions";
 
 #[test]
+fn the_pictures_of_a_chat_are_told() {
+    let body = r#"{"model": "m", "messages": [{"content": [{"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+        {"content": [{"type": "image_url", "image_url": {"url": "https://a/b.png"}}]}]}"#;
+    assert_eq!(completion(CHAT, body).pictures, ["AAAA", "https://a/b.png"]);
+}
+
+#[test]
 fn a_message_costs_four_tokens_and_one_per_begun_four_bytes() {
     let table = [
         (r#"[{"role": "user", "content": ""}]"#, 4),

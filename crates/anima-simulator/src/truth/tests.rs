@@ -17,6 +17,7 @@ fn truth(billing: Billing) -> Truth {
             reasoning_tokens: 4,
             ..Usage::default()
         },
+        pictures: Vec::new(),
         reported: Some(Reported { prompt_tokens: 7, ..Reported::default() }),
         outcome: Outcome::Answered,
     }
@@ -37,6 +38,7 @@ fn call(number: u64, truth: &Truth) -> Call {
         status: Some(200),
         billed: truth.billed(0),
         reported: None,
+        pictures: Vec::new(),
         chunks: 0,
         caller_left: false,
         outcome: Outcome::Open,
