@@ -1,6 +1,6 @@
 //! The pictures that a request shows, wherever its dialect has them.
 //!
-//! So that the truth log can say that they arrived: a gateway that loses one answers like any other.
+//! So that the truth log can say that they arrived: a gateway that loses one answers all the same.
 //! Invariant: what is told is the picture's own base64 or address, the same in every dialect.
 //! Sources: the vendors' API references, as of November 2026.
 
