@@ -83,7 +83,8 @@ pub(crate) struct Audit {
     pub(crate) bank: Vec<String>,
     /// What was done under idempotency keys.
     pub(crate) once: once::Figures,
-    /// Answers under keys that nobody pays for, since another node had closed the hold by then.
+    /// Answers that nobody pays for, since another node had closed the hold by then, and another
+    /// call had taken their key over.
     pub(crate) given_away: usize,
 }
 
@@ -151,7 +152,7 @@ fn gather<'a>(
     for (id, hold) in &books.holds {
         let case = cases.entry(id).or_default();
         case.hold = Some(hold);
-        case.is_keyed = kids.contains(hold.kid.as_str());
+        case.is_taken_over = kids.contains(hold.kid.as_str()) && !books.keyed.contains(id);
     }
     for (id, attempts) in &books.attempts {
         cases.entry(id).or_default().attempts = Some(attempts);

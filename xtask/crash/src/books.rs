@@ -4,7 +4,7 @@
 //! that a defect in how it reads its rows cannot hide one in how it writes them.
 //! Invariant: read only, and never through the proxy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -151,6 +151,8 @@ pub(crate) struct Books {
     pub(crate) legs: BTreeMap<String, Vec<Leg>>,
     /// What each wallet has: posted and held.
     pub(crate) wallets: BTreeMap<String, (i64, i64)>,
+    /// Requests whose idempotency key is still theirs.
+    pub(crate) keyed: BTreeSet<String>,
 }
 
 const HOLDS: &str = "
@@ -173,6 +175,8 @@ const LEGS: &str = "
 const WALLETS: &str = "
     SELECT a.code, g.credits - g.debits, g.held
     FROM gated_balance g JOIN account a ON a.id = g.account_id";
+
+const KEYED: &str = "SELECT lower(hex(call)) FROM idempotency";
 
 const SOLD_AT: &str = "
     SELECT lower(hex(j.subject)), p.version_no
@@ -197,10 +201,11 @@ impl Books {
             rows(place, ATTEMPTS).await?,
             rows(place, LEGS).await?,
             rows(place, WALLETS).await?,
+            rows(place, KEYED).await?,
         ])
     }
 
-    fn of([holds, attempts, legs, wallets]: [Vec<Row>; 4]) -> Result<Self> {
+    fn of([holds, attempts, legs, wallets, keyed]: [Vec<Row>; 5]) -> Result<Self> {
         let mut books = Self::default();
         for row in holds {
             let hold = Hold {
@@ -227,6 +232,7 @@ impl Books {
             let sums = number(&row, 1)?.zip(number(&row, 2)?).context("a wallet without sums")?;
             books.wallets.insert(text(&row, 0)?, sums);
         }
+        books.keyed = keyed.iter().map(|row| text(row, 0)).collect::<Result<_>>()?;
         Ok(books)
     }
 }

@@ -25,8 +25,8 @@ pub(super) struct Case<'a> {
     /// The provider's truth, by the attempt's number.
     pub(super) calls: Vec<(i64, &'a Call)>,
     pub(super) seen: Option<&'a Seen>,
-    /// It could be asked for again: it came under an idempotency key.
-    pub(super) is_keyed: bool,
+    /// It came under an idempotency key that is another call's by now, or was.
+    pub(super) is_taken_over: bool,
 }
 
 /// Findings of one request.
@@ -180,12 +180,12 @@ impl Case<'_> {
         self.sold() > 0
     }
 
-    /// Whether its answer was given in an outage, under a key that was free again when the node
-    /// that gave it could say so: nobody pays for it, by policy (`docs/ledger.md`, settled on
-    /// disk).
+    /// Whether its answer was given in an outage, under a key that another call had taken over when
+    /// the node that gave it could say so: nobody pays for it, by policy (`docs/ledger.md`, settled
+    /// on disk).
     pub(super) fn is_given_away(&self) -> bool {
         let is_released = self.hold.is_some_and(|hold| hold.state == "RELEASED");
-        self.is_keyed && is_released && self.legs.iter().any(Leg::is_of_correction)
+        self.is_taken_over && is_released && self.legs.iter().any(Leg::is_of_correction)
     }
 
     /// Whether the provider got an attempt.

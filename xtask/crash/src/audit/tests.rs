@@ -388,7 +388,7 @@ fn a_key_is_sold_once_and_sent_no_more_once_it_is_sold() {
 }
 
 #[test]
-fn what_another_node_closed_under_a_key_is_given_away_and_not_lost() {
+fn what_another_node_closed_is_given_away_and_not_lost_once_its_key_is_taken_over() {
     let mut world = world().estimated();
     world.truth[0].reported = None;
     world.seen = vec![asked(ID, None, 7)];
@@ -400,4 +400,9 @@ fn what_another_node_closed_under_a_key_is_given_away_and_not_lost() {
     assert_eq!(world.classes(), []);
     let audit = audit(&world.books, &world.truth, &world.seen).unwrap();
     assert_eq!(audit.given_away, 1);
+    // A key that nobody took over is no reason.
+    world.books.keyed.insert(ID.to_owned());
+    assert_eq!(world.classes(), [Class::Lost]);
+    let audit = self::audit(&world.books, &world.truth, &world.seen).unwrap();
+    assert_eq!(audit.given_away, 0);
 }
