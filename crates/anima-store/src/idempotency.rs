@@ -5,7 +5,8 @@
 //! - Of all who claim one key for one request, on any node, one is told [`Verdict::Fresh`] and
 //!   makes the call. Its claim is on disk when it is told.
 //! - A claim ends by [`IdempotencyStore::end`], or is given up by [`IdempotencyStore::abandon`],
-//!   and only by the call that holds it: one whose claim was taken over changes nothing.
+//!   and only by the call that holds it: one whose claim was taken over changes nothing. After its
+//!   process died it ends by [`IdempotencyStore::retire`], or is taken over, and never both.
 //! - A claim whose process died is judged by the call's hold: not charged, the key is free again;
 //!   charged, the answer is lost, and nobody is told to make the call a second time. Without a hold
 //!   the key is free as soon as the lease of [`Claim::node`] was taken away or given back.
@@ -51,6 +52,15 @@ pub struct Claim {
     pub stale_at: Timestamp,
     /// The record is forgotten from here on.
     pub expires_at: Timestamp,
+}
+
+/// A key, as its record goes by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedKey {
+    /// Public id of the API key that sent it.
+    pub kid: Arc<str>,
+    /// Hash of the `Idempotency-Key`.
+    pub hash: [u8; 32],
 }
 
 /// What a claim is told.
@@ -111,6 +121,15 @@ pub trait IdempotencyStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Unavailable`].
     async fn end(&self, claim: &Claim, ending: Ending) -> Result<bool, Error>;
+
+    /// Keeps the key of a call whose answer was given from being used for another call, however its
+    /// hold was closed: a claim that has not ended ends here, [`Gone::Lost`] until its answer is
+    /// kept after all. `false` when the key may have been used for another call since; then nothing
+    /// is written. Said once, it stays so until the record expires.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn retire(&self, key: &UsedKey, call: Uuid) -> Result<bool, Error>;
 
     /// Frees the key, because nothing was charged and the call may be tried again.
     ///

@@ -359,13 +359,13 @@ async fn alive(
     (node, opening): (Uuid, &Opening),
     late: &Arc<Late>,
 ) -> Result<Arc<dyn LedgerStore>, String> {
-    let ledger = Arc::clone(&stores.ledger);
+    let (ledger, keys) = (Arc::clone(&stores.ledger), Arc::clone(&stores.idempotency));
     let path = settings.data_dir.join(SPOOL);
     let observer = Arc::clone(late) as Arc<dyn SpoolObserver>;
     let wrong = |e: std::io::Error| format!("setting `data_dir`: {}: {e}", path.display());
     if !opening.is_done() {
         let opened = opening.opened.clone().cancelled_owned();
-        let spooled = SpooledLedger::open(ledger, &path, observer, opened).await;
+        let spooled = SpooledLedger::open(ledger, keys, &path, observer, opened).await;
         return Ok(Arc::new(spooled.map_err(wrong)?));
     }
     ledger
@@ -376,7 +376,7 @@ async fn alive(
     recovery::take_over(&*ledger)
         .await
         .map_err(|e| format!("failed to take over open holds: {e}"))?;
-    let spooled = SpooledLedger::open(ledger, &path, observer, std::future::ready(()))
+    let spooled = SpooledLedger::open(ledger, keys, &path, observer, std::future::ready(()))
         .await
         .map_err(wrong)?;
     if !spooled.drained(SPOOL_WITHIN).await {

@@ -48,6 +48,10 @@ pub(super) fn judge(record: &Record, claim: &Claim) -> Option<Verdict> {
 
 fn verdict(record: &Record, now: Timestamp) -> Option<Verdict> {
     match (record.state.as_str(), &record.answer) {
+        // It was retired (`sql::RETIRE`): given once, in an outage, by a process that died.
+        ("KEPT", Some(none)) if none.is_empty() => {
+            Some(Verdict::Gone { call: record.call, why: Gone::Lost })
+        }
         ("KEPT", Some(sealed)) => Some(Verdict::Kept { call: record.call, sealed: sealed.clone() }),
         ("RUNNING", _) => running(record, now),
         _ => Some(Verdict::Gone { call: record.call, why: Gone::TooLarge }),

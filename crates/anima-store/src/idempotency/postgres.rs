@@ -7,11 +7,12 @@
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use anima_core::clock::Timestamp;
 
 use super::judge::{Record, judge};
-use super::{Claim, Ending, IdempotencyStore, Verdict, sql};
+use super::{Claim, Ending, IdempotencyStore, UsedKey, Verdict, sql};
 use crate::config::Error;
 
 /// How often a claim is tried while others change the record under it. Each try that fails means
@@ -112,6 +113,19 @@ impl IdempotencyStore for PostgresIdempotency {
         let changed =
             client.execute(&statement, &[&state, &answer, &&*claim.kid, &key, &claim.call]).await?;
         Ok(changed > 0)
+    }
+
+    async fn retire(&self, key: &UsedKey, call: Uuid) -> Result<bool, Error> {
+        let client = self.0.get().await?;
+        let statement = client.prepare_cached(sql::RETIRE).await?;
+        let hash = &key.hash[..];
+        let retired =
+            client.execute(&statement, &[&sql::NO_ANSWER, &&*key.kid, &hash, &call]).await?;
+        if retired > 0 {
+            return Ok(true);
+        }
+        let statement = client.prepare_cached(sql::HAS_ENDED).await?;
+        Ok(client.query_opt(&statement, &[&&*key.kid, &hash, &call]).await?.is_some())
     }
 
     async fn abandon(&self, claim: &Claim) -> Result<(), Error> {

@@ -28,10 +28,24 @@ pub(super) const TAKE_OVER: &str = "
         answer = NULL, claimed_at = $4, stale_at = $5, expires_at = $6
     WHERE kid = $7 AND key_hash = $8 AND call = $9 AND state = $10";
 
-/// Says how a call ended.
+/// Says how a call ended. An answer may also come after its key was retired without one.
 pub(super) const END: &str = "
     UPDATE idempotency SET state = $1, answer = $2
-    WHERE kid = $3 AND key_hash = $4 AND call = $5 AND state = 'RUNNING'";
+    WHERE kid = $3 AND key_hash = $4 AND call = $5 AND (state = 'RUNNING' OR length(answer) = 0)";
+
+/// The answer of a call that has ended and whose answer is not here: no sealed one is empty.
+pub(super) const NO_ANSWER: &[u8] = &[];
+
+/// Ends a call without its answer. It meets a take-over at the row: one of the two finds the other
+/// done, and changes nothing.
+pub(super) const RETIRE: &str = "
+    UPDATE idempotency SET state = 'KEPT', answer = $1
+    WHERE kid = $2 AND key_hash = $3 AND call = $4 AND state = 'RUNNING'";
+
+/// Whether a call that could not be retired has ended: no call runs again, so this needs no lock.
+pub(super) const HAS_ENDED: &str = "
+    SELECT 1 FROM idempotency
+    WHERE kid = $1 AND key_hash = $2 AND call = $3 AND state <> 'RUNNING'";
 
 /// Frees a key.
 pub(super) const ABANDON: &str = "

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use anima_core::clock::Timestamp;
 
 use super::judge::{Record, judge};
-use super::{Claim, Ending, IdempotencyStore, Verdict, sql};
+use super::{Claim, Ending, IdempotencyStore, UsedKey, Verdict, sql};
 use crate::config::Error;
 use crate::sqlite::connections::Connections;
 
@@ -34,6 +34,7 @@ pub(crate) struct SqliteIdempotency {
 enum Operation {
     Claim(Claim),
     End(Claim, Ending),
+    Retire(UsedKey, Uuid),
     Abandon(Claim),
 }
 
@@ -108,6 +109,11 @@ impl IdempotencyStore for SqliteIdempotency {
         Ok(matches!(done, Done::Ended(true)))
     }
 
+    async fn retire(&self, key: &UsedKey, call: Uuid) -> Result<bool, Error> {
+        let done = self.write(Operation::Retire(key.clone(), call)).await?;
+        Ok(matches!(done, Done::Ended(true)))
+    }
+
     async fn abandon(&self, claim: &Claim) -> Result<(), Error> {
         self.write(Operation::Abandon(claim.clone())).await.map(drop)
     }
@@ -129,6 +135,13 @@ fn apply(tx: &Transaction<'_>, operation: Operation) -> Result<Done, Error> {
             let call = claim.call.as_bytes();
             let values = params![state, answer, &*claim.kid, claim.key_hash, call];
             Ok(Done::Ended(tx.prepare_cached(sql::END)?.execute(values)? > 0))
+        }
+        Operation::Retire(key, call) => {
+            let values = params![sql::NO_ANSWER, &*key.kid, key.hash, call.as_bytes()];
+            let is_retired = tx.prepare_cached(sql::RETIRE)?.execute(values)? > 0;
+            let values = params![&*key.kid, key.hash, call.as_bytes()];
+            let mut ended = tx.prepare_cached(sql::HAS_ENDED)?;
+            Ok(Done::Ended(is_retired || ended.exists(values)?))
         }
         Operation::Abandon(claim) => {
             let values = params![&*claim.kid, claim.key_hash, claim.call.as_bytes()];

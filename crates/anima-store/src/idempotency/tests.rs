@@ -11,7 +11,7 @@ use anima_core::ledger::{
 };
 use anima_core::money::Currency;
 
-use super::{Claim, Ending, Gone, Verdict};
+use super::{Claim, Ending, Gone, UsedKey, Verdict};
 use crate::database::{Location, Opener, Stores, open};
 use crate::ledger::{BatchObserver, Registration};
 
@@ -58,6 +58,12 @@ fn gone(n: u128, why: Gone) -> Verdict {
 
 fn answer() -> Ending {
     Ending::Kept(b"answer".to_vec())
+}
+
+/// Whether call `n` still had the key `of`, which is nobody else's then.
+async fn retired(stores: &Stores, of: u8, n: u128) -> bool {
+    let key = UsedKey { kid: "kid1".into(), hash: [of; 32] };
+    stores.idempotency.retire(&key, Uuid::from_u128(n)).await.unwrap()
 }
 
 async fn claimed(stores: &Stores, claim: &Claim) -> Verdict {
@@ -284,6 +290,64 @@ mod rules {
         assert!(stores.idempotency.end(&claim(1), answer()).await.unwrap());
         assert_eq!(claimed(&stores, &claim(2)).await, kept(1));
     }
+
+    pub(super) async fn a_retired_key_is_never_taken_over_also_when_its_hold_is_released(
+        stores: Stores,
+    ) {
+        assert_eq!(claimed(&stores, &claim(1)).await, Verdict::Fresh);
+        hold(&stores, 1).await;
+        close(&stores, 1, Close::Release).await;
+        for _ in 0..2 {
+            assert!(retired(&stores, 1, 1).await);
+            assert_eq!(claimed(&stores, &at(2, later(600_000))).await, gone(1, Gone::Lost));
+        }
+        let other = Claim { content_hash: [2; 32], ..claim(2) };
+        assert_eq!(claimed(&stores, &other).await, Verdict::Conflict);
+        stores.idempotency.abandon(&claim(1)).await.unwrap();
+        assert_eq!(claimed(&stores, &claim(2)).await, gone(1, Gone::Lost));
+        // Late is better than never, and what is kept stays.
+        assert!(stores.idempotency.end(&claim(1), answer()).await.unwrap());
+        assert!(retired(&stores, 1, 1).await);
+        assert_eq!(claimed(&stores, &claim(2)).await, kept(1));
+        assert!(!stores.idempotency.end(&claim(1), Ending::TooLarge).await.unwrap());
+        // It goes with its time, like any other.
+        assert_eq!(claimed(&stores, &at(3, later(86_400_000))).await, Verdict::Fresh);
+        assert!(!retired(&stores, 1, 1).await);
+    }
+
+    pub(super) async fn a_key_that_another_call_has_or_had_is_not_retired(stores: Stores) {
+        assert!(!retired(&stores, 1, 1).await, "never claimed");
+        assert_eq!(claimed(&stores, &claim(1)).await, Verdict::Fresh);
+        hold(&stores, 1).await;
+        close(&stores, 1, Close::Release).await;
+        assert_eq!(claimed(&stores, &claim(2)).await, Verdict::Fresh);
+        assert!(!retired(&stores, 1, 1).await);
+        assert_eq!(claimed(&stores, &claim(3)).await, Verdict::Running);
+        // It may have been charged before it was swept.
+        stores.idempotency.abandon(&claim(2)).await.unwrap();
+        assert!(!retired(&stores, 1, 1).await);
+        assert_eq!(claimed(&stores, &claim(3)).await, Verdict::Fresh);
+        assert!(stores.idempotency.end(&claim(3), Ending::TooLarge).await.unwrap());
+        assert!(!retired(&stores, 1, 1).await);
+        assert!(retired(&stores, 1, 3).await);
+        assert_eq!(claimed(&stores, &claim(4)).await, gone(3, Gone::TooLarge));
+    }
+
+    pub(super) async fn of_a_take_over_and_a_retirement_one_comes_first(stores: Stores) {
+        for n in 1..=30_u8 {
+            let under = |call| Claim { key_hash: [n; 32], ..claim(call) };
+            let (first, second) = (u128::from(n), u128::from(n) + 100);
+            assert_eq!(claimed(&stores, &under(first)).await, Verdict::Fresh);
+            hold(&stores, first).await;
+            close(&stores, first, Close::Release).await;
+            let claim = under(second);
+            let (is_retired, verdict) =
+                tokio::join!(retired(&stores, n, first), claimed(&stores, &claim));
+            let one = if is_retired { gone(first, Gone::Lost) } else { Verdict::Fresh };
+            assert_eq!(verdict, one);
+            assert_eq!(retired(&stores, n, first).await, is_retired);
+        }
+    }
 }
 
 async fn on_sqlite<F: Future<Output = ()>>(rule: impl FnOnce(Stores) -> F) {
@@ -384,4 +448,7 @@ on_both! {
     a_call_whose_lease_is_gone_is_judged_by_its_hold,
     a_call_that_died_is_running_until_its_hold_is_resolved,
     a_call_that_died_charged_is_never_made_again,
+    a_retired_key_is_never_taken_over_also_when_its_hold_is_released,
+    a_key_that_another_call_has_or_had_is_not_retired,
+    of_a_take_over_and_a_retirement_one_comes_first,
 }

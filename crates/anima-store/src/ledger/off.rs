@@ -17,6 +17,7 @@ use super::{
     Claimed, Correction, Error, Finding, Health, Lease, Leases, LedgerStore, OpenHolds, Posted,
     Posting, Registration, Settled, TrialLine, TruedUp,
 };
+use crate::idempotency::UsedKey;
 
 /// No ledger.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,7 +78,11 @@ impl Leases for Off {
 
 #[async_trait]
 impl OpenHolds for Off {
-    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+    async fn settle_repeatable(
+        &self,
+        settlement: Settlement,
+        _key: Option<UsedKey>,
+    ) -> Result<Settled, Error> {
         self.settle(settlement).await
     }
 

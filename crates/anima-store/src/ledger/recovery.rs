@@ -22,6 +22,7 @@ use anima_core::ledger::{
 use anima_core::money::{Currency, Multiplier};
 
 use super::{Error, Settled};
+use crate::idempotency::UsedKey;
 
 /// A node that starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,12 +178,16 @@ pub trait Leases: Send + Sync + fmt::Debug {
 #[async_trait]
 pub trait OpenHolds: Send + Sync + fmt::Debug {
     /// [`LedgerStore::settle`](super::LedgerStore::settle) for a call that may be asked for again
-    /// without being charged again: under a key, or as a task. What was closed as not sold
-    /// meanwhile stays so.
+    /// without being charged again: under `key`, or as a task. What was closed as not sold
+    /// meanwhile stays so, unless nobody can use the key for another call any more.
     ///
     /// # Errors
     /// As there.
-    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error>;
+    async fn settle_repeatable(
+        &self,
+        settlement: Settlement,
+        key: Option<UsedKey>,
+    ) -> Result<Settled, Error>;
 
     /// Writes down how far calls have come. Holds that are closed, or not ours, are left alone.
     /// Never delays anything else: of too many, the oldest are dropped.

@@ -30,6 +30,7 @@ use super::{
     Claimed, Correction, Error, Finding, Health, Lease, Leases, LedgerStore, OpenHolds, Posted,
     Posting, Registration, Settled, TrialLine, TruedUp,
 };
+use crate::idempotency::{IdempotencyStore, UsedKey};
 use file::SpoolFile;
 use keeper::Keeper;
 use record::Told;
@@ -101,12 +102,14 @@ struct Keep {
 
 impl SpooledLedger {
     /// Opens the file at `path`, which is made when absent, and starts to write what is in it once
-    /// the database may be written to, which is when `ready` is. To be called inside a runtime.
+    /// the database may be written to, which is when `ready` is. `keys` are of the same database.
+    /// To be called inside a runtime.
     ///
     /// # Errors
     /// When the file cannot be opened, read or made.
     pub async fn open(
         inner: Arc<dyn LedgerStore>,
+        keys: Arc<dyn IdempotencyStore>,
         path: &Path,
         observer: Arc<dyn SpoolObserver>,
         ready: impl Future<Output = ()> + Send + 'static,
@@ -144,6 +147,7 @@ impl SpooledLedger {
         let (sender, receiver) = mpsc::unbounded_channel();
         let keeper = Keeper {
             inner: Arc::clone(&inner),
+            keys,
             observer,
             shared: Arc::clone(&shared),
             file,
@@ -176,8 +180,12 @@ impl SpooledLedger {
     }
 
     /// Has a settlement written, or keeps it. `once`: nobody can ask for its call again without
-    /// being charged again.
-    async fn settle_or_keep(&self, settlement: Settlement, once: bool) -> Result<Settled, Error> {
+    /// being charged again; else it may be under `key`.
+    async fn settle_or_keep(
+        &self,
+        settlement: Settlement,
+        (once, key): (bool, Option<UsedKey>),
+    ) -> Result<Settled, Error> {
         let kept = settlement.clone();
         let refusal = match self.inner.settle(settlement).await {
             Err(refusal @ (Error::Unavailable(_) | Error::Fenced)) => refusal,
@@ -195,7 +203,7 @@ impl SpooledLedger {
             return Err(refusal);
         }
         let counts = !fenced && !resolves;
-        let spooled = Spooled::new(kept.clone(), fenced, Told { counts, once });
+        let spooled = Spooled::new(kept.clone(), fenced, Told { counts, once, key });
         match self.keep(spooled).await {
             Ok(()) if counts => Err(Error::Spooled(refusal.to_string())),
             Ok(()) => Err(refusal),
@@ -241,7 +249,7 @@ impl Spooled {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        record::write(&self.settlement, self.told)
+        record::write(&self.settlement, &self.told)
     }
 }
 
@@ -264,7 +272,7 @@ impl LedgerStore for SpooledLedger {
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
-        self.settle_or_keep(settlement, true).await
+        self.settle_or_keep(settlement, (true, None)).await
     }
 
     async fn post(&self, entry: Entry) -> Result<Posted, Error> {
@@ -315,8 +323,12 @@ impl Leases for SpooledLedger {
 
 #[async_trait]
 impl OpenHolds for SpooledLedger {
-    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
-        self.settle_or_keep(settlement, false).await
+    async fn settle_repeatable(
+        &self,
+        settlement: Settlement,
+        key: Option<UsedKey>,
+    ) -> Result<Settled, Error> {
+        self.settle_or_keep(settlement, (false, key)).await
     }
 
     async fn checkpoint(&self, checkpoints: Vec<Checkpoint>) -> Result<(), Error> {

@@ -223,7 +223,7 @@ async fn keyed(
             return reply::refuse(&refusal, &facts);
         }
     };
-    let keyed = Some(turn.lease());
+    let keyed = Some(turn.keyed());
     let outcome = chat::run(relay, Arc::new(Call { keyed, ..call })).await;
     let fate = match &outcome.answer {
         Ok(Answer::Whole(..)) => Fate::Keep,

@@ -19,12 +19,22 @@ use anima_core::ledger::fx::FxRate;
 use anima_core::money::{self, Multiplier};
 use anima_core::pricing::PriceList;
 use anima_core::snapshot::AliasEntry;
+use anima_store::idempotency::UsedKey;
 use anima_wire::dialect::Dialect;
 use anima_wire::request::{CallRequest, Endpoint};
 
 use super::admission::Ticket;
 use super::steer::Steering;
 use crate::http::caller::Caller;
+
+/// The `Idempotency-Key` of the one call that is made under it.
+#[derive(Debug, Clone)]
+pub struct Keyed {
+    /// As its record goes by it.
+    pub key: UsedKey,
+    /// The number of the lease that it is claimed under.
+    pub lease: u64,
+}
 
 /// When and as what a request came in.
 #[derive(Debug, Clone)]
@@ -90,8 +100,8 @@ pub struct Call {
     pub steering: Steering,
     /// Set while it waits for its turn, where somebody wants to know.
     pub waits: Option<Arc<AtomicBool>>,
-    /// It came under an `Idempotency-Key`, claimed under the lease of this number.
-    pub keyed: Option<u64>,
+    /// It came under an `Idempotency-Key`.
+    pub keyed: Option<Keyed>,
     /// Who has it made, when its caller does not wait for it.
     pub deferral: Option<Arc<dyn Deferral>>,
 }

@@ -117,7 +117,8 @@ pub async fn place(relay: &Relay, call: &mut Arc<Call>, plan: &Plan) -> Result<O
     let mut hold = hold_of(call, needed, exposure(call, plan, wanted));
     // Who asks again under the key believes that nothing is sent once the lease of the claim is
     // over: of what is held under a later one, nothing is.
-    let held_under = call.keyed.unwrap_or_else(|| relay.term.number());
+    let claimed_under = call.keyed.as_ref().map(|keyed| keyed.lease);
+    let held_under = claimed_under.unwrap_or_else(|| relay.term.number());
     let mut verdict = ledger.hold(hold.clone()).await;
     for _ in 0..CLAMPS {
         let Err(ledger::Error::InsufficientFunds { available }) = verdict else { break };

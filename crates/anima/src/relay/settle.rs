@@ -136,7 +136,8 @@ async fn commit(
         Close::Release => 0,
     };
     let settled = if call.keyed.is_some() || call.deferral.is_some() {
-        relay.ledger.settle_repeatable(settlement).await
+        let key = call.keyed.as_ref().map(|keyed| keyed.key.clone());
+        relay.ledger.settle_repeatable(settlement, key).await
     } else {
         relay.ledger.settle(settlement).await
     };

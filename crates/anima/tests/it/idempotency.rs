@@ -27,6 +27,7 @@ on_both! {
     an_answer_that_is_too_large_to_keep_is_named ("idempotency_answer_bytes_max = 64");
     after_its_time_a_key_is_free ("idempotency_keep_ms = 1");
     a_key_that_is_none_is_refused;
+    a_settlement_on_disk_names_its_key;
 }
 
 /// A chat under a key.
@@ -248,4 +249,30 @@ async fn a_key_that_is_none_is_refused(app: &TestApp) {
         assert_eq!(refused.json()["error"]["param"], json!("Idempotency-Key"));
     }
     assert!(app.calls().await.is_empty());
+}
+
+/// So that the next process can tell whether another call has taken it over.
+async fn a_settlement_on_disk_names_its_key(app: &TestApp) {
+    app.fault("gate");
+    let body = prompt("chat");
+    let (delivered, away) = tokio::join!(ask(app, "once", &body), async {
+        eventually("the call arrives", async || app.upstream.calls().pop()).await;
+        app.fault("");
+        let away = app.take_database_away().await;
+        app.upstream.open_gate();
+        away
+    });
+    assert_eq!((delivered.status, is_replay(&delivered)), (200, false), "{delivered:?}");
+    let spooled = std::fs::read(app.data_dir().join("settlements.spool")).unwrap();
+    let kid = anima::secrets::kid_of(&app.key).unwrap();
+    let named = format!("\"once\":false,\"key\":{{\"kid\":\"{kid}\",\"hash\":[");
+    let spooled = String::from_utf8_lossy(&spooled).into_owned();
+    assert!(spooled.contains(&named), "{spooled}");
+    away.give_back(app).await;
+    let again = eventually("the answer is kept", async || {
+        Some(ask(app, "once", &body).await).filter(|reply| reply.status == 200)
+    })
+    .await;
+    assert!(is_replay(&again) && again.body == delivered.body, "{again:?}");
+    assert_eq!(app.upstream.calls().len(), 1);
 }

@@ -13,6 +13,7 @@ use anima_core::clock::Timestamp;
 use anima_core::ledger::{Checkpoint, Extension, Settlement};
 
 use super::{PostgresLedger, control, unavailable};
+use crate::idempotency::UsedKey;
 use crate::ledger::claim::{ClaimedRow, lease_state};
 use crate::ledger::control::{LEASES, UNRESOLVED};
 use crate::ledger::{
@@ -53,7 +54,11 @@ impl Leases for PostgresLedger {
 
 #[async_trait]
 impl OpenHolds for PostgresLedger {
-    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+    async fn settle_repeatable(
+        &self,
+        settlement: Settlement,
+        _key: Option<UsedKey>,
+    ) -> Result<Settled, Error> {
         self.settle(settlement).await
     }
 

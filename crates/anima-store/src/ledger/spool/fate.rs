@@ -1,8 +1,8 @@
 //! What becomes of a settlement that its database did not take in time.
 //!
 //! Not here: where it is kept meanwhile. Invariant: what a customer has is sold at what it came to,
-//! also when another node has sold it at an estimate by then, or closed it as not sold and nobody
-//! could ask for it again under its key; what was withheld is not sold.
+//! also when another node has sold it at an estimate by then, or closed it as not sold and its key,
+//! if it has one, is used for no other call; what was withheld is not sold.
 
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use anima_core::ledger::{Close, Settlement};
 
 use super::record::Told;
 use super::{PAUSE, SpoolObserver, Spooled};
+use crate::config;
+use crate::idempotency::IdempotencyStore;
 use crate::ledger::{Correction, Error, LedgerStore, SaleCorrection, Settled};
 
 /// What became of a try.
@@ -28,7 +30,7 @@ pub(super) enum Fate {
 
 /// Writes one, or corrects what another node has made of its hold.
 pub(super) async fn write_one(
-    inner: &dyn LedgerStore,
+    (inner, keys): (&dyn LedgerStore, &dyn IdempotencyStore),
     observer: &dyn SpoolObserver,
     spooled: &Spooled,
 ) -> Fate {
@@ -37,7 +39,7 @@ pub(super) async fn write_one(
     match inner.settle(settlement.clone()).await {
         Ok(settled) => written(inner, observer, spooled, settled).await,
         Err(Error::Unavailable(_) | Error::Overloaded) => Fate::Away,
-        Err(Error::Fenced | Error::Conflict) => correct(inner, observer, spooled).await,
+        Err(Error::Fenced | Error::Conflict) => correct((inner, keys), observer, spooled).await,
         Err(error) => lost(observer, id, &error),
     }
 }
@@ -69,16 +71,48 @@ async fn written(
     Fate::Done
 }
 
+/// Which way the customer's side is corrected.
+///
+/// What counts as made was delivered, and is sold unless its key leads to another call, which may
+/// be sold in its place. So the key is retired first, on disk, and the sale follows: after a crash
+/// between the two the key is found retired, and what was taken over before stays so. A call that
+/// is not sold leaves its key free.
+///
+/// # Errors
+/// The database does not say.
+async fn direction(
+    keys: &dyn IdempotencyStore,
+    Spooled { settlement, told, .. }: &Spooled,
+) -> Result<SaleCorrection, config::Error> {
+    let is_sale = matches!(settlement.close, Close::Settle { sale: 1.., .. });
+    Ok(match told {
+        Told { counts: true, once: true, .. } => SaleCorrection::Delivered,
+        Told { counts: true, key: Some(key), .. }
+            if is_sale && keys.retire(key, settlement.hold).await? =>
+        {
+            SaleCorrection::Delivered
+        }
+        Told { counts: true, .. } => SaleCorrection::BothWays,
+        // Of what was withheld a customer is never charged more: what was sold is what was known
+        // in time.
+        Told { counts: false, .. } => SaleCorrection::DownOnly,
+    })
+}
+
 /// Corrects what another node has made of the hold.
-async fn correct(inner: &dyn LedgerStore, observer: &dyn SpoolObserver, spooled: &Spooled) -> Fate {
+async fn correct(
+    (inner, keys): (&dyn LedgerStore, &dyn IdempotencyStore),
+    observer: &dyn SpoolObserver,
+    spooled: &Spooled,
+) -> Fate {
     let settlement = &spooled.settlement;
     let id = settlement.hold;
-    // What counted as made was delivered. Of the rest a customer is never charged more: what was
-    // sold is what was known in time.
-    let sale = match spooled.told {
-        Told { counts: true, once: true } => SaleCorrection::Delivered,
-        Told { counts: true, once: false } => SaleCorrection::BothWays,
-        Told { counts: false, .. } => SaleCorrection::DownOnly,
+    let sale = match direction(keys, spooled).await {
+        Ok(sale) => sale,
+        Err(error) => {
+            tracing::warn!(%id, %error, "failed to retire the key of a spooled settlement");
+            return Fate::Away;
+        }
     };
     let reference = "settled late".to_owned();
     let correction = Correction { settlement: settlement.clone(), sale, report: None, reference };

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::fate::{self, Fate};
 use super::file::SpoolFile;
 use super::{Keep, PAUSE, Shared, SpoolObserver, Spooled, holds, waiting};
+use crate::idempotency::IdempotencyStore;
 use crate::ledger::LedgerStore;
 use crate::ledger::batch::caught::caught;
 
@@ -24,6 +25,7 @@ const TOGETHER: usize = 1_024;
 /// What runs a spool: its file and what is in it.
 pub(super) struct Keeper {
     pub(super) inner: Arc<dyn LedgerStore>,
+    pub(super) keys: Arc<dyn IdempotencyStore>,
     pub(super) observer: Arc<dyn SpoolObserver>,
     pub(super) shared: Arc<Shared>,
     pub(super) file: SpoolFile,
@@ -152,8 +154,9 @@ impl Keeper {
         let mut writing = JoinSet::new();
         for spooled in all {
             let (inner, observer) = (Arc::clone(&self.inner), Arc::clone(&self.observer));
+            let keys = Arc::clone(&self.keys);
             writing.spawn(async move {
-                match caught(fate::write_one(&*inner, &*observer, &spooled)).await {
+                match caught(fate::write_one((&*inner, &*keys), &*observer, &spooled)).await {
                     Ok(Fate::Done) => None,
                     Ok(Fate::Refused) => Some((spooled, true)),
                     Ok(Fate::Away) => Some((Spooled { fenced: false, ..spooled }, false)),

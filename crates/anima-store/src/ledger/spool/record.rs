@@ -16,6 +16,7 @@ use anima_core::ledger::{Attempt, AttemptCost, Close, PriceRef, Settlement, reco
 use anima_core::money::Currency;
 use anima_core::usage::{Usage, UsageSource};
 
+use crate::idempotency::UsedKey;
 use crate::ledger::digest;
 
 #[derive(Serialize, Deserialize)]
@@ -37,6 +38,15 @@ struct Record {
     /// Nobody can ask for the call again without being charged again.
     #[serde(default)]
     once: bool,
+    /// Where that is so since it came under a key. Older versions name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<Key>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Key {
+    kid: Arc<str>,
+    hash: [u8; 32],
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,16 +95,18 @@ struct Cost {
 }
 
 /// What the caller of a settlement knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told {
     /// It counts as made: its customer has the answer.
     pub(super) counts: bool,
     /// Nobody can ask for the call again without being charged again.
     pub(super) once: bool,
+    /// The key under which somebody can.
+    pub(super) key: Option<UsedKey>,
 }
 
 /// The bytes for a settlement, and for what its caller knows.
-pub(super) fn write(settlement: &Settlement, told: Told) -> Vec<u8> {
+pub(super) fn write(settlement: &Settlement, told: &Told) -> Vec<u8> {
     let sale = match settlement.close {
         Close::Settle { sale, estimate } => Some(Sale { amount: sale, estimate }),
         Close::Release => None,
@@ -116,6 +128,7 @@ pub(super) fn write(settlement: &Settlement, told: Told) -> Vec<u8> {
         at: settlement.at.micros(),
         counts: told.counts,
         once: told.once,
+        key: told.key.as_ref().map(|key| Key { kid: Arc::clone(&key.kid), hash: key.hash }),
     };
     // Every key is a string and every value has a form in JSON, so this cannot fail; were it to,
     // nothing would be kept, which reading reports.
@@ -148,7 +161,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Settlement, Told), String> {
         at: Timestamp::from_micros(record.at),
     };
     if digest::of_settlement(&settlement) == record.digest {
-        Ok((settlement, Told { counts: record.counts, once: record.once }))
+        let key = record.key.map(|key| UsedKey { kid: key.kid, hash: key.hash });
+        Ok((settlement, Told { counts: record.counts, once: record.once, key }))
     } else {
         Err(format!("{}: the digest is another", settlement.hold))
     }
@@ -221,16 +235,21 @@ fn price_ref(price: Price) -> PriceRef {
 mod tests {
     use super::*;
 
-    const TOLD: Told = Told { counts: true, once: true };
     use crate::ledger::tests::fixtures;
+
+    const TOLD: Told = Told { counts: true, once: true, key: None };
+
+    fn key() -> UsedKey {
+        UsedKey { kid: "kid1".into(), hash: [7; 32] }
+    }
 
     #[test]
     fn a_settlement_reads_back_as_it_was() {
         let hold = fixtures::hold(1, "acme", 100);
         for settlement in [fixtures::settle(&hold, 90), fixtures::release(&hold)] {
             for (counts, once) in [(false, false), (true, false), (true, true)] {
-                let told = Told { counts, once };
-                let read = read(&write(&settlement, told));
+                let told = Told { counts, once, key: (!once).then(key) };
+                let read = read(&write(&settlement, &told));
                 assert_eq!(read, Ok((settlement.clone(), told)));
             }
         }
@@ -239,7 +258,7 @@ mod tests {
     #[test]
     fn another_content_under_the_same_digest_is_not_believed() {
         let hold = fixtures::hold(1, "acme", 100);
-        let text = String::from_utf8(write(&fixtures::settle(&hold, 90), TOLD)).unwrap();
+        let text = String::from_utf8(write(&fixtures::settle(&hold, 90), &TOLD)).unwrap();
         let forged = text.replace("\"amount\":90", "\"amount\":91");
         assert_ne!(forged, text);
         assert!(read(forged.as_bytes()).unwrap_err().contains("digest"));
@@ -249,10 +268,22 @@ mod tests {
     #[test]
     fn what_an_older_version_wrote_counts_for_nobody() {
         let settlement = fixtures::settle(&fixtures::hold(1, "acme", 100), 90);
-        let text = String::from_utf8(write(&settlement, TOLD)).unwrap();
+        let text = String::from_utf8(write(&settlement, &TOLD)).unwrap();
         let older = text.replace(",\"counts\":true", "");
         assert_ne!(older, text);
-        assert_eq!(read(older.as_bytes()), Ok((settlement, Told { counts: false, once: true })));
+        assert_eq!(read(older.as_bytes()), Ok((settlement, Told { counts: false, ..TOLD })));
+    }
+
+    /// A frame as the version wrote it that knew of no keys.
+    const BEFORE_KEYS: &str = include_str!("tests/frame-before-keys.json");
+
+    #[test]
+    fn what_was_written_before_keys_were_is_read_and_names_none() {
+        let settlement = fixtures::settle(&fixtures::hold(1, "acme", 100), 90);
+        let told = Told { counts: true, once: false, key: None };
+        assert_eq!(read(BEFORE_KEYS.as_bytes()), Ok((settlement.clone(), told.clone())));
+        // And what names none is what that version reads.
+        assert_eq!(write(&settlement, &told), BEFORE_KEYS.trim_end().as_bytes());
     }
 
     #[test]

@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::ledger::tests::fixtures::{assert_clean, hold, opener, settle, topup, wallet};
+use crate::config;
+use crate::idempotency::{Claim, Ending, Verdict};
+use crate::ledger::tests::fixtures::{assert_clean, hold, opener, release, settle, topup, wallet};
 use crate::ledger::{Off, SaleCorrection};
+
+mod keys; // calls under a key, on real databases
 
 /// A ledger that is away until it is told otherwise, and knows what it has written.
 #[derive(Debug, Default)]
@@ -23,11 +27,19 @@ struct Fickle {
     claims: AtomicBool,
     /// The next correction meets a posting of its hold in its own batch.
     crossed: AtomicBool,
+    /// Corrections that were asked for.
+    tried: AtomicUsize,
     corrected: Mutex<Vec<Uuid>>,
     /// What its corrections were.
     corrections: Mutex<Vec<Correction>>,
     /// It refuses everything for good.
     refuses: AtomicBool,
+    /// Calls whose keys were to be retired.
+    retired: Mutex<Vec<Uuid>>,
+    /// The next of them is not, for want of a database.
+    silent: AtomicBool,
+    /// Their keys are other calls' by now.
+    taken_over: AtomicBool,
     /// The next settlement panics.
     panics: AtomicBool,
     /// Every settlement does.
@@ -114,7 +126,11 @@ impl Leases for Fickle {
 
 #[async_trait]
 impl OpenHolds for Fickle {
-    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+    async fn settle_repeatable(
+        &self,
+        settlement: Settlement,
+        _key: Option<UsedKey>,
+    ) -> Result<Settled, Error> {
         self.settle(settlement).await
     }
 
@@ -143,6 +159,7 @@ impl OpenHolds for Fickle {
     }
 
     async fn true_up(&self, correction: Correction) -> Result<TruedUp, Error> {
+        self.tried.fetch_add(1, Ordering::SeqCst);
         if self.claims.swap(false, Ordering::SeqCst) {
             self.fenced.store(false, Ordering::SeqCst);
             return Err(Error::Refused("the hold is open and ours: settle it".to_owned()));
@@ -154,6 +171,34 @@ impl OpenHolds for Fickle {
         self.corrected.lock().push(correction.settlement.hold);
         self.corrections.lock().push(correction.clone());
         Off.true_up(correction).await
+    }
+}
+
+/// It keeps no answers, and retires keys.
+#[async_trait]
+impl IdempotencyStore for Fickle {
+    async fn claim(&self, claim: &Claim) -> Result<Verdict, config::Error> {
+        panic!("no spool claims {claim:?}")
+    }
+
+    async fn end(&self, claim: &Claim, _ending: Ending) -> Result<bool, config::Error> {
+        panic!("no spool ends {claim:?}")
+    }
+
+    async fn retire(&self, _key: &UsedKey, call: Uuid) -> Result<bool, config::Error> {
+        if self.silent.swap(false, Ordering::SeqCst) {
+            return Err(config::Error::Unavailable("cut".to_owned()));
+        }
+        self.retired.lock().push(call);
+        Ok(!self.taken_over.load(Ordering::SeqCst))
+    }
+
+    async fn abandon(&self, claim: &Claim) -> Result<(), config::Error> {
+        panic!("no spool abandons {claim:?}")
+    }
+
+    async fn sweep(&self, _now: Timestamp, _most: u32) -> Result<u64, config::Error> {
+        panic!("no spool sweeps")
     }
 }
 
@@ -211,7 +256,9 @@ impl Scene {
         }
         let inner = Arc::clone(&self.ledger) as Arc<dyn LedgerStore>;
         let observer = Arc::clone(&self.watch) as Arc<dyn SpoolObserver>;
-        SpooledLedger::open(inner, &self.path, observer, std::future::ready(())).await.unwrap()
+        let keys = Arc::clone(&self.ledger) as Arc<dyn IdempotencyStore>;
+        let ready = std::future::ready(());
+        SpooledLedger::open(inner, keys, &self.path, observer, ready).await.unwrap()
     }
 }
 
@@ -396,10 +443,51 @@ async fn what_its_own_process_claims_meanwhile_is_settled_and_not_dropped() {
 async fn what_may_be_asked_for_again_is_not_sold_after_another_node_has_closed_it() {
     let scene = Scene::new();
     let dying = scene.open().await;
-    let told = dying.settle_repeatable(settle(&hold(5, "acme", 100), 90)).await;
+    let told = dying.settle_repeatable(settle(&hold(5, "acme", 100), 90), None).await;
     assert!(matches!(told, Err(Error::Spooled(_))));
     drop(dying);
     assert_eq!(corrected(&scene).await.sale, SaleCorrection::BothWays);
+    assert!(scene.ledger.retired.lock().is_empty());
+}
+
+fn key() -> UsedKey {
+    UsedKey { kid: "kid1".into(), hash: [1; 32] }
+}
+
+#[tokio::test]
+async fn what_may_be_asked_for_again_under_its_key_is_sold_once_nobody_can_take_that_over() {
+    for (taken_over, sale) in [(false, SaleCorrection::Delivered), (true, SaleCorrection::BothWays)]
+    {
+        let scene = Scene::new();
+        let dying = scene.open().await;
+        let told = dying.settle_repeatable(settle(&hold(5, "acme", 100), 90), Some(key())).await;
+        assert!(matches!(told, Err(Error::Spooled(_))));
+        drop(dying);
+        scene.ledger.taken_over.store(taken_over, Ordering::SeqCst);
+        // Asked again where it was not answered.
+        scene.ledger.silent.store(true, Ordering::SeqCst);
+        assert_eq!(corrected(&scene).await.sale, sale);
+        assert_eq!(*scene.ledger.retired.lock(), [Uuid::from_u128(5)]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_sold_or_was_withheld_leaves_its_key_alone() {
+    let scene = Scene::new();
+    let dying = scene.open().await;
+    let told = dying.settle_repeatable(release(&hold(5, "acme", 100)), Some(key())).await;
+    assert!(matches!(told, Err(Error::Spooled(_))));
+    drop(dying);
+    assert_eq!(corrected(&scene).await.sale, SaleCorrection::BothWays);
+    let scene = Scene::new();
+    let dying = scene.open().await;
+    scene.ledger.fenced.store(true, Ordering::SeqCst);
+    scene.ledger.up.store(true, Ordering::SeqCst);
+    let told = dying.settle_repeatable(settle(&hold(5, "acme", 100), 90), Some(key())).await;
+    assert_eq!(told, Err(Error::Fenced));
+    drop(dying);
+    assert_eq!(corrected(&scene).await.sale, SaleCorrection::DownOnly);
+    assert!(scene.ledger.retired.lock().is_empty());
 }
 
 #[tokio::test]
@@ -526,7 +614,9 @@ async fn a_settlement_waits_on_disk_for_a_file_that_is_locked() {
         Arc::new(crate::ledger::sqlite::open(&books, &opener()).unwrap());
     let ready = std::future::ready(());
     let watch: Arc<Watch> = Arc::default();
-    let spooled = SpooledLedger::open(Arc::clone(&inner), &spool, watch, ready).await.unwrap();
+    let keys: Arc<dyn IdempotencyStore> = Arc::new(Fickle::default());
+    let opened = SpooledLedger::open(Arc::clone(&inner), keys, &spool, watch, ready).await;
+    let spooled = opened.unwrap();
     spooled.post(topup(9, "acme", 1_000)).await.unwrap();
     let called = hold(1, "acme", 100);
     spooled.hold(called.clone()).await.unwrap();

@@ -14,6 +14,7 @@ use anima_core::ledger::{Checkpoint, Extension, Settlement};
 
 use super::SqliteLedger;
 use super::control::{Control, claimed_row};
+use crate::idempotency::UsedKey;
 use crate::ledger::claim::{ClaimedRow, lease_state};
 use crate::ledger::control::{LEASES, UNRESOLVED};
 use crate::ledger::{
@@ -46,7 +47,11 @@ impl Leases for SqliteLedger {
 
 #[async_trait]
 impl OpenHolds for SqliteLedger {
-    async fn settle_repeatable(&self, settlement: Settlement) -> Result<Settled, Error> {
+    async fn settle_repeatable(
+        &self,
+        settlement: Settlement,
+        _key: Option<UsedKey>,
+    ) -> Result<Settled, Error> {
         self.settle(settlement).await
     }
 

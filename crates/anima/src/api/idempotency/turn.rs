@@ -12,13 +12,14 @@ use http_body_util::BodyExt as _;
 
 use anima_core::failure::{Circuit, Failure};
 use anima_store::config::Error;
-use anima_store::idempotency::{Claim, Ending};
+use anima_store::idempotency::{Claim, Ending, UsedKey};
 
 use super::recorder::Recorder;
 use super::registry::Place;
 use super::{Idempotency, Kept, context};
 use crate::http::reply::Refusal;
 use crate::relay::Relay;
+use crate::relay::call::Keyed;
 
 /// How long the client of an answer that is booked waits for it to be kept too. Then it gets it all
 /// the same; only a further try under the same key will not.
@@ -87,9 +88,11 @@ impl Turn {
         &self.claim
     }
 
-    /// The lease that the call is claimed under: under no other one may it send anything.
-    pub fn lease(&self) -> u64 {
-        self.lease
+    /// The call's key, and the lease that it is claimed under: under no other one may the call
+    /// send anything.
+    pub fn keyed(&self) -> Keyed {
+        let Claim { kid, key_hash: hash, .. } = &self.claim;
+        Keyed { key: UsedKey { kid: Arc::clone(kid), hash: *hash }, lease: self.lease }
     }
 
     /// The claim as of now, for another look.

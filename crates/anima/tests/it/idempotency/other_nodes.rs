@@ -10,7 +10,7 @@ use anima_core::clock::{Clock as _, Timestamp};
 use anima_core::ledger::{Close, Hold, PriceRef, Settlement};
 use anima_core::money::{Currency, Multiplier};
 use anima_store::database::{self, Opener, Stores};
-use anima_store::idempotency::{Claim, Ending, Verdict};
+use anima_store::idempotency::{Claim, Ending, UsedKey, Verdict};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -23,6 +23,7 @@ on_both! {
     a_call_whose_node_was_missed_before_its_hold_is_made;
     a_node_that_was_missed_takes_keys_under_its_new_lease;
     a_call_that_died_charged_is_not_made_again;
+    a_call_that_was_answered_in_an_outage_is_not_made_again;
 }
 
 /// Another node, with a claim on the key `once` for a chat.
@@ -181,4 +182,19 @@ async fn a_call_that_died_charged_is_not_made_again(app: &TestApp) {
         assert!(reply.text().contains(&CALL.simple().to_string()), "{reply:?}");
     }
     assert_eq!((app.calls().await.len(), app.balance().await), (0, before));
+}
+
+/// Its hold was released before the disk of its node was back, and it is sold all the same.
+async fn a_call_that_was_answered_in_an_outage_is_not_made_again(app: &TestApp) {
+    let other = Other::claims(app, &prompt("chat")).await;
+    other.held_and(Close::Release).await;
+    let Claim { kid, key_hash: hash, .. } = &other.claim;
+    let key = UsedKey { kid: Arc::clone(kid), hash: *hash };
+    assert!(other.stores.idempotency.retire(&key, CALL).await.unwrap());
+    for _ in 0..2 {
+        let reply = ask(app, "once", &prompt("chat")).await;
+        assert_eq!(reply.refusal(), (409, "idempotency_answer_gone".to_owned()));
+        assert!(reply.text().contains(&CALL.simple().to_string()), "{reply:?}");
+    }
+    assert!(app.calls().await.is_empty());
 }
