@@ -55,9 +55,7 @@ impl Adapter for Gemini {
         if request.dialect == Dialect::Gemini {
             return Ok(passed(path, Dialect::Gemini, request.with_limit()));
         }
-        let is_newer = !OLDER_MODELS.iter().any(|name| upstream_model.contains(name));
-        let target = Target { model: upstream_model, is_newer };
-        let carried = convert(request, |wanted| write_request(wanted, target))?;
+        let carried = convert(request, |wanted| write_request(wanted, target(upstream_model)))?;
         Ok(Encoded::carried(path, carried))
     }
 
@@ -91,6 +89,12 @@ impl Adapter for Gemini {
     fn stream(&self, request: &CallRequest) -> StreamDecoder {
         StreamDecoder::of(Dialect::Gemini, request)
     }
+}
+
+/// Who reads a request for a model, at Gemini's own API.
+pub(super) fn target(model: &str) -> Target<'_> {
+    let is_newer = !OLDER_MODELS.iter().any(|name| model.contains(name));
+    Target { model, is_newer, takes_ids: true }
 }
 
 /// The path for a model. Names come from configuration, so that anything may stand in them.

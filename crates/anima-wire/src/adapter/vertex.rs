@@ -7,18 +7,22 @@
 //! service account, or an API key. Claude's model stands in the path and not in the body.
 //! Invariant: a secret leaves only in its header, marked as sensitive.
 
+mod call_ids; // of clients that have Gemini's own API in mind
+
 use anima_core::failure::Failure;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use super::anthropic::Anthropic;
 use super::embedding::{self, Form};
-use super::gemini::Gemini;
+use super::gemini::{Gemini, target};
 use super::{
     Adapter, Answer, BETA, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
-    in_path, secure, without,
+    convert, in_path, secure, without,
 };
 use crate::canonical::Refusal;
+use crate::dialect::Dialect;
+use crate::dialect::gemini::{Target, write_request};
 use crate::request::{CallRequest, Endpoint};
 
 /// The word in a channel's `provider`.
@@ -69,10 +73,15 @@ impl Adapter for Google {
             let carried = embedding::to_form(Form::Predict, request, to.model)?;
             return Ok(Encoded::carried(path(to, "google", "predict"), carried));
         }
-        let mut encoded = Gemini.encode(request, to)?;
         let verb = if request.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-        encoded.path = path(to, "google", verb).into();
-        Ok(encoded)
+        let path = path(to, "google", verb);
+        if request.dialect == Dialect::Gemini {
+            let encoded = Gemini.encode(request, to)?;
+            return Ok(Encoded { path: path.into(), ..call_ids::without(encoded) });
+        }
+        let target = Target { takes_ids: false, ..target(to.model) };
+        let carried = convert(request, |wanted| write_request(wanted, target))?;
+        Ok(Encoded::carried(path, carried))
     }
 
     fn authorize(

@@ -31,7 +31,7 @@ fn write_request(dialect: Dialect, request: &Request<'_>) -> Result<Bytes, Refus
             anthropic::write_request(request, target)
         }
         Dialect::Gemini => {
-            let target = gemini::Target { model: "fast", is_newer: false };
+            let target = gemini::Target { model: "fast", is_newer: false, takes_ids: true };
             gemini::write_request(request, target)
         }
         Dialect::Responses => responses::write_request(request, "fast"),
@@ -167,9 +167,10 @@ fn thoughts_of_another_issuer_never_leave_and_their_loss_is_said() {
                     &request,
                     anthropic::Target { model: "m", thinks_by_budget: false },
                 ),
-                Dialect::Gemini => {
-                    gemini::write_request(&request, gemini::Target { model: "m", is_newer: true })
-                }
+                Dialect::Gemini => gemini::write_request(
+                    &request,
+                    gemini::Target { model: "m", is_newer: true, takes_ids: true },
+                ),
                 Dialect::Responses => responses::write_request(&request, "m"),
             };
             let carried = carried.unwrap();
@@ -488,9 +489,10 @@ fn rewritten(to: Dialect, request: &Request<'_>) -> Option<Bytes> {
             request,
             anthropic::Target { model: "m", thinks_by_budget: true },
         ),
-        Dialect::Gemini => {
-            gemini::write_request(request, gemini::Target { model: "m", is_newer: true })
-        }
+        Dialect::Gemini => gemini::write_request(
+            request,
+            gemini::Target { model: "m", is_newer: true, takes_ids: true },
+        ),
         Dialect::Responses => responses::write_request(request, "m"),
     };
     let body = carried.ok()?.body;

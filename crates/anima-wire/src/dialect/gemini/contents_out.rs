@@ -34,7 +34,7 @@ pub(super) fn write(
         let mut media = Vec::new();
         for part in &turn.parts {
             if part.as_result().is_none() {
-                shown(w, &mut media, dropped)?;
+                shown(w, &mut media, target, dropped)?;
             }
             dropped.note_if(part.cache.is_some(), "cache_control");
             let is_foreign = part.signature.is_some() && part.signed_by(Issuer::Google).is_none();
@@ -52,10 +52,10 @@ pub(super) fn write(
             w.object();
             if let Some(result) = part.as_result() {
                 let name = names.get(&*result.id).copied().unwrap_or_default();
-                tool_result(w, result, name);
+                tool_result(w, result, name, target);
                 media.extend(result.content.iter().filter(|part| part.as_text().is_none()));
             } else {
-                members(w, part, dropped)?;
+                members(w, part, target, dropped)?;
             }
             let own = part.signed_by(Issuer::Google);
             let is_call = part.as_call().is_some();
@@ -65,7 +65,7 @@ pub(super) fn write(
             w.maybe("thoughtSignature", own.or(made_up));
             w.end_object();
         }
-        shown(w, &mut media, dropped)?;
+        shown(w, &mut media, target, dropped)?;
         w.end_array();
         w.end_object();
     }
@@ -74,11 +74,16 @@ pub(super) fn write(
 
 /// Writes what tools have shown beside their words: parts behind all results of the turn, since
 /// results themselves hold JSON only.
-fn shown(w: &mut Writer, media: &mut Vec<&Part<'_>>, dropped: &mut Dropped) -> Result<(), Refusal> {
+fn shown(
+    w: &mut Writer,
+    media: &mut Vec<&Part<'_>>,
+    target: Target<'_>,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
     for part in media.drain(..) {
         dropped.note_if(part.cache.is_some(), "cache_control");
         w.object();
-        members(w, part, dropped)?;
+        members(w, part, target, dropped)?;
         w.end_object();
     }
     Ok(())
@@ -90,7 +95,12 @@ fn is_foreign_thought(part: &Part<'_>) -> bool {
         || (part.as_thought().is_some() && part.signed_by(Issuer::Google).is_none())
 }
 
-fn members(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(), Refusal> {
+fn members(
+    w: &mut Writer,
+    part: &Part<'_>,
+    target: Target<'_>,
+    dropped: &mut Dropped,
+) -> Result<(), Refusal> {
     match &part.body {
         Body::Text(text) | Body::Refusal(text) => w.key("text").string(text),
         Body::Document(Source::Plain(text), name) => {
@@ -117,7 +127,7 @@ fn members(w: &mut Writer, part: &Part<'_>, dropped: &mut Dropped) -> Result<(),
         }
         Body::ToolUse(call) => {
             w.key("functionCall").object();
-            w.key("id").string(&call.id);
+            w.maybe("id", target.takes_ids.then_some(&*call.id));
             w.key("name").string(&call.name);
             w.key("args");
             arguments(w, &call.arguments);
@@ -164,9 +174,9 @@ fn media_type_of(url: &str) -> Option<&'static str> {
     Some(found)
 }
 
-fn tool_result(w: &mut Writer, result: &ToolResult<'_>, name: &str) {
+fn tool_result(w: &mut Writer, result: &ToolResult<'_>, name: &str, target: Target<'_>) {
     w.key("functionResponse").object();
-    w.key("id").string(&result.id);
+    w.maybe("id", target.takes_ids.then_some(&*result.id));
     w.key("name").string(name);
     w.key("response");
     let text = plain_text(&result.content);

@@ -16,6 +16,8 @@ pub(crate) struct Target<'a> {
     pub(crate) model: &'a str,
     /// Whether the model is of the third generation or later: thinks by level, wants signatures.
     pub(crate) is_newer: bool,
+    /// Whether calls and results have ids; results are matched by order and name elsewhere.
+    pub(crate) takes_ids: bool,
 }
 
 /// Stop texts that are accepted.
