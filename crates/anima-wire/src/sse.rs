@@ -12,8 +12,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-/// Bytes that one unit may have. Real ones have some hundred; the largest hold pictures.
-pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that one unit may have. Real ones have some hundred; the largest hold pictures in base64,
+/// some of 4K with 20 MiB, or repeat long instructions. A stream keeps one at most, and of it only
+/// what has come.
+pub const EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A unit is larger than [`EVENT_BYTES_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -357,16 +359,34 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_refused_however_it_comes() {
-        let line = Bytes::from(vec![b'x'; 64 * 1024]);
+        let line = Bytes::from(vec![b'x'; 1024 * 1024]);
         let mut filter = Filter::default();
         let sent = (0..100).find(|_| {
             filter.push::<TooLarge>(&line, &mut Vec::new(), |_| Ok(Verdict::Pass)).is_err()
         });
-        assert_eq!(sent, Some(16));
+        assert_eq!(sent, Some(32));
         let mut whole = vec![b'x'; EVENT_BYTES_MAX];
         whole.extend_from_slice(b"\n\n");
         let pass = |_: &[u8]| Ok::<_, TooLarge>(Verdict::Pass);
         assert!(Filter::default().push(&Bytes::from(whole), &mut Vec::new(), pass).is_err());
+    }
+
+    #[test]
+    fn an_event_with_a_large_picture_passes_and_only_what_came_is_kept() {
+        let picture = [b"data: ".to_vec(), vec![b'A'; 24 * 1024 * 1024], b"\n\n".to_vec()].concat();
+        let picture = Bytes::from(picture);
+        let (mut filter, mut out, mut seen) = (Filter::default(), Vec::new(), 0);
+        for start in (0..picture.len()).step_by(16 * 1024) {
+            let piece = picture.slice(start..picture.len().min(start + 16 * 1024));
+            let judge = |unit: &[u8]| {
+                seen += unit.len();
+                Ok::<_, TooLarge>(Verdict::Pass)
+            };
+            filter.push(&piece, &mut out, judge).unwrap();
+            assert!(filter.carry.capacity() <= 2 * (start + 16 * 1024));
+        }
+        assert_eq!((seen, out.concat().len()), (picture.len(), picture.len()));
+        assert_eq!(filter.carry.capacity(), 0);
     }
 
     #[test]

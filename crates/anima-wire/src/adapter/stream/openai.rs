@@ -80,7 +80,8 @@ enum When {
 
 impl From<TooLarge> for Failure {
     fn from(_: TooLarge) -> Self {
-        Self::AnswerMalformed
+        // Our own bound: no fault of the provider's.
+        Self::AnswerTooLarge
     }
 }
 
