@@ -1,10 +1,10 @@
 //! What a client may not ask for, since the call would cost another sum than the one it is sold at.
 //!
 //! A call is held for, bought and sold at the price of the route's model. Members that let a
-//! provider serve another model or another host of it (OpenRouter, and proxies that copy it), and
+//! provider serve another model or another host of it (`OpenRouter`, and proxies like it), and
 //! tools and regions with a price of their own that no meter tells, are refused by name, whoever
 //! serves. Invariant: none of them passes, also not in another letter case. Sources:
-//! `b-outbound-chat` B.3, `e-pricing` E.5, OpenRouter's API reference (read November 2026).
+//! `b-outbound-chat` B.3, `e-pricing` E.5, `OpenRouter`'s API reference (read November 2026).
 
 use super::Error;
 use super::draft::folds_to;

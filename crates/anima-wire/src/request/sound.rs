@@ -1,12 +1,27 @@
 //! How long a recording lasts, by what its file says of itself.
 //!
 //! For holds, and for providers that do not tell what they heard. A header is read, nothing is
-//! decoded. Invariant: a file that cannot be read lasts as long as its bytes can at the lowest
-//! rate in use, so that nothing is held for less than it can come to. Sources: the containers' own
+//! decoded. Invariants: a file that cannot be read lasts as long as its bytes can at the lowest
+//! rate in use, so that nothing is held for less than it can come to; and no header makes a file
+//! shorter than its bytes are at the highest rate of its format. Sources: the containers' own
 //! specifications (RIFF, RFC 9639, RFC 3533, ISO 14496-12, ISO 11172-3).
 
 /// Bytes per second of the thinnest codecs for speech: 8 kbit/s.
 const BYTES_PER_SECOND_MIN: u64 = 1_000;
+
+/// Bytes per second at the highest rates in use: 192 kHz in stereo of 32 bits, the same of 24, and
+/// what the coders of Ogg (510 kbit/s of Opus) and of the third layer (320 kbit/s) go up to. A
+/// film is taken to have no more than sound of 24 bits has: 9 Mbit/s.
+const WAV_MAX: u64 = 1_536_000;
+const LOSSLESS_MAX: u64 = 1_152_000;
+const OGG_MAX: u64 = 64_000;
+const MP3_MAX: u64 = 40_000;
+
+/// What a header says, but no less than so many bytes come to at this rate. A header that says
+/// nothing stays one.
+fn at_least(told: u64, bytes: usize, bytes_per_s: u64) -> u64 {
+    if told == 0 { 0 } else { told.max((bytes as u64).div_ceil(bytes_per_s.max(1))) }
+}
 
 /// Seconds of sound in a file, rounded up; at least one.
 pub(super) fn seconds(file: &[u8]) -> u64 {
@@ -50,8 +65,11 @@ fn wav(file: &[u8]) -> Option<u64> {
                 rate = Some(le32(file, start + 4)?.checked_mul(block)?);
             }
             b"data" => {
-                let left = file.len().saturating_sub(start) as u64;
-                return Some(left.min(size.max(1)).div_ceil(rate.filter(|rate| *rate > 0)?));
+                let left = file.len().saturating_sub(start);
+                let rate = rate.filter(|rate| *rate > 0)?;
+                // A length of nothing is what a recorder writes that cannot go back: to the end.
+                let told = if size == 0 { left as u64 } else { size.min(left as u64) };
+                return Some(at_least(told.div_ceil(rate), left, rate.clamp(1, WAV_MAX)));
             }
             _ => {}
         }
@@ -65,7 +83,24 @@ fn flac(file: &[u8]) -> Option<u64> {
     // 20 bits of rate, 3 of channels, 5 of depth, 36 of samples.
     let packed = be64(file, 18)?;
     let (rate, samples) = (packed >> 44, packed & 0xF_FFFF_FFFF);
-    (rate > 0).then(|| samples.div_ceil(rate))
+    let (channels, bits) = ((packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1);
+    // It never takes more than what it packs.
+    let most = (rate * channels * bits).div_ceil(8).min(LOSSLESS_MAX);
+    let sound = file.len() - flac_head(file).min(file.len());
+    (rate > 0).then(|| at_least(samples.div_ceil(rate), sound, most))
+}
+
+/// Where the blocks end that stand before the sound; pictures are among them.
+fn flac_head(file: &[u8]) -> usize {
+    let mut at = 4;
+    while let Some(head) = be32(file, at) {
+        at += 4 + usize::try_from(head & 0xFF_FFFF).unwrap_or(0);
+        if head >> 31 == 1 {
+            return at;
+        }
+    }
+    // Without an end to them there is no telling what is sound.
+    4
 }
 
 /// The position that the last page names.
@@ -79,7 +114,8 @@ fn ogg(file: &[u8]) -> Option<u64> {
     };
     let last = file.windows(4).rposition(|window| window == b"OggS")?;
     let position = u64::from_le_bytes(file.get(last + 6..last + 14)?.try_into().ok()?);
-    (rate > 0 && position < u64::MAX).then(|| position.div_ceil(rate))
+    let told = (rate > 0 && position < u64::MAX).then(|| position.div_ceil(rate))?;
+    Some(at_least(told, file.len(), OGG_MAX))
 }
 
 /// What the header of the whole film says.
@@ -90,7 +126,7 @@ fn mp4(file: &[u8]) -> Option<u64> {
         0 => (be32(head, 12)?, be32(head, 16)?),
         _ => (be32(head, 20)?, be64(head, 24)?),
     };
-    (scale > 0).then(|| length.div_ceil(scale))
+    (scale > 0).then(|| at_least(length.div_ceil(scale), file.len(), LOSSLESS_MAX))
 }
 
 /// The content of the first box of a name.
@@ -146,7 +182,9 @@ fn mp3(file: &[u8]) -> Option<u64> {
         be32(head, at + 8).filter(|_| has_frames)
     });
     match counted {
-        Some(frames) => Some((frames * samples).div_ceil(samples_per_s)),
+        Some(frames) => {
+            Some(at_least((frames * samples).div_ceil(samples_per_s), sound.len(), MP3_MAX))
+        }
         None if kbits > 0 => Some((sound.len() as u64).div_ceil(kbits * 125)),
         None => None,
     }
@@ -199,6 +237,51 @@ mod tests {
         let mut mp3 = b"ID3\x04\0\0\0\0\0\x02zz\xFF\xFB\x90\0".to_vec();
         mp3.resize(12 + 32_000, 0);
         assert_eq!(seconds(&mp3), 2);
+    }
+
+    #[test]
+    fn a_header_makes_no_file_shorter_than_its_bytes_can_be() {
+        const SIZE: usize = 25_000_000;
+        let filled = |mut head: Vec<u8>| {
+            head.resize(head.len() + SIZE, 0);
+            seconds(&head)
+        };
+        // One frame, 128 kbit/s and 44,100 Hz.
+        let mut xing = b"\xFF\xFB\x90\0".to_vec();
+        xing.resize(36, 0);
+        xing.extend(b"Xing\0\0\0\x01\0\0\0\x01");
+        assert_eq!(filled(xing), 626);
+        // One sample, 16 kHz and 16 bits; a picture before the sound is none of it.
+        let info = |samples: u64| {
+            let mut flac = b"fLaC\0\0\0\x22\x10\0\x10\0\0\0\0\0\0\0".to_vec();
+            flac.extend(((16_000_u64 << 44) | (15 << 36) | samples).to_be_bytes());
+            flac.extend([0; 16]);
+            flac
+        };
+        let mut lies = info(1);
+        lies.extend(b"\x84\0\0\0");
+        assert_eq!(filled(lies), 782);
+        let mut pictured = info(32_000);
+        pictured.extend(b"\x86\x7F\0\0");
+        pictured.resize(pictured.len() + 0x7F_0000 + 1_000, 0);
+        assert_eq!(seconds(&pictured), 2);
+        let mut mp4 = b"\0\0\0\x10ftypM4A \0\0\0\0\0\0\0\x24moov\0\0\0\x1Cmvhd".to_vec();
+        mp4.extend([0; 12]);
+        mp4.extend([1_000_u32.to_be_bytes(), 1_u32.to_be_bytes()].concat());
+        mp4.extend([0; 4]);
+        assert_eq!(filled(mp4), 22);
+        // The last page names the first sample.
+        let mut ogg = b"OggS\0\x02\0\0\0\0\0\0\0\0....OpusHead".to_vec();
+        ogg.resize(SIZE, 0);
+        ogg.extend(b"OggS\0\x04");
+        ogg.extend(1_u64.to_le_bytes());
+        assert_eq!(seconds(&ogg), 391);
+        // A wave whose recorder could not go back, and one that says less than there is.
+        for told in [0_u32, 1] {
+            let mut wav = recorded(3);
+            wav[40..44].copy_from_slice(&told.to_le_bytes());
+            assert_eq!(seconds(&wav), 3, "{told}");
+        }
     }
 
     #[test]
