@@ -214,9 +214,21 @@ fn the_tier_is_the_one_in_the_answer() {
         ("anthropic", r#"{"content":[],"usage":{"service_tier":"flex"}}"#),
         ("gemini", r#"{"candidates":[],"usageMetadata":{"serviceTier":"FLEX"}}"#),
         ("openai_responses", r#"{"output":[],"service_tier":"flex"}"#),
+        ("vertex", r#"{"candidates":[],"usageMetadata":{"trafficType":"ON_DEMAND_FLEX"}}"#),
     ];
     for (provider, body) in bodies {
         assert_eq!(answer(provider, body).unwrap().service_tier.as_deref(), Some("flex"));
+    }
+    // Vertex has other words for it.
+    for (traffic, tier) in [
+        ("ON_DEMAND", Some("default")),
+        ("ON_DEMAND_PRIORITY", Some("priority")),
+        ("PROVISIONED_THROUGHPUT", Some("provisioned_throughput")),
+        ("TRAFFIC_TYPE_UNSPECIFIED", None),
+    ] {
+        let usage = format!(r#"{{"promptTokenCount":1,"trafficType":"{traffic}"}}"#);
+        let body = format!(r#"{{"candidates":[],"usageMetadata":{usage}}}"#);
+        assert_eq!(answer("vertex", &body).unwrap().service_tier.as_deref(), tier, "{traffic}");
     }
 }
 

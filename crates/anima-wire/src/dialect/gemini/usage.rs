@@ -5,6 +5,8 @@
 //! Invariant: the meters add up to the total, and totals that had to be bent are flagged as
 //! suspect. Source: `a-inbound` A.3.3, `c-conversion` C.6.
 
+use std::borrow::Cow;
+
 use anima_core::usage::{Meter, Usage};
 
 use super::request_in::either;
@@ -94,11 +96,20 @@ pub(crate) fn read(node: Node<'_, '_>) -> Report {
     Report { usage: Some(usage), suspect }
 }
 
-/// The tier that was used, in OpenAI's words.
-pub(super) fn tier<'a>(node: Node<'_, 'a>) -> Option<std::borrow::Cow<'a, str>> {
-    let tier = either(node, "serviceTier", "service_tier")?.text()?;
-    let is_standard = tier.eq_ignore_ascii_case("standard");
-    Some(if is_standard { "default".into() } else { tier.to_ascii_lowercase().into() })
+/// The tier that was used, in OpenAI's words. Vertex tells it as the type of traffic:
+/// `ON_DEMAND` is the standard, and before the others stands the same (`ON_DEMAND_PRIORITY`,
+/// `ON_DEMAND_FLEX`), but for what was bought beforehand (`PROVISIONED_THROUGHPUT`).
+pub(super) fn tier<'a>(node: Node<'_, 'a>) -> Option<Cow<'a, str>> {
+    let told = |camel, snake| either(node, camel, snake).and_then(|tier| tier.text());
+    let tier = told("serviceTier", "service_tier").or_else(|| told("trafficType", "traffic_type"));
+    let tier = tier?.to_ascii_lowercase();
+    if tier.ends_with("unspecified") {
+        return None;
+    }
+    match tier.strip_prefix("on_demand").unwrap_or(&tier).trim_start_matches('_') {
+        "" | "standard" => Some(Cow::Borrowed("default")),
+        tier => Some(Cow::Owned(tier.to_owned())),
+    }
 }
 
 /// Writes meters as a usage object, with the tier.
