@@ -15,6 +15,7 @@ use anima_core::usage::Usage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use memchr::memmem;
 
 pub(super) use forms::{Form, read as from_form, write as to_form};
 
@@ -209,6 +210,30 @@ pub(super) fn said_to_gemini(answer: Answer, request: &CallRequest) -> Result<An
     Ok(answer.with_body(body))
 }
 
+/// An answer of somebody who copies OpenAI, packed where the client asked for it and the vectors
+/// came as lists. What is packed already, or was not to be, stays as it came.
+pub(super) fn packed(answer: Answer, request: &CallRequest) -> Result<Answer, Failure> {
+    if memmem::find(&request.body, b"base64").is_none() {
+        return Ok(answer);
+    }
+    let malformed = |_bad| Failure::AnswerMalformed;
+    let outline = Outline::of_request(&request.body).map_err(malformed)?;
+    if !wants_packed(outline.root()) {
+        return Ok(answer);
+    }
+    let mut vectors = openai_vectors(&answer.body).map_err(malformed)?;
+    vectors.sort_by_key(|(index, _)| *index);
+    let vectors: Option<Vec<&[u8]>> = vectors.into_iter().map(|(_, vector)| vector).collect();
+    let Some(vectors) = vectors else { return Ok(answer) };
+    let body = client_body(request, &vectors, answer.usage)?;
+    Ok(answer.with_body(body))
+}
+
+/// Whether a request of OpenAI's asks for vectors in base64.
+fn wants_packed(root: Node<'_, '_>) -> bool {
+    root.get("encoding_format").is_some_and(|format| format.is("base64"))
+}
+
 /// Vectors as a client of Gemini's wants them.
 fn gemini_answer(
     request: &CallRequest,
@@ -378,7 +403,7 @@ fn one_of_gemini<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, Error>
 fn openai_answer(request: &CallRequest, vectors: &[&[u8]], tokens: u64) -> Result<Bytes, Failure> {
     let malformed = |_bad| Failure::AnswerMalformed;
     let outline = Outline::of_request(&request.body).map_err(malformed)?;
-    let packed = outline.root().get("encoding_format").is_some_and(|format| format.is("base64"));
+    let packed = wants_packed(outline.root());
     let mut w = Writer::with_capacity(vectors.iter().map(|vector| vector.len() + 64).sum());
     w.object();
     w.key("object").string("list");

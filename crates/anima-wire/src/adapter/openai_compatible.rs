@@ -88,10 +88,15 @@ impl Adapter for OpenAiCompatible {
 
     fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure> {
         let answer = Answer::read(request, body)?;
+        let embeds = request.endpoint == Endpoint::Embeddings;
+        if request.dialect == Dialect::OpenAiChat && embeds && !self.is_openai {
+            // Many who copy the endpoint do not know of packing, and OpenAI's libraries ask for it.
+            return embedding::packed(answer, request);
+        }
         if request.dialect == Dialect::OpenAiChat {
             return Ok(answer);
         }
-        if request.endpoint == Endpoint::Embeddings {
+        if embeds {
             return embedding::said_to_gemini(answer, request);
         }
         answer.said_in(request)
