@@ -22,11 +22,15 @@ use crate::canonical::Refusal;
 use crate::dialect::Dialect;
 use crate::dialect::gemini::{Target, write_request};
 use crate::dialect::openai::fault::Fault;
-use crate::json::{Node, Outline};
+use crate::json::{Misfit, Node, Outline};
 use crate::request::{CallRequest, Endpoint};
 
 /// How the names of models go on that are older than the third generation.
 const OLDER_MODELS: &[&str] = &["gemini-1", "gemini-2"];
+
+/// What the names of models hold that make pictures. Who has no form for them would pay for what
+/// it never sees (`c-conversion` C.3).
+const PICTURES: &str = "-image";
 
 /// The methods of a chat.
 const WHOLE: &str = "generateContent";
@@ -54,6 +58,10 @@ impl Adapter for Gemini {
         let path = path(upstream_model, if request.stream { STREAM } else { WHOLE });
         if request.dialect == Dialect::Gemini {
             return Ok(passed(path, Dialect::Gemini, request.with_limit()));
+        }
+        if request.dialect == Dialect::Anthropic && upstream_model.contains(PICTURES) {
+            let must = "be one that answers in words: this format has no pictures in answers";
+            return Err(Misfit { member: "model", must }.into());
         }
         let carried = convert(request, |wanted| write_request(wanted, target(upstream_model)))?;
         Ok(Encoded::carried(path, carried))

@@ -46,6 +46,9 @@ pub enum Event<'a> {
     Usage(Report),
     /// The tier that is really used.
     Tier(Cow<'a, str>),
+    /// Something was generated that only its own dialect has a form for, such as sound, or a tool
+    /// at the provider is at work: the answer goes on, and no other one may begin.
+    Unsaid,
     /// Nothing follows.
     End,
 }

@@ -271,7 +271,11 @@ impl Sink for Story {
                     report.usage.map(|usage| (usage.input_tokens(), usage.output_tokens()));
             }
             Event::End => self.has_ended = true,
-            Event::Start { .. } | Event::Input(_) | Event::Tier(_) | Event::Logprobs(..) => {}
+            Event::Start { .. }
+            | Event::Input(_)
+            | Event::Tier(_)
+            | Event::Logprobs(..)
+            | Event::Unsaid => {}
         }
     }
 }

@@ -48,6 +48,7 @@ impl Facts {
             }
             Event::Tier(tier) => self.tier(Some(tier)),
             Event::Stop(_, Stop::Error, _) => self.has_failed = true,
+            Event::Unsaid => self.has_content = true,
             Event::Piece(_, Delta::Signature(_))
             | Event::Stop(..)
             | Event::Close(_)

@@ -82,6 +82,11 @@ pub(super) const fn stop_reason(stop: Stop) -> &'static str {
     }
 }
 
+/// What stands for a picture of the model's, of which this dialect has no form: it was made and is
+/// paid, so that it is not left out without a word.
+pub(super) const PICTURE_LEFT_OUT: &str =
+    "[A picture was made here, which this format cannot carry.]";
+
 /// Writes an answer for a client.
 pub(crate) fn write(answer: &Answer<'_>, echo: &Echo<'_>) -> Bytes {
     let first = answer.choices.first();
@@ -127,7 +132,13 @@ fn content_block(w: &mut Writer, part: &Part<'_>) {
             tool_use(w, call);
             w.end_object();
         }
-        // A message of the model holds no pictures in this dialect.
-        Body::Image(..) | Body::Audio(..) | Body::Document(..) | Body::ToolResult(_) => {}
+        Body::Image(..) => {
+            w.object();
+            w.key("type").string("text");
+            w.key("text").string(PICTURE_LEFT_OUT);
+            w.end_object();
+        }
+        // No provider's answer has such parts.
+        Body::Audio(..) | Body::Document(..) | Body::ToolResult(_) => {}
     }
 }

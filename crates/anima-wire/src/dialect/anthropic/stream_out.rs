@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use anima_core::usage::Usage;
 use bytes::Bytes;
 
-use super::answer::stop_reason;
+use super::answer::{PICTURE_LEFT_OUT, stop_reason};
 use super::content_out::{plain_id, redacted_block};
 use super::request_out::OWN;
 use super::usage;
@@ -297,8 +297,10 @@ impl Sink for Writer {
                     let (id, name) = (id.into_owned(), name.into_owned());
                     self.open(part, Start::Call(id, name, signature.map(kept)));
                 }
-                // The dialect has no picture in an answer.
-                Opening::Image(..) => {}
+                Opening::Image(..) => {
+                    self.open(part, Start::Text);
+                    self.piece(part, Delta::Text(PICTURE_LEFT_OUT.into()));
+                }
             },
             Event::Piece(part, delta) => self.piece(part, delta),
             Event::Close(part) => self.close(part),
@@ -311,7 +313,7 @@ impl Sink for Writer {
             }
             Event::End => self.end(),
             Event::Tier(tier) => self.tier = Some(tier.into_owned()),
-            Event::Open { .. } | Event::Stop(..) | Event::Logprobs(..) => {}
+            Event::Open { .. } | Event::Stop(..) | Event::Logprobs(..) | Event::Unsaid => {}
         }
     }
 }

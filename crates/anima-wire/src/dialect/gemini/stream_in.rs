@@ -18,6 +18,14 @@ use crate::json::{Node, Outline};
 /// Candidates of one stream that are followed.
 const CHOICES_MAX: usize = 128;
 
+/// Parts that no other dialect has a form for: sound and other media, and code that ran at Google.
+const UNSAID: [(&str, &str); 4] = [
+    ("inlineData", "inline_data"),
+    ("fileData", "file_data"),
+    ("executableCode", "executable_code"),
+    ("codeExecutionResult", "code_execution_result"),
+];
+
 /// Reads one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
@@ -138,6 +146,8 @@ impl Running {
             self.whole(choice, opening, Some(piece), parts, sink);
         } else if let Some((media_type, content)) = picture(node) {
             self.whole(choice, Opening::Image(media_type, content), None, parts, sink);
+        } else if UNSAID.iter().any(|(camel, snake)| either(node, camel, snake).is_some()) {
+            sink.take(Event::Unsaid);
         }
     }
 

@@ -248,6 +248,7 @@ impl Sink for Writer {
             Event::End => self.end(),
             Event::Tier(tier) => self.tier = Some(tier.into_owned()),
             Event::Logprobs(choice, told) => self.logprobs.push((choice, told.into_owned())),
+            Event::Unsaid => {}
         }
     }
 }

@@ -196,6 +196,10 @@ fn part(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<(), Error> {
             };
             thinking(cursor, inner)
         }
+        b"image_url" => {
+            tally.content |= cursor.value()?.kind != Kind::Null;
+            Ok(())
+        }
         _ => cursor.value().map(|_| ()),
     })?;
     tally.content |= is_object;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::messages_in::{google_signature, thoughts};
 use crate::canonical::{
-    Answer, Body, CallIds, Choice, Issuer, Part, Signature, Stop, ToolUse, tier,
+    Answer, Body, CallIds, Choice, Issuer, Part, Signature, Source, Stop, ToolUse, tier,
 };
 use crate::dialect::openai::usage::{self, Report};
 use crate::dialect::openai::{choice, logprobs};
@@ -49,6 +49,7 @@ fn choice<'a>(number: usize, node: Node<'_, 'a>, ids: CallIds) -> Choice<'a> {
         if let Some(said) = message.get("content") {
             content(said, &mut parts);
         }
+        parts.extend(message.get("images").iter().flat_map(Node::elements).filter_map(pictured));
         if let Some(refusal) = message.text_of("refusal").filter(|text| !text.is_empty()) {
             parts.push(Part::new(Body::Refusal(refusal)));
         }
@@ -84,8 +85,22 @@ fn content<'a>(node: Node<'_, 'a>, parts: &mut Vec<Part<'a>>) {
             let text: String =
                 thinking.elements().filter_map(|node| node.text_of("text")).collect();
             parts.push(Part::new(Body::Reasoning(Cow::Owned(text))));
+        } else {
+            parts.extend(pictured(part));
         }
     }
+}
+
+/// Reads a picture, as vendors who copy the dialect return it: in a list of its own (`images`), or
+/// among the content. One of which there is only the address is said as text, which every dialect
+/// has.
+pub(super) fn pictured<'a>(node: Node<'_, 'a>) -> Option<Part<'a>> {
+    let image = node.get("image_url")?;
+    let url = image.text().or_else(|| image.text_of("url"))?;
+    Some(match Source::of_url(url) {
+        Source::Url(url) => Part::text(Cow::Owned(format!("![picture]({url})"))),
+        source @ (Source::Base64 { .. } | Source::Plain(_)) => Part::new(Body::Image(source, None)),
+    })
 }
 
 fn call<'a>(place: usize, node: Node<'_, 'a>, ids: CallIds) -> Option<Part<'a>> {

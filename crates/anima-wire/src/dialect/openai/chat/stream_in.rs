@@ -9,9 +9,9 @@ use std::borrow::Cow;
 
 use anima_core::failure::Failure;
 
-use super::answer::{arguments, report, stop_of};
+use super::answer::{arguments, pictured, report, stop_of};
 use super::messages_in::google_signature;
-use crate::canonical::{CallIds, Delta, Event, Opening, Sink, Stop};
+use crate::canonical::{Body, CallIds, Delta, Event, Opening, Sink, Source, Stop};
 use crate::dialect::openai::fault::Fault;
 use crate::dialect::openai::logprobs;
 use crate::json::{Node, Outline};
@@ -153,7 +153,11 @@ impl Running {
                 for inner in part.get("thinking").iter().flat_map(Node::elements) {
                     self.prose(Prose::Reasoning, choice, inner.text_of("text"), parts, sink);
                 }
+                self.picture(choice, part, parts, sink);
             }
+        }
+        for picture in delta.get("images").iter().flat_map(Node::elements) {
+            self.picture(choice, picture, parts, sink);
         }
         self.prose(Prose::Refusal, choice, delta.text_of("refusal"), parts, sink);
         for call in delta.get("tool_calls").iter().flat_map(Node::elements) {
@@ -189,6 +193,20 @@ impl Running {
             }
         };
         sink.take(Event::Piece(part, Delta::Text(text)));
+    }
+
+    /// A picture comes whole.
+    fn picture(&mut self, choice: u64, node: Node<'_, '_>, parts: &mut usize, sink: &mut dyn Sink) {
+        let Some(picture) = pictured(node) else { return };
+        if let Body::Image(Source::Base64 { media_type, content }, _) = picture.body {
+            self.close_prose(sink);
+            let part = next(parts);
+            let opening = Opening::Image(media_type, content);
+            sink.take(Event::Open { part, choice, opening });
+            sink.take(Event::Close(part));
+        } else if let Body::Text(text) = picture.body {
+            self.prose(Prose::Text, choice, Some(text), parts, sink);
+        }
     }
 
     fn close_prose(&mut self, sink: &mut dyn Sink) {

@@ -245,7 +245,7 @@ impl Sink for Writer {
             }
             Event::Piece(part, Delta::Text(text)) => self.text(part, &text),
             Event::Piece(part, Delta::Signature(signature)) => self.signature(part, &signature),
-            Event::Close(_) | Event::Input(_) => {}
+            Event::Close(_) | Event::Input(_) | Event::Unsaid => {}
             Event::Logprobs(choice, logprobs) => {
                 if self.logprobs.iter().any(|(of, _)| *of == choice) {
                     self.delta(choice, |_nothing| {});

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::items_in::{call, thoughts};
 use super::items_out::{call_members, reasoning};
-use crate::canonical::{Answer, Body, Choice, Part, Stop, tier};
+use crate::canonical::{Answer, Body, Choice, Part, Source, Stop, tier};
 use crate::dialect::openai::chat::{cached, report, written};
 use crate::dialect::openai::logprobs;
 use crate::dialect::openai::usage::Report;
@@ -180,18 +180,26 @@ fn item(w: &mut Writer, at: usize, part: &Part<'_>, tokens: &str) {
             w.end_object();
         }
         Body::Image(source, _) => {
-            w.object();
-            w.key("type").string("image_generation_call");
-            w.key("id").strings(&["ig_", &number]);
-            w.key("status").string("completed");
-            if let crate::canonical::Source::Base64 { content, .. } = source {
-                w.key("result").string(content);
-            }
-            w.end_object();
+            let content = match source {
+                Source::Base64 { content, .. } => Some(&**content),
+                Source::Url(_) | Source::Plain(_) => None,
+            };
+            picture_item(w, &number, content, "completed");
         }
         // A model's answer has no such parts in this dialect.
         Body::Audio(..) | Body::Document(..) | Body::ToolResult(_) => {}
     }
+}
+
+/// Writes a picture: its bytes in base64, once they are there.
+pub(super) fn picture_item(w: &mut Writer, number: &str, content: Option<&str>, status: &str) {
+    w.object();
+    w.key("type").string("image_generation_call");
+    w.key("id").strings(&["ig_", number]);
+    w.key("status").string(status);
+    w.key("result");
+    w.string_or_null(content);
+    w.end_object();
 }
 
 /// What a part of a message is, its text, and the log probabilities of its tokens.

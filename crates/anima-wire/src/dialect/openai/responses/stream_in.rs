@@ -1,8 +1,9 @@
 //! A stream of Responses, read into events.
 //!
 //! Every piece names the item that it belongs to, by its place in the output; a message may have
-//! several parts. Events of tools that ran at OpenAI are passed over. Invariant: each part is
-//! opened by its first piece or by its item, whichever comes first, and closed by its item.
+//! several parts. Of tools that ran at OpenAI no more is told than that something happens.
+//! Invariant: each part is opened by its first piece or by its item, whichever comes first, and
+//! closed by its item.
 //! Source: `a-inbound` A.1.5, `c-conversion` C.8.
 
 use anima_core::failure::Failure;
@@ -62,6 +63,10 @@ impl Reader {
                 return Err(Fault::read(response.raw().as_bytes()).in_answer());
             }
             "error" => return Err(Fault::read(payload).in_answer()),
+            // Calls of other kinds, which may go on for long before the first word.
+            other if other.contains("_call") || other.contains(".delta") => {
+                sink.take(Event::Unsaid);
+            }
             _ => {}
         }
         Ok(false)

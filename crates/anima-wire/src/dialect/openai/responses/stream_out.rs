@@ -8,7 +8,7 @@
 use anima_core::usage::Usage;
 use bytes::Bytes;
 
-use super::answer::{content_part, head, message_item, status, tail};
+use super::answer::{content_part, head, message_item, picture_item, status, tail};
 use super::items_out::{call_members, reasoning, summary};
 use crate::canonical::{Delta, Event, Opening, Signature, Sink, Stop, ToolUse};
 use crate::dialect::Echo;
@@ -49,6 +49,8 @@ enum Kind {
     Text,
     Refusal,
     Reasoning,
+    /// A picture, whole, in base64.
+    Picture(String),
     /// A call's id and name.
     Call(String, String),
 }
@@ -69,6 +71,7 @@ impl Kind {
         match self {
             Self::Text | Self::Refusal => "msg_",
             Self::Reasoning => "rs_",
+            Self::Picture(_) => "ig_",
             Self::Call(..) => "fc_",
         }
     }
@@ -146,7 +149,7 @@ impl Writer {
         }
     }
 
-    fn open(&mut self, opening: Opening<'_>) -> Option<usize> {
+    fn open(&mut self, opening: Opening<'_>) -> usize {
         let (kind, signature) = match opening {
             Opening::Text => (Kind::Text, None),
             Opening::Refusal => (Kind::Refusal, None),
@@ -160,10 +163,9 @@ impl Writer {
                 }
                 (Kind::Call(id.into_owned(), name.into_owned()), None)
             }
-            // A picture of a model has no stream of its own here.
-            Opening::Image(..) => return None,
+            Opening::Image(_, content) => (Kind::Picture(content.into_owned()), None),
         };
-        Some(self.begin(kind, signature))
+        self.begin(kind, signature)
     }
 
     fn begin(&mut self, kind: Kind, signature: Option<Signature<'static>>) -> usize {
@@ -190,6 +192,9 @@ impl Writer {
                     w.key("part");
                     summary(w, "");
                 });
+            }
+            Kind::Picture(_) => {
+                self.item_event(at, prefix, "image_generation_call.in_progress", |_none| {});
             }
             Kind::Reasoning | Kind::Call(..) => {}
         }
@@ -220,6 +225,7 @@ impl Writer {
             Kind::Text => ("output_text.delta", Some("content_index")),
             Kind::Refusal => ("refusal.delta", Some("content_index")),
             Kind::Reasoning => ("reasoning_summary_text.delta", Some("summary_index")),
+            Kind::Picture(_) => return,
             Kind::Call(..) => ("function_call_arguments.delta", None),
         };
         self.item_event(at, prefix, name, |w| {
@@ -270,6 +276,9 @@ impl Writer {
                 });
             }
             Kind::Reasoning => {}
+            Kind::Picture(_) => {
+                self.item_event(at, prefix, "image_generation_call.completed", |_none| {});
+            }
             Kind::Call(..) => {
                 let text = if item.text.is_empty() { "{}" } else { &item.text };
                 self.item_event(at, prefix, "function_call_arguments.done", |w| {
@@ -319,6 +328,10 @@ fn write_item(w: &mut json::Writer, at: usize, item: &Item, state: &str) {
         Kind::Reasoning => {
             reasoning(w, &format!("rs_{number}"), &item.text, item.signature.as_ref());
         }
+        Kind::Picture(content) => {
+            let content = Some(content.as_str()).filter(|_| state == "completed");
+            picture_item(w, &number, content, state);
+        }
         Kind::Call(id, name) => {
             let arguments = item.text.as_str().into();
             let call = ToolUse { id: id.into(), name: name.into(), arguments };
@@ -348,7 +361,7 @@ impl Sink for Writer {
             Event::Start { id, model: _ } => self.start(&id),
             Event::Open { part: _, choice, opening } => {
                 // Only the first choice is an answer here.
-                let item = if choice == 0 { self.open(opening) } else { None };
+                let item = (choice == 0).then(|| self.open(opening));
                 self.parts.push(item);
             }
             Event::Piece(part, delta) => self.piece(part, delta),
@@ -366,7 +379,7 @@ impl Sink for Writer {
             Event::Logprobs(0, told) => {
                 logprobs::append(&mut self.tokens, &logprobs::tokens(&told));
             }
-            Event::Stop(..) | Event::Logprobs(..) => {}
+            Event::Stop(..) | Event::Logprobs(..) | Event::Unsaid => {}
         }
     }
 }
