@@ -6,6 +6,7 @@
 
 mod bodies; // requests, answers, errors, look-ups
 mod forms; // bodies with files
+mod others; // what is neither chat nor vectors
 mod streams; // events, streams, binary frames
 
 use anima_wire::adapter::{self, Adapter};
@@ -45,6 +46,8 @@ pub(crate) static ALL: &[Target] = &[
     Target { name: "stream", files: STREAMS, run: streams::stream },
     Target { name: "frames", files: STREAMS, run: streams::frames },
     Target { name: "converse", files: STREAMS, run: streams::converse },
+    Target { name: "other_answer", files: ANSWERS, run: others::answer },
+    Target { name: "other_stream", files: STREAMS, run: others::stream },
     Target { name: "form", files: REQUESTS, run: forms::form },
     Target {
         name: "vectors",

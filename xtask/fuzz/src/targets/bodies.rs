@@ -19,6 +19,16 @@ use crate::rng::Rng;
 /// A text that callers may see is never longer.
 const MESSAGE_BYTES_MAX: usize = 1100;
 
+/// Providers that make vectors, with a model of each form.
+const VECTORS: [(&str, &str); 6] = [
+    ("gemini", "m"),
+    ("openai_compatible", "m"),
+    ("vertex", "m"),
+    ("cohere", "m"),
+    ("bedrock", "amazon.titan-embed-text-v2:0"),
+    ("bedrock", "cohere.embed-v4:0"),
+];
+
 /// The scanner takes nothing that `serde_json` refuses, and nearly all that it takes.
 pub(super) fn document(input: &[u8]) -> Result<u64, String> {
     let theirs = serde_json::from_slice::<serde_json::Value>(input);
@@ -48,12 +58,15 @@ fn walk(node: Node<'_, '_>) -> usize {
 pub(super) fn request(input: &[u8]) -> Result<u64, String> {
     let mut rng = Rng::of(input);
     let body = Bytes::copy_from_slice(input);
-    let parsed = match rng.below(8) {
+    let parsed = match rng.below(11) {
         0 => CallRequest::parse(Endpoint::Completions, body),
         1 => CallRequest::parse(Endpoint::Embeddings, body),
         2 => CallRequest::parse(Endpoint::Images, body),
         3 => CallRequest::parse(Endpoint::Rerank, body),
-        4 => CallRequest::parse_embedding(body, "fast", rng.once_in(2)),
+        4 => CallRequest::parse(Endpoint::Moderations, body),
+        5 => CallRequest::parse(Endpoint::Speech, body),
+        6 => CallRequest::parse(Endpoint::ImageEdits, body),
+        7 => CallRequest::parse_embedding(body, "fast", rng.once_in(2)),
         _ => {
             let client = rng.pick(&CLIENTS).copied().ok_or("no clients")?;
             let in_path = (client == Dialect::Gemini).then_some(("fast", rng.once_in(2)));
@@ -141,10 +154,9 @@ pub(super) fn vectors(input: &[u8]) -> Result<u64, String> {
         CallRequest::parse(Endpoint::Embeddings, body)
     };
     let request = request.map_err(|error| format!("a plain request: {}", error.message))?;
-    let known = *rng
-        .pick(&["gemini", "openai_compatible", "vertex", "cohere"])
-        .ok_or("no provider makes vectors")?;
+    let (known, model) = *rng.pick(&VECTORS).ok_or("no provider makes vectors")?;
     let adapter = adapter::lookup(known).ok_or("no such provider")?;
+    let adapter = adapter::of_model(adapter, model);
     match adapter.answer(&request, &Bytes::copy_from_slice(input)) {
         Ok(answer) => {
             must_be_json("vectors", &answer.body)?;

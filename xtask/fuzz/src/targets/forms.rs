@@ -17,6 +17,18 @@ const ENDPOINTS: [Endpoint; 3] =
 const KIND: HeaderValue = HeaderValue::from_static("multipart/form-data; boundary=b");
 const MODEL: &str = "another-model";
 
+/// How recordings begin, so that what follows is read as one of each kind.
+const HEADS: [&[u8]; 8] = [
+    b"",
+    b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data",
+    b"fLaC\0\0\0\x22\x10\0\x10\0\0\0\0\0\0\0\x0a\xc4\x42",
+    b"OggS\0\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01\x02",
+    b"\0\0\0\x18ftypM4A \0\0\0\0\0\0\x01\0moov\0\0\0\x6cmvhd",
+    b"ID3\x04\0\0\0\0\0\x0a",
+    b"\xff\xfb\x90\x64",
+    b"\xff\xf3\x44\xc0Xing\0\0\0\x01",
+];
+
 /// A form, read and said to a provider.
 pub(super) fn form(input: &[u8]) -> Result<u64, String> {
     let mut rng = Rng::of(input);
@@ -78,7 +90,8 @@ fn around(input: &[u8], rng: &mut Rng) -> Vec<u8> {
     };
     part("model", b"m");
     let needed = input.get(rng.below(input.len())..).unwrap_or_default();
-    part("file", needed);
+    let head = rng.pick(&HEADS).copied().unwrap_or_default();
+    part("file", &[head, needed].concat());
     part("image", needed);
     for _ in 0..rng.below(4) {
         let name = rng.pick(&names).copied().unwrap_or("n");

@@ -6,6 +6,7 @@
 use anima_core::failure::Failure;
 use anima_wire::adapter::{StreamDecoder, neutral_message};
 use anima_wire::dialect::Dialect;
+use anima_wire::request::CallRequest;
 use anima_wire::sse::{Event, Filter, TooLarge, Verdict, with_payload};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -61,15 +62,16 @@ pub(super) fn stream(input: &[u8]) -> Result<u64, String> {
     if from.name == "bedrock" {
         from = named(("anthropic", "claude-x", Some(Dialect::Anthropic)))?;
     }
-    run(&from, input, &mut rng)
+    run(&from, &plain_request(&mut rng, true)?, input, &mut rng)
 }
 
 /// The same from binary frames, which are made around the payloads of a stream.
 pub(super) fn frames(input: &[u8]) -> Result<u64, String> {
     let mut rng = Rng::of(input);
     let from = named(("bedrock", "anthropic.claude-x", Some(Dialect::Anthropic)))?;
+    let request = plain_request(&mut rng, true)?;
     if input.starts_with(&[0]) {
-        return run(&from, input, &mut rng);
+        return run(&from, &request, input, &mut rng);
     }
     let text = String::from_utf8_lossy(input);
     let mut bytes = Vec::new();
@@ -79,15 +81,16 @@ pub(super) fn frames(input: &[u8]) -> Result<u64, String> {
         bytes.extend(frame(kind, "chunk", &payload));
     }
     damage(&mut bytes, &mut rng);
-    run(&from, &bytes, &mut rng)
+    run(&from, &request, &bytes, &mut rng)
 }
 
 /// Converse's events in such frames, from events as text.
 pub(super) fn converse(input: &[u8]) -> Result<u64, String> {
     let mut rng = Rng::of(input);
     let from = named(CONVERSE)?;
+    let request = plain_request(&mut rng, true)?;
     if input.starts_with(&[0]) {
-        return run(&from, input, &mut rng);
+        return run(&from, &request, input, &mut rng);
     }
     let text = String::from_utf8_lossy(input);
     let mut bytes = Vec::new();
@@ -101,7 +104,7 @@ pub(super) fn converse(input: &[u8]) -> Result<u64, String> {
         bytes.extend(frame(kind, name, payload));
     }
     damage(&mut bytes, &mut rng);
-    run(&from, &bytes, &mut rng)
+    run(&from, &request, &bytes, &mut rng)
 }
 
 /// Turns a bit, now and then.
@@ -113,9 +116,14 @@ fn damage(bytes: &mut [u8], rng: &mut Rng) {
     }
 }
 
-fn run(from: &Provider, input: &[u8], rng: &mut Rng) -> Result<u64, String> {
-    let request = plain_request(rng, true)?;
-    let decode = |cuts: &[usize]| decode(from.adapter.stream(&request), input, cuts);
+/// That no split of a stream for this request matters.
+pub(super) fn run(
+    from: &Provider,
+    request: &CallRequest,
+    input: &[u8],
+    rng: &mut Rng,
+) -> Result<u64, String> {
+    let decode = |cuts: &[usize]| decode(from.adapter.stream(request), input, cuts);
     let (out, facts, is_whole) = decode(&[]);
     let mut splits = vec![cuts(input.len(), rng)];
     if input.len() < BYTEWISE_MAX {

@@ -46,7 +46,8 @@ pub(super) fn read(
         text_bytes: text.len(),
         body: said,
         content_type,
-        counted: None,
+        // The words are in the usage, and bare text or subtitles cannot be read again.
+        counted: Some(0),
         failure: None,
     })
 }
