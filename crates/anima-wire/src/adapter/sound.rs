@@ -106,6 +106,7 @@ impl Basis {
 }
 
 /// A number of seconds, rounded up. Providers write it with and without a fraction, and as a text.
+/// More than a meter can hold tells nothing.
 pub(super) fn whole(node: Node<'_, '_>) -> Option<u64> {
     let text = node.text();
     let number = text.as_deref().or_else(|| node.number())?;
@@ -114,7 +115,7 @@ pub(super) fn whole(node: Node<'_, '_>) -> Option<u64> {
     if !is_digits(part) {
         return None;
     }
-    let seconds: u64 = seconds.parse().ok()?;
+    let seconds: u64 = seconds.parse().ok().filter(|seconds| *seconds < Usage::LIMIT)?;
     Some(seconds + u64::from(part.bytes().any(|digit| digit != b'0')))
 }
 
@@ -181,6 +182,8 @@ mod tests {
             ("8.000001", Some(9)),
             ("\"8.47\"", Some(9)),
             ("-1", None),
+            ("10000000", None),
+            ("18446744073709551615.5", None),
             ("1e3", None),
             ("null", None),
         ] {
