@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anima_core::clock::{Clock, Rng};
 use anima_core::config::Fallbacks;
 use anima_store::database::Stores;
+use tokio::sync::Semaphore;
 
 use crate::circuits::Circuits;
 use crate::live::Live;
@@ -54,7 +55,8 @@ mod spread; // how far a change has come
 mod tasks; // calls that their callers do not wait for
 pub mod token_groups; // sets of keys
 mod trueup; // what providers report late
-mod typed; // JSON to types, with the path of the first bad member
+mod typed;
+mod usage; // what calls used, cost and were charged // JSON to types, with the path of the first bad member
 
 pub use endpoints::router;
 pub use openapi::document as openapi;
@@ -89,6 +91,8 @@ pub struct Admin {
     pub rng: Arc<dyn Rng>,
     /// Where the aliases of a file lead while it is judged; of others what is in force counts.
     pub declared_chains: Arc<BTreeMap<String, Fallbacks>>,
+    /// Who makes a usage report: one at a time, beside what calls look up.
+    pub usage_turn: Arc<Semaphore>,
 }
 
 /// What is in force: secrets, configuration, health, nodes, and what admits calls.
@@ -116,6 +120,7 @@ impl Admin {
             clock,
             rng,
             declared_chains: Arc::default(),
+            usage_turn: Arc::new(Semaphore::new(1)),
         }
     }
 }

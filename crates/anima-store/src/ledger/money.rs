@@ -38,6 +38,7 @@ mod story; // all about one request
 #[cfg(test)]
 mod tests;
 mod trial; // the trial balance of an earlier instant
+mod usage; // what calls used, by channel, alias, app, key and time
 
 pub use estimates::{Estimate, EstimatedDay, EstimatesOf};
 pub(super) use invoices::is_billed_off;
@@ -50,6 +51,9 @@ pub use request::Request;
 pub use shortfall::{Pause, ShortKey, Shortfalls};
 pub use statement::{LineKind, Period, Statement, StatementLine, Sums};
 pub use story::{Named, Story, StoryAttempt, StoryCost};
+pub use usage::{
+    Group, LineKey, Quantity, Span, UsageError, UsageLine, UsageOf, UsagePage, UsageReports,
+};
 
 /// Why money was not moved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,9 +152,9 @@ pub trait Stories: Send + Sync + fmt::Debug {
 }
 
 /// All of them.
-pub trait Money: Invoices + Movements + Reports + Shortfalls + Stories {}
+pub trait Money: Invoices + Movements + Reports + Shortfalls + Stories + UsageReports {}
 
-impl<T: Invoices + Movements + Reports + Shortfalls + Stories> Money for T {}
+impl<T> Money for T where T: Invoices + Movements + Reports + Shortfalls + Stories + UsageReports {}
 
 /// The books of one database.
 pub(crate) enum Books {

@@ -66,6 +66,7 @@ pub(crate) enum Action {
     Invoices,
     Margin,
     Verify,
+    Usage,
     Audit,
     Circuits,
     Nodes,
@@ -139,6 +140,7 @@ impl Endpoint {
             | Action::Invoices
             | Action::Margin
             | Action::Verify
+            | Action::Usage
             | Action::Audit
             | Action::Circuits
             | Action::Nodes
@@ -174,6 +176,7 @@ pub(crate) fn all() -> Vec<Endpoint> {
         (Method::GET, "/ledger/invoices", Action::Invoices),
         (Method::GET, "/ledger/margin", Action::Margin),
         (Method::GET, "/ledger/verify", Action::Verify),
+        (Method::GET, "/usage", Action::Usage),
         (Method::GET, "/audit", Action::Audit),
         (Method::GET, "/circuits", Action::Circuits),
         (Method::GET, "/nodes", Action::Nodes),

@@ -21,6 +21,7 @@ mod requests;
 mod routing;
 mod schemas;
 mod tasks;
+mod usage;
 
 pub(crate) use payloads::payload;
 
@@ -76,7 +77,7 @@ fn reference(schema: &str) -> Value {
 
 fn tags() -> Vec<Value> {
     let rows = endpoints::COLLECTIONS.iter().map(|collection| collection.path());
-    let others = ["requests", "ledger", "circuits", "nodes", "tasks", "hatches", "audit"];
+    let others = ["requests", "usage", "ledger", "circuits", "nodes", "tasks", "hatches", "audit"];
     rows.chain(others).map(|name| json!({ "name": name })).collect()
 }
 
@@ -144,6 +145,7 @@ impl Words {
             Action::TrueUp => {
                 fixed("trueup", "Books what a provider reports late, once per key", "ledger")
             }
+            Action::Usage => fixed("usage", "What calls used, cost and were charged", "usage"),
             Action::Margin => fixed("margin", "What calls earned, grouped", "ledger"),
             Action::Balance => fixed("balance", "Reads what an app's wallet holds", "apps"),
             Action::Request => fixed("request", "Reads all about one request", "requests"),
@@ -225,6 +227,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         Action::TrialBalance => parameters.push(query("at", &moment, false, "Just before; or now")),
         Action::Invoices => parameters.extend(of_channel(&limit)),
         Action::Estimates => parameters.extend(estimates_of(&limit)),
+        Action::Usage => parameters.extend(usage::parameters(&limit, &moment)),
         Action::Margin => {
             parameters.push(query("request_id", &word, false, "Of one request"));
             parameters.push(query("from", &moment, false, "Posted from here on"));
@@ -331,6 +334,7 @@ fn request_body(endpoint: &Endpoint) -> Option<Value> {
         | Action::Invoices
         | Action::Margin
         | Action::Verify
+        | Action::Usage
         | Action::Audit
         | Action::Circuits
         | Action::Nodes
@@ -368,6 +372,7 @@ fn responses(action: Action) -> Value {
         Action::Statement => ("200", Some("Statement".to_owned())),
         Action::Payables => ("200", Some("PayablePage".to_owned())),
         Action::Margin => ("200", Some("MarginPage".to_owned())),
+        Action::Usage => ("200", Some("UsagePage".to_owned())),
         Action::Balance => ("200", Some("Balance".to_owned())),
         Action::Request => ("200", Some("RequestRecord".to_owned())),
         Action::Postings => ("200", Some("PostingPage".to_owned())),

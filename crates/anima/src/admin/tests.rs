@@ -36,6 +36,7 @@ mod payloads;
 mod rehearsals;
 mod rows;
 mod tasks;
+mod usage;
 
 /// Nobody watches the ledger here.
 #[derive(Debug)]
@@ -145,6 +146,7 @@ impl Desk {
             clock: clock.clone(),
             rng: Arc::new(SeededRng::new(1)),
             declared_chains: Arc::default(),
+            usage_turn: Arc::new(tokio::sync::Semaphore::new(1)),
         };
         Self { router: router(admin.clone()), admin, clock, folder }
     }

@@ -30,4 +30,5 @@ mod tasks; // calls that nobody waits for
 mod testapp; // a node with everything it needs
 mod units; // moderations, pictures, reranks
 mod upstream_faults; // what an upstream can do to a call
+mod usage; // reports of what calls used, against the books
 mod waiting; // calls over a limit that wait for their turn

@@ -20,6 +20,7 @@ mod late; // what is sold after its hold was released
 mod refunds; // refunds
 mod reports; // statements, payables, margins
 mod turns; // who looks at all books
+mod usage; // what calls used
 
 /// Both halves of the books.
 pub(super) struct Desk {
@@ -105,6 +106,14 @@ on_both! {
     reports::an_invoice_is_compared_with_all_that_its_day_cost,
     reports::a_bill_may_be_rounded_to_the_smallest_coin,
     reports::a_margin_is_what_is_left_of_the_sale,
+    usage::every_amount_is_what_the_accounts_say,
+    usage::a_line_is_of_its_own_calls_however_they_are_kept_apart,
+    usage::a_correction_and_a_refund_change_the_hour_of_their_call,
+    usage::what_was_learnt_last_of_an_attempt_counts,
+    usage::a_period_is_half_open,
+    usage::spans_are_those_of_utc,
+    usage::a_filter_leaves_what_a_line_of_its_own_would_show,
+    usage::pages_follow_one_another_whatever_their_size,
     turns::one_node_at_a_time_has_the_turn,
     turns::a_look_is_read_by_every_node,
     reports::the_trial_balance_of_an_earlier_instant_leaves_out_what_came_later,

@@ -25,7 +25,7 @@ use crate::admin::reply::Reply;
 use crate::admin::rows::{self, Creation, Intent, Outcome, Place, Writer};
 use crate::admin::{
     Admin, apps, audit, books, circuits, clearing, hatches, invoices, keys, limits, nodes, reports,
-    requests, spread, tasks, trueup,
+    requests, spread, tasks, trueup, usage,
 };
 
 /// Serves one call whose path names everything by itself.
@@ -135,6 +135,7 @@ async fn perform(admin: &Admin, action: Action, call: &Call) -> Result<Reply, Pr
         Action::Invoices => invoices::invoices(admin, call).await,
         Action::Margin => reports::margin(admin, call).await,
         Action::Verify => books::verify(admin, call).await,
+        Action::Usage => usage::list(admin, call).await,
         Action::Audit => audit::list(admin, call).await,
         Action::Circuits => circuits::list(admin, call),
         Action::Nodes => nodes::list(admin, call),
@@ -322,6 +323,7 @@ async fn move_money(admin: &Admin, action: Action, call: &Call) -> Result<Reply,
         | Action::Invoices
         | Action::Margin
         | Action::Verify
+        | Action::Usage
         | Action::Audit
         | Action::Circuits
         | Action::Nodes

@@ -74,6 +74,7 @@ pub(super) fn all() -> Value {
         ("RequestRecord", super::requests::record()),
         ("QueuePage", page(&super::limits::queue())),
         ("LimitPage", page(&super::limits::limit())),
+        ("UsagePage", super::usage::page()),
         ("Task", super::tasks::task()),
         ("TaskPage", page(&reference("Task"))),
         ("Reason", super::tasks::reason()),
