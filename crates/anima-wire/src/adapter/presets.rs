@@ -31,14 +31,14 @@ macro_rules! presets {
 }
 
 presets! {
-    "anthropic_openai" "https://api.anthropic.com/v1" PLAIN;
+    "anthropic_openai" "https://api.anthropic.com/v1" FORGETFUL;
     "byteplus" "https://ark.ap-southeast.bytepluses.com/api/v3" SWITCH;
-    "cohere_openai" "https://api.cohere.com/compatibility/v1" PLAIN;
+    "cohere_openai" "https://api.cohere.com/compatibility/v1" FORGETFUL;
     "dashscope" "https://dashscope.aliyuncs.com/compatible-mode/v1" ENABLE;
     "dashscope_intl" "https://dashscope-intl.aliyuncs.com/compatible-mode/v1" ENABLE;
     "deepseek" "https://api.deepseek.com" SWITCH;
     "fireworks" "https://api.fireworks.ai/inference/v1" PLAIN;
-    "gemini_openai" "https://generativelanguage.googleapis.com/v1beta/openai" PLAIN;
+    "gemini_openai" "https://generativelanguage.googleapis.com/v1beta/openai" FORGETFUL;
     "groq" "https://api.groq.com/openai/v1" GROQ;
     "minimax" "https://api.minimax.io/v1" MINIMAX;
     "minimax_cn" "https://api.minimaxi.com/v1" MINIMAX;
@@ -48,7 +48,7 @@ presets! {
     "ollama" "http://127.0.0.1:11434/v1" PLAIN;
     "openai" "https://api.openai.com/v1" OPENAI;
     "openrouter" "https://openrouter.ai/api/v1" OPENROUTER;
-    "perplexity" "https://api.perplexity.ai" PLAIN;
+    "perplexity" "https://api.perplexity.ai" FORGETFUL;
     "sglang" "http://127.0.0.1:30000/v1" PLAIN;
     "siliconflow" "https://api.siliconflow.cn/v1" ENABLE;
     "together" "https://api.together.xyz/v1" PLAIN;
@@ -60,6 +60,8 @@ presets! {
 }
 
 static PLAIN: Quirks = NONE;
+/// Who has another place for thoughts, or none.
+static FORGETFUL: Quirks = Quirks { replays: false, ..NONE };
 /// Who thinks or does not, without degrees.
 static SWITCH: Quirks = Quirks { thinking: Thinking::Switch, ..NONE };
 /// The same in members of Qwen's.
@@ -68,6 +70,7 @@ static GROQ: Quirks = Quirks {
     lacks: &["logprobs", "logit_bias", "top_k", "prompt_cache_key"],
     choices: false,
     nulls: false,
+    replays: false,
     ..NONE
 };
 /// What is thought stands apart only when that is asked for.
@@ -84,6 +87,7 @@ static MISTRAL: Quirks = Quirks {
     seed: "random_seed",
     must_call: Some("any"),
     short_ids: true,
+    replays: false,
     asks_usage: false,
     ..NONE
 };

@@ -43,6 +43,9 @@ pub struct Quirks {
     pub short_ids: bool,
     /// Whether content may be null next to calls.
     pub nulls: bool,
+    /// Whether it takes back what was thought, in `reasoning_content`; some insist on it next to
+    /// calls, and some refuse the whole conversation.
+    pub replays: bool,
     /// Whether more than one answer can be asked for.
     pub choices: bool,
     /// Whether usage of a stream must be asked for; elsewhere it comes, and the wish is refused.
@@ -62,14 +65,15 @@ pub const NONE: Quirks = Quirks {
     temperature: None,
     short_ids: false,
     nulls: true,
+    replays: true,
     choices: true,
     asks_usage: true,
     maker: Maker::Anyone,
     extra: None,
 };
 
-/// OpenAI itself, who has no `top_k`.
-pub static OPENAI: Quirks = Quirks { lacks: &["top_k"], ..NONE };
+/// OpenAI itself, who has no `top_k` and keeps thoughts to itself.
+pub static OPENAI: Quirks = Quirks { lacks: &["top_k"], replays: false, ..NONE };
 
 impl Quirks {
     /// Whether a member can be sent. If not, and if it is there, it is named.

@@ -204,13 +204,13 @@ fn assistant(
 }
 
 /// Says again what was thought, for the vendors who want that of tool calls (DeepSeek, Moonshot).
-/// `OpenAI` keeps thoughts to itself and would not know them.
+/// Others refuse what they do not know.
 fn replay(w: &mut Writer, thoughts: &[&Part<'_>], target: Target<'_>, dropped: &mut Dropped) {
     let text: String = thoughts.iter().filter_map(|part| part.as_thought()).collect();
     let signed =
         thoughts.iter().any(|part| part.signature.is_some() || part.as_thought().is_none());
     dropped.note_if(signed, "messages.content.signature");
-    if target.is_openai {
+    if !target.quirks.replays {
         dropped.note_if(!thoughts.is_empty(), "messages.content.thinking");
     } else if !text.is_empty() {
         w.key("reasoning_content").string(&text);
