@@ -88,6 +88,7 @@ static MISTRAL: Quirks = Quirks {
     must_call: Some("any"),
     short_ids: true,
     replays: false,
+    user_after_tool: false,
     asks_usage: false,
     ..NONE
 };

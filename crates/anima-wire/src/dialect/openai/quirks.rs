@@ -46,6 +46,8 @@ pub struct Quirks {
     /// Whether it takes back what was thought, in `reasoning_content`; some insist on it next to
     /// calls, and some refuse the whole conversation.
     pub replays: bool,
+    /// Whether the user may speak right after a tool; elsewhere the assistant must first.
+    pub user_after_tool: bool,
     /// Whether more than one answer can be asked for.
     pub choices: bool,
     /// Whether usage of a stream must be asked for; elsewhere it comes, and the wish is refused.
@@ -66,6 +68,7 @@ pub const NONE: Quirks = Quirks {
     short_ids: false,
     nulls: true,
     replays: true,
+    user_after_tool: true,
     choices: true,
     asks_usage: true,
     maker: Maker::Anyone,

@@ -11,6 +11,9 @@ use crate::canonical::{
 use crate::dialect::openai::quirks::Quirks;
 use crate::json::Writer;
 
+/// What the assistant says to the results of tools where the user may not go on at once.
+const BRIDGE: &str = "Understood.";
+
 /// Writes all messages into an open array.
 pub(super) fn write(
     w: &mut Writer,
@@ -18,6 +21,7 @@ pub(super) fn write(
     target: Target<'_>,
     dropped: &mut Dropped,
 ) -> Result<(), Refusal> {
+    let mut follows_tool = false;
     let role = if target.habits(request).is_newer { "developer" } else { "system" };
     for turn in &request.turns {
         let nested = turn.parts.iter().filter_map(Part::as_result).flat_map(|said| &said.content);
@@ -28,8 +32,11 @@ pub(super) fn write(
         }
         match turn.role {
             Role::System => system(w, role, &turn.parts, target)?,
-            Role::User => user(w, &turn.parts, target, dropped)?,
-            Role::Assistant => assistant(w, &turn.parts, target, dropped)?,
+            Role::User => user(w, (&turn.parts, &mut follows_tool), target, dropped)?,
+            Role::Assistant => {
+                follows_tool = false;
+                assistant(w, &turn.parts, target, dropped)?;
+            }
         }
     }
     Ok(())
@@ -133,7 +140,7 @@ fn typed(w: &mut Writer, kind: &str, text: &str) {
 
 fn user(
     w: &mut Writer,
-    parts: &[Part<'_>],
+    (parts, follows_tool): (&[Part<'_>], &mut bool),
     target: Target<'_>,
     dropped: &mut Dropped,
 ) -> Result<(), Refusal> {
@@ -144,12 +151,19 @@ fn user(
             dropped.note_if(result.is_error, "messages.content.is_error");
             pictures.extend(result.content.iter().filter(|part| part.as_text().is_none()));
             tool(w, result, target);
+            *follows_tool = true;
         } else {
             rest.push(part);
         }
     }
     pictures.extend(rest);
-    if pictures.is_empty() { Ok(()) } else { message(w, "user", &pictures) }
+    if pictures.is_empty() {
+        return Ok(());
+    }
+    if std::mem::take(follows_tool) && !target.quirks.user_after_tool {
+        message(w, "assistant", &[&Part::text(BRIDGE)])?;
+    }
+    message(w, "user", &pictures)
 }
 
 fn tool(w: &mut Writer, result: &ToolResult<'_>, target: Target<'_>) {
