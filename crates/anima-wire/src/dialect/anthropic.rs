@@ -8,6 +8,7 @@
 mod answer;
 mod content_in;
 mod content_out;
+mod models;
 mod request_in;
 mod request_out;
 mod stream_in;

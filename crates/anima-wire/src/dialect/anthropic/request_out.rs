@@ -6,6 +6,7 @@
 //! Sources: `b-outbound-chat` B.3, `c-conversion` C.1, C.2, C.4, C.5.
 
 use super::content_out;
+use super::models::Sampling as Takes;
 use crate::canonical::{
     Cache, Carried, Dropped, Effort, Format, Issuer, Refusal, Request, Role, ToolChoice, Turn,
     paired,
@@ -73,7 +74,7 @@ pub(crate) fn write(request: &Request<'_>, target: Target<'_>) -> Result<Carried
     tools(&mut w, request);
     tool_choice(&mut w, request);
     thinking(&mut w, &shaped);
-    sampling(&mut w, &shaped, &mut dropped);
+    sampling(&mut w, &shaped, Takes::of(target.model), &mut dropped);
     if let Some(user) = &request.user {
         w.key("metadata").object();
         w.key("user_id").string(user);
@@ -279,10 +280,10 @@ fn thinking(w: &mut Writer, shaped: &Shaped<'_, '_>) {
     w.end_object();
 }
 
-fn sampling(w: &mut Writer, shaped: &Shaped<'_, '_>, dropped: &mut Dropped) {
+fn sampling(w: &mut Writer, shaped: &Shaped<'_, '_>, takes: Takes, dropped: &mut Dropped) {
     let sampling = &shaped.request.sampling;
-    if shaped.thinking.is_on() {
-        // Refused next to thoughts.
+    if shaped.thinking.is_on() || takes == Takes::None {
+        // Refused next to thoughts, and by the newest models at all.
         dropped.note_if(sampling.temperature.is_some(), "temperature");
         dropped.note_if(sampling.top_p.is_some(), "top_p");
         dropped.note_if(sampling.top_k.is_some(), "top_k");
@@ -290,7 +291,9 @@ fn sampling(w: &mut Writer, shaped: &Shaped<'_, '_>, dropped: &mut Dropped) {
         let too_hot = |number: &str| number.parse::<f64>().is_ok_and(|number| number > 1.0);
         let clamped = |number| if too_hot(number) { "1" } else { number };
         w.maybe_raw("temperature", sampling.temperature.map(clamped));
-        w.maybe_raw("top_p", sampling.top_p);
+        let excluded = takes == Takes::OneOfTwo && sampling.temperature.is_some();
+        dropped.note_if(excluded && sampling.top_p.is_some(), "top_p");
+        w.maybe_raw("top_p", sampling.top_p.filter(|_| !excluded));
         w.maybe_raw("top_k", sampling.top_k);
     }
     dropped.note_if(sampling.seed.is_some(), "seed");
