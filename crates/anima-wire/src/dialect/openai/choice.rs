@@ -27,6 +27,11 @@ pub struct Tally {
     texts: usize,
     /// Where the last of them stands in it, without its quotes.
     place: (usize, usize),
+    /// What they stand in.
+    holder: Holder,
+    /// Whether text has come in pieces: then a whole `message` behind them says it again, as
+    /// `MiniMax` ends its streams.
+    pieces: bool,
 }
 
 impl Tally {
@@ -41,6 +46,8 @@ impl Tally {
             keep_bytes,
             texts: 0,
             place: (0, 0),
+            holder: Holder::Other,
+            pieces: false,
         }
     }
 
@@ -52,6 +59,7 @@ impl Tally {
             bytes: self.bytes,
             kept_bytes: self.text.len(),
             dropped_bytes: self.dropped_bytes,
+            pieces: self.pieces,
         }
     }
 
@@ -61,6 +69,7 @@ impl Tally {
         self.bytes = mark.bytes;
         self.text.truncate(mark.kept_bytes);
         self.dropped_bytes = mark.dropped_bytes;
+        self.pieces = mark.pieces;
     }
 
     /// Where the one text of the last document stands in it. `None` when there were more or none.
@@ -71,6 +80,7 @@ impl Tally {
     /// Adds text that was generated and in which nothing is escaped.
     pub(crate) fn add_plain(&mut self, text: &str) {
         self.content |= !text.is_empty();
+        self.pieces |= self.holder == Holder::Delta && !text.is_empty();
         self.bytes += text.len();
         if self.text.len() + text.len() <= self.keep_bytes {
             self.text.push_str(text);
@@ -85,6 +95,7 @@ impl Tally {
             return;
         }
         self.content = true;
+        self.pieces |= self.holder == Holder::Delta;
         let bytes = text.raw().len();
         self.bytes += bytes;
         if self.text.len() + bytes <= self.keep_bytes {
@@ -95,6 +106,16 @@ impl Tally {
     }
 }
 
+/// What a text stands in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Holder {
+    /// A piece of the answer.
+    Delta,
+    /// All of it, or a completion.
+    #[default]
+    Other,
+}
+
 /// Where a tally stood.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark {
@@ -102,6 +123,7 @@ pub(crate) struct Mark {
     bytes: usize,
     kept_bytes: usize,
     dropped_bytes: usize,
+    pieces: bool,
 }
 
 /// What stands in `choices`.
@@ -126,7 +148,12 @@ pub fn read(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<Option<Choices
     let is_array = cursor.elements(|cursor| {
         choices.count += 1;
         cursor.members(|cursor, name| match name.raw() {
-            b"delta" | b"message" => message(cursor, tally),
+            b"message" if tally.pieces => cursor.value().map(|_| ()),
+            b"delta" | b"message" => {
+                let is_piece = name.raw() == b"delta";
+                tally.holder = if is_piece { Holder::Delta } else { Holder::Other };
+                message(cursor, tally)
+            }
             b"text" => string(cursor, tally),
             b"finish_reason" => {
                 let word = cursor.value()?.text().filter(|word| !word.is_empty());

@@ -38,6 +38,11 @@ struct Running {
     open: Option<(usize, Prose)>,
     calls: Vec<Call>,
     stop: Option<Stop>,
+    /// Whether anything has been said.
+    has_said: bool,
+    /// Whether it came in pieces: then a whole message behind them says it again, as `MiniMax` ends
+    /// its streams.
+    by_piece: bool,
 }
 
 /// Kinds of running text.
@@ -111,8 +116,11 @@ impl Reader {
         if let Some(told) = node.get("logprobs").and_then(logprobs::read) {
             sink.take(Event::Logprobs(number, told.into()));
         }
-        if let Some(delta) = node.get("delta").or_else(|| node.get("message")) {
+        if let Some(delta) = node.get("delta") {
             running.delta(number, delta, parts, sink);
+            running.by_piece = running.has_said;
+        } else if let Some(whole) = node.get("message").filter(|_| !running.by_piece) {
+            running.delta(number, whole, parts, sink);
         }
         if let Some(word) = node.text_of("finish_reason").filter(|word| !word.is_empty()) {
             running.stop = Some(stop_of(&word));
@@ -181,6 +189,7 @@ impl Running {
             Some((part, open)) if open == kind => part,
             _ => {
                 self.close_prose(sink);
+                self.has_said = true;
                 let part = next(parts);
                 let opening = match kind {
                     Prose::Text => Opening::Text,
@@ -240,6 +249,7 @@ impl Running {
             Some(call) => call.part,
             None if self.calls.len() < CALLS_MAX => {
                 self.close_prose(sink);
+                self.has_said = true;
                 let part = next(parts);
                 let id = id.unwrap_or_else(|| Cow::Owned(ids.id(part)));
                 self.calls.push(Call { index, id: id.clone().into_owned(), part });
