@@ -55,8 +55,8 @@ mod spread; // how far a change has come
 mod tasks; // calls that their callers do not wait for
 pub mod token_groups; // sets of keys
 mod trueup; // what providers report late
-mod typed;
-mod usage; // what calls used, cost and were charged // JSON to types, with the path of the first bad member
+mod typed; // JSON to types, with the path of the first bad member
+mod usage; // what calls used, cost and were charged
 
 pub use endpoints::router;
 pub use openapi::document as openapi;

@@ -31,8 +31,8 @@ const FIRST_SLICE_MS: i64 = 3_600_000;
 const QUICK: Duration = Duration::from_millis(500);
 const SLOW: Duration = Duration::from_secs(3);
 
-/// Until a report is given up, so that it does not keep old rows alive for long: a million calls and
-/// more can be added up by then.
+/// Until a report is given up, so that it does not keep old rows alive for long: a million calls
+/// and more can be added up by then.
 const WITHIN: Duration = Duration::from_mins(1);
 
 /// Reads what calls used.

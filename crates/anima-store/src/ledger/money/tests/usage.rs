@@ -70,8 +70,9 @@ async fn close(desk: &Desk, open: &Hold, settlement: Settlement) {
     desk.ledger.settle(settlement).await.unwrap();
 }
 
-/// Sales with a fallback, in another currency, of nothing; a failure with and without a cost; a call
-/// that runs; a refund, corrections up and down. Two apps, three keys, two aliases, three hours.
+/// Sales with a fallback, in another currency, of nothing; a failure with and without a cost; a
+/// call that runs; a refund, corrections up and down. Two apps, three keys, two aliases, three
+/// hours.
 async fn busy(desk: &Desk) {
     desk.ledger.post(topup(901, "acme", 10_000)).await.unwrap();
     desk.ledger.post(topup(902, "other", 10_000)).await.unwrap();

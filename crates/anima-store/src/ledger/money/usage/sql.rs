@@ -175,7 +175,8 @@ macro_rules! legs {
             JOIN account s ON s.id = l.credit_id
             LEFT JOIN home o ON o.id = c.id
             LEFT JOIN tried t ON t.id = c.id AND t.n = COALESCE(l.attempt, o.n)
-            WHERE j.subject = c.id AND l.journal = j.id AND COALESCE(t.wanted, $12 = '' AND $13 = '')
+            WHERE j.subject = c.id AND l.journal = j.id
+                AND COALESCE(t.wanted, $12 = '' AND $13 = '')
             GROUP BY 1, 2, 3, 4, 5, 6, 7"
         )
     };
