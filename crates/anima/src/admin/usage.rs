@@ -39,7 +39,7 @@ const QUERY: &[&str] =
     &["group_by", "from", "to", "channel", "model", "alias", "app", "key", "after", "limit"];
 
 const GROUPS: &str =
-    "of channel, model, alias, app, key, and at most one of hour, day, month, with commas between";
+    "some of channel,model,alias,app,key and at most one of hour,day,month, with commas between";
 
 /// What `after` begins with: what the page before was asked for.
 type Cursor = (String, i64, i64, [String; 7]);

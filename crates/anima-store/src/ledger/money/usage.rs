@@ -26,10 +26,11 @@ mod sql;
 
 /// How much of a period is added up at first. What a database sorts, SQLite keeps in memory, and a
 /// PostgreSQL ends a statement after 30 s: so a slice is twice the last one while those are quick,
-/// and half of it when one was slow. A slow one is about 100,000 calls.
+/// and half of it when one was slow. A slow one is some 200,000 calls; many small ones would be
+/// slow, too, for a PostgreSQL may read whole tables for each.
 const FIRST_SLICE_MS: i64 = 3_600_000;
-const QUICK: Duration = Duration::from_millis(500);
-const SLOW: Duration = Duration::from_secs(3);
+const QUICK: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_secs(6);
 
 /// Until a report is given up, so that it does not keep old rows alive for long: a million calls
 /// and more can be added up by then.
@@ -439,6 +440,9 @@ impl Work for UsageOf {
 
     async fn run(&self, session: &mut Session<'_>) -> Result<Self::Output, Failed> {
         let began = Instant::now();
+        if session.is_postgres() {
+            session.query(sql::INTERPRETED, &[]).await?;
+        }
         let (mut from, mut slice_ms) = (self.starts(), FIRST_SLICE_MS);
         let mut lines = BTreeMap::new();
         while from < self.to && !self.is_full(&lines, from) {
@@ -462,5 +466,20 @@ impl Work for UsageOf {
 impl UsageReports for Books {
     async fn usage(&self, of: UsageOf) -> Result<UsagePage, UsageError> {
         self.run(of).await?.ok_or(UsageError::TooLong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_grow_while_they_are_quick_and_shrink_when_they_are_slow() {
+        let after = |took| next_slice_ms(FIRST_SLICE_MS, took);
+        assert_eq!(after(Duration::ZERO), 2 * FIRST_SLICE_MS);
+        assert_eq!((after(QUICK), after(SLOW)), (FIRST_SLICE_MS, FIRST_SLICE_MS));
+        assert_eq!(after(SLOW * 2), FIRST_SLICE_MS / 2);
+        assert_eq!(next_slice_ms(1_000, SLOW * 2), 1_000);
+        assert_eq!(next_slice_ms(i64::MAX, Duration::ZERO), i64::MAX);
     }
 }

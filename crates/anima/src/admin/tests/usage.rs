@@ -175,7 +175,13 @@ async fn what_cannot_be_asked_is_refused_by_name() {
         assert_eq!(refused.refusal(), (400, "invalid_member", member), "{query}");
     }
     let named = desk.get("/usage?group_by=chanel").await;
-    assert!(named.text.contains("of channel, model, alias, app, key"), "{}", named.text);
+    assert!(
+        named.text.contains(
+            "expected some of channel,model,alias,app,key and at most one of hour,day,month"
+        ),
+        "{}",
+        named.text
+    );
     assert_eq!(
         desk.get("/usage?currency=USD").await.refusal(),
         (400, "unknown_member", "currency")

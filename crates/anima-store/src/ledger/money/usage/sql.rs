@@ -21,6 +21,9 @@ pub(super) const ATTEMPTS: i64 = 3;
 /// newer version wrote may come on top.
 pub(super) const ROWS_OF_LINE: u32 = 64;
 
+/// For the transaction: compiling the query takes a PostgreSQL two seconds, more than it saves.
+pub(super) const INTERPRETED: &str = "SELECT set_config('jit', 'off', true)";
+
 /// The first call of all wallets, or of one, from an instant on: one look into the index for each.
 pub(super) const FIRST_CALL: &str = "
     SELECT min(began.at) FROM (
