@@ -1,6 +1,7 @@
 //! Files as they are published, cut short, and the mistakes that are in them.
 
 use anima_core::money::Currency;
+use proptest::prelude::*;
 
 use super::bounds::{self, Doubt};
 use super::*;
@@ -194,4 +195,51 @@ fn fees_for_a_providers_own_tools_are_prices_by_the_piece() {
         "file_search_cost_per_1k_calls": 2.5, "code_interpreter_cost_per_session": 0.03}}"#;
     let listed = read(json).unwrap();
     assert_eq!(shown(&listed[0]), "code_sessions 0.03/1, file_search_calls 2.5/1000");
+}
+
+/// What mistakes are made of: marks of the formats, and numbers that fit nothing.
+const SPLINTERS: [&str; 18] = [
+    ",",
+    "\"",
+    "\n",
+    "\r\n",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    "\\",
+    "-",
+    ".",
+    "e400",
+    "1e-400",
+    "NaN",
+    "99999999999999999999999",
+    "0.00000000000000000000001",
+    "\u{feff}",
+];
+
+proptest! {
+    /// Whatever a file says, it is read or refused, what is read is no negative price, and all that
+    /// is asked about it has an answer.
+    #[test]
+    fn no_file_breaks_the_reader(
+        is_table in any::<bool>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..30usize, 0..18usize), 0..8),
+    ) {
+        let mut text: Vec<char> = if is_table { CSV } else { JSON }.chars().collect();
+        for (at, cut, splinter) in edits {
+            let at = at.index(text.len().max(1)).min(text.len());
+            let end = at.saturating_add(cut).min(text.len());
+            text.splice(at..end, SPLINTERS[splinter].chars());
+        }
+        let text: String = text.into_iter().collect();
+        for one in read(&text).unwrap_or_default() {
+            bounds::of(&one.meters);
+            for price in &one.meters {
+                prop_assert!(!price.amount.to_string().starts_with('-'), "{}", shown(&one));
+                prop_assert!(price.per > 0, "{}", shown(&one));
+            }
+        }
+    }
 }
