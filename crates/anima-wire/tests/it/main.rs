@@ -127,7 +127,8 @@ impl Case {
     }
 
     fn run(&self) {
-        assert!(self.read("note.md").is_some(), "{} lacks note.md", self.folder.display());
+        let note = String::from_utf8(self.read("note.md").unwrap_or_default()).unwrap();
+        assert!(note.contains(" 20"), "{}: a note with source and year", self.folder.display());
         let body = Bytes::from(self.read("request.json").unwrap());
         let mut request = match self.parse(body) {
             Ok(request) => request,
