@@ -60,12 +60,31 @@ fn too_dear(meters: &[MeterPrice], meter: Meter, most: &str) -> Vec<Doubt> {
     own.filter(is_above).map(say).collect()
 }
 
-/// What is read from a cache is never dearer than what is not.
-fn dear_cache(meters: &[MeterPrice]) -> Option<Doubt> {
-    let rate = |meter| find(meters, meter, &When::default())?.rate(Currency::USD).ok();
-    let (cached, input) = (rate(Meter::CachedInputTokens)?, rate(Meter::InputTokens)?);
-    let doubt = || Doubt::Odd("cached_input_tokens are dearer than input_tokens".to_owned());
-    is_over(cached, input, 1).then(doubt)
+/// What is read from a cache is never dearer than what is not: under no circumstances that either
+/// of the two has a price for. Where one has none of its own, its base price holds.
+fn dear_cache(meters: &[MeterPrice]) -> Vec<Doubt> {
+    let (cache, prompt) = (Meter::CachedInputTokens, Meter::InputTokens);
+    let rate = |meter, when: &When| {
+        let own = find(meters, meter, when).or_else(|| find(meters, meter, &When::default()));
+        own?.rate(Currency::USD).ok()
+    };
+    let mut dear: Vec<&When> = Vec::new();
+    for price in meters.iter().filter(|price| price.meter == cache || price.meter == prompt) {
+        let is_dear = || {
+            let (cached, input) = (rate(cache, &price.when)?, rate(prompt, &price.when)?);
+            Some(is_over(cached, input, 1))
+        };
+        if !dear.contains(&&price.when) && is_dear() == Some(true) {
+            dear.push(&price.when);
+        }
+    }
+    let say = |when: &When| {
+        let tier = when.service_tier.as_ref().map(|tier| format!(" in the tier {tier}"));
+        let length = when.input_tokens_over.map(|over| format!(" above {over} tokens"));
+        let (tier, length) = (tier.unwrap_or_default(), length.unwrap_or_default());
+        Doubt::Odd(format!("cached_input_tokens are dearer than input_tokens{tier}{length}"))
+    };
+    dear.into_iter().map(say).collect()
 }
 
 /// A rate for the unit and one for its tokens are two prices of one thing, of which the file does

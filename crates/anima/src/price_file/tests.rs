@@ -126,15 +126,38 @@ fn meters(pairs: &[(&str, &str)]) -> Vec<MeterPrice> {
     pairs.iter().map(one).collect()
 }
 
+fn said(meters: &[MeterPrice]) -> String {
+    let text = bounds::of(meters).into_iter().map(|doubt| match doubt {
+        Doubt::Wrong(text) => format!("wrong: {text}"),
+        Doubt::Odd(text) => text,
+    });
+    text.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn a_cache_is_not_dearer_than_the_prompt_above_a_length_or_in_a_tier() {
+    let at = |meter: &str, amount: &str, over: Option<u64>, tier: Option<&str>| {
+        let when = When { input_tokens_over: over, service_tier: tier.map(str::to_owned) };
+        price(Meter::parse(meter).unwrap(), 1_000_000, amount.to_owned(), when)
+    };
+    let tiers = [
+        at("input_tokens", "2", None, None),
+        at("cached_input_tokens", "0.2", None, None),
+        at("input_tokens", "4", Some(200_000), None),
+        at("cached_input_tokens", "5", Some(200_000), None),
+        at("input_tokens", "0.1", None, Some("flex")),
+        at("cached_input_tokens", "1", None, Some("priority")),
+    ];
+    assert_eq!(
+        said(&tiers),
+        "cached_input_tokens are dearer than input_tokens above 200000 tokens; \
+         cached_input_tokens are dearer than input_tokens in the tier flex"
+    );
+}
+
 #[test]
 fn mistakes_are_doubted() {
-    let doubts = |pairs: &[(&str, &str)]| {
-        let text = bounds::of(&meters(pairs)).into_iter().map(|doubt| match doubt {
-            Doubt::Wrong(text) => format!("wrong: {text}"),
-            Doubt::Odd(text) => text,
-        });
-        text.collect::<Vec<_>>().join("; ")
-    };
+    let doubts = |pairs: &[(&str, &str)]| said(&meters(pairs));
     assert_eq!(doubts(&[("input_tokens", "60"), ("output_tokens", "300")]), "");
     assert_eq!(doubts(&[("input_tokens", "-1")]), "wrong: input_tokens is negative: -1");
     assert_eq!(doubts(&[("input_tokens", "0"), ("output_tokens", "1")]), "input_tokens is free");

@@ -3,8 +3,9 @@
 //! Vendors nest counts in one another, under several names, and some lie. Invariant: the meters of
 //! a report add up to the provider's totals, none is negative or above [`Usage::LIMIT`], and
 //! totals that had to be bent are flagged as suspect; parts of the prompt that overlap are not.
-//! Reasoning is part of the completion unless the total says otherwise (xAI). Sources: `a-inbound`
-//! A.1.3, `b-outbound-chat` B.2.
+//! Reasoning is part of the completion unless the total says otherwise (xAI), or stands beside it
+//! with what was read of the web (Perplexity). Sources: `a-inbound` A.1.3, `b-outbound-chat` B.2,
+//! Perplexity's pricing page (read November 2026).
 
 use anima_core::usage::{Meter, Usage};
 
@@ -100,6 +101,10 @@ struct Counts {
     input_audio: Count,
     input_image: Count,
     reasoning: Count,
+    /// The same beside the details, where Perplexity has it.
+    reasoning_apart: Count,
+    /// What Perplexity read of the pages that it cites, which is paid like the prompt.
+    citations: Count,
     output_audio: Count,
     output_image: Count,
     /// Searches of the web, or the sources that they found: xAI's and Perplexity's.
@@ -178,7 +183,8 @@ pub fn read(cursor: &mut Cursor<'_>) -> Result<Report, Error> {
             | b"num_cached_tokens"
             | b"cache_read_input_tokens" => &mut counts.cached,
             b"cache_creation_input_tokens" => &mut counts.cache_write,
-            b"reasoning_tokens" => &mut counts.reasoning,
+            b"reasoning_tokens" => &mut counts.reasoning_apart,
+            b"citation_tokens" => &mut counts.citations,
             b"num_sources_used" | b"num_search_queries" => &mut counts.searches,
             b"prompt_tokens_details"
             | b"prompt_token_details"
@@ -256,10 +262,18 @@ impl Counts {
 
     /// Splits two totals into their parts.
     fn split(&self, prompt: u64, completion: u64, total: Option<u64>) -> Report {
-        let reasoning = self.reasoning.value().unwrap_or(0);
+        let told = self.reasoning.or(self.reasoning_apart);
+        let reasoning = told.value().unwrap_or(0);
         let sum = prompt.saturating_add(completion);
-        let outside = reasoning > 0 && total == Some(sum.saturating_add(reasoning));
+        let is_in_total = reasoning > 0 && total == Some(sum.saturating_add(reasoning));
+        // Perplexity's total leaves out what it does not call completion.
+        let apart = self.reasoning_apart.value().unwrap_or(0);
+        let is_apart = self.reasoning.value().is_none()
+            && (self.citations.value().is_some() || apart > completion)
+            && total.is_none_or(|total| total == sum);
+        let outside = is_in_total || is_apart;
         let mut suspect = !outside && total.is_some_and(|total| total != sum);
+        let prompt = prompt.saturating_add(self.citations.value().unwrap_or(0));
         let completion = if outside { completion.saturating_add(reasoning) } else { completion };
         let is_absurd = |count: &Count| count.value().is_some_and(|count| count > Usage::LIMIT);
         suspect |= completion > Usage::LIMIT || self.all().iter().any(is_absurd);
@@ -276,7 +290,7 @@ impl Counts {
         .split();
         let mut left = completion.min(Usage::LIMIT);
         for (meter, count) in [
-            (Meter::ReasoningTokens, self.reasoning),
+            (Meter::ReasoningTokens, told),
             (Meter::OutputAudioTokens, self.output_audio),
             (Meter::OutputImageTokens, self.output_image),
         ] {
@@ -290,7 +304,7 @@ impl Counts {
         Report { usage: Some(usage), suspect }
     }
 
-    fn all(&self) -> [Count; 11] {
+    fn all(&self) -> [Count; 13] {
         [
             self.prompt,
             self.completion,
@@ -300,6 +314,8 @@ impl Counts {
             self.input_audio,
             self.input_image,
             self.reasoning,
+            self.reasoning_apart,
+            self.citations,
             self.output_audio,
             self.output_image,
             self.searches,
@@ -365,6 +381,32 @@ mod tests {
             [(Meter::InputTokens, 10), (Meter::OutputTokens, 1), (Meter::ReasoningTokens, 4)];
         check(&usage(15), false, &inside);
         check(&usage(16), true, &inside);
+    }
+
+    #[test]
+    fn what_perplexity_thinks_and_reads_is_beside_its_totals() {
+        let usage = |total: u64, rest: &str| {
+            format!(
+                r#"{{"prompt_tokens":33,"completion_tokens":7163,"total_tokens":{total}{rest}}}"#
+            )
+        };
+        let rest = r#","citation_tokens":19710,"num_search_queries":42,"reasoning_tokens":71985"#;
+        let all = [
+            (Meter::InputTokens, 33 + 19_710),
+            (Meter::OutputTokens, 7_163),
+            (Meter::ReasoningTokens, 71_985),
+            (Meter::SearchCalls, 42),
+        ];
+        check(&usage(7_196, rest), false, &all);
+        let short = r#","citation_tokens":9,"reasoning_tokens":100"#;
+        let less =
+            [(Meter::InputTokens, 42), (Meter::OutputTokens, 7_163), (Meter::ReasoningTokens, 100)];
+        check(&usage(7_196, short), false, &less);
+        // Of others it is inside, wherever it stands.
+        let inside =
+            [(Meter::InputTokens, 33), (Meter::OutputTokens, 7_063), (Meter::ReasoningTokens, 100)];
+        check(&usage(7_196, r#","reasoning_tokens":100"#), false, &inside);
+        check(&usage(7_196, r#","reasoning_tokens":100,"citation_tokens":null"#), false, &inside);
     }
 
     #[test]
