@@ -80,6 +80,11 @@ impl StreamDecoder {
         Self { frames: Some(frames), ..self }
     }
 
+    /// Whether the stream may also come as one JSON array, which is called `application/json`.
+    pub fn takes_arrays(&self) -> bool {
+        matches!(&self.kind, Kind::Converting(stream) if stream.takes_arrays())
+    }
+
     /// Takes the next bytes and appends what may go to the client now: complete events, in order,
     /// without the terminator. Bytes after the terminator are ignored.
     ///

@@ -90,6 +90,11 @@ impl Converting {
         }
     }
 
+    /// Whether the provider's dialect has streams that are one array.
+    pub(super) const fn takes_arrays(&self) -> bool {
+        self.elements.is_some()
+    }
+
     /// Takes the next bytes.
     pub(super) fn push(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) -> Result<(), Failure> {
         if self.core.is_done {

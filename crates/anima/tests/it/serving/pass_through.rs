@@ -18,6 +18,7 @@ use crate::testapp::{TestApp, on_both};
 
 on_both! {
     a_body_reaches_the_provider_byte_for_byte;
+    a_stream_that_comes_as_an_array_is_a_stream;
     only_the_model_is_replaced_where_it_differs;
     a_stream_asks_the_provider_for_usage_and_changes_nothing_else;
     nothing_of_the_callers_own_reaches_the_provider;
@@ -68,6 +69,28 @@ async fn keeping(app: &TestApp) -> Kept {
     app.alias("same", "chat", &[("keeper", "same")]).await;
     app.alias("other", "chat", &[("keeper", "its \"own\" name")]).await;
     kept
+}
+
+/// What Gemini streams without `alt=sse`, or behind a server that takes it away.
+const ARRAY: &str = r#"[{"candidates":[{"content":{"parts":[{"text":"Hel"}],"role":"model"}}],
+"responseId":"r"},
+{"candidates":[{"content":{"parts":[{"text":"lo."}],"role":"model"},"finishReason":"STOP"}],
+"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":2,"totalTokenCount":7}}]"#;
+
+async fn a_stream_that_comes_as_an_array_is_a_stream(app: &TestApp) {
+    let answer = async || ([("content-type", "application/json; charset=UTF-8")], ARRAY);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum_serve(listener, Router::new().fallback(answer)));
+    app.channel("arrays", "k", json!({"provider": "gemini", "base_url": base_url})).await;
+    app.alias("listed", "chat", &[("arrays", "gemini-2.5-flash")]).await;
+    let reply = app.ask_stream("listed").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let text = reply.text();
+    assert!(text.contains(r#""content":"Hel""#) && text.contains(r#""content":"lo.""#), "{text}");
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    let legs = app.legs(&reply).await;
+    assert!(!legs.is_empty() && legs.iter().all(|leg| !leg.estimate), "by the report");
 }
 
 async fn axum_serve(listener: TcpListener, routes: Router) {
