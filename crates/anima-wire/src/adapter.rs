@@ -16,6 +16,7 @@ mod openai_compatible;
 mod openai_responses;
 mod passed; // in the client's own dialect
 pub mod presets; // vendors that need no adapter of their own
+mod ranking; // documents in order, in the forms that vendors have
 mod retry_after;
 mod sound; // what speaking and hearing come to
 mod stream;

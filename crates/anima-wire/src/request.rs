@@ -93,6 +93,16 @@ impl Endpoint {
     }
 }
 
+/// In which form a client asks for a rerank and reads it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ranking {
+    /// Jina's (`/v1/rerank`), with what was billed as Cohere tells it.
+    #[default]
+    Jina,
+    /// Cohere's (`/v2/rerank`).
+    Cohere,
+}
+
 /// A call that was read and found in order.
 #[derive(Debug, Clone)]
 pub struct CallRequest {
@@ -105,6 +115,8 @@ pub struct CallRequest {
     /// Whether the answer is a list: a stream that is to be one JSON array, as for Gemini without
     /// `alt=sse`, or the vectors of `batchEmbedContents`.
     pub as_array: bool,
+    /// Of a rerank: the form of the answer. Jina's until it is set.
+    pub ranking: Ranking,
     /// The alias. Not empty.
     pub model: String,
     /// Whether the answer is to be streamed. Never for embeddings.
@@ -180,6 +192,7 @@ impl CallRequest {
             dialect: Dialect::OpenAiChat,
             created_s: 0,
             as_array: false,
+            ranking: Ranking::Jina,
             model: read.model,
             stream: read.stream,
             include_usage: read.places.asks_for_usage(),
@@ -232,6 +245,7 @@ impl CallRequest {
             dialect,
             created_s: 0,
             as_array: false,
+            ranking: Ranking::Jina,
             model: read.model,
             stream: read.stream,
             include_usage: true,
@@ -263,6 +277,7 @@ impl CallRequest {
             dialect: Dialect::Gemini,
             created_s: 0,
             as_array: is_list,
+            ranking: Ranking::Jina,
             model: read.model,
             stream: false,
             include_usage: true,

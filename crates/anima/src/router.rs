@@ -49,7 +49,7 @@ fn data_plane(plane: Arc<Plane>) -> Router {
             .route(&path("/models/{*id}"), get(openai::models::one).post(gemini::call));
     }
     router
-        .route("/v2/rerank", post(openai::rerank))
+        .route("/v2/rerank", post(openai::rerank_of_cohere))
         .route("/v1beta/models", get(gemini::models))
         .route("/v1beta/models/{*call}", get(gemini::model).post(gemini::call))
         .fallback(serve::unknown)

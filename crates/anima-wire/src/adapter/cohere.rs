@@ -12,10 +12,10 @@ use http::header::HeaderMap;
 use super::embedding::{self, Form};
 use super::openai_compatible::OPENAI_COMPATIBLE;
 use super::{
-    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
+    Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder, ranking,
 };
 use crate::canonical::Refusal;
-use crate::request::{CallRequest, Endpoint};
+use crate::request::{CallRequest, Endpoint, Ranking};
 
 /// The adapter.
 #[derive(Debug)]
@@ -34,6 +34,10 @@ impl Adapter for Cohere {
         if request.endpoint == Endpoint::Embeddings {
             let carried = embedding::to_form(Form::Cohere, request, to.model)?;
             return Ok(Encoded::carried("/v2/embed", carried));
+        }
+        if request.endpoint == Endpoint::Rerank && request.ranking == Ranking::Jina {
+            let carried = ranking::write(ranking::Form::Cohere, request, to.model)?;
+            return Ok(Encoded::carried("/v2/rerank", carried));
         }
         let mut encoded = OPENAI_COMPATIBLE.encode(request, to)?;
         encoded.path = if request.endpoint == Endpoint::Rerank {

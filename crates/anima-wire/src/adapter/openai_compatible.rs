@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use super::passed::passed;
 use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
-    classified, convert, embedding, presets, retry_after, secure,
+    classified, convert, embedding, presets, ranking, retry_after, secure,
 };
 use crate::canonical::Refusal;
 use crate::dialect::Dialect;
@@ -52,6 +52,9 @@ impl Adapter for OpenAiCompatible {
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
         let upstream_model = to.model;
         let path = request.endpoint.path();
+        if let (Endpoint::Rerank, Some(form)) = (request.endpoint, ranking::Form::at(to.base_url)) {
+            return Ok(Encoded::carried(path, ranking::write(form, request, upstream_model)?));
+        }
         if request.dialect == Dialect::OpenAiChat {
             // Models of OpenAI's that reason refuse the older name; many who copy know no other.
             let limit = if self.is_openai { NEWER } else { OLDER };
@@ -88,6 +91,9 @@ impl Adapter for OpenAiCompatible {
 
     fn answer(&self, request: &CallRequest, body: &Bytes) -> Result<Answer, Failure> {
         let answer = Answer::read(request, body)?;
+        if request.endpoint == Endpoint::Rerank {
+            return ranking::said(answer, request);
+        }
         let embeds = request.endpoint == Endpoint::Embeddings;
         if request.dialect == Dialect::OpenAiChat && embeds && !self.is_openai {
             // Many who copy the endpoint do not know of packing, and OpenAI's libraries ask for it.

@@ -13,7 +13,7 @@ use http::HeaderValue;
 
 use super::draft::{folds_to, missing, wrong};
 use super::rewrite::{Limits, Places, UsageOption};
-use super::{CallRequest, Endpoint, Error, pictures, sound};
+use super::{CallRequest, Endpoint, Error, Ranking, pictures, sound};
 use crate::dialect::Dialect;
 
 /// Parts that decide about money or routing, or are read here.
@@ -153,6 +153,7 @@ pub(super) fn read(
         dialect: Dialect::OpenAiChat,
         created_s: 0,
         as_array: false,
+        ranking: Ranking::Jina,
         model,
         stream: streams && endpoint == Endpoint::Transcriptions,
         include_usage: true,

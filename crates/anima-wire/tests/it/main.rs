@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anima_core::failure::Failure;
 use anima_wire::adapter::{self, Adapter, Destination, StreamDecoder, neutral_message};
 use anima_wire::dialect::Dialect;
-use anima_wire::request::{CallRequest, Endpoint, Error};
+use anima_wire::request::{CallRequest, Endpoint, Error, Ranking};
 use anima_wire::surface;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -71,7 +71,7 @@ impl Case {
     fn client(&self) -> Dialect {
         let word = self.read("client.txt").unwrap_or_default();
         match String::from_utf8(word).unwrap().trim() {
-            "" => Dialect::OpenAiChat,
+            "" | "cohere" => Dialect::OpenAiChat,
             "anthropic" => Dialect::Anthropic,
             "responses" => Dialect::Responses,
             "gemini" | "gemini stream" | "gemini array" | "gemini vector" | "gemini vectors" => {
@@ -83,7 +83,13 @@ impl Case {
 
     fn parse(&self, body: Bytes) -> Result<CallRequest, Error> {
         match self.client() {
-            Dialect::OpenAiChat => CallRequest::parse(endpoint(&body), body),
+            Dialect::OpenAiChat => {
+                let mut request = CallRequest::parse(endpoint(&body), body)?;
+                if self.read("client.txt").is_some_and(|word| word.starts_with(b"cohere")) {
+                    request.ranking = Ranking::Cohere;
+                }
+                Ok(request)
+            }
             Dialect::Gemini => {
                 let word = self.read("client.txt").unwrap_or_default();
                 if word.starts_with(b"gemini vector") {
@@ -106,7 +112,9 @@ impl Case {
     fn destination<'a>(&self, settings: Option<&'a Map<String, Value>>) -> Destination<'a> {
         let vendor = self.read("vendor.txt").unwrap_or_default();
         let vendor = adapter::presets::lookup(std::str::from_utf8(&vendor).unwrap().trim());
-        let base_url = vendor.map_or("", |vendor| vendor.base_url);
+        let named = self.read("base_url.txt").map(|url| String::from_utf8(url).unwrap());
+        let named = named.map(|url| &*url.trim().to_owned().leak());
+        let base_url = named.or_else(|| vendor.map(|vendor| vendor.base_url)).unwrap_or_default();
         Destination { model: self.model, settings, base_url }
     }
 

@@ -68,9 +68,9 @@ pub async fn call(
 fn vectors(model: &str, is_list: bool) -> Wanted {
     Wanted {
         endpoint: Endpoint::Embeddings,
-        dialect: Dialect::Gemini,
         named: Some((model.to_owned(), false)),
         as_array: is_list,
+        ..Wanted::chat(Dialect::Gemini)
     }
 }
 

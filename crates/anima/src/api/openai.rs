@@ -10,7 +10,7 @@ use axum::extract::State;
 use http::{Request, Response};
 
 use anima_wire::dialect::Dialect;
-use anima_wire::request::Endpoint;
+use anima_wire::request::{Endpoint, Ranking};
 
 use super::Plane;
 use super::serve::{Wanted, serve};
@@ -62,9 +62,15 @@ pub async fn translations(plane: State<Arc<Plane>>, request: Request<Body>) -> R
     serve(plane.0, Wanted::openai(Endpoint::Translations), request).await
 }
 
-/// `POST /v1/rerank` as Jina has it, and `POST /v2/rerank` as Cohere has it.
+/// `POST /v1/rerank`, as Jina has it.
 pub async fn rerank(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
     serve(plane.0, Wanted::openai(Endpoint::Rerank), request).await
+}
+
+/// `POST /v2/rerank`, as Cohere has it.
+pub async fn rerank_of_cohere(plane: State<Arc<Plane>>, request: Request<Body>) -> Response<Body> {
+    let wanted = Wanted { ranking: Ranking::Cohere, ..Wanted::openai(Endpoint::Rerank) };
+    serve(plane.0, wanted, request).await
 }
 
 /// `POST /v1/responses`.

@@ -20,7 +20,7 @@ use anima_core::config::QueueMode;
 use anima_core::failure::Failure;
 use anima_wire::adapter::BETA;
 use anima_wire::dialect::Dialect;
-use anima_wire::request::{self, CallRequest, Endpoint};
+use anima_wire::request::{self, CallRequest, Endpoint, Ranking};
 
 use super::Plane;
 use super::heartbeat::Heartbeat;
@@ -46,17 +46,26 @@ pub(super) struct Wanted {
     pub(super) named: Option<(String, bool)>,
     /// Whether the answer is a list; see [`CallRequest::as_array`].
     pub(super) as_array: bool,
+    /// Of a rerank: the form of the answer.
+    pub(super) ranking: Ranking,
 }
 
 impl Wanted {
     /// An endpoint of the dialect that most clients speak.
     pub(super) const fn openai(endpoint: Endpoint) -> Self {
-        Self { endpoint, dialect: Dialect::OpenAiChat, named: None, as_array: false }
+        let dialect = Dialect::OpenAiChat;
+        Self { endpoint, dialect, named: None, as_array: false, ranking: Ranking::Jina }
     }
 
     /// A chat in any dialect.
     pub(super) const fn chat(dialect: Dialect) -> Self {
-        Self { endpoint: Endpoint::ChatCompletions, dialect, named: None, as_array: false }
+        Self {
+            endpoint: Endpoint::ChatCompletions,
+            dialect,
+            named: None,
+            as_array: false,
+            ranking: Ranking::Jina,
+        }
     }
 
     /// Its short name.
@@ -89,6 +98,7 @@ impl Wanted {
             }
         };
         read.as_array = self.as_array;
+        read.ranking = self.ranking;
         if self.dialect == Dialect::Anthropic {
             let betas = headers.get_all(BETA).iter().filter_map(|names| names.to_str().ok());
             read.betas = betas.collect::<Vec<_>>().join(",");

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use anima_wire::dialect::Dialect;
-use anima_wire::request::Endpoint;
+use anima_wire::request::{Endpoint, Ranking};
 
 use super::super::serve::Wanted;
 use super::pin::Pin;
@@ -47,6 +47,9 @@ struct Head {
     endpoint: String,
     named: Option<(String, bool)>,
     as_array: bool,
+    /// Of a rerank.
+    #[serde(default)]
+    is_cohere: bool,
     headers: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pin: Option<Pin>,
@@ -70,6 +73,7 @@ impl Parcel {
             endpoint: endpoint_name(self.wanted.endpoint, self.wanted.dialect).to_owned(),
             named: self.wanted.named.clone(),
             as_array: self.wanted.as_array,
+            is_cohere: self.wanted.ranking == Ranking::Cohere,
             headers: self.headers.iter().filter_map(text).collect(),
             pin: self.pin.clone(),
         };
@@ -87,7 +91,9 @@ impl Parcel {
         let (head, body) = bytes.split_at_checked(end)?;
         let head: Head = serde_json::from_slice(head).ok()?;
         let (endpoint, dialect) = endpoint_of(&head.endpoint)?;
-        let wanted = Wanted { endpoint, dialect, named: head.named, as_array: head.as_array };
+        let (named, as_array) = (head.named, head.as_array);
+        let ranking = if head.is_cohere { Ranking::Cohere } else { Ranking::Jina };
+        let wanted = Wanted { endpoint, dialect, named, as_array, ranking };
         let header = |(name, value): (String, String)| {
             Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
         };
