@@ -363,6 +363,16 @@ impl CallRequest {
     /// The body for a provider, as segments of the original and what replaces the rest. `member` is
     /// the one that limits the output of a chat where the client named none.
     pub(crate) fn rewrite(&self, upstream_model: &str, member: &'static str) -> Vec<Bytes> {
+        let asks = self.stream && self.endpoint.generates();
+        self.rewritten(upstream_model, (member, asks))
+    }
+
+    /// The same for a provider that reports the usage of a stream unasked.
+    pub(crate) fn rewrite_unasked(&self, upstream_model: &str, member: &'static str) -> Vec<Bytes> {
+        self.rewritten(upstream_model, (member, false))
+    }
+
+    fn rewritten(&self, upstream_model: &str, (member, asks): (&'static str, bool)) -> Vec<Bytes> {
         if let Some(form) = &self.form {
             return form.rewrite(&self.body, upstream_model);
         }
@@ -370,7 +380,7 @@ impl CallRequest {
         let member = if is_chat { member } else { rewrite::OLDER };
         let changes = rewrite::Changes {
             model: (self.model != upstream_model).then_some(upstream_model),
-            stream: self.stream && self.endpoint.generates(),
+            stream: asks,
             output: self.limited_to.map(|tokens| (tokens, member)),
         };
         self.places.rewrite(&self.body, changes)

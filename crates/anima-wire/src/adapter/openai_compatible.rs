@@ -11,6 +11,8 @@
 use anima_core::failure::Failure;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap};
+use memchr::memmem;
+use serde_json::Value;
 
 use super::passed::passed;
 use super::{
@@ -21,7 +23,8 @@ use crate::canonical::Refusal;
 use crate::dialect::Dialect;
 use crate::dialect::openai::chat;
 use crate::dialect::openai::fault::Fault;
-use crate::dialect::openai::quirks::OPENAI as OPENAI_ITSELF;
+use crate::dialect::openai::quirks::{OPENAI as OPENAI_ITSELF, Quirks};
+use crate::json::Outline;
 use crate::request::rewrite::{NEWER, OLDER};
 use crate::request::{CallRequest, Endpoint};
 
@@ -38,6 +41,33 @@ pub(super) static OPENAI: OpenAiCompatible = OpenAiCompatible { name: "openai", 
 /// Anybody else.
 pub(super) static OPENAI_COMPATIBLE: OpenAiCompatible =
     OpenAiCompatible { name: "openai_compatible", is_openai: false };
+
+impl OpenAiCompatible {
+    fn quirks(&self, to: Destination<'_>) -> &'static Quirks {
+        if self.is_openai { &OPENAI_ITSELF } else { presets::quirks(to.base_url) }
+    }
+}
+
+/// The member by which usage of a stream is asked for.
+const OPTIONS: &str = "stream_options";
+
+/// A body without a wish that is refused, as its client may have it; all else as it came. The
+/// usage comes all the same.
+fn unasked(segments: Vec<Bytes>) -> Vec<Bytes> {
+    if !segments.iter().any(|segment| memmem::find(segment, OPTIONS.as_bytes()).is_some()) {
+        return segments;
+    }
+    let whole = segments.concat();
+    let Ok(outline) = Outline::of_request(&whole) else { return segments };
+    let root = outline.root();
+    if root.members().all(|(name, _)| name != OPTIONS) {
+        return segments;
+    }
+    let kept = root.members().filter(|(name, _)| name != OPTIONS);
+    let texts: Vec<String> =
+        kept.map(|(name, value)| format!("{}:{}", Value::from(&*name), value.raw())).collect();
+    vec![Bytes::from(format!("{{{}}}", texts.join(",")))]
+}
 
 impl Adapter for OpenAiCompatible {
     fn name(&self) -> &'static str {
@@ -59,7 +89,11 @@ impl Adapter for OpenAiCompatible {
             // Models of OpenAI's that reason refuse the older name; many who copy know no other.
             let limit = if self.is_openai { NEWER } else { OLDER };
             let content_type = request.content_type().cloned();
-            let segments = request.rewrite(upstream_model, limit);
+            let segments = if self.quirks(to).asks_usage {
+                request.rewrite(upstream_model, limit)
+            } else {
+                unasked(request.rewrite_unasked(upstream_model, limit))
+            };
             let encoded = if request.endpoint == Endpoint::ChatCompletions {
                 passed(path, Dialect::OpenAiChat, segments)
             } else {
@@ -70,7 +104,7 @@ impl Adapter for OpenAiCompatible {
         if request.endpoint == Endpoint::Embeddings {
             return Ok(Encoded::carried(path, embedding::to_openai(request, upstream_model)?));
         }
-        let quirks = if self.is_openai { &OPENAI_ITSELF } else { presets::quirks(to.base_url) };
+        let quirks = self.quirks(to);
         let target = chat::Target { model: upstream_model, is_openai: self.is_openai, quirks };
         let carried = convert(request, |wanted| chat::write_request(wanted, target))?;
         Ok(Encoded::carried(path, carried))
