@@ -29,6 +29,7 @@ use anima_core::failure::{Failure, Source};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
+use memchr::memmem;
 use serde_json::{Map, Value};
 
 pub use answer::{Answer, Told};
@@ -37,7 +38,7 @@ pub use stream::StreamDecoder;
 
 use crate::canonical::{Carried, Dropped, Refusal, Request};
 use crate::dialect::openai::fault::Fault;
-use crate::json::Outline;
+use crate::json::{Node, Outline};
 use crate::request::{CallRequest, Endpoint};
 
 /// Bytes of a provider's message that are shown. Real ones have some hundred.
@@ -264,10 +265,21 @@ const BETA_MEMBER: &str = "context_management";
 
 /// A request of Anthropic's as clouds take it: without some of its members and with one more, all
 /// others byte for byte.
-fn without(body: &[u8], gone: &[&str], (more, dropped): (&str, &mut Dropped)) -> Bytes {
+///
+/// # Errors
+/// When a picture or a document stands elsewhere: clouds fetch nothing (`URL sources are not
+/// supported`, `github.com/anthropics/anthropic-sdk-typescript/issues/1038`).
+fn without(
+    body: &[u8],
+    gone: &[&str],
+    (more, dropped): (&str, &mut Dropped),
+) -> Result<Bytes, Refusal> {
     let Ok(outline) = Outline::read(body) else {
-        return Bytes::copy_from_slice(body);
+        return Ok(Bytes::copy_from_slice(body));
     };
+    if memmem::find(body, b"\"url\"").is_some() && has_address(outline.root()) {
+        return Err(Refusal::unsupported("messages.content.source.url"));
+    }
     let mut out = vec![b'{'];
     out.extend_from_slice(more.as_bytes());
     for (name, value) in outline.root().members().filter(|(name, _)| !gone.contains(&&**name)) {
@@ -281,7 +293,20 @@ fn without(body: &[u8], gone: &[&str], (more, dropped): (&str, &mut Dropped)) ->
         out.extend_from_slice(value.raw().as_bytes());
     }
     out.push(b'}');
-    out.into()
+    Ok(out.into())
+}
+
+/// Whether a block, or one within the result of a tool, is an address.
+fn has_address(root: Node<'_, '_>) -> bool {
+    let is_address = |block: Node<'_, '_>| {
+        block.get("source").and_then(|source| source.get("type")).is_some_and(|kind| kind.is("url"))
+    };
+    let messages = root.get("messages");
+    let contents = messages.iter().flat_map(Node::elements).filter_map(|one| one.get("content"));
+    contents.flat_map(|content| content.elements().collect::<Vec<_>>()).any(|block| {
+        let inner = block.get("content");
+        is_address(block) || inner.iter().flat_map(Node::elements).any(is_address)
+    })
 }
 
 /// Says a request in another dialect, once it is read into the canonical form.

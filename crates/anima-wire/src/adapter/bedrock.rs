@@ -56,7 +56,7 @@ impl Adapter for Invoke {
         let encoded = Anthropic.encode(request, to)?;
         let gone = ["model", "stream", "anthropic_version"];
         let (mut dropped, region) = (encoded.dropped, region(to));
-        let body = without(&encoded.body.concat(), &gone, (VERSION, &mut dropped));
+        let body = without(&encoded.body.concat(), &gone, (VERSION, &mut dropped))?;
         let verb = if request.stream { "invoke-with-response-stream" } else { "invoke" };
         let path = format!("/model/{}/{verb}", in_path(to.model));
         dropped.note_if(encoded.beta.is_some(), BETA);

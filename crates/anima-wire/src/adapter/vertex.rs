@@ -122,7 +122,7 @@ impl Adapter for Claude {
         let encoded = Anthropic.encode(request, to)?;
         let mut dropped = encoded.dropped;
         let gone = ["model", "anthropic_version"];
-        let body = without(&encoded.body.concat(), &gone, (VERSION, &mut dropped));
+        let body = without(&encoded.body.concat(), &gone, (VERSION, &mut dropped))?;
         let verb = if request.stream { "streamRawPredict" } else { "rawPredict" };
         dropped.note_if(encoded.beta.is_some(), BETA);
         Ok(Encoded { dropped, ..Encoded::new(path(to, "anthropic", verb), vec![body]) })
