@@ -71,6 +71,7 @@ static GROQ: Quirks = Quirks {
     choices: false,
     nulls: false,
     replays: false,
+    stops_max: Some(4),
     ..NONE
 };
 /// What is thought stands apart only when that is asked for.
@@ -103,7 +104,9 @@ static OPENROUTER: Quirks = Quirks { thinking: Thinking::Nested, ..NONE };
 static XAI: Quirks =
     Quirks { lacks: &["logit_bias", "top_k", "tools.strict"], maker: Maker::Xai, ..NONE };
 static ZHIPU: Quirks =
-    Quirks { thinking: Thinking::Switch, temperature: Some(("0.01", "0.99")), ..NONE };
+    Quirks { thinking: Thinking::Switch, temperature: INSIDE, nucleus: INSIDE, ..NONE };
+/// Neither end of what others take.
+const INSIDE: Option<(&str, &str)> = Some(("0.01", "0.99"));
 
 /// What the vendor at an address wants otherwise: known by its host, however the path goes on.
 pub(super) fn quirks(base_url: &str) -> &'static Quirks {

@@ -19,7 +19,8 @@ use crate::canonical::{
 use crate::dialect::anthropic::{arguments, plain_id};
 use crate::json::Writer;
 
-/// What the user says first when the conversation begins with the model.
+/// What the user says first when the conversation begins with the model, and what stands for a
+/// turn of nothing.
 const FIRST_WORD: &str = ".";
 
 /// The instructions that stand for a wish for JSON.
@@ -177,10 +178,28 @@ fn messages(
                 block(w, part, points, dropped)?;
             }
         }
+        if !one.parts.iter().any(says) {
+            text(w, FIRST_WORD);
+        }
         w.end_array();
         w.end_object();
     }
     Ok(())
+}
+
+/// Whether a part becomes a block.
+fn says(part: &Part<'_>) -> bool {
+    match &part.body {
+        Body::Reasoning(_) => part.signed_by(Issuer::Anthropic).is_some(),
+        Body::Redacted(sealed) => sealed.issuer == Issuer::Anthropic,
+        Body::Text(_)
+        | Body::Refusal(_)
+        | Body::Image(..)
+        | Body::Audio(..)
+        | Body::Document(..)
+        | Body::ToolUse(_)
+        | Body::ToolResult(_) => !is_blank(part),
+    }
 }
 
 /// Whether a part is a text of nothing, which is refused.

@@ -11,7 +11,8 @@ use super::request_out::{OWN, cache};
 use crate::canonical::{Body, Dropped, Part, Refusal, Role, Signature, Source, ToolUse, Turn};
 use crate::json::{Kind, Outline, Writer};
 
-/// What the user says first when the conversation begins with the model.
+/// What the user says first when the conversation begins with the model, and what stands for a
+/// turn of nothing.
 const FIRST_WORD: &str = ".";
 
 /// Writes all messages into an open array.
@@ -44,10 +45,27 @@ pub(super) fn messages(
                 _ => block(w, part, dropped)?,
             }
         }
+        // What the model is to continue may be nothing yet; all else is refused without a block.
+        if !turn.parts.iter().any(says) && (is_user || !is_last) {
+            block(w, &Part::text(FIRST_WORD), dropped)?;
+        }
         w.end_array();
         w.end_object();
     }
     Ok(())
+}
+
+/// Whether a part becomes a block.
+fn says(part: &Part<'_>) -> bool {
+    match &part.body {
+        Body::Text(text) | Body::Refusal(text) => !text.is_empty(),
+        Body::Reasoning(_) | Body::Redacted(_) => is_own_thought(part),
+        Body::Image(..)
+        | Body::Audio(..)
+        | Body::Document(..)
+        | Body::ToolUse(_)
+        | Body::ToolResult(_) => true,
+    }
 }
 
 /// Whether the part is thoughts that Anthropic will know again.

@@ -17,6 +17,9 @@ use crate::json::{Kind, Outline, Writer};
 /// What Google accepts in the place of a signature that got lost.
 const SIGNATURE_LOST: &str = "skip_thought_signature_validator";
 
+/// What stands for a turn of nothing, which is refused.
+const SILENCE: &str = ".";
+
 /// Writes all contents into an open array.
 pub(super) fn write(
     w: &mut Writer,
@@ -32,6 +35,11 @@ pub(super) fn write(
         w.key("role").string(if turn.role == Role::Assistant { "model" } else { "user" });
         w.key("parts").array();
         let mut media = Vec::new();
+        if !turn.parts.iter().any(says) {
+            w.object();
+            w.key("text").string(SILENCE);
+            w.end_object();
+        }
         for part in &turn.parts {
             if part.as_result().is_none() {
                 shown(w, &mut media, target, dropped)?;
@@ -87,6 +95,11 @@ fn shown(
         w.end_object();
     }
     Ok(())
+}
+
+/// Whether a part goes out.
+fn says(part: &Part<'_>) -> bool {
+    !(is_foreign_thought(part) || (part.as_text() == Some("") && part.signature.is_none()))
 }
 
 /// Whether the part is thoughts that Google did not have.

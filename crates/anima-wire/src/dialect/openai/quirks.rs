@@ -39,6 +39,10 @@ pub struct Quirks {
     pub must_call: Option<&'static str>,
     /// The bounds of a temperature, where they are not 0 and 2.
     pub temperature: Option<(&'static str, &'static str)>,
+    /// The bounds of a nucleus, where they are not 0 and 1.
+    pub nucleus: Option<(&'static str, &'static str)>,
+    /// How many texts at which to stop it takes, where that is known.
+    pub stops_max: Option<usize>,
     /// Whether the ids of calls are nine letters or digits.
     pub short_ids: bool,
     /// Whether content may be null next to calls.
@@ -65,6 +69,8 @@ pub const NONE: Quirks = Quirks {
     seed: "seed",
     must_call: Some("required"),
     temperature: None,
+    nucleus: None,
+    stops_max: None,
     short_ids: false,
     nulls: true,
     replays: true,
@@ -76,7 +82,8 @@ pub const NONE: Quirks = Quirks {
 };
 
 /// OpenAI itself, who has no `top_k` and keeps thoughts to itself.
-pub static OPENAI: Quirks = Quirks { lacks: &["top_k"], replays: false, ..NONE };
+pub static OPENAI: Quirks =
+    Quirks { lacks: &["top_k"], replays: false, stops_max: Some(4), ..NONE };
 
 impl Quirks {
     /// Whether a member can be sent. If not, and if it is there, it is named.
@@ -94,26 +101,14 @@ impl Quirks {
         self.must_call.ok_or_else(|| Refusal::unsupported("tool_choice.required"))
     }
 
-    /// A temperature within the bounds. Numbers that cannot be compared stay as they are.
-    pub(crate) fn warmth<'t>(&self, told: &'t str, dropped: &mut Dropped) -> &'t str
-    where
-        'static: 't,
-    {
-        let Some((least, most)) = self.temperature else { return told };
-        let number = |text: &str| text.parse::<f64>().ok();
-        let (Some(value), Some(low), Some(high)) = (number(told), number(least), number(most))
-        else {
-            return told;
-        };
-        let bounded = if value < low {
-            least
-        } else if value > high {
-            most
-        } else {
-            return told;
-        };
-        dropped.note("temperature");
-        bounded
+    /// A temperature within the bounds.
+    pub(crate) fn warmth<'t>(&self, told: &'t str, dropped: &mut Dropped) -> &'t str {
+        within(self.temperature, ("temperature", told), dropped)
+    }
+
+    /// A nucleus within the bounds.
+    pub(crate) fn nucleus<'t>(&self, told: &'t str, dropped: &mut Dropped) -> &'t str {
+        within(self.nucleus, ("top_p", told), dropped)
     }
 
     /// Writes how much to think.
@@ -166,6 +161,28 @@ impl Quirks {
     }
 }
 
+/// A number within bounds. Numbers that cannot be compared stay as they are.
+fn within<'t>(
+    bounds: Option<(&'static str, &'static str)>,
+    (name, told): (&'static str, &'t str),
+    dropped: &mut Dropped,
+) -> &'t str {
+    let Some((least, most)) = bounds else { return told };
+    let number = |text: &str| text.parse::<f64>().ok();
+    let (Some(value), Some(low), Some(high)) = (number(told), number(least), number(most)) else {
+        return told;
+    };
+    let bounded = if value < low {
+        least
+    } else if value > high {
+        most
+    } else {
+        return told;
+    };
+    dropped.note(name);
+    bounded
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +209,9 @@ mod tests {
             assert_eq!(inside.warmth(told, &mut dropped), sent);
             assert_eq!(dropped.header(), noted, "{told}");
         }
+        let inside = Quirks { nucleus: Some(("0.01", "0.99")), ..NONE };
+        let mut dropped = Dropped::default();
+        assert_eq!((inside.nucleus("1", &mut dropped), &*dropped.header()), ("0.99", "top_p"));
         assert_eq!(NONE.warmth("2", &mut Dropped::default()), "2");
     }
 }

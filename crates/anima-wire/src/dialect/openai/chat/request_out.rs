@@ -219,9 +219,10 @@ fn sampling(
     let (sampling, quirks) = (&request.sampling, target.quirks);
     let habits = target.habits(request);
     let temperature = sampling.temperature.map(|told| quirks.warmth(told, dropped));
+    let nucleus = sampling.top_p.map(|told| quirks.nucleus(told, dropped));
     for (name, value) in [
         ("temperature", temperature),
-        ("top_p", sampling.top_p),
+        ("top_p", nucleus),
         ("top_k", sampling.top_k),
         ("frequency_penalty", sampling.frequency_penalty),
         ("presence_penalty", sampling.presence_penalty),
@@ -237,7 +238,8 @@ fn sampling(
         return Err(Refusal::unsupported("n"));
     }
     w.maybe_number("n", choices);
-    if !request.stop.is_empty() && !habits.stops {
+    let is_over = quirks.stops_max.is_some_and(|most| request.stop.len() > most);
+    if is_over || (!request.stop.is_empty() && !habits.stops) {
         return Err(Refusal::unsupported("stop"));
     }
     if !request.stop.is_empty() {
