@@ -86,16 +86,14 @@ async fn direction(
 ) -> Result<SaleCorrection, config::Error> {
     let is_sale = matches!(settlement.close, Close::Settle { sale: 1.., .. });
     Ok(match told {
-        Told { counts: true, once: true, .. } => SaleCorrection::Delivered,
-        Told { counts: true, key: Some(key), .. }
-            if is_sale && keys.retire(key, settlement.hold).await? =>
-        {
-            SaleCorrection::Delivered
-        }
-        Told { counts: true, .. } => SaleCorrection::BothWays,
         // Of what was withheld a customer is never charged more: what was sold is what was known
         // in time.
         Told { counts: false, .. } => SaleCorrection::DownOnly,
+        Told { once: true, .. } => SaleCorrection::Delivered,
+        Told { key: Some(key), .. } if is_sale && keys.retire(key, settlement.hold).await? => {
+            SaleCorrection::Delivered
+        }
+        Told { .. } => SaleCorrection::BothWays,
     })
 }
 
@@ -118,7 +116,8 @@ async fn correct(
     let correction = Correction { settlement: settlement.clone(), sale, report: None, reference };
     match inner.true_up(correction).await {
         Ok(corrected) => {
-            tracing::warn!(%id, given_back = corrected.given_back, "settled late: corrected");
+            let (given_back, is_keyed) = (corrected.given_back, spooled.told.key.is_some());
+            tracing::warn!(%id, given_back, ?sale, is_keyed, "settled late: corrected");
             observer.corrected();
             Fate::Done
         }
