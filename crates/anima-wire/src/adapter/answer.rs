@@ -161,13 +161,18 @@ impl Answer {
         }
         let answer = from.read_answer(&outline)?;
         let has_failed = answer.choices.iter().any(|choice| choice.stop == Stop::Error);
+        let parts = || answer.choices.iter().flat_map(|choice| &choice.parts);
         let mut facts = Facts::default();
-        answer.choices.iter().flat_map(|choice| &choice.parts).for_each(|part| {
-            facts.note_part(part);
-        });
+        parts().for_each(|part| facts.note_length(part));
         facts.note_report(answer.report);
         let usage = facts.usage().filter(|usage| !usage.is_empty());
         let is_doubtful = usage.is_none() || facts.usage_suspect();
+        // Only then is the text copied, to be counted.
+        let counted = is_doubtful.then(|| {
+            let mut facts = Facts::default();
+            parts().for_each(|part| facts.note_part(part));
+            facts.count_output_tokens()
+        });
         Ok(Self {
             usage,
             told: Told::All,
@@ -181,7 +186,7 @@ impl Answer {
                 request.dialect.write_answer(&answer, &request.echo())
             },
             content_type: None,
-            counted: is_doubtful.then(|| facts.count_output_tokens()),
+            counted,
             failure: has_failed.then_some(Failure::ErrorInAnswer),
         })
     }

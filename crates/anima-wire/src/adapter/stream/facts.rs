@@ -79,6 +79,14 @@ impl Facts {
         self.generated(text.unwrap_or_default());
     }
 
+    /// Notes a whole part whose text is not to be counted: only how long it is.
+    pub(in crate::adapter) fn note_length(&mut self, part: &Part<'_>) {
+        self.has_content = true;
+        let call = part.as_call().map_or(0, |call| call.name.len() + call.arguments.len());
+        let text = part.as_text().or_else(|| part.as_thought()).or_else(|| part.as_refusal());
+        self.dropped_bytes += call + text.map_or(0, str::len);
+    }
+
     /// Adds text that was generated.
     fn generated(&mut self, text: &str) {
         if text.is_empty() {
