@@ -276,13 +276,11 @@ async fn a_stream_that_any_provider_cuts_is_booked_as_far_as_it_came(app: &TestA
             assert_eq!(call.billed.completion_tokens, 8, "{what}");
             let legs = app.legs(&reply).await;
             let sides: Vec<_> = legs.iter().map(|leg| leg.credit.as_str()).collect();
-            // Gemini tells with each chunk what it has come to; of others it is counted.
-            let is_told = provider.tells_early();
-            let payable = if is_told { "payable" } else { "payable_estimated" };
-            assert_eq!(sides, ["revenue", &format!("{payable}:{alias}")], "{what}: {legs:?}");
-            assert_eq!(legs[0].estimate, !is_told, "{what}");
-            if is_told {
-                assert_eq!(legs[0].amount, owed(&SALE, &call.billed, 1_000), "{what}");
+            assert_eq!(sides, ["revenue", &format!("payable_estimated:{alias}")], "{what}");
+            assert!(legs[0].estimate, "{what}");
+            // Gemini tells with each chunk what it has come to, and it is no less than that.
+            if provider.tells_early() {
+                assert!(legs[0].amount >= owed(&SALE, &call.billed, 1_000), "{what}: {legs:?}");
             }
         }
     }

@@ -207,19 +207,16 @@ async fn usage_told_twice_is_billed_once(app: &TestApp) {
 }
 
 async fn a_long_line_is_an_answer_like_any_other(app: &TestApp) {
-    app.fault("huge-line:1000000");
-    for reply in [app.ask("chat").await, app.ask_stream("chat").await] {
-        assert_eq!(reply.status, 200);
-        assert!(reply.body.len() > 1_000_000, "{}", reply.body.len());
-        assert_booked(app, &reply, Exact, Exact, "huge-line").await;
+    // Pictures have some megabytes. The bound of an event is the wire's, that of a whole answer
+    // `answer_bytes_max`.
+    for bytes in [1_000_000, 2_000_000] {
+        app.fault(&format!("huge-line:{bytes}"));
+        for reply in [app.ask("chat").await, app.ask_stream("chat").await] {
+            assert_eq!(reply.status, 200);
+            assert!(reply.body.len() > bytes, "{}", reply.body.len());
+            assert_booked(app, &reply, Exact, Exact, "huge-line").await;
+        }
     }
-    // An event has a bound; a whole answer has that of `answer_bytes_max`.
-    app.fault("huge-line:2000000");
-    let reply = app.ask_stream("chat").await;
-    assert_eq!(reply.refusal(), (502, "upstream_malformed".into()));
-    assert_booked(app, &reply, Nothing, Waste, "huge-line").await;
-    let reply = app.ask("chat").await;
-    assert_booked(app, &reply, Exact, Exact, "huge-line").await;
 }
 
 async fn an_empty_answer_is_not_sold(app: &TestApp) {
