@@ -251,6 +251,15 @@ impl StreamDecoder {
         }
     }
 
+    /// The same of what was delivered since the provider's last report.
+    pub fn count_since_report(&self) -> u64 {
+        match &self.kind {
+            Kind::Passing(stream) => stream.count_since_report(),
+            Kind::Converting(stream) => stream.facts.count_since_report(),
+            Kind::Sound(_) | Kind::Telling(_) => 0,
+        }
+    }
+
     /// The event that closes this stream when it failed after its first byte, in the client's own
     /// dialect. No terminator follows. `None` for bytes of a sound, which can only be broken off.
     pub fn failure_event(

@@ -26,6 +26,8 @@ pub(in crate::adapter) struct Facts {
     report: Report,
     /// Whether it was told while the answer went on.
     is_running: bool,
+    /// How much text was kept, and how much was not, when it came.
+    told_at: (usize, usize),
     service_tier: Option<String>,
     upstream_ref: Option<String>,
 }
@@ -118,6 +120,7 @@ impl Facts {
     pub(in crate::adapter) fn note_report(&mut self, new: Report) {
         self.report.suspect |= new.suspect;
         let Some(after) = new.usage else { return };
+        self.told_at = (self.text.len(), self.dropped_bytes);
         if let Some(before) = self.report.usage {
             let shrank = after.input_tokens() < before.input_tokens()
                 || after.output_tokens() < before.output_tokens();
@@ -174,6 +177,14 @@ impl Facts {
     /// Bytes of generated text.
     pub(in crate::adapter) const fn text_bytes(&self) -> usize {
         self.text.len() + self.dropped_bytes
+    }
+
+    /// The same of what was generated since the last report.
+    pub(super) fn count_since_report(&self) -> u64 {
+        let (kept, dropped) = self.told_at;
+        let since = self.text.get(kept..).unwrap_or_default();
+        let dropped = self.dropped_bytes.saturating_sub(dropped);
+        tokens::count(since) + (dropped as u64).div_ceil(BYTES_PER_TOKEN)
     }
 
     /// Counts the generated text with our own tokenizer.

@@ -45,8 +45,9 @@ struct Facts {
     phase: Phase,
     has_content: bool,
     report: Report,
-    /// When the last report came.
+    /// When the last report came, and how much text had been kept and dropped by then.
     told: When,
+    told_at: (usize, usize),
     service_tier: Option<String>,
     upstream_ref: Option<String>,
     alike: Alike,
@@ -100,6 +101,7 @@ impl Passing {
                 has_content: false,
                 report: Report { usage: None, suspect: false },
                 told: When::Running,
+                told_at: (0, 0),
                 service_tier: None,
                 upstream_ref: None,
                 alike: Alike::new(),
@@ -195,6 +197,14 @@ impl Passing {
     /// Bytes of generated text so far, as they stood escaped.
     pub(super) const fn output_bytes(&self) -> usize {
         self.facts.tally.bytes
+    }
+
+    /// The same of what was delivered since the last report.
+    pub(super) fn count_since_report(&self) -> u64 {
+        let (tally, (kept, dropped)) = (&self.facts.tally, self.facts.told_at);
+        let since = tally.text.get(kept..).unwrap_or_default();
+        let dropped = tally.dropped_bytes.saturating_sub(dropped);
+        tokens::count(since) + (dropped as u64).div_ceil(BYTES_PER_TOKEN)
     }
 
     /// Counts what was delivered with our own tokenizer. Up to some 25 ms of work.
@@ -325,6 +335,7 @@ impl Facts {
         }
         self.report.usage = Some(after);
         self.told = when;
+        self.told_at = (self.tally.text.len(), self.tally.dropped_bytes);
     }
 
     /// Whether a unit without fields is a bare JSON or HTML body where a stream should be.

@@ -145,18 +145,20 @@ async fn delivered(mut decoder: StreamDecoder, part: Part) -> Delivered {
     let told = if is_running { Told::Nothing } else { decoder.told() };
     let input = decoder.input_usage();
     let counted_output = if (believed.is_none() || is_running) && !empty {
-        booking::counted(move || decoder.count_output_tokens()).await
+        booking::counted(move || {
+            if is_running { decoder.count_since_report() } else { decoder.count_output_tokens() }
+        })
+        .await
     } else {
         0
     };
     let reported =
-        believed.map(|usage| if is_running { at_least(usage, counted_output) } else { usage });
+        believed.map(|usage| if is_running { with_more(usage, counted_output) } else { usage });
     Delivered { reported, suspect, told, input, tier, counted_output, empty, part }
 }
 
 /// A running report of a stream that did not end: what was generated since is our own count.
-fn at_least(mut usage: Usage, counted_output: u64) -> Usage {
-    let since = counted_output.saturating_sub(usage.output_tokens());
+fn with_more(mut usage: Usage, since: u64) -> Usage {
     usage.set(Meter::OutputTokens, usage.of(Meter::OutputTokens).saturating_add(since));
     usage
 }

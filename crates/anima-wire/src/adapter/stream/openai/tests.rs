@@ -165,4 +165,7 @@ fn a_report_beside_content_is_a_running_one_until_the_reason_to_end() {
     for final_word in [&last, &after, &own] {
         assert!(!running(&format!("{beside}{final_word}")), "{final_word}");
     }
+    let since = |stream: &str| decode(stream).0.count_since_report();
+    assert_eq!((since(&beside), since(&format!("{beside}{}", text("b")))), (0, 1));
+    assert_eq!(since(&format!("{}{beside}", text("b"))), 0);
 }
