@@ -40,6 +40,15 @@ const STREAM: &str = "streamGenerateContent?alt=sse";
 #[derive(Debug)]
 pub(super) struct Gemini;
 
+/// That the client's format has a place for what this model answers with.
+pub(super) fn can_be_shown(request: &CallRequest, model: &str) -> Result<(), Refusal> {
+    if request.dialect != Dialect::Anthropic || !model.contains(PICTURES) {
+        return Ok(());
+    }
+    let must = "be one that answers in words: this format has no pictures in answers";
+    Err(Misfit { member: "model", must }.into())
+}
+
 impl Adapter for Gemini {
     fn name(&self) -> &'static str {
         "gemini"
@@ -59,10 +68,7 @@ impl Adapter for Gemini {
         if request.dialect == Dialect::Gemini {
             return Ok(passed(path, Dialect::Gemini, request.with_limit()));
         }
-        if request.dialect == Dialect::Anthropic && upstream_model.contains(PICTURES) {
-            let must = "be one that answers in words: this format has no pictures in answers";
-            return Err(Misfit { member: "model", must }.into());
-        }
+        can_be_shown(request, upstream_model)?;
         let carried = convert(request, |wanted| write_request(wanted, target(upstream_model)))?;
         Ok(Encoded::carried(path, carried))
     }

@@ -106,7 +106,9 @@ pub(super) fn said(answer: Answer, request: &CallRequest) -> Result<Answer, Fail
     w.key("results").array();
     for result in results.elements() {
         let index = result.count_of("index").ok_or(Failure::AnswerMalformed)?;
-        let score = result.get("relevance_score").and_then(|score| score.number());
+        // Mixedbread says `score`.
+        let score = result.get("relevance_score").or_else(|| result.get("score"));
+        let score = score.and_then(|score| score.number());
         w.object();
         w.key("index").number(index);
         w.key("relevance_score").raw(score.ok_or(Failure::AnswerMalformed)?);

@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use super::anthropic::Anthropic;
 use super::embedding::{self, Form};
-use super::gemini::{Gemini, target};
+use super::gemini::{Gemini, can_be_shown, target};
 use super::{
     Adapter, Answer, BETA, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     convert, in_path, secure, without,
@@ -79,6 +79,7 @@ impl Adapter for Google {
             let encoded = Gemini.encode(request, to)?;
             return Ok(Encoded { path: path.into(), ..call_ids::without(encoded) });
         }
+        can_be_shown(request, to.model)?;
         let target = Target { takes_ids: false, ..target(to.model) };
         let carried = convert(request, |wanted| write_request(wanted, target))?;
         Ok(Encoded::carried(path, carried))

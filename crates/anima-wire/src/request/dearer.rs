@@ -51,7 +51,7 @@ pub(super) fn member(dialect: Dialect, name: &str, raw: &[u8]) -> Result<(), Err
 pub(super) fn read_tools(cursor: &mut Cursor<'_>) -> Result<(), Error> {
     cursor.elements(|cursor| {
         cursor.members(|cursor, name| {
-            let is_type = name.decode() == "type";
+            let is_type = folds_to(&name.decode(), "type");
             let value = cursor.value()?;
             match value.text().filter(|_| is_type) {
                 Some(kind) => tool(&kind.decode()),
@@ -66,7 +66,7 @@ pub(super) fn read_tools(cursor: &mut Cursor<'_>) -> Result<(), Error> {
 /// The same of a body that was read: also tools in a group of tools.
 pub(super) fn tools(root: Node<'_, '_>) -> Result<(), Error> {
     let kind = |tool: Node<'_, '_>| {
-        let types = tool.members().filter(|(name, _)| name == "type");
+        let types = tool.members().filter(|(name, _)| folds_to(name, "type"));
         types.filter_map(|(_, kind)| kind.text()).try_for_each(|kind| self::tool(&kind))
     };
     root.get("tools").iter().flat_map(Node::elements).try_for_each(|group| {
@@ -76,7 +76,8 @@ pub(super) fn tools(root: Node<'_, '_>) -> Result<(), Error> {
 }
 
 fn tool(kind: &str) -> Result<(), Error> {
-    if !TOOLS.iter().any(|paid| kind.starts_with(paid)) {
+    let folded = kind.to_ascii_lowercase();
+    if !TOOLS.iter().any(|paid| folded.starts_with(paid)) {
         return Ok(());
     }
     let shown: String = kind.chars().take(64).collect();
@@ -152,7 +153,7 @@ mod tests {
     fn tools_that_are_paid_apart_are_refused_and_others_pass() {
         let paid = [
             r#"{"type":"image_generation","quality":"high"}"#,
-            r#"{"type":"openrouter:web_search"}"#,
+            r#"{"Type":"OpenRouter:web_search"}"#,
             r#"{"type":"function","ty\u0070e":"image_g\u0065neration"}"#,
             r#"{"type":"namespace","name":"n","tools":[{"type":"image_generation"}]}"#,
         ];
@@ -167,6 +168,9 @@ mod tests {
             {"type":"mcp","server_label":"image_generation"}],"tool_choice":"auto""#;
         assert!(parse(Dialect::Responses, free).is_ok());
         assert!(chat(free).is_ok());
+        let disguised = format!(r#","Tools":[{}]"#, paid[1]);
+        assert_eq!(param(chat(&disguised)), Some("tools"));
+        assert_eq!(param(parse(Dialect::Responses, &disguised)), Some("tools"));
         for odd in [r#","tools":null"#, r#","tools":"x""#, r#","tools":{"type":"openrouter:x"}"#] {
             assert!(chat(odd).is_ok(), "{odd}");
         }

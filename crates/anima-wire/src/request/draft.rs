@@ -23,7 +23,7 @@ const DOCUMENTS_PER_QUERY: u64 = 100;
 const COMPLETION_TOKENS_DEFAULT: u64 = 16;
 
 /// Members that decide about money or routing, and are therefore guarded against twins.
-const OWNED: [&str; 14] = [
+const OWNED: [&str; 15] = [
     "model",
     "stream",
     "stream_options",
@@ -33,6 +33,7 @@ const OWNED: [&str; 14] = [
     "best_of",
     "service_tier",
     "messages",
+    "tools",
     "prompt",
     "input",
     "query",

@@ -26,6 +26,7 @@ const OWNED: &[&str] = &[
     "max_tokens",
     "max_output_tokens",
     "messages",
+    "tools",
     "contents",
     "input",
     "system",

@@ -182,12 +182,13 @@ impl RelayStream {
             last_chunk,
             entered,
         };
+        let due = deadline.min(last_chunk + flow.patience());
         let watch = Arc::clone(&flow.relay);
         let phase = Arc::new(Mutex::new(Phase::Relaying(Box::new(flow))));
         watch.unread.watch(&phase);
         Self {
             ready: started.ready,
-            timer: Box::pin(tokio::time::sleep_until(deadline.min(last_chunk + idle))),
+            timer: Box::pin(tokio::time::sleep_until(due)),
             cut,
             phase,
             inflight: None,

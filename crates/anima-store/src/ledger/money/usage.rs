@@ -29,6 +29,8 @@ mod sql;
 /// and half of it when one was slow. A slow one is some 200,000 calls; many small ones would be
 /// slow, too, for a PostgreSQL may read whole tables for each.
 const FIRST_SLICE_MS: i64 = 3_600_000;
+/// The longest: after quiet weeks a busy day may follow.
+const SLICE_MS_MAX: i64 = 24 * FIRST_SLICE_MS;
 const QUICK: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(6);
 
@@ -411,7 +413,8 @@ impl UsageOf {
 /// How long the slice after one that took so long is.
 const fn next_slice_ms(last_ms: i64, took: Duration) -> i64 {
     if took.as_millis() < QUICK.as_millis() {
-        last_ms.saturating_mul(2)
+        let twice = last_ms.saturating_mul(2);
+        if twice < SLICE_MS_MAX { twice } else { SLICE_MS_MAX }
     } else if took.as_millis() > SLOW.as_millis() && last_ms > 1_000 {
         last_ms / 2
     } else {
@@ -480,6 +483,6 @@ mod tests {
         assert_eq!((after(QUICK), after(SLOW)), (FIRST_SLICE_MS, FIRST_SLICE_MS));
         assert_eq!(after(SLOW * 2), FIRST_SLICE_MS / 2);
         assert_eq!(next_slice_ms(1_000, SLOW * 2), 1_000);
-        assert_eq!(next_slice_ms(i64::MAX, Duration::ZERO), i64::MAX);
+        assert_eq!(next_slice_ms(SLICE_MS_MAX, Duration::ZERO), SLICE_MS_MAX);
     }
 }

@@ -29,8 +29,6 @@ const SIGNALS: &[(&str, Failure)] = &[
     ("invalid_api_key", Failure::CredentialRefused),
     ("api_key_invalid", Failure::CredentialRefused),
     ("billing_disabled", Failure::AccountExhausted),
-    // Fireworks: the account is suspended, since it is out of money.
-    ("precondition_failed", Failure::AccountExhausted),
     ("account_deactivated", Failure::CredentialRefused),
     ("authentication_error", Failure::CredentialRefused),
     ("invalid_authentication_error", Failure::CredentialRefused),
@@ -410,7 +408,8 @@ mod tests {
             check(status, &format!(r#"{{"error":"{message}"}}"#), Failure::AccountExhausted);
         }
         let coded = r#"{"error":{"code":"PRECONDITION_FAILED","type":"error","message":"x"}}"#;
-        check(412, coded, Failure::AccountExhausted);
+        // Fireworks' word for a model that did not load, too.
+        check(412, coded, Failure::ServerError);
         // Only a message that begins so, and only one word for the name.
         for echoed in [format!("bad value: {team}"), team.replace("16f2151a", "of ours")] {
             check(429, &format!(r#"{{"error":"{echoed}"}}"#), Failure::RateLimited);
