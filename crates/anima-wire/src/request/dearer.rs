@@ -25,19 +25,29 @@ const TOOLS: &[&str] = &["image_generation", "openrouter:"];
 /// Values that ask for nothing.
 const NOTHING: [&[u8]; 4] = [b"null", b"false", b"[]", b"{}"];
 
-/// Refuses a member of the body by its name and its JSON.
-pub(super) fn member(dialect: Dialect, name: &str, raw: &[u8]) -> Result<(), Error> {
+/// Refuses a member of the body by its name and its JSON, which is asked for only where the name is
+/// one of these: to look at a whole prompt takes its time.
+pub(super) fn member<'a>(
+    dialect: Dialect,
+    name: &str,
+    raw: impl FnOnce() -> &'a [u8],
+) -> Result<(), Error> {
+    let is_region = dialect == Dialect::Anthropic && folds_to(name, REGION);
+    let other = OTHER_MODELS.iter().find(|member| folds_to(name, member));
+    if !is_region && other.is_none() {
+        return Ok(());
+    }
+    let raw = raw();
     if NOTHING.contains(&raw) {
         return Ok(());
     }
-    let is_region = dialect == Dialect::Anthropic && folds_to(name, REGION);
     if is_region && !(name == REGION && raw == REGION_PRICED) {
         let message = format!(
             "`{REGION}` is not supported but as `global`: elsewhere the call has another price"
         );
         return Err(Error::new(Some(REGION), message));
     }
-    let Some(member) = OTHER_MODELS.iter().find(|member| folds_to(name, member)) else {
+    let Some(member) = other else {
         return Ok(());
     };
     let message = format!(

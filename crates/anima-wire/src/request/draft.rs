@@ -139,7 +139,7 @@ impl<'a> Draft<'a> {
         }
         let value = cursor.value()?;
         if endpoint.generates() || endpoint == Endpoint::Embeddings {
-            dearer::member(Dialect::OpenAiChat, name, value.raw)?;
+            dearer::member(Dialect::OpenAiChat, name, || value.raw)?;
         }
         if matches!(endpoint, Endpoint::Images | Endpoint::ImageEdits) {
             self.pictures = pictures::most(self.pictures, name, &value)?;

@@ -102,8 +102,9 @@ pub(super) fn read(
     }
     if dialect != Dialect::Gemini {
         let mut members = root.members();
-        members
-            .try_for_each(|(name, node)| dearer::member(dialect, &name, node.raw().as_bytes()))?;
+        members.try_for_each(|(name, node)| {
+            dearer::member(dialect, &name, || node.raw().as_bytes())
+        })?;
         dearer::tools(root)?;
     }
     let (model, stream) = if let Some((model, stream)) = named {
