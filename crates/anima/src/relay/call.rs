@@ -123,6 +123,11 @@ impl Call {
         }
     }
 
+    /// Whether something that it spends is bounded by a budget.
+    pub(super) fn has_budget(&self) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| ticket.has_budget())
+    }
+
     /// The pinned sale price, by name.
     pub fn sale_ref(&self) -> PriceRef {
         price_ref(&self.sale)

@@ -157,23 +157,49 @@ enum Short {
 async fn ask(relay: &Relay, progress: &Progress) -> Asked {
     let choices = progress.call.request.choices.max(1);
     let covered = progress.covers() / choices;
-    let wanted = covered.saturating_add(relay.limits.hold_output_tokens);
-    let left = match grow(relay, progress, wanted).await {
-        Ok(()) => return Asked::More,
-        Err(Short::Left(left)) => left,
-        Err(Short::Unanswered) => return Asked::Unanswered,
-        Err(Short::Over) => return Asked::Nothing,
-    };
-    let total = progress.held().saturating_add(left);
-    let Some(tokens) = hold::longest(&progress.call, total, (covered, wanted)) else {
-        return Asked::Nothing;
-    };
-    match grow(relay, progress, tokens).await {
-        Ok(()) => Asked::Last,
-        Err(Short::Unanswered) => Asked::Unanswered,
-        // Others took of it meanwhile: it is asked again.
-        Err(Short::Left(left)) if left > 0 => Asked::Unanswered,
-        Err(Short::Left(_) | Short::Over) => Asked::Nothing,
+    let mut wanted = Wanted::slice(covered.saturating_add(relay.limits.hold_output_tokens));
+    loop {
+        let said = grow(relay, progress, wanted.tokens).await;
+        let longest = |left: i64, to| {
+            let total = progress.held().saturating_add(left);
+            hold::longest(&progress.call, total, (covered, to))
+        };
+        if let Some(asked) = wanted.after(said, longest) {
+            return asked;
+        }
+    }
+}
+
+/// The tokens that are asked for: a slice, or the most below it for which there is money. Others
+/// may take of that meanwhile: it is asked again for what they leave, and the call goes no further
+/// until it has its answer.
+struct Wanted {
+    tokens: u64,
+    is_slice: bool,
+}
+
+impl Wanted {
+    const fn slice(tokens: u64) -> Self {
+        Self { tokens, is_slice: true }
+    }
+
+    /// What came of it, or `None` when less is to be asked for: the most that what is left covers.
+    /// Less each time, also when more is there again, so this ends.
+    fn after(
+        &mut self,
+        said: Result<(), Short>,
+        longest: impl FnOnce(i64, u64) -> Option<u64>,
+    ) -> Option<Asked> {
+        let left = match said {
+            Ok(()) if self.is_slice => return Some(Asked::More),
+            Ok(()) => return Some(Asked::Last),
+            Err(Short::Left(left)) => left,
+            Err(Short::Unanswered) => return Some(Asked::Unanswered),
+            Err(Short::Over) => return Some(Asked::Nothing),
+        };
+        let Some(tokens) = longest(left, self.tokens) else { return Some(Asked::Nothing) };
+        *self = Self { tokens, is_slice: false };
+        None
     }
 }
 
@@ -182,7 +208,7 @@ async fn budgeted(relay: &Relay, progress: &Progress, amount: i64) -> Result<(),
     match relay.admission.hold(&progress.call, amount).await {
         Held::All => Ok(()),
         Held::Left(left) => {
-            progress.over_budget();
+            progress.over_budget(true);
             Err(Short::Left(left))
         }
         Held::Unknown => Err(Short::Unanswered),
@@ -214,7 +240,10 @@ async fn grow(relay: &Relay, progress: &Progress, tokens: u64) -> Result<(), Sho
     // What the budgets hold too much until then is corrected by the settlement.
     let _less = relay.admission.hold(call, progress.held()).await;
     Err(match error {
-        Error::InsufficientFunds { available } => Short::Left(available),
+        Error::InsufficientFunds { available } => {
+            progress.over_budget(false);
+            Short::Left(available)
+        }
         Error::Unavailable(_) | Error::Overloaded => Short::Unanswered,
         Error::HoldUnknown
         | Error::Fenced
@@ -222,4 +251,36 @@ async fn grow(relay: &Relay, progress: &Progress, tokens: u64) -> Result<(), Sho
         | Error::Spooled(_)
         | Error::Refused(_) => Short::Over,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a budget each time that it is asked; it has nothing in the end.
+    fn asked(left: &[u64]) -> (Asked, u64) {
+        let mut wanted = Wanted::slice(100);
+        let mut left = left.iter().copied().chain([0]);
+        loop {
+            let left = left.next().unwrap();
+            let fits = wanted.tokens <= left;
+            let said = if fits { Ok(()) } else { Err(Short::Left(left.cast_signed())) };
+            let longest = |left: i64, to: u64| {
+                (left > 0).then(|| left.cast_unsigned().min(to.saturating_sub(1)))
+            };
+            if let Some(asked) = wanted.after(said, longest) {
+                return (asked, wanted.tokens);
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_leave_is_taken_and_no_more() {
+        assert_eq!(asked(&[100]), (Asked::More, 100));
+        assert_eq!(asked(&[40, 40]), (Asked::Last, 40));
+        assert_eq!(asked(&[40, 30, 20, 20]), (Asked::Last, 20), "taken in between, twice");
+        assert_eq!(asked(&[40, 200]), (Asked::Last, 40), "given back in between");
+        assert_eq!(asked(&[40, 30]).0, Asked::Nothing);
+        assert_eq!(asked(&[]), (Asked::Nothing, 100));
+    }
 }

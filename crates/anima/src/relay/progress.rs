@@ -207,9 +207,9 @@ impl Progress {
         self.waiter.wake();
     }
 
-    /// A budget of the call did not have what was asked for.
-    pub(super) fn over_budget(&self) {
-        self.over_budget.store(true, Ordering::Relaxed);
+    /// What was asked for was not to be had: of a budget of the call, or of its wallet.
+    pub(super) fn over_budget(&self, is_budget: bool) {
+        self.over_budget.store(is_budget, Ordering::Relaxed);
     }
 
     /// Whether it is a budget that ends the call, and not the wallet.

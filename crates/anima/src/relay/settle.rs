@@ -59,7 +59,7 @@ pub(super) async fn served(
         Close::Release
     } else if let Some(sold) = booking::sold(call, &known, (delivered.part, &relay.limits)) {
         let sale = booking::price(&call.sale, &sold, (tier, call.multiplier));
-        return sell(relay, call, open, attempts, (sale, known)).await;
+        return sell(relay, call, open, attempts, (sale, known, delivered.part)).await;
     } else {
         Close::Settle { sale: 0, estimate: true }
     };
@@ -67,16 +67,24 @@ pub(super) async fn served(
 }
 
 /// Settles a sale, converted when its price is in another currency than the wallet. Where the sale
-/// or its conversion does not fit, the hold stands in for it, as it is: never nothing.
+/// or its conversion does not fit, the hold stands in for it, as it is: never nothing. So it does
+/// where we stopped a call with budgets within a piece that is more than they have: a budget is
+/// never overspent, and that piece is ours.
 async fn sell(
     relay: &Relay,
     call: &Arc<Call>,
     open: Open,
     attempts: Vec<Attempt>,
-    (sale, known): (Option<booking::Priced>, Known),
+    (sale, known, part): (Option<booking::Priced>, Known, Part),
 ) -> Result<Receipt, Error> {
     let held = (Close::Settle { sale: open.amount(), estimate: true }, None);
-    let (close, conversion) = sale.and_then(|sale| converted(call, sale)).unwrap_or(held);
+    // A piece of an answer may hold more than there was left, and is known when it is here.
+    let stopped_within = part == Part::Stopped && call.has_budget();
+    let is_covered = |(close, _): &(Close, Option<Conversion>)| {
+        !stopped_within || matches!(close, Close::Settle { sale, .. } if *sale <= open.amount())
+    };
+    let sale = sale.and_then(|sale| converted(call, sale)).filter(is_covered);
+    let (close, conversion) = sale.unwrap_or(held);
     commit(relay, call, open, attempts, (close, conversion, Some(known))).await
 }
 

@@ -75,25 +75,24 @@ impl Flow {
         if self.decoder.is_failing() { self.idle.min(LAST_REPORT) } else { self.idle }
     }
 
-    fn has_budget(&self) -> bool {
-        self.call.ticket.as_ref().is_some_and(|ticket| ticket.has_budget())
-    }
-
     /// A wallet may be overdrawn where the operator says so, a budget never.
     fn may_overdraw(&self) -> bool {
-        self.relay.limits.hold_exhausted == HoldExhausted::Overdraft && !self.has_budget()
+        self.relay.limits.hold_exhausted == HoldExhausted::Overdraft && !self.call.has_budget()
     }
 
     /// Asks for a larger hold in time, and says when there is none to be had. Pending while all
     /// that is held is used up and the answer has not come.
     fn keep_within_hold(&self, cx: &Context<'_>) -> Poll<Option<Failure>> {
         let progress = &self.open.progress;
-        match progress.note(self.decoder.output_bytes()) {
-            Step::GoOn => Poll::Ready(None),
-            Step::Extend => {
-                keeper::extend(&self.relay, Arc::clone(progress));
-                Poll::Ready(None)
+        let step = loop {
+            match progress.note(self.decoder.output_bytes()) {
+                // It goes on meanwhile as far as is held, and no further.
+                Step::Extend => keeper::extend(&self.relay, Arc::clone(progress)),
+                step => break step,
             }
+        };
+        match step {
+            Step::GoOn | Step::Extend => Poll::Ready(None),
             Step::Exhausted if progress.is_over_budget() => {
                 Poll::Ready(Some(Failure::BudgetExceeded))
             }

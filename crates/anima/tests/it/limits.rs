@@ -18,6 +18,7 @@ on_both! {
     a_budget_lowers_the_answer_to_what_is_left;
     a_stream_ends_where_its_budget_ends ("hold_output_tokens = 64");
     no_stream_overdraws_a_budget ("hold_output_tokens = 64\nhold_exhausted = \"overdraft\"");
+    a_piece_that_is_more_than_is_left_overspends_no_budget ("hold_output_tokens = 64");
     a_whole_answer_of_unknown_length_is_reserved_in_full;
     tokens_are_corrected_by_what_was_used;
     all_limits_hold_together_and_the_refused_leaves_no_trace;
@@ -216,6 +217,25 @@ async fn a_stream_ends_where_its_budget_ends(app: &TestApp) {
 
 async fn no_stream_overdraws_a_budget(app: &TestApp) {
     streams_end_with_their_budget(app).await;
+}
+
+async fn a_piece_that_is_more_than_is_left_overspends_no_budget(app: &TestApp) {
+    let limit = json!([{"kind": "cost", "window": "1d", "limit": "0.003"}]);
+    let (path, key) = limited(app, "tight", limit).await;
+    app.fault("answer-tokens:2000+chunks:2");
+    let mut body = prompt("chat");
+    body["stream"] = json!(true);
+    let before = app.balance().await;
+    let headers = [("x-api-key", key.as_str())];
+    let reply = app.raw(Method::POST, "/v1/chat/completions", &headers, body.to_string()).await;
+    assert_eq!(reply.last_event()["error"]["code"], "insufficient_quota", "{reply:?}");
+    app.settled().await;
+    let spent = before - app.balance().await;
+    assert!((1_500_000..=3_000_000).contains(&spent), "most of it and no more: {spent}");
+    let shown = app.admin(Method::GET, &format!("{path}/limits"), &Value::Null).await;
+    let text = |units: i64| json!(Money::new(units, Currency::USD).to_string());
+    let budget = &shown["items"][0];
+    assert_eq!((&budget["used"], &budget["held"]), (&text(spent), &text(0)));
 }
 
 async fn a_whole_answer_of_unknown_length_is_reserved_in_full(app: &TestApp) {
