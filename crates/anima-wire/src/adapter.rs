@@ -36,7 +36,7 @@ pub use answer::{Answer, Told};
 pub use sound::sound_usage;
 pub use stream::StreamDecoder;
 
-use crate::canonical::{Carried, Dropped, Refusal, Request};
+use crate::canonical::{Carried, Dropped, Refusal, Request, ToolNames};
 use crate::dialect::openai::fault::Fault;
 use crate::json::{Node, Outline};
 use crate::request::{CallRequest, Endpoint};
@@ -312,6 +312,7 @@ fn has_address(root: Node<'_, '_>) -> bool {
 /// Says a request in another dialect, once it is read into the canonical form.
 fn convert(
     request: &CallRequest,
+    names: ToolNames,
     write: impl FnOnce(&Request<'_>) -> Result<Carried, Refusal>,
 ) -> Result<Carried, Refusal> {
     let outline = Outline::of_request(&request.body)?;
@@ -320,6 +321,7 @@ fn convert(
     wanted.stream = request.stream;
     // What the gateway has lowered, it has lowered for every dialect.
     wanted.output_tokens_max = request.limited_to.or(wanted.output_tokens_max);
+    names.apply(&mut wanted);
     let mut carried = write(&wanted)?;
     carried.dropped.note_if(!request.betas.is_empty(), BETA);
     Ok(carried)

@@ -11,6 +11,7 @@ mod carry;
 mod event;
 mod request;
 pub(crate) mod tier; // how each dialect calls the tiers
+mod tool_names;
 mod turns;
 
 pub use answer::{Answer, Choice, Stop};
@@ -21,4 +22,5 @@ pub use request::{
     Body, Cache, Effort, Format, Issuer, Part, Reasoning, Request, Role, Sampling, Schema,
     Signature, Source, Tool, ToolChoice, ToolResult, ToolUse, Turn,
 };
+pub(crate) use tool_names::{ClientNames, ToolNames};
 pub(crate) use turns::{paired, plain_text, push_part};

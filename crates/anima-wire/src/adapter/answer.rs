@@ -11,7 +11,7 @@ use anima_core::usage::Usage;
 use bytes::Bytes;
 
 use super::stream::Facts;
-use crate::canonical::Stop;
+use crate::canonical::{ClientNames, Stop};
 use crate::dialect::Dialect;
 use crate::dialect::openai::choice::Tally;
 use crate::dialect::openai::fault::Fault;
@@ -120,6 +120,7 @@ impl Answer {
         let body = {
             let outline = outline(&self.body)?;
             let mut answer = Dialect::OpenAiChat.read_answer(&outline)?;
+            ClientNames::of(request).restore(&mut answer);
             answer.report.usage = self.usage;
             request.dialect.write_answer(&answer, &request.echo())
         };
@@ -159,7 +160,10 @@ impl Answer {
         if is_fault(outline.root()) {
             return Err(Fault::read(body).in_answer());
         }
-        let answer = from.read_answer(&outline)?;
+        let mut answer = from.read_answer(&outline)?;
+        if !passes {
+            ClientNames::of(request).restore(&mut answer);
+        }
         let has_failed = answer.choices.iter().any(|choice| choice.stop == Stop::Error);
         let parts = || answer.choices.iter().flat_map(|choice| &choice.parts);
         let mut facts = Facts::default();

@@ -15,7 +15,7 @@ use super::{
     Adapter, Answer, BETA, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, retry_after, secure,
 };
-use crate::canonical::{Dropped, Refusal};
+use crate::canonical::{Dropped, Refusal, ToolNames};
 use crate::dialect::Dialect;
 use crate::dialect::anthropic::{Target, write_request};
 use crate::dialect::openai::fault::Fault;
@@ -66,7 +66,7 @@ impl Adapter for Anthropic {
         }
         let thinks_by_budget = THINKS_BY_BUDGET.iter().any(|name| upstream_model.contains(name));
         let target = Target { model: upstream_model, thinks_by_budget };
-        let carried = convert(request, |wanted| write_request(wanted, target))?;
+        let carried = convert(request, ToolNames::Plain, |wanted| write_request(wanted, target))?;
         Ok(Encoded::carried(PATH, carried))
     }
 

@@ -28,7 +28,7 @@ use super::{
     Adapter, Answer, BETA, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, in_path, retry_after, secure, without,
 };
-use crate::canonical::Refusal;
+use crate::canonical::{Refusal, ToolNames};
 use crate::dialect::Dialect;
 use crate::dialect::openai::fault::Fault;
 use crate::request::{CallRequest, Endpoint};
@@ -105,7 +105,8 @@ impl Adapter for Converse {
     }
 
     fn encode(&self, request: &CallRequest, to: Destination<'_>) -> Result<Encoded, Refusal> {
-        let carried = convert(request, |wanted| converse_out::write(wanted, to.model))?;
+        let carried =
+            convert(request, ToolNames::Plain, |wanted| converse_out::write(wanted, to.model))?;
         let verb = if request.stream { "converse-stream" } else { "converse" };
         let path = format!("/model/{}/{verb}", in_path(to.model));
         Ok(Encoded { region: region(to), ..Encoded::carried(path, carried) })

@@ -18,7 +18,7 @@ use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, embedding, neutral_message, retry_after, secure,
 };
-use crate::canonical::Refusal;
+use crate::canonical::{Refusal, ToolNames};
 use crate::dialect::Dialect;
 use crate::dialect::gemini::{Target, write_request};
 use crate::dialect::openai::fault::Fault;
@@ -69,7 +69,9 @@ impl Adapter for Gemini {
             return Ok(passed(path, Dialect::Gemini, request.with_limit()));
         }
         can_be_shown(request, upstream_model)?;
-        let carried = convert(request, |wanted| write_request(wanted, target(upstream_model)))?;
+        let carried = convert(request, ToolNames::Dotted, |wanted| {
+            write_request(wanted, target(upstream_model))
+        })?;
         Ok(Encoded::carried(path, carried))
     }
 

@@ -19,7 +19,7 @@ use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, embedding, presets, ranking, retry_after, secure,
 };
-use crate::canonical::Refusal;
+use crate::canonical::{Refusal, ToolNames};
 use crate::dialect::Dialect;
 use crate::dialect::openai::chat;
 use crate::dialect::openai::fault::Fault;
@@ -106,7 +106,8 @@ impl Adapter for OpenAiCompatible {
         }
         let quirks = self.quirks(to);
         let target = chat::Target { model: upstream_model, is_openai: self.is_openai, quirks };
-        let carried = convert(request, |wanted| chat::write_request(wanted, target))?;
+        let carried =
+            convert(request, ToolNames::Plain, |wanted| chat::write_request(wanted, target))?;
         Ok(Encoded::carried(path, carried))
     }
 

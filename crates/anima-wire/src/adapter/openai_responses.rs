@@ -14,7 +14,7 @@ use super::{
     Adapter, Answer, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     classified, convert, retry_after, secure,
 };
-use crate::canonical::Refusal;
+use crate::canonical::{Refusal, ToolNames};
 use crate::dialect::Dialect;
 use crate::dialect::openai::fault::Fault;
 use crate::dialect::openai::responses::write_request;
@@ -44,7 +44,8 @@ impl Adapter for OpenAiResponses {
             let segments = request.rewrite(upstream_model, LIMIT);
             return Ok(passed(PATH, Dialect::Responses, segments));
         }
-        let carried = convert(request, |wanted| write_request(wanted, upstream_model))?;
+        let carried =
+            convert(request, ToolNames::Plain, |wanted| write_request(wanted, upstream_model))?;
         Ok(Encoded::carried(PATH, carried))
     }
 

@@ -20,7 +20,7 @@ use super::{
     Adapter, Answer, BETA, Classified, Destination, Encoded, SecretUnusable, Sent, StreamDecoder,
     convert, in_path, secure, without,
 };
-use crate::canonical::Refusal;
+use crate::canonical::{Refusal, ToolNames};
 use crate::dialect::Dialect;
 use crate::dialect::gemini::{Target, write_request};
 use crate::request::{CallRequest, Endpoint};
@@ -81,7 +81,7 @@ impl Adapter for Google {
         }
         can_be_shown(request, to.model)?;
         let target = Target { takes_ids: false, ..target(to.model) };
-        let carried = convert(request, |wanted| write_request(wanted, target))?;
+        let carried = convert(request, ToolNames::Dotted, |wanted| write_request(wanted, target))?;
         Ok(Encoded::carried(path, carried))
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::elements::Elements;
 use super::facts::Facts;
 use super::openai::{bare_fault, looks_bare};
-use crate::canonical::{Event, Sink};
+use crate::canonical::{ClientNames, Event, Sink};
 use crate::dialect::{Dialect, StreamReader, StreamWriter, gemini};
 use crate::request::CallRequest;
 use crate::sse::{self, Filter, Verdict};
@@ -37,6 +37,8 @@ struct Core {
     reader: StreamReader,
     /// `None` where the bytes pass.
     writer: Option<StreamWriter>,
+    /// What the client calls its tools.
+    names: ClientNames,
     /// Of a stream that passes: what is held back for the end.
     held: Vec<u8>,
     is_running: bool,
@@ -48,6 +50,7 @@ struct Core {
 struct Tee<'s> {
     facts: &'s mut Facts,
     writer: &'s mut Option<StreamWriter>,
+    names: &'s ClientNames,
     has_stopped: bool,
 }
 
@@ -56,7 +59,7 @@ impl Sink for Tee<'_> {
         self.facts.note(&event);
         self.has_stopped |= matches!(event, Event::Stop(..));
         if let Some(writer) = self.writer.as_mut().filter(|_| !self.facts.has_failed()) {
-            writer.take(event);
+            writer.take(self.names.of_event(event));
         }
     }
 }
@@ -81,6 +84,7 @@ impl Converting {
             core: Core {
                 reader: from.stream_reader(),
                 writer,
+                names: ClientNames::of(request),
                 held: Vec::new(),
                 is_running: false,
                 is_done: false,
@@ -172,7 +176,8 @@ impl Core {
         if payload.trim_ascii().is_empty() {
             return Ok(Verdict::Drop);
         }
-        let mut tee = Tee { facts, writer: &mut self.writer, has_stopped: false };
+        let mut tee =
+            Tee { facts, writer: &mut self.writer, names: &self.names, has_stopped: false };
         let is_done = self.reader.read(payload, &mut tee)?;
         let has_stopped = tee.has_stopped;
         if facts.has_failed() {
@@ -189,7 +194,8 @@ impl Core {
 
     /// The body has ended without a terminator; not every dialect has one.
     fn end(&mut self, facts: &mut Facts) -> Result<(), Failure> {
-        let mut tee = Tee { facts, writer: &mut self.writer, has_stopped: false };
+        let mut tee =
+            Tee { facts, writer: &mut self.writer, names: &self.names, has_stopped: false };
         self.reader.end(&mut tee)?;
         if facts.has_failed() {
             return Err(Failure::ErrorInAnswer);
