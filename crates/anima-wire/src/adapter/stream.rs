@@ -45,7 +45,10 @@ enum Kind {
 impl StreamDecoder {
     /// A decoder for a stream in OpenAI's dialect that passes.
     fn passing(request: &CallRequest) -> Self {
-        let kind = Kind::Passing(Box::new(Passing::new(request.include_usage, request.searches)));
+        let kind = Kind::Passing(Box::new(Passing::new(
+            request.include_usage,
+            (request.searches, request.choices),
+        )));
         Self { kind, frames: None }
     }
 

@@ -22,8 +22,14 @@ const REGION_PRICED: &[u8] = b"\"global\"";
 /// types begin. Pictures of Responses are tokens of another model, which its usage leaves out.
 const TOOLS: &[&str] = &["image_generation", "openrouter:"];
 
-/// Values that ask for nothing.
-const NOTHING: [&[u8]; 4] = [b"null", b"false", b"[]", b"{}"];
+/// Whether a value asks for nothing.
+fn is_nothing(raw: &[u8]) -> bool {
+    match raw {
+        b"null" | b"false" => true,
+        [b'[', within @ .., b']'] | [b'{', within @ .., b'}'] => within.trim_ascii().is_empty(),
+        _ => false,
+    }
+}
 
 /// Refuses a member of the body by its name and its JSON, which is asked for only where the name is
 /// one of these: to look at a whole prompt takes its time.
@@ -38,7 +44,7 @@ pub(super) fn member<'a>(
         return Ok(());
     }
     let raw = raw();
-    if NOTHING.contains(&raw) {
+    if is_nothing(raw) {
         return Ok(());
     }
     if is_region && !(name == REGION && raw == REGION_PRICED) {
@@ -135,7 +141,7 @@ mod tests {
             for dialect in [Dialect::Anthropic, Dialect::Responses] {
                 assert_eq!(param(parse(dialect, &member)), Some(name), "{dialect:?} {name}");
             }
-            for nothing in ["null", "false", "[]", "{}"] {
+            for nothing in ["null", "false", "[]", "{}", "[ ]", "{\n}"] {
                 let member = format!(r#","{name}":{nothing}"#);
                 assert!(chat(&member).is_ok(), "chat {member}");
                 assert!(parse(Dialect::Responses, &member).is_ok(), "{member}");

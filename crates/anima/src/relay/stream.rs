@@ -65,14 +65,25 @@ struct Flow {
     idle: Duration,
     deadline: Instant,
     last_chunk: Instant,
+    /// When the provider said that it failed.
+    failed_at: Option<Instant>,
     /// Known to the switches as long as it streams.
     entered: Entered,
 }
 
 impl Flow {
-    /// How long the provider may be silent.
-    fn patience(&self) -> Duration {
-        if self.decoder.is_failing() { self.idle.min(LAST_REPORT) } else { self.idle }
+    /// When the provider has been silent for too long, or has failed for too long.
+    fn patience(&self) -> Instant {
+        let silent = self.last_chunk + self.idle;
+        self.failed_at.map_or(silent, |failed| silent.min(failed + LAST_REPORT))
+    }
+
+    /// Notes that bytes came, and what they may say.
+    fn came(&mut self, now: Instant) {
+        self.last_chunk = now;
+        if self.failed_at.is_none() && self.decoder.is_failing() {
+            self.failed_at = Some(now);
+        }
     }
 
     /// A wallet may be overdrawn where the operator says so, a budget never.
@@ -167,7 +178,7 @@ impl RelayStream {
         let cut = Box::pin(entered.wake().cancelled_owned());
         let tasks = relay.tasks.clone();
         open.progress.streaming(started.decoder.upstream_ref());
-        let flow = Flow {
+        let mut flow = Flow {
             relay,
             call,
             open,
@@ -179,9 +190,11 @@ impl RelayStream {
             idle,
             deadline,
             last_chunk,
+            failed_at: None,
             entered,
         };
-        let due = deadline.min(last_chunk + flow.patience());
+        flow.came(last_chunk);
+        let due = deadline.min(flow.patience());
         let watch = Arc::clone(&flow.relay);
         let phase = Arc::new(Mutex::new(Phase::Relaying(Box::new(flow))));
         watch.unread.watch(&phase);
@@ -261,18 +274,18 @@ impl RelayStream {
         };
         let outcome = match frame {
             Some(Ok(frame)) => {
-                flow.last_chunk = Instant::now();
-                match frame.into_data() {
+                let pushed = match frame.into_data() {
                     Ok(chunk) => flow.decoder.push(chunk, &mut self.ready),
                     Err(_trailers) => Ok(()),
-                }
+                };
+                flow.came(Instant::now());
+                pushed
             }
             Some(Err(_broken)) => Err(Failure::StreamCut),
             None => flow.decoder.end(&mut self.ready),
         };
-        if flow.decoder.is_failing() {
-            let due = flow.deadline.min(flow.last_chunk + flow.patience());
-            self.timer.as_mut().reset(due);
+        if flow.failed_at.is_some() {
+            self.timer.as_mut().reset(flow.deadline.min(flow.patience()));
         }
         if let Err(failure) = outcome {
             phase.finish(Some(failure));
@@ -299,7 +312,7 @@ impl RelayStream {
             return Poll::Ready(());
         };
         let now = Instant::now();
-        let due = flow.deadline.min(flow.last_chunk + flow.patience());
+        let due = flow.deadline.min(flow.patience());
         if now < due {
             self.timer.as_mut().reset(due);
             cx.waker().wake_by_ref();

@@ -43,6 +43,8 @@ struct Facts {
     include_usage: bool,
     tally: Tally,
     phase: Phase,
+    /// Choices that the client wants and that have not ended.
+    open_choices: u64,
     has_content: bool,
     report: Report,
     /// When the last report came, and how much text had been kept and dropped by then.
@@ -60,7 +62,7 @@ enum Phase {
     Waiting,
     /// Payloads have come.
     Running,
-    /// A choice has ended.
+    /// All choices have ended.
     Ended,
     /// A choice has ended because the provider failed: only its report is still wanted.
     Failing,
@@ -88,8 +90,8 @@ impl From<TooLarge> for Failure {
 
 impl Passing {
     /// A decoder before the first byte. `include_usage`: whether the client asked for usage;
-    /// `searches`: how many searches of the web it asked for.
-    pub(super) const fn new(include_usage: bool, searches: u64) -> Self {
+    /// how many searches of the web it asked for, and how many choices.
+    pub(super) const fn new(include_usage: bool, (searches, choices): (u64, u64)) -> Self {
         let mut tally = Tally::keeping(KEPT_BYTES_MAX);
         tally.cites = searches > 0;
         Self {
@@ -98,6 +100,7 @@ impl Passing {
                 include_usage,
                 tally,
                 phase: Phase::Waiting,
+                open_choices: choices,
                 has_content: false,
                 report: Report { usage: None, suspect: false },
                 told: When::Running,
@@ -309,7 +312,10 @@ impl Facts {
             self.service_tier = Some(tier.decode().into_owned());
         }
         if self.phase == Phase::Running && reply.choices.is_some_and(|choices| choices.ended) {
-            self.phase = Phase::Ended;
+            self.open_choices = self.open_choices.saturating_sub(1);
+            if self.open_choices == 0 {
+                self.phase = Phase::Ended;
+            }
         }
         let when = match self.phase {
             _ if reply.stands_alone() => When::Alone,

@@ -328,9 +328,12 @@ async fn start(
     let mut ready = Vec::new();
     let content_by = trial.first_byte_by(call);
     let idle = Duration::from_millis(trial.timeouts.idle_ms.into());
+    let mut report_by = content_by;
     while !decoder.has_content() && !decoder.is_done() {
-        let silence = if decoder.is_failing() { idle.min(LAST_REPORT) } else { idle };
-        let by = content_by.min(Instant::now() + silence);
+        if decoder.is_failing() && report_by == content_by {
+            report_by = content_by.min(Instant::now() + LAST_REPORT);
+        }
+        let by = report_by.min(Instant::now() + idle);
         match tokio::time::timeout_at(by, body.frame()).await {
             Ok(Some(Ok(frame))) => {
                 if let Ok(chunk) = frame.into_data() {

@@ -110,8 +110,10 @@ pub(super) async fn abandoned(mut flow: Box<Flow>) {
 async fn drain(flow: &mut Flow) {
     let until = flow.deadline.min(Instant::now() + flow.relay.limits.drain);
     let mut unseen = Vec::new();
+    // Nobody may have read it for a while.
+    flow.came(Instant::now());
     while !flow.decoder.is_done() {
-        let by = until.min(Instant::now() + flow.patience());
+        let by = until.min(flow.patience());
         let frame = match tokio::time::timeout_at(by, flow.upstream.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => {
@@ -127,6 +129,7 @@ async fn drain(flow: &mut Flow) {
         if flow.decoder.push(chunk, &mut unseen).is_err() {
             return;
         }
+        flow.came(Instant::now());
         unseen.clear();
         if flow.open.progress.is_exhausted(flow.decoder.output_bytes()) {
             return;

@@ -20,7 +20,7 @@ fn usage(choices: &str, input: u64, output: u64) -> String {
 }
 
 fn decode(stream: &str) -> (Passing, Vec<Bytes>, Result<(), Failure>) {
-    let mut decoder = Passing::new(false, 0);
+    let mut decoder = Passing::new(false, (0, 1));
     let mut out = Vec::new();
     let result = decoder
         .push(Bytes::copy_from_slice(stream.as_bytes()), &mut out)
@@ -54,7 +54,7 @@ fn a_page_instead_of_a_stream_is_malformed() {
 fn passing_chunks_are_not_copied() {
     let chunk = Bytes::from(format!("{}{}", text("a"), text("b")));
     let mut out = Vec::new();
-    Passing::new(true, 0).push(chunk.clone(), &mut out).unwrap();
+    Passing::new(true, (0, 1)).push(chunk.clone(), &mut out).unwrap();
     assert_eq!(out.len(), 1);
     assert_eq!((out[0].as_ptr(), out[0].len()), (chunk.as_ptr(), chunk.len()));
 }
@@ -135,7 +135,7 @@ proptest! {
     ) {
         let stream = parts.concat();
         let run = |cuts: &[usize]| {
-            let mut decoder = Passing::new(include_usage, 0);
+            let mut decoder = Passing::new(include_usage, (0, 1));
             let (mut out, mut start, mut result) = (Vec::new(), 0, Ok(()));
             for end in cuts.iter().copied().chain([stream.len()]) {
                 let piece = Bytes::copy_from_slice(&stream.as_bytes()[start..end]);
@@ -165,6 +165,11 @@ fn a_report_beside_content_is_a_running_one_until_the_reason_to_end() {
     for final_word in [&last, &after, &own] {
         assert!(!running(&format!("{beside}{final_word}")), "{final_word}");
     }
+    let mut two = Passing::new(false, (0, 2));
+    two.push(format!("{beside}{last}").into(), &mut vec![]).unwrap();
+    assert!(two.usage_is_running(), "the other choice goes on");
+    two.push(last.clone().into(), &mut vec![]).unwrap();
+    assert!(!two.usage_is_running());
     let since = |stream: &str| decode(stream).0.count_since_report();
     assert_eq!((since(&beside), since(&format!("{beside}{}", text("b")))), (0, 1));
     assert_eq!(since(&format!("{}{beside}", text("b"))), 0);

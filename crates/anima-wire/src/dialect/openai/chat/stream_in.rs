@@ -84,7 +84,7 @@ impl Reader {
         }
         if let Some(usage) = root.get("usage") {
             // Some report on every chunk.
-            let is_last = !has_choices || self.choices.iter().any(|choice| choice.stop.is_some());
+            let is_last = !has_choices || self.choices.iter().all(|choice| choice.stop.is_some());
             let report = report(usage);
             sink.take(if is_last { Event::Usage(report) } else { Event::Running(report) });
         }
