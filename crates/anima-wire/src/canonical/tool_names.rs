@@ -6,6 +6,7 @@
 //! agree and nothing is kept between the request and its answer. Source: `c-conversion` C.4, 8.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -100,13 +101,14 @@ fn stands_in(name: &str) -> bool {
 pub(crate) struct ClientNames {
     dialect: Dialect,
     body: Bytes,
-    read: OnceLock<Vec<String>>,
+    /// By what stands for them.
+    changed: OnceLock<HashMap<String, String>>,
 }
 
 impl ClientNames {
     /// Those of a request.
     pub(crate) fn of(request: &CallRequest) -> Self {
-        Self { dialect: request.dialect, body: request.body.clone(), read: OnceLock::new() }
+        Self { dialect: request.dialect, body: request.body.clone(), changed: OnceLock::new() }
     }
 
     /// The client's name of a tool that a provider calls. `None` where it is the same.
@@ -114,11 +116,8 @@ impl ClientNames {
         if !stands_in(name) {
             return None;
         }
-        let names = self.read.get_or_init(|| self.read().unwrap_or_default());
-        if names.iter().any(|own| own == name) {
-            return None;
-        }
-        names.iter().find(|own| stand_in(own) == name).map(String::as_str)
+        let changed = self.changed.get_or_init(|| self.read().unwrap_or_default());
+        changed.get(name).map(String::as_str)
     }
 
     /// Puts them into a whole answer.
@@ -142,13 +141,19 @@ impl ClientNames {
         event
     }
 
-    fn read(&self) -> Option<Vec<String>> {
+    /// A name that some provider would not take, by what stands for it there; no name of the
+    /// client's own is taken for another one.
+    fn read(&self) -> Option<HashMap<String, String>> {
         let outline = Outline::of_request(&self.body).ok()?;
         let request = self.dialect.read_request(&outline).ok()?;
-        let calls = request.turns.iter().flat_map(|turn| &turn.parts);
-        let called =
-            calls.filter_map(super::request::Part::as_call).map(|call| call.name.to_string());
-        Some(request.tools.iter().map(|tool| tool.name.to_string()).chain(called).collect())
+        let parts = request.turns.iter().flat_map(|turn| &turn.parts);
+        let called = parts.filter_map(super::request::Part::as_call).map(|call| &*call.name);
+        let names: HashSet<&str> =
+            request.tools.iter().map(|tool| &*tool.name).chain(called).collect();
+        let both = [ToolNames::Plain, ToolNames::Dotted];
+        let changed = names.iter().filter(|name| !both.iter().all(|rule| rule.takes(name)));
+        let by_other = changed.map(|name| (stand_in(name), (*name).to_owned()));
+        Some(by_other.filter(|(other, _)| !names.contains(other.as_str())).collect())
     }
 }
 

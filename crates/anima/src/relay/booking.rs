@@ -224,6 +224,22 @@ pub(super) fn price(
     }
 }
 
+/// So much of a sale that no more than `most` units of the wallet are owed for it.
+pub(super) fn within<E>(owed: impl Fn(i64) -> Result<i64, E>, sale: Priced, most: i64) -> Priced {
+    match owed(sale.units) {
+        Ok(whole) if whole > most => {
+            let part = i128::from(sale.units) * i128::from(most.max(0)) / i128::from(whole);
+            let mut units = i64::try_from(part).unwrap_or(0);
+            // What is owed is rounded.
+            while units > 0 && owed(units).is_ok_and(|owed| owed > most) {
+                units -= 1;
+            }
+            Priced { units, estimate: true }
+        }
+        Ok(_) | Err(_) => sale,
+    }
+}
+
 /// The record of an attempt whose answer, or part of it, went to the customer.
 pub(super) fn served(
     trial: &Trial,
@@ -358,5 +374,18 @@ mod tests {
         let prompt = prompt_alone(&told);
         assert_eq!((prompt.input_tokens(), prompt.of(Meter::CachedInputTokens)), (12, 5));
         assert_eq!(prompt.output_tokens(), 0);
+    }
+
+    #[test]
+    fn of_a_sale_in_another_currency_no_more_is_owed_than_may_be() {
+        let sale = |units, estimate| Priced { units, estimate };
+        let owed = |units: i64| Ok::<_, ()>((units * 1_237 + 500) / 1_000);
+        assert_eq!(within(owed, sale(1_000, false), 1_237), sale(1_000, false));
+        for most in 0..1_237 {
+            let least = within(owed, sale(1_000, false), most);
+            assert!(least.estimate && owed(least.units).unwrap() <= most, "{most}: {least:?}");
+            assert!(owed(least.units + 2).unwrap() > most, "{most}: {least:?} is too little");
+        }
+        assert_eq!(within(|_| Err(()), sale(7, false), 1), sale(7, false), "what does not fit");
     }
 }

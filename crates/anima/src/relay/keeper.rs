@@ -105,18 +105,31 @@ pub async fn run(relay: Arc<Relay>) {
 
 /// Asks for a larger hold, in a task of its own: the call goes on meanwhile, as far as is held.
 pub(super) fn extend(relay: &Arc<Relay>, progress: Arc<Progress>) {
+    let mut question = Question { progress, is_last: true };
     let relay_of_task = Arc::clone(relay);
     relay.tasks.spawn(async move {
-        let outcome = ask(&relay_of_task, &progress).await;
-        let is_last = matches!(outcome, Asked::Last | Asked::Nothing);
+        let outcome = ask(&relay_of_task, &question.progress).await;
         relay_of_task.metrics.recovery.extension(outcome.word());
+        question.is_last = matches!(outcome, Asked::Last | Asked::Nothing);
         let is_answer = outcome != Asked::Unanswered;
-        progress.heard(is_answer);
+        question.progress.heard(is_answer);
         if !is_answer {
             tokio::time::sleep(PAUSE).await;
         }
-        progress.answered(is_last);
     });
+}
+
+/// A question for more, which is answered when this is dropped, by a task that panics too: a call
+/// waits for it, and ends if there is no other answer.
+struct Question {
+    progress: Arc<Progress>,
+    is_last: bool,
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.progress.answered(self.is_last);
+    }
 }
 
 /// What came of the question for more.
@@ -164,7 +177,7 @@ async fn ask(relay: &Relay, progress: &Progress) -> Asked {
             let total = progress.held().saturating_add(left);
             hold::longest(&progress.call, total, (covered, to))
         };
-        if let Some(asked) = wanted.after(said, longest) {
+        if let Some(asked) = wanted.after(&said, longest) {
             return asked;
         }
     }
@@ -187,13 +200,13 @@ impl Wanted {
     /// Less each time, also when more is there again, so this ends.
     fn after(
         &mut self,
-        said: Result<(), Short>,
+        said: &Result<(), Short>,
         longest: impl FnOnce(i64, u64) -> Option<u64>,
     ) -> Option<Asked> {
         let left = match said {
             Ok(()) if self.is_slice => return Some(Asked::More),
             Ok(()) => return Some(Asked::Last),
-            Err(Short::Left(left)) => left,
+            Err(Short::Left(left)) => *left,
             Err(Short::Unanswered) => return Some(Asked::Unanswered),
             Err(Short::Over) => return Some(Asked::Nothing),
         };
@@ -268,7 +281,7 @@ mod tests {
             let longest = |left: i64, to: u64| {
                 (left > 0).then(|| left.cast_unsigned().min(to.saturating_sub(1)))
             };
-            if let Some(asked) = wanted.after(said, longest) {
+            if let Some(asked) = wanted.after(&said, longest) {
                 return (asked, wanted.tokens);
             }
         }

@@ -148,11 +148,13 @@ impl Progress {
         let bytes = output_bytes as u64;
         self.output_bytes.store(bytes, Ordering::Relaxed);
         let Some(covers) = &self.covers else { return Step::GoOn };
+        // Before what is covered, which is raised first.
+        let is_refused = self.refused.load(Ordering::Acquire);
         let (tokens, covers) = (bytes / BYTES_PER_TOKEN, covers.load(Ordering::Relaxed));
         if tokens.saturating_mul(100) < covers.saturating_mul(EXTEND_AT_PERCENT) {
             return Step::GoOn;
         }
-        if self.refused.load(Ordering::Relaxed) {
+        if is_refused {
             return if tokens < covers { Step::GoOn } else { Step::Exhausted };
         }
         if !self.asking.swap(true, Ordering::AcqRel) {
@@ -201,7 +203,7 @@ impl Progress {
     /// The question for more was answered: is there any more to be had?
     pub(super) fn answered(&self, is_last: bool) {
         if is_last {
-            self.refused.store(true, Ordering::Relaxed);
+            self.refused.store(true, Ordering::Release);
         }
         self.asking.store(false, Ordering::Release);
         self.waiter.wake();

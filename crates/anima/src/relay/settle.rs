@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use anima_core::failure::Failure;
 use anima_core::ledger::fx::Conversion;
 use anima_core::ledger::{Attempt, Close, Settlement};
 use anima_core::money::Money;
@@ -59,7 +60,12 @@ pub(super) async fn served(
         Close::Release
     } else if let Some(sold) = booking::sold(call, &known, (delivered.part, &relay.limits)) {
         let sale = booking::price(&call.sale, &sold, (tier, call.multiplier));
-        return sell(relay, call, open, attempts, (sale, known, delivered.part)).await;
+        // A piece of an answer may hold more than a budget has left, which is known when it is
+        // here. What nobody but us has counted of it is not charged.
+        let is_within = delivered.reported.is_none() && outcome == Failure::BudgetExceeded.reason();
+        let most = if is_within { open.amount() } else { i64::MAX };
+        let sale = sale.map(|sale| booking::within(|units| call.owed(units), sale, most));
+        return sell(relay, call, open, attempts, (sale, known)).await;
     } else {
         Close::Settle { sale: 0, estimate: true }
     };
@@ -67,24 +73,16 @@ pub(super) async fn served(
 }
 
 /// Settles a sale, converted when its price is in another currency than the wallet. Where the sale
-/// or its conversion does not fit, the hold stands in for it, as it is: never nothing. So it does
-/// where we stopped a call with budgets within a piece that is more than they have: a budget is
-/// never overspent, and that piece is ours.
+/// or its conversion does not fit, the hold stands in for it, as it is: never nothing.
 async fn sell(
     relay: &Relay,
     call: &Arc<Call>,
     open: Open,
     attempts: Vec<Attempt>,
-    (sale, known, part): (Option<booking::Priced>, Known, Part),
+    (sale, known): (Option<booking::Priced>, Known),
 ) -> Result<Receipt, Error> {
     let held = (Close::Settle { sale: open.amount(), estimate: true }, None);
-    // A piece of an answer may hold more than there was left, and is known when it is here.
-    let stopped_within = part == Part::Stopped && call.has_budget();
-    let is_covered = |(close, _): &(Close, Option<Conversion>)| {
-        !stopped_within || matches!(close, Close::Settle { sale, .. } if *sale <= open.amount())
-    };
-    let sale = sale.and_then(|sale| converted(call, sale)).filter(is_covered);
-    let (close, conversion) = sale.unwrap_or(held);
+    let (close, conversion) = sale.and_then(|sale| converted(call, sale)).unwrap_or(held);
     commit(relay, call, open, attempts, (close, conversion, Some(known))).await
 }
 

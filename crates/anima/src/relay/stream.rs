@@ -86,6 +86,11 @@ impl Flow {
         }
     }
 
+    /// Whether the provider has said what the whole answer comes to: there is no more of it.
+    fn is_reported(&self) -> bool {
+        self.decoder.usage().is_some() && !self.decoder.usage_is_running()
+    }
+
     /// A wallet may be overdrawn where the operator says so, a budget never.
     fn may_overdraw(&self) -> bool {
         self.relay.limits.hold_exhausted == HoldExhausted::Overdraft && !self.call.has_budget()
@@ -99,11 +104,13 @@ impl Flow {
             match progress.note(self.decoder.output_bytes()) {
                 // It goes on meanwhile as far as is held, and no further.
                 Step::Extend => keeper::extend(&self.relay, Arc::clone(progress)),
-                step => break step,
+                step @ (Step::GoOn | Step::Wait | Step::Exhausted) => break step,
             }
         };
         match step {
             Step::GoOn | Step::Extend => Poll::Ready(None),
+            // It is over, but for its end.
+            Step::Wait | Step::Exhausted if self.is_reported() => Poll::Ready(None),
             Step::Exhausted if progress.is_over_budget() => {
                 Poll::Ready(Some(Failure::BudgetExceeded))
             }
@@ -267,7 +274,11 @@ impl RelayStream {
                 phase.finish(Some(failure));
                 return Poll::Ready(());
             }
-            Poll::Pending => return self.poll_bounds(phase, cx),
+            Poll::Pending => {
+                // It is not the provider who is silent.
+                flow.last_chunk = Instant::now();
+                return self.poll_bounds(phase, cx);
+            }
         }
         let Poll::Ready(frame) = Pin::new(&mut flow.upstream).poll_frame(cx) else {
             return self.poll_bounds(phase, cx);

@@ -233,6 +233,7 @@ async fn a_piece_that_is_more_than_is_left_overspends_no_budget(app: &TestApp) {
     let spent = before - app.balance().await;
     assert!((1_500_000..=3_000_000).contains(&spent), "most of it and no more: {spent}");
     let shown = app.admin(Method::GET, &format!("{path}/limits"), &Value::Null).await;
+    app.verify().await;
     let text = |units: i64| json!(Money::new(units, Currency::USD).to_string());
     let budget = &shown["items"][0];
     assert_eq!((&budget["used"], &budget["held"]), (&text(spent), &text(0)));

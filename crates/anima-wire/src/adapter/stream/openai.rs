@@ -311,11 +311,10 @@ impl Facts {
         if let Some(tier) = reply.service_tier.filter(|tier| known != Some(tier.raw())) {
             self.service_tier = Some(tier.decode().into_owned());
         }
-        if self.phase == Phase::Running && reply.choices.is_some_and(|choices| choices.ended) {
-            self.open_choices = self.open_choices.saturating_sub(1);
-            if self.open_choices == 0 {
-                self.phase = Phase::Ended;
-            }
+        let ended = reply.choices.map_or(0, |choices| choices.ended);
+        self.open_choices = self.open_choices.saturating_sub(ended);
+        if self.phase == Phase::Running && self.open_choices == 0 {
+            self.phase = Phase::Ended;
         }
         let when = match self.phase {
             _ if reply.stands_alone() => When::Alone,

@@ -71,8 +71,9 @@ impl Reader {
         if let Some(metadata) = either(root, "usageMetadata", "usage_metadata") {
             let report = usage::read(metadata).with_fees(Meter::SearchCalls, self.searches);
             // Every chunk has one; what counts is the one beside the reason to end, or behind it.
-            let mut candidates = self.candidates.iter();
-            let is_last = candidates.len() > 0 && candidates.all(|one| one.is_finished);
+            let goes_on = |one: &Running| !one.is_finished && (one.open.is_some() || one.has_calls);
+            let is_last = self.candidates.iter().any(|one| one.is_finished)
+                && !self.candidates.iter().any(goes_on);
             sink.take(if is_last { Event::Usage(report) } else { Event::Running(report) });
             if let Some(tier) = usage::tier(metadata) {
                 sink.take(Event::Tier(tier));

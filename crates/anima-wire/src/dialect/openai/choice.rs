@@ -133,8 +133,8 @@ pub struct Choices {
     pub count: usize,
     /// Usage inside a choice, where old Moonshot models put it.
     pub report: Report,
-    /// Whether one has ended.
-    pub ended: bool,
+    /// How many have ended.
+    pub ended: u64,
     /// Whether the reason of one to end is that the provider failed.
     pub failed: bool,
 }
@@ -157,7 +157,7 @@ pub fn read(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Result<Option<Choices
             b"text" => string(cursor, tally),
             b"finish_reason" => {
                 let word = cursor.value()?.text().filter(|word| !word.is_empty());
-                choices.ended |= word.is_some();
+                choices.ended += u64::from(word.is_some());
                 choices.failed |= word.is_some_and(|word| is_failure(word.raw()));
                 Ok(())
             }

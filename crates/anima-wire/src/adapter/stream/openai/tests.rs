@@ -168,7 +168,11 @@ fn a_report_beside_content_is_a_running_one_until_the_reason_to_end() {
     let mut two = Passing::new(false, (0, 2));
     two.push(format!("{beside}{last}").into(), &mut vec![]).unwrap();
     assert!(two.usage_is_running(), "the other choice goes on");
-    two.push(last.clone().into(), &mut vec![]).unwrap();
+    two.push(last.into(), &mut vec![]).unwrap();
+    assert!(!two.usage_is_running());
+    let both = usage(r#"[{"finish_reason":"stop"},{"index":1,"finish_reason":"stop"}]"#, 9, 2);
+    let mut two = Passing::new(false, (0, 2));
+    two.push(both.into(), &mut vec![]).unwrap();
     assert!(!two.usage_is_running());
     let since = |stream: &str| decode(stream).0.count_since_report();
     assert_eq!((since(&beside), since(&format!("{beside}{}", text("b")))), (0, 1));

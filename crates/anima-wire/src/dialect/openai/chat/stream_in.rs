@@ -84,11 +84,17 @@ impl Reader {
         }
         if let Some(usage) = root.get("usage") {
             // Some report on every chunk.
-            let is_last = !has_choices || self.choices.iter().all(|choice| choice.stop.is_some());
+            let is_last = !has_choices || self.has_ended();
             let report = report(usage);
             sink.take(if is_last { Event::Usage(report) } else { Event::Running(report) });
         }
         Ok(false)
+    }
+
+    /// Whether a choice has ended, and all others that began have, too.
+    fn has_ended(&self) -> bool {
+        let goes_on = |one: &Running| one.stop.is_none() && (one.has_said || !one.calls.is_empty());
+        self.choices.iter().any(|one| one.stop.is_some()) && !self.choices.iter().any(goes_on)
     }
 
     fn start(&mut self, root: Node<'_, '_>, sink: &mut dyn Sink) {
