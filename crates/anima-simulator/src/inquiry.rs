@@ -22,7 +22,7 @@ use serde::Deserialize;
 use crate::refusal::ErrorBody;
 use crate::script::Endpoint;
 use tally::{Inputs, Messages};
-use tools::{ToolBody, Wish};
+use tools::{Names, ToolBody, Wish};
 
 use cloud::Place;
 pub(crate) use sound::Sound;
@@ -364,6 +364,13 @@ fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
     }
     let stream = body.stream.unwrap_or(false);
     let choices = choices(body.n, "n")?;
+    let wish = Wish {
+        tools: tools::of_bodies(body.tools.unwrap_or_default()),
+        choice: body.tool_choice.as_ref().map(tools::openai_choice),
+        serial: body.parallel_tool_calls == Some(false),
+        answered: body.messages.ends_in_result,
+        format: body.response_format.as_ref().and_then(tools::openai_format),
+    };
     Ok(Completion {
         dialect: Dialect::Chat,
         include_usage: include_usage(stream, body.stream_options.as_ref())?,
@@ -374,13 +381,7 @@ fn chat(body: ChatBody<'_>) -> Result<Completion<'_>, ErrorBody> {
         generated: choices,
         prompt_tokens: body.messages.tokens,
         pictures: body.messages.pictures,
-        wanted: Wanted::of(Wish {
-            tools: tools::of_bodies(body.tools.unwrap_or_default()),
-            choice: body.tool_choice.as_ref().map(tools::openai_choice),
-            serial: body.parallel_tool_calls == Some(false),
-            answered: body.messages.ends_in_result,
-            format: body.response_format.as_ref().and_then(tools::openai_format),
-        }),
+        wanted: Wanted::named(wish, Names::Plain)?,
     })
 }
 

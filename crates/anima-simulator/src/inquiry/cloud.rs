@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::foreign::{instructions, list, message_tokens, messages, text};
 use super::pictures;
-use super::tools::{self, Choice, Tool, Wanted, Wish};
+use super::tools::{self, Choice, Names, Tool, Wanted, Wish};
 use super::{Ask, Completion, Dialect, parse, percent_decoded};
 use crate::refusal::ErrorBody;
 
@@ -116,6 +116,13 @@ pub(super) fn converse(
         None => Choice::Auto,
     });
     let limits = body.get("inferenceConfig");
+    let wish = Wish {
+        tools: specs(config),
+        choice,
+        answered,
+        serial: false,
+        format: asked_in_words(&body),
+    };
     Ok(Completion {
         dialect: Dialect::Converse,
         model: Cow::Owned(percent_decoded(model)),
@@ -126,13 +133,7 @@ pub(super) fn converse(
         generated: 1,
         prompt_tokens: message_tokens(turns).saturating_add(instructions(body.get("system"))),
         pictures: pictures::of(&body),
-        wanted: Wanted::of(Wish {
-            tools: specs(config),
-            choice,
-            answered,
-            serial: false,
-            format: asked_in_words(&body),
-        }),
+        wanted: Wanted::named(wish, Names::Plain)?,
     })
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::pictures;
 use super::tally::tokens_of;
-use super::tools::{self, Choice, Tool, Wanted, Wish};
+use super::tools::{self, Choice, Names, Tool, Wanted, Wish};
 use super::{Ask, Completion, Dialect, Embedding, Input, Vectors, percent_decoded};
 use crate::refusal::ErrorBody;
 
@@ -96,7 +96,7 @@ pub(super) fn gemini(ask: &Ask<'_>, body: &Value) -> Result<Completion<'static>,
         generated: choices,
         prompt_tokens: message_tokens(turns).saturating_add(instructions(system)),
         pictures: pictures::of(body),
-        wanted: Wanted::of(wish),
+        wanted: Wanted::named(wish, Names::Dotted)?,
     })
 }
 
@@ -153,6 +153,7 @@ pub(super) fn embed_content(ask: &Ask<'_>, body: &Value) -> Result<Embedding<'st
 fn named(dialect: Dialect, body: &Value, wish: Wish) -> Result<Completion<'static>, ErrorBody> {
     let model = body.get("model").and_then(Value::as_str);
     let model = model.ok_or_else(|| ErrorBody::invalid("model: Field required"))?;
+    let names = if dialect == Dialect::Messages { Names::Long } else { Names::Plain };
     Ok(Completion {
         dialect,
         model: Cow::Owned(model.to_owned()),
@@ -163,7 +164,7 @@ fn named(dialect: Dialect, body: &Value, wish: Wish) -> Result<Completion<'stati
         generated: 1,
         prompt_tokens: 0,
         pictures: pictures::of(body),
-        wanted: Wanted::of(wish),
+        wanted: Wanted::named(wish, names)?,
     })
 }
 

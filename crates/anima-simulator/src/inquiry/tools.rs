@@ -7,6 +7,8 @@
 
 use serde_json::Value;
 
+use crate::refusal::ErrorBody;
+
 /// What the answer is to be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Wanted {
@@ -51,8 +53,44 @@ pub(super) struct Wish {
     pub(super) format: Option<Value>,
 }
 
+/// What a dialect takes as the name of a tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Up to 64 letters, digits, `_` and `-`.
+    Plain,
+    /// The same, up to 128.
+    Long,
+    /// Also `.` and `:`, with a letter or `_` first.
+    Dotted,
+}
+
+impl Names {
+    fn takes(self, name: &str) -> bool {
+        let is_taken = |sign: u8| {
+            let is_dot = self == Self::Dotted && matches!(sign, b'.' | b':');
+            sign.is_ascii_alphanumeric() || matches!(sign, b'_' | b'-') || is_dot
+        };
+        let longest = if self == Self::Long { 128 } else { 64 };
+        let leads = |first: char| first.is_ascii_alphabetic() || first == '_';
+        (1..=longest).contains(&name.len())
+            && name.bytes().all(is_taken)
+            && (self != Self::Dotted || name.starts_with(leads))
+    }
+}
+
 impl Wanted {
-    pub(super) fn of(wish: Wish) -> Self {
+    /// What a caller wants whose tools have names that the dialect takes.
+    pub(super) fn named(wish: Wish, names: Names) -> Result<Self, ErrorBody> {
+        match wish.tools.iter().find(|tool| !names.takes(&tool.name)) {
+            Some(Tool { name, .. }) => {
+                let message = format!("'{name}' does not match the pattern of a tool's name.");
+                Err(ErrorBody::invalid(message))
+            }
+            None => Ok(Self::of(wish)),
+        }
+    }
+
+    fn of(wish: Wish) -> Self {
         let prose = |format: Option<Value>| format.map_or(Self::Prose, Self::Json);
         let mut tools = wish.tools;
         let is_forced = match wish.choice.unwrap_or(Choice::Auto) {
@@ -137,6 +175,20 @@ mod tests {
     fn wish(choice: Option<Choice>, answered: bool) -> Wanted {
         let tools = vec![tool("a"), tool("b")];
         Wanted::of(Wish { tools, choice, serial: false, answered, format: Some(json!({})) })
+    }
+
+    #[test]
+    fn names_are_taken_as_the_dialect_says() {
+        let takes = |name: &str| [Names::Plain, Names::Long, Names::Dotted].map(|n| n.takes(name));
+        assert_eq!(takes("get_weather-1"), [true; 3]);
+        assert_eq!(takes("my.tool:a"), [false, false, true]);
+        assert_eq!(takes("7up"), [true, true, false]);
+        assert_eq!(takes(&"a".repeat(65)), [false, true, false]);
+        assert_eq!(takes(&"a".repeat(129)), [false; 3]);
+        assert_eq!(takes(""), [false; 3]);
+        let wish = || Wish { tools: vec![tool("my.tool")], ..Wish::default() };
+        assert!(Wanted::named(wish(), Names::Plain).is_err());
+        assert!(matches!(Wanted::named(wish(), Names::Dotted), Ok(Wanted::Calls(_))));
     }
 
     #[test]
