@@ -18,6 +18,9 @@ use crate::testapp::{Backend, Place, TestApp, eventually, prompt, redis_behind_p
 const READS: usize = 16;
 const CALLS: usize = 4;
 
+/// What asks a database that is silent waits for longer; how quick the rest is, benchmarks say.
+const QUICK: Duration = Duration::from_millis(500);
+
 struct World {
     app: TestApp,
     redis: Proxy,
@@ -68,7 +71,7 @@ impl World {
         for _ in 0..20 {
             let began = Instant::now();
             let reply = self.app.ask("chat").await;
-            quick += usize::from(began.elapsed() < Duration::from_millis(100));
+            quick += usize::from(began.elapsed() < QUICK);
             assert_eq!(reply.refusal(), (503, "service_unavailable".into()), "{reply:?}");
             assert_eq!(reply.header("x-anima-degraded"), degraded);
             assert_eq!(reply.header("x-should-retry"), "true");
@@ -77,7 +80,7 @@ impl World {
         let body = prompt("chat").to_string();
         let keyed = self.app.raw(Method::POST, "/v1/chat/completions", &headers, body).await;
         assert_eq!(keyed.refusal(), (503, "service_unavailable".into()), "{keyed:?}");
-        assert!(quick >= 18, "{quick} of 20 within 100 ms");
+        assert!(quick >= 18, "{quick} of 20 within {QUICK:?}");
         assert_eq!(self.app.calls().await.len(), made, "nothing is sent unheld");
     }
 
